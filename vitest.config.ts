@@ -1,0 +1,26 @@
+import { fileURLToPath } from 'node:url'
+import { defineConfig } from 'vitest/config'
+
+// Tests import packages by name; the alias points every such import at the sources, so that one class has one
+// identity (a point made by a test is the point that the code under test knows).
+export default defineConfig({
+  resolve: {
+    alias: [
+      {
+        find: /^@milagro-ts\/car-tracking\/(.+)$/,
+        replacement: fileURLToPath(new URL('./examples/car-tracking/src/$1.ts', import.meta.url)),
+      },
+      {
+        find: /^@milagro-ts\/([a-z-]+)\/(.+)$/,
+        replacement: fileURLToPath(new URL('./packages/$1/src/$2.ts', import.meta.url)),
+      },
+    ],
+  },
+  test: {
+    include: ['packages/*/test/**/*.test.ts', 'examples/*/test/**/*.test.ts', 'test/**/*.test.ts'],
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    pool: 'forks',
+    maxWorkers: 2,
+  },
+})
