@@ -1,0 +1,222 @@
+/** Routes of a distributed trust authority. */
+import Type from 'typebox'
+import { GroupDocument, GroupProposal } from './group-document.js'
+import type { RouteTable } from './route.js'
+import {
+  Bytes,
+  BytesUpTo,
+  GroupIdField,
+  Jws,
+  PurposeField,
+  Strict,
+  TicketField,
+  Uint32,
+  UnixSeconds,
+} from './schemas.js'
+
+const ByGroup = Strict({ groupId: GroupIdField })
+const ByProposal = Strict({ proposalHash: Bytes(32) })
+/** `enc ‖ ct` of a sealed share, and which authority and share epoch it is from. */
+export const SealedShare = Strict({
+  index: Type.Integer({ minimum: 1, maximum: 255 }),
+  shareEpoch: Uint32,
+  sealed: BytesUpTo(512),
+})
+
+export const dtaRoutes = {
+  authority: {
+    method: 'GET',
+    path: '/v1/authority',
+    summary: 'Who this authority is: name and public keys, whose fingerprints members compare out of band.',
+    caller: 'open',
+    response: Strict({ suite: Type.String(), name: Type.String(), signKey: Bytes(33), hpkeKey: Bytes(32) }),
+    refuses: [],
+  },
+  joinFounding: {
+    method: 'POST',
+    path: '/v1/foundings/:proposalHash/join',
+    summary:
+      'First move of making an n-of-n group: a signed hash commitment to this authority’s public shares.',
+    caller: 'open',
+    params: ByProposal,
+    body: Strict({ proposal: GroupProposal }),
+    response: Strict({ join: Jws() }),
+    refuses: ['NOT_APPROVED', 'CONFLICT'],
+    bodyLimit: 262_144,
+  },
+  openFounding: {
+    method: 'POST',
+    path: '/v1/foundings/:proposalHash/open',
+    summary: 'Second move, after all commitments: the public shares with proofs of possession, signed.',
+    caller: 'open',
+    params: ByProposal,
+    body: Strict({ joins: Type.Array(Jws(), { minItems: 1, maxItems: 255 }) }),
+    response: Strict({ opening: Jws(8192) }),
+    refuses: ['NOT_APPROVED', 'CONFLICT', 'EXPIRED'],
+    bodyLimit: 1_048_576,
+  },
+  signFounding: {
+    method: 'POST',
+    path: '/v1/foundings/:proposalHash/sign',
+    summary:
+      'Third move, after all openings: this authority’s signature over the first revision it computed itself.',
+    caller: 'open',
+    params: ByProposal,
+    body: Strict({ openings: Type.Array(Jws(8192), { minItems: 1, maxItems: 255 }) }),
+    response: Strict({ groupId: GroupIdField, signature: Bytes(64) }),
+    refuses: ['NOT_APPROVED', 'CONFLICT', 'WRONG_SHARE', 'EXPIRED'],
+    bodyLimit: 4_194_304,
+  },
+  concludeFounding: {
+    method: 'POST',
+    path: '/v1/foundings/:proposalHash/conclude',
+    summary: 'Last move: the document with every signature; from here on the authority serves the group.',
+    caller: 'open',
+    params: ByProposal,
+    body: Strict({ document: GroupDocument }),
+    response: Strict({ groupId: GroupIdField }),
+    refuses: ['NOT_APPROVED', 'CONFLICT'],
+    bodyLimit: 1_048_576,
+  },
+  group: {
+    method: 'GET',
+    path: '/v1/groups/:groupId',
+    summary: 'The group document in force, as this authority knows it.',
+    caller: 'open',
+    params: ByGroup,
+    response: GroupDocument,
+    refuses: [],
+  },
+  shares: {
+    method: 'POST',
+    path: '/v1/groups/:groupId/shares',
+    summary:
+      'A key share against an RA ticket, sealed to the enrolment key in it. The same ticket gets its share again.',
+    caller: 'open',
+    params: ByGroup,
+    body: Strict({ ticket: TicketField, purpose: PurposeField }),
+    response: SealedShare,
+    refuses: ['NOT_APPROVED', 'EXPIRED', 'ALREADY_ISSUED', 'FROZEN'],
+  },
+  serverKeys: {
+    method: 'POST',
+    path: '/v1/groups/:groupId/server-keys',
+    summary: 'A server key share W_j for a recipient of the group document, sealed to its HPKE key.',
+    caller: 'server',
+    params: ByGroup,
+    body: Strict({ purpose: PurposeField, nonce: Bytes(16) }),
+    response: SealedShare,
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED', 'FROZEN'],
+  },
+  permits: {
+    method: 'POST',
+    path: '/v1/groups/:groupId/permits',
+    summary: 'A permit share against the RA’s statement that the identity is not banned.',
+    caller: 'server',
+    params: ByGroup,
+    body: Strict({ statement: Jws() }),
+    response: Strict({
+      index: Type.Integer({ minimum: 1, maximum: 255 }),
+      shareEpoch: Uint32,
+      share: BytesUpTo(160),
+    }),
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'NOT_APPROVED', 'EXPIRED', 'REPLAYED', 'FROZEN'],
+  },
+  proposeRevision: {
+    method: 'POST',
+    path: '/v1/groups/:groupId/revisions',
+    summary: 'A next revision of the document: signed once this authority’s operator has accepted its hash.',
+    caller: 'open',
+    params: ByGroup,
+    body: Strict({ document: GroupDocument, statement: Jws() }),
+    response: Strict({ index: Type.Integer({ minimum: 1, maximum: 255 }), signature: Bytes(64) }),
+    refuses: ['NOT_APPROVED', 'CONFLICT'],
+    bodyLimit: 1_048_576,
+  },
+  concludeRevision: {
+    method: 'POST',
+    path: '/v1/groups/:groupId/revisions/conclude',
+    summary: 'A next revision with t signatures of the former one’s authorities; taken into force.',
+    caller: 'open',
+    params: ByGroup,
+    body: Strict({ document: GroupDocument }),
+    response: Strict({ revision: Uint32 }),
+    refuses: ['NOT_APPROVED', 'CONFLICT'],
+    bodyLimit: 1_048_576,
+  },
+  log: {
+    method: 'GET',
+    path: '/v1/groups/:groupId/log',
+    summary: 'The append-only issuance log: what was issued, to which ticket and identity, as hashes.',
+    caller: 'open',
+    params: ByGroup,
+    query: Strict({ from: Type.Optional(Type.String({ pattern: '^[0-9]{1,10}$' })) }),
+    response: Strict({
+      entries: Type.Array(
+        Strict({
+          number: Uint32,
+          at: UnixSeconds,
+          purpose: PurposeField,
+          ticketHash: Bytes(32),
+          idCoreHash: Bytes(32),
+          previous: Bytes(32),
+        }),
+      ),
+    }),
+    refuses: [],
+  },
+} as const satisfies RouteTable
+
+const Admin = { caller: 'admin', refuses: ['UNAUTHENTICATED'] } as const
+export const dtaAdminRoutes = {
+  status: {
+    ...Admin,
+    method: 'GET',
+    path: '/v1/status',
+    summary: 'Groups, proposals that wait for the operator, revisions that wait, counts, frozen or not.',
+    response: Strict({
+      name: Type.String(),
+      groups: Type.Array(
+        Strict({
+          groupId: GroupIdField,
+          revision: Uint32,
+          frozen: Type.Boolean(),
+          issued: Type.Integer(),
+          alarms: Type.Integer(),
+        }),
+      ),
+      proposals: Type.Array(
+        Strict({ proposalHash: Bytes(32), accepted: Type.Boolean(), concluded: Type.Boolean() }),
+      ),
+      revisions: Type.Array(
+        Strict({ groupId: GroupIdField, documentHash: Bytes(32), accepted: Type.Boolean() }),
+      ),
+    }),
+  },
+  accept: {
+    ...Admin,
+    method: 'POST',
+    path: '/v1/accept',
+    summary: 'The operator accepts a group proposal, or a revision, by its hash.',
+    body: Strict({ hash: Bytes(32) }),
+    response: Strict({ accepted: Bytes(32) }),
+  },
+  freeze: {
+    ...Admin,
+    method: 'POST',
+    path: '/v1/groups/:groupId/freeze',
+    summary: 'Issue nothing more for this group until unfrozen; with a name, nothing more to that recipient.',
+    params: ByGroup,
+    body: Strict({ recipient: Type.Optional(Type.String({ maxLength: 253 })) }),
+    response: Strict({ frozen: Type.Boolean() }),
+  },
+  unfreeze: {
+    ...Admin,
+    method: 'POST',
+    path: '/v1/groups/:groupId/unfreeze',
+    summary: 'Serve the group (or the recipient) again.',
+    params: ByGroup,
+    body: Strict({ recipient: Type.Optional(Type.String({ maxLength: 253 })) }),
+    response: Strict({ frozen: Type.Boolean() }),
+  },
+} as const satisfies RouteTable

@@ -1,0 +1,99 @@
+/**
+ * The group document (protocols.md §1, encoding.md "group document"): everything public about a group, pinned by
+ * the SHA-256 of its first revision.
+ */
+import Type, { type Static } from 'typebox'
+import { Bytes, GroupIdField, PurposeField, Strict, Uint32, UnixSeconds } from './schemas.js'
+
+const Url = Type.String({ minLength: 8, maxLength: 256, pattern: '^https?://[^\\s]+$' })
+/** P-256 public key: the compressed point. */
+const P256Key = Bytes(33)
+const X25519Key = Bytes(32)
+const ServerName = Type.String({ minLength: 1, maxLength: 253, pattern: '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$' })
+
+export const Authority = Strict({
+  index: Type.Integer({ minimum: 1, maximum: 255 }),
+  name: ServerName,
+  url: Url,
+  signKey: P256Key,
+  hpkeKey: X25519Key,
+})
+export const Recipient = Strict({
+  name: ServerName,
+  /** 2 server, 3 static server (the kinds of name TLVs). */
+  kind: Type.Integer({ minimum: 2, maximum: 3 }),
+  generation: Uint32,
+  purposes: Type.Array(PurposeField, { maxItems: 6 }),
+  hpkeKey: X25519Key,
+  requestKey: P256Key,
+})
+const RaKeys = Strict({
+  m: Type.Integer({ minimum: 1, maximum: 8 }),
+  keys: Type.Array(Strict({ kid: Type.String({ minLength: 1, maxLength: 64 }), key: P256Key }), {
+    minItems: 1,
+    maxItems: 8,
+  }),
+})
+const Slot = Strict({ origin: UnixSeconds, length: Type.Integer({ minimum: 1, maximum: 31_622_400 }) })
+const Policy = Strict({
+  /** Slots that a permit may be issued ahead. */
+  lead: Type.Integer({ minimum: 0, maximum: 64 }),
+  /** Seconds that the former slot's permit is still taken. */
+  grace: Type.Integer({ minimum: 0, maximum: 86_400 }),
+})
+const PublicKeys = Strict({
+  epoch: Uint32,
+  firstSlot: Uint32,
+  ivk: Bytes(48),
+  /** C_j by index 1…n. */
+  shares: Type.Array(Bytes(48), { minItems: 1, maxItems: 255 }),
+  pub: Type.Optional(Bytes(96)),
+})
+
+/** What `group make` starts from: the document without the keys that the authorities will make. */
+export const GroupProposal = Strict({
+  suite: Type.Literal('BLS12381-SHA256-V1'),
+  v: Type.Literal(1),
+  n: Type.Integer({ minimum: 1, maximum: 255 }),
+  t: Type.Integer({ minimum: 1, maximum: 255 }),
+  authorities: Type.Array(Authority, { minItems: 1, maxItems: 255 }),
+  ra: RaKeys,
+  recipients: Type.Array(Recipient, { maxItems: 64 }),
+  slot: Slot,
+  policy: Policy,
+  /** First slot of the first key epoch (epoch 1 of every purpose). */
+  firstSlot: Uint32,
+  /** 32 random bytes: two makings of the same proposal are two groups. */
+  nonce: Bytes(32),
+})
+export type GroupProposal = Static<typeof GroupProposal>
+
+export const GroupDocument = Strict({
+  suite: Type.Literal('BLS12381-SHA256-V1'),
+  v: Type.Literal(1),
+  revision: Type.Integer({ minimum: 1, maximum: 0xffff_ffff }),
+  /** SHA-256 of the predecessor's JCS form without signatures; from revision 2 on. */
+  previous: Type.Optional(Bytes(32)),
+  groupId: Type.Optional(GroupIdField),
+  n: Type.Integer({ minimum: 1, maximum: 255 }),
+  t: Type.Integer({ minimum: 1, maximum: 255 }),
+  purposes: Strict({
+    device: PublicKeys,
+    pin: PublicKeys,
+    permit: PublicKeys,
+    agree: PublicKeys,
+    sign: PublicKeys,
+    encrypt: PublicKeys,
+  }),
+  authorities: Type.Array(Authority, { minItems: 1, maxItems: 255 }),
+  ra: RaKeys,
+  recipients: Type.Array(Recipient, { maxItems: 64 }),
+  slot: Slot,
+  policy: Policy,
+  /** ES256 over the document's hash, by authorities' signKeys. */
+  signatures: Type.Array(
+    Strict({ index: Type.Integer({ minimum: 1, maximum: 255 }), signature: Bytes(64) }),
+    { maxItems: 255 },
+  ),
+})
+export type GroupDocument = Static<typeof GroupDocument>

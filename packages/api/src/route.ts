@@ -1,0 +1,36 @@
+/**
+ * A route is data: the server mounts it, the typed client calls it, OpenAPI is printed from it, and one test
+ * drives every route of every table.
+ */
+import type { Static, TSchema } from 'typebox'
+import type { Code } from './problem.js'
+
+/**
+ * Who may call: `open` anyone; `server` a request JWT of a registered server (request-auth.ts); `identity` an
+ * access token or `Authorization: MPIN`; `operator` an operator's access token; `admin` the listener's admin token.
+ */
+export type Caller = 'open' | 'server' | 'identity' | 'operator' | 'admin'
+
+export interface Route {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  /** With `:name` for parameters. */
+  readonly path: string
+  readonly summary: string
+  readonly caller: Caller
+  readonly params?: TSchema
+  readonly query?: TSchema
+  readonly body?: TSchema
+  /** Absent for a stream. */
+  readonly response?: TSchema
+  readonly stream?: 'text/event-stream'
+  /** Beyond EVERYWHERE. */
+  readonly refuses: readonly Code[]
+  /** Bytes; 64 KiB unless said. */
+  readonly bodyLimit?: number
+}
+
+export type RouteTable = Readonly<Record<string, Route>>
+export type Params<R extends Route> = R extends { params: infer S extends TSchema } ? Static<S> : undefined
+export type Query<R extends Route> = R extends { query: infer S extends TSchema } ? Static<S> : undefined
+export type Body<R extends Route> = R extends { body: infer S extends TSchema } ? Static<S> : undefined
+export type Answer<R extends Route> = R extends { response: infer S extends TSchema } ? Static<S> : undefined

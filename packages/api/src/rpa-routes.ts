@@ -1,0 +1,129 @@
+/** The callbacks that a relying-party application offers to its RPS. Three of them carry the story; `state` lets an RPS catch up. */
+import Type, { type Static } from 'typebox'
+import type { RouteTable } from './route.js'
+import {
+  AttributesField,
+  Bytes,
+  IdCoreField,
+  Jws,
+  Strict,
+  TicketField,
+  Uint32,
+  UserCoreField,
+} from './schemas.js'
+
+/** A device asks to become an identity. `codeId` and `mac` come together (enrolment by code) or not at all (by hand). */
+export const DeviceRegistration = Strict({
+  kind: Type.Literal('device'),
+  attributes: AttributesField,
+  instance: Type.String({ minLength: 1, maxLength: 128 }),
+  hpkeKey: Bytes(32),
+  nonce: Bytes(32),
+  codeId: Type.Optional(Bytes(16)),
+  mac: Type.Optional(Bytes(32)),
+})
+/** A person asks to become a user of an enrolled device, which the RPS has seen vouch for it. */
+export const UserRegistration = Strict({
+  kind: Type.Literal('user'),
+  idCore: IdCoreField,
+  attributes: AttributesField,
+  hpkeKey: Bytes(32),
+  nonce: Bytes(32),
+  codeId: Type.Optional(Bytes(16)),
+  mac: Type.Optional(Bytes(32)),
+})
+/** A user who has just proven the old PIN (the RPS has checked it) asks for the next pinGen. */
+export const PinChange = Strict({
+  kind: Type.Literal('pin'),
+  idCore: IdCoreField,
+  userCore: Type.Optional(UserCoreField),
+  pinGen: Uint32,
+  hpkeKey: Bytes(32),
+})
+
+/** Everything from which the device recomputes idCore and userCore, and its ticket. */
+export const Approved = Strict({
+  state: Type.Literal('approved'),
+  idCore: IdCoreField,
+  leaf: Uint32,
+  generation: Type.Integer({ minimum: 0, maximum: 0xffff }),
+  factors: Type.Integer({ minimum: 0, maximum: 2 }),
+  /** YYYY-MM-DD */
+  issueDate: Type.String({ pattern: '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' }),
+  salt: Bytes(16),
+  user: Type.Optional(
+    Strict({ userCore: Type.Optional(UserCoreField), salt: Type.Optional(Bytes(16)), pinGen: Uint32 }),
+  ),
+  ticket: TicketField,
+})
+export type Approved = Static<typeof Approved>
+export const RegistrationAnswer = Type.Union([
+  Approved,
+  Strict({ state: Type.Literal('pending') }),
+  Strict({ state: Type.Literal('refused') }),
+  Strict({ state: Type.Literal('expired') }),
+])
+export type RegistrationAnswer = Static<typeof RegistrationAnswer>
+
+export const rpaRoutes = {
+  verify: {
+    method: 'POST',
+    path: '/v1/verify',
+    summary: 'May this device, user or new PIN have keys? The same registration gets the same answer again.',
+    caller: 'server',
+    body: Type.Union([DeviceRegistration, UserRegistration, PinChange]),
+    response: RegistrationAnswer,
+    refuses: [
+      'UNAUTHENTICATED',
+      'FORBIDDEN',
+      'REPLAYED',
+      'CONFLICT',
+      'NOT_APPROVED',
+      'EXPIRED',
+      'BANNED',
+      'REVOKED',
+    ],
+  },
+  permit: {
+    method: 'POST',
+    path: '/v1/permit',
+    summary: 'Is this identity (and this user on it) banned? If not: a signed statement for the authorities.',
+    caller: 'server',
+    body: Strict({ idCore: IdCoreField, slot: Uint32, userCore: Type.Optional(UserCoreField) }),
+    response: Strict({
+      statement: Jws(),
+      attributes: AttributesField,
+      instance: Type.String(),
+      /** For an identity with PIN users: the highest pinGen a ticket was made for, and the one that logged in last. */
+      account: Type.Optional(
+        Strict({ issuedPinGen: Uint32, acceptedPinGen: Uint32, attributes: Type.Optional(AttributesField) }),
+      ),
+    }),
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED', 'BANNED', 'REVOKED'],
+  },
+  authenticated: {
+    method: 'POST',
+    path: '/v1/authenticated',
+    summary: 'What happened: a login, a PIN generation taken into use, an account locked.',
+    caller: 'server',
+    body: Strict({
+      event: Type.Enum(['login', 'locked', 'wrong-pin']),
+      idCore: IdCoreField,
+      userCore: Type.Optional(UserCoreField),
+      pinGen: Type.Optional(Uint32),
+      amr: Type.Array(Type.Enum(['device', 'pin'])),
+      audience: Type.String(),
+      slot: Uint32,
+    }),
+    response: Strict({}),
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED'],
+  },
+  state: {
+    method: 'GET',
+    path: '/v1/state',
+    summary: 'The numbered, signed revocation state: everything that is banned or revoked now.',
+    caller: 'server',
+    response: Strict({ state: Jws(8_388_608) }),
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED'],
+  },
+} as const satisfies RouteTable

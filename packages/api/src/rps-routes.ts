@@ -1,0 +1,233 @@
+/** Routes of the authentication server. */
+import Type from 'typebox'
+import { SealedShare } from './dta-routes.js'
+import { GroupDocument } from './group-document.js'
+import type { RouteTable } from './route.js'
+import { DeviceRegistration, RegistrationAnswer } from './rpa-routes.js'
+import {
+  AttributesField,
+  AuthenticatedFields,
+  Bytes,
+  BytesUpTo,
+  IdCoreField,
+  Jws,
+  LoginFields,
+  PurposeField,
+  Strict,
+  TicketField,
+  Uint32,
+  UnixSeconds,
+  UserCoreField,
+} from './schemas.js'
+
+/** A user's registration carries the device's `sign` message over user-enrolment payload (payloads.ts). */
+export const VouchedUserRegistration = Strict({
+  kind: Type.Literal('user'),
+  attributes: AttributesField,
+  hpkeKey: Bytes(32),
+  nonce: Bytes(32),
+  codeId: Type.Optional(Bytes(16)),
+  mac: Type.Optional(Bytes(32)),
+  vouch: LoginFields,
+})
+
+const proofRefusals = [
+  'WRONG_PROOF',
+  'WRONG_PIN',
+  'LOCKED',
+  'BANNED',
+  'REVOKED',
+  'WRONG_PERMIT',
+  'PERMIT_EXPIRED',
+  'EXPIRED',
+  'REPLAYED',
+  'CLOCK',
+] as const
+
+export const rpsRoutes = {
+  group: {
+    method: 'GET',
+    path: '/v1/group',
+    summary: 'The group document in force; check it against the pinned groupId.',
+    caller: 'open',
+    query: Strict({ revision: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,9}$' })) }),
+    response: GroupDocument,
+    refuses: [],
+  },
+  publishRevision: {
+    method: 'POST',
+    path: '/v1/group',
+    summary: 'A next revision; it proves itself by t signatures of the former one’s authorities.',
+    caller: 'open',
+    body: Strict({ document: GroupDocument }),
+    response: Strict({ revision: Uint32 }),
+    refuses: ['NOT_APPROVED', 'CONFLICT'],
+    bodyLimit: 1_048_576,
+  },
+  time: {
+    method: 'GET',
+    path: '/v1/time',
+    summary: 'The server’s time, signed over the caller’s nonce, for devices without a clock.',
+    caller: 'open',
+    query: Strict({ nonce: Bytes(32) }),
+    response: Strict({ time: Jws() }),
+    refuses: [],
+  },
+  jwks: {
+    method: 'GET',
+    path: '/v1/jwks',
+    summary: 'Public keys of tokens and receipts (RFC 7517).',
+    caller: 'open',
+    response: Strict({
+      keys: Type.Array(
+        Strict({
+          kty: Type.Literal('EC'),
+          crv: Type.Literal('P-256'),
+          x: Bytes(32),
+          y: Bytes(32),
+          kid: Type.String(),
+          use: Type.Literal('sig'),
+          alg: Type.Literal('ES256'),
+        }),
+      ),
+    }),
+    refuses: [],
+  },
+  register: {
+    method: 'POST',
+    path: '/v1/registrations',
+    summary: 'Ask for an identity, and ask again (the same bytes) for what became of it.',
+    caller: 'open',
+    body: Type.Union([DeviceRegistration, VouchedUserRegistration]),
+    response: RegistrationAnswer,
+    refuses: ['NOT_APPROVED', 'CONFLICT', ...proofRefusals],
+  },
+  relayShare: {
+    method: 'POST',
+    path: '/v1/authorities/:index/shares',
+    summary: 'Fetch a sealed share from an authority that the device can’t reach itself.',
+    caller: 'open',
+    params: Strict({ index: Type.String({ pattern: '^[1-9][0-9]{0,2}$' }) }),
+    body: Strict({ ticket: TicketField, purpose: PurposeField }),
+    response: SealedShare,
+    refuses: ['NOT_APPROVED', 'EXPIRED', 'ALREADY_ISSUED', 'FROZEN'],
+  },
+  nonce: {
+    method: 'POST',
+    path: '/v1/nonces',
+    summary: 'A nonce for one login: single use, 30 seconds.',
+    caller: 'open',
+    body: Strict({}),
+    response: Strict({
+      nonce: Bytes(32),
+      slot: Uint32,
+      deviceEpoch: Uint32,
+      pinEpoch: Uint32,
+      expiresAt: UnixSeconds,
+    }),
+    refuses: [],
+  },
+  permit: {
+    method: 'POST',
+    path: '/v1/permits',
+    summary:
+      'The identity’s time permit for the current slot, against a device proof (audience: the RPS itself).',
+    caller: 'open',
+    body: Strict({ login: LoginFields }),
+    response: Strict({ permit: BytesUpTo(160), slot: Uint32, endsAt: UnixSeconds }),
+    refuses: proofRefusals,
+  },
+  login: {
+    method: 'POST',
+    path: '/v1/logins',
+    summary: 'M-Pin: device proof, and PIN proof where asked, to an access token.',
+    caller: 'open',
+    body: Strict({ login: LoginFields, authOtt: Type.Optional(Type.Boolean()) }),
+    response: Strict({
+      accessToken: Jws(),
+      expiresIn: Type.Integer({ minimum: 0, maximum: 300 }),
+      authenticated: AuthenticatedFields,
+      permit: BytesUpTo(160),
+      authOtt: Type.Optional(Bytes(32)),
+    }),
+    refuses: proofRefusals,
+  },
+  redeemOtt: {
+    method: 'POST',
+    path: '/v1/otts/redeem',
+    summary: 'A relying party turns a one-time authOTT into who logged in, once.',
+    caller: 'server',
+    body: Strict({ authOtt: Bytes(32) }),
+    response: AuthenticatedFields,
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED', 'EXPIRED'],
+  },
+  verifyOnePass: {
+    method: 'POST',
+    path: '/v1/verifications',
+    summary:
+      'A service that was sent `Authorization: MPIN` asks whether it holds; audience must be the service’s own.',
+    caller: 'server',
+    body: Strict({ message: BytesUpTo(1024) }),
+    response: AuthenticatedFields,
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', ...proofRefusals],
+  },
+  sign: {
+    method: 'POST',
+    path: '/v1/signatures',
+    summary: 'A signed message is checked and answered with a signed receipt.',
+    caller: 'open',
+    body: Strict({ message: LoginFields, payload: BytesUpTo(32_768, 0) }),
+    response: Strict({ receipt: Jws() }),
+    refuses: proofRefusals,
+  },
+  changePin: {
+    method: 'POST',
+    path: '/v1/pin-changes',
+    summary:
+      'After a proof of the old PIN: a ticket for the next pinGen. The same request gets the same ticket again.',
+    caller: 'open',
+    body: Strict({ message: LoginFields, hpkeKey: Bytes(32) }),
+    response: RegistrationAnswer,
+    refuses: ['NOT_APPROVED', 'CONFLICT', ...proofRefusals],
+  },
+  whoami: {
+    method: 'GET',
+    path: '/v1/whoami',
+    summary: 'A protected sample route: who the access token or the one-pass credential speaks for.',
+    caller: 'identity',
+    response: AuthenticatedFields,
+    refuses: ['UNAUTHENTICATED', ...proofRefusals],
+  },
+  identity: {
+    method: 'GET',
+    path: '/v1/identities/:idCore',
+    summary: 'Attributes of an identity (and of a user on it) for a service, cached for the slot.',
+    caller: 'server',
+    params: Strict({ idCore: IdCoreField }),
+    query: Strict({ userCore: Type.Optional(UserCoreField) }),
+    response: Strict({
+      attributes: AttributesField,
+      instance: Type.String(),
+      user: Type.Optional(AttributesField),
+    }),
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'BANNED', 'REVOKED'],
+  },
+  events: {
+    method: 'GET',
+    path: '/v1/events',
+    summary:
+      'Server-sent events: first `state` (mpin-state+jwt), then `event` (mpin-event+jwt), id = number; Last-Event-ID resumes.',
+    caller: 'server',
+    stream: 'text/event-stream',
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN'],
+  },
+  pushEvent: {
+    method: 'POST',
+    path: '/v1/rpa-events',
+    summary: 'The RPA pushes a numbered, RA-signed event: ban, un-ban, revoke, unlock, account.',
+    caller: 'open',
+    body: Strict({ event: Jws() }),
+    response: Strict({ number: Uint32 }),
+    refuses: ['NOT_APPROVED', 'CONFLICT', 'EXPIRED'],
+  },
+} as const satisfies RouteTable

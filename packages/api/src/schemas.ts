@@ -1,0 +1,76 @@
+/** Field types that several route tables share. Bytes are base64url without padding; lengths are exact. */
+import Type, { type Static } from 'typebox'
+
+/** Exactly `length` bytes as base64url. */
+export const Bytes = (length: number) => {
+  const characters = Math.ceil((length * 4) / 3)
+  return Type.String({ minLength: characters, maxLength: characters, pattern: '^[A-Za-z0-9_-]*$' })
+}
+/** From `least` to `most` bytes as base64url. */
+export const BytesUpTo = (most: number, least = 1) =>
+  Type.String({
+    minLength: Math.ceil((least * 4) / 3),
+    maxLength: Math.ceil((most * 4) / 3),
+    pattern: '^[A-Za-z0-9_-]*$',
+  })
+/** A compact JWS. */
+export const Jws = (most = 4096) =>
+  Type.String({
+    minLength: 16,
+    maxLength: most,
+    pattern: '^[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]+$',
+  })
+export const Uint32 = Type.Integer({ minimum: 0, maximum: 0xffff_ffff })
+export const UnixSeconds = Type.Integer({ minimum: 0, maximum: 0xff_ffff_ffff })
+export const Strict = <P extends Record<string, Type.TSchema>>(properties: P) =>
+  Type.Object(properties, { additionalProperties: false })
+
+export const GroupIdField = Bytes(32)
+export const IdCoreField = Bytes(39)
+export const UserCoreField = Bytes(32)
+export const PurposeField = Type.Enum(['device', 'pin', 'permit', 'agree', 'sign', 'encrypt'])
+/** Names and values of a vehicle's or a person's attributes, at most 32 of them. */
+export const AttributesField = Type.Record(
+  Type.String({ minLength: 1, maxLength: 64 }),
+  Type.String({ minLength: 1, maxLength: 256 }),
+  {
+    maxProperties: 32,
+  },
+)
+
+/** One M-Pin message as JSON: the fields of encoding.md's login message, by name. Its decoder is `LoginMessage.fromJson`. */
+export const LoginFields = Strict({
+  suite: Type.Literal('BLS12381-SHA256-V1'),
+  mode: Type.Integer({ minimum: 0, maximum: 2 }),
+  audience: Type.String({ minLength: 1, maxLength: 256 }),
+  deviceEpoch: Uint32,
+  slot: Uint32,
+  nonce: Type.Optional(Bytes(32)),
+  clientTime: Type.Optional(UnixSeconds),
+  idCore: IdCoreField,
+  userCore: Type.Optional(UserCoreField),
+  permit: Type.Optional(BytesUpTo(160)),
+  uDev: Bytes(48),
+  vDev: Bytes(48),
+  uPin: Type.Optional(Bytes(48)),
+  t: Type.Optional(Bytes(48)),
+  vPin: Type.Optional(Bytes(48)),
+  z: Type.Optional(Bytes(32)),
+  payloadHash: Type.Optional(Bytes(32)),
+  pinGen: Type.Optional(Uint32),
+  pinEpoch: Type.Optional(Uint32),
+})
+export type LoginFields = Static<typeof LoginFields>
+
+/** An RA ticket: m compact JWS over one payload (m = 1 unless the group document says more). */
+export const TicketField = Type.Array(Jws(2048), { minItems: 1, maxItems: 8 })
+
+/** Who was proven by which factors; what a verified message comes to. */
+export const AuthenticatedFields = Strict({
+  idCore: IdCoreField,
+  userCore: Type.Optional(UserCoreField),
+  amr: Type.Array(Type.Enum(['device', 'pin'])),
+  slot: Uint32,
+  audience: Type.String(),
+})
+export type AuthenticatedFields = Static<typeof AuthenticatedFields>
