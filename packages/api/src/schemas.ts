@@ -31,11 +31,9 @@ export const UserCoreField = Bytes(32)
 export const PurposeField = Type.Enum(['device', 'pin', 'permit', 'agree', 'sign', 'encrypt'])
 /** Names and values of a vehicle's or a person's attributes, at most 32 of them. */
 export const AttributesField = Type.Record(
-  Type.String({ minLength: 1, maxLength: 64 }),
+  Type.String({ pattern: '^[\\s\\S]{1,64}$' }),
   Type.String({ minLength: 1, maxLength: 256 }),
-  {
-    maxProperties: 32,
-  },
+  { maxProperties: 32, additionalProperties: false },
 )
 
 /** One M-Pin message as JSON: the fields of encoding.md's login message, by name. Its decoder is `LoginMessage.fromJson`. */

@@ -1,0 +1,156 @@
+/**
+ * The typed client of a route table. Answers are checked against the table's schemas; a problem becomes Refused;
+ * nothing is retried here, since only the caller knows what is safe to repeat.
+ */
+import type { TSchema } from 'typebox'
+import { Compile, type Validator } from 'typebox/compile'
+import { CODES, type Code, Problem, Refused } from './problem.js'
+import type { Answer, Body, Params, Query, Route, RouteTable } from './route.js'
+
+/** The server can't be reached, or didn't answer in time: what became of the request is unknown. */
+export class Unreachable extends Error {
+  override readonly name = 'Unreachable'
+}
+/** The server answered with something that the route table doesn't know. */
+export class UnexpectedAnswer extends Error {
+  override readonly name = 'UnexpectedAnswer'
+}
+
+export interface OutgoingRequest {
+  readonly method: string
+  readonly url: string
+  readonly body: Uint8Array
+}
+export interface ClientOptions {
+  readonly baseUrl: string
+  readonly fetch?: typeof fetch
+  /** Milliseconds for one call; 10 000 unless said. */
+  readonly timeout?: number
+  /** Largest answer in bytes; 16 MiB unless said. */
+  readonly answerLimit?: number
+  /** Makes the Authorization header of a request. */
+  readonly authorize?: (request: OutgoingRequest) => Promise<string>
+}
+
+type Given<K extends string, V> = [V] extends [undefined] ? unknown : { readonly [P in K]: V }
+export type CallInput<R extends Route> = Given<'params', Params<R>> &
+  Given<'query', Query<R>> &
+  Given<'body', Body<R>> & { readonly signal?: AbortSignal; readonly authorization?: string }
+type Callable<T extends RouteTable> = { [K in keyof T as T[K] extends { stream: string } ? never : K]: T[K] }
+export type Client<T extends RouteTable> = {
+  readonly [K in keyof Callable<T>]: (input: CallInput<Callable<T>[K]>) => Promise<Answer<Callable<T>[K]>>
+}
+
+const problem = Compile(Problem)
+const EMPTY = new Uint8Array()
+
+/** One function per route of `table`. Throws Refused, Unreachable or UnexpectedAnswer. */
+export function createClient<T extends RouteTable>(table: T, options: ClientOptions): Client<T> {
+  const calls = Object.entries(table)
+    .filter(([, route]) => route.stream === undefined)
+    .map(([name, route]) => {
+      const validator = Compile(route.response as TSchema)
+      return [name, (input: AnyInput) => call(route, validator, options, input)]
+    })
+  return Object.fromEntries(calls) as Client<T>
+}
+
+/** The full address of a route, parameters filled in and escaped. */
+export function routeUrl(
+  route: Route,
+  baseUrl: string,
+  input: { params?: Readonly<Record<string, string>>; query?: Readonly<Record<string, string | undefined>> },
+): string {
+  const path = route.path.replaceAll(/:([A-Za-z]+)/g, (_match, name: string) => {
+    const value = input.params?.[name]
+    if (value === undefined) throw new TypeError(`route ${route.path} wants '${name}'`)
+    return encodeURIComponent(value)
+  })
+  const query = new URLSearchParams()
+  for (const [name, value] of Object.entries(input.query ?? {}))
+    if (value !== undefined) query.set(name, value)
+  return `${baseUrl.replace(/\/$/, '')}${path}${query.size > 0 ? `?${query}` : ''}`
+}
+
+interface AnyInput {
+  readonly params?: Readonly<Record<string, string>>
+  readonly query?: Readonly<Record<string, string | undefined>>
+  readonly body?: unknown
+  readonly signal?: AbortSignal
+  readonly authorization?: string
+}
+
+async function call(
+  route: Route,
+  validator: Validator,
+  options: ClientOptions,
+  input: AnyInput,
+): Promise<unknown> {
+  const url = routeUrl(route, options.baseUrl, input)
+  const body = route.body === undefined ? EMPTY : new TextEncoder().encode(JSON.stringify(input.body))
+  const authorization =
+    input.authorization ?? (await options.authorize?.({ method: route.method, url, body }))
+  const timeout = AbortSignal.timeout(options.timeout ?? 10_000)
+  let answer: { response: Response; bytes: Uint8Array }
+  try {
+    const response = await (options.fetch ?? fetch)(url, {
+      method: route.method,
+      headers: {
+        ...(route.body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...(authorization === undefined ? {} : { authorization }),
+      },
+      ...(route.body === undefined ? {} : { body }),
+      redirect: 'error',
+      signal: input.signal ? AbortSignal.any([timeout, input.signal]) : timeout,
+    })
+    answer = { response, bytes: await readAtMost(response, options.answerLimit ?? 16_777_216) }
+  } catch (error) {
+    if (error instanceof UnexpectedAnswer) throw error
+    throw new Unreachable(`${route.method} ${new URL(url).origin}${route.path} got no answer`, {
+      cause: error,
+    })
+  }
+  const value = parseJson(answer.bytes)
+  if (answer.response.ok) {
+    if (validator.Check(value)) return value
+    throw new UnexpectedAnswer(`the answer of ${route.path} does not fit its schema`)
+  }
+  if (problem.Check(value)) throw asRefused(value, answer.response)
+  throw new UnexpectedAnswer(`${route.path} answered ${answer.response.status} without a problem document`)
+}
+
+async function readAtMost(response: Response, limit: number): Promise<Uint8Array> {
+  if (response.body === null) return EMPTY
+  const chunks: Uint8Array[] = []
+  let length = 0
+  for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
+    length += chunk.length
+    if (length > limit) throw new UnexpectedAnswer(`the answer is larger than ${limit} bytes`)
+    chunks.push(chunk)
+  }
+  const bytes = new Uint8Array(length)
+  let offset = 0
+  for (const chunk of chunks) {
+    bytes.set(chunk, offset)
+    offset += chunk.length
+  }
+  return bytes
+}
+
+function parseJson(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+  } catch {
+    return undefined
+  }
+}
+
+function asRefused(body: Problem, response: Response): Refused {
+  const code: Code = body.code in CODES ? body.code : 'INTERNAL'
+  const after = response.headers.get('retry-after')
+  return new Refused(code, {
+    detail: body.detail,
+    field: body.field,
+    retryAfter: after !== null && /^[0-9]{1,6}$/.test(after) ? Number(after) : undefined,
+  })
+}

@@ -1,0 +1,49 @@
+/** Prometheus metrics of a server: labels are names of routes and codes, never anything about a person or a thing. */
+import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client'
+
+export interface Metrics {
+  readonly registry: Registry
+  /** One answered request; `code` is `OK` or a problem code. */
+  observe(route: string, code: string, seconds: number): void
+  /** A named count; made at first use. */
+  count(name: string, labels?: Record<string, string>): void
+}
+
+export function createMetrics(prefix: string): Metrics {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry, prefix: `${prefix}_` })
+  const requests = new Counter({
+    name: `${prefix}_requests_total`,
+    help: 'Requests answered, by route and code.',
+    labelNames: ['route', 'code'],
+    registers: [registry],
+  })
+  const duration = new Histogram({
+    name: `${prefix}_request_seconds`,
+    help: 'Time from request to answer, by route.',
+    labelNames: ['route'],
+    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
+    registers: [registry],
+  })
+  const counters = new Map<string, Counter>()
+  return {
+    registry,
+    observe(route, code, seconds) {
+      requests.inc({ route, code })
+      duration.observe({ route }, seconds)
+    },
+    count(name, labels = {}) {
+      let counter = counters.get(name)
+      if (counter === undefined) {
+        counter = new Counter({
+          name: `${prefix}_${name}_total`,
+          help: `Count of ${name.replaceAll('_', ' ')}.`,
+          labelNames: Object.keys(labels),
+          registers: [registry],
+        })
+        counters.set(name, counter)
+      }
+      counter.inc(labels)
+    },
+  }
+}
