@@ -1,8 +1,8 @@
-import { execFile } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
+import { createInterface } from 'node:readline'
 import { openDatabase, type Store } from '@milagro-ts/store/database'
 import { openSingleUse, type SingleUse, singleUseMigration } from '@milagro-ts/store/single-use'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -55,21 +55,46 @@ describe('SQLite, two connections taking turns', () => {
   })
 })
 
-test('three processes start on one new file and make 51 guesses at once: three are reserved', async () => {
+test('three processes open one new file and guess at once: three guesses an account are reserved', async () => {
   const file = join(folder, 'replicas.db')
+  const [accounts, guesses] = [20, 17]
+  // Each says that it is ready and waits for the starting shot, so that none is done before the next begins.
   const replica = `
+    import { once } from 'node:events'
     import { openDatabase } from '@milagro-ts/store/database'
     import { openSingleUse, singleUseMigration } from '@milagro-ts/store/single-use'
     const store = await openDatabase({ file: process.argv[1], migrations: [singleUseMigration(1)] })
     const port = openSingleUse(store)
+    console.log('ready')
+    await once(process.stdin, 'data')
     const terms = { now: 0, consecutiveLimit: 3, cumulativeLimit: 30, reservationMs: 30000 }
-    const outcomes = await Promise.all(Array.from({ length: 17 }, () => port.reserve('account', terms)))
-    console.log(outcomes.filter(outcome => 'reservation' in outcome).length)
-    await store.close()`
-  const run = () => promisify(execFile)(process.execPath, ['--input-type=module', '-e', replica, file])
-  const reserved = await Promise.all([run(), run(), run()])
-  expect(reserved.reduce((sum, { stdout }) => sum + Number(stdout), 0)).toBe(3)
-  expect(await (await openOn(file)).strikes('account')).toEqual({ consecutive: 3, cumulative: 3 })
+    const reserved = Array(${accounts}).fill(0)
+    for (let guess = 0; guess < ${accounts * guesses}; guess++) {
+      const account = guess % ${accounts}
+      if ('reservation' in await port.reserve('account ' + account, terms)) reserved[account]++
+    }
+    console.log(JSON.stringify(reserved))
+    await store.close()
+    process.stdin.destroy()`
+  const replicas = [1, 2, 3].map(() => {
+    const child = spawn(process.execPath, ['--input-type=module', '-e', replica, file], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    return { child, lines: createInterface(child.stdout)[Symbol.asyncIterator]() }
+  })
+  for (const { lines } of replicas) expect((await lines.next()).value).toBe('ready')
+  for (const { child } of replicas) child.stdin.write('go\n')
+  const counts: number[][] = await Promise.all(
+    replicas.map(async ({ lines }) => JSON.parse((await lines.next()).value)),
+  )
+  const perAccount = Array.from({ length: accounts }, (_, account) =>
+    counts.reduce((sum, count) => sum + count[account]!, 0),
+  )
+  expect(perAccount).toEqual(Array(accounts).fill(3))
+  const port = await openOn(file)
+  for (let account = 0; account < accounts; account++) {
+    expect(await port.strikes(`account ${account}`)).toEqual({ consecutive: 3, cumulative: 3 })
+  }
 })
 
 test('strikes and used nonces outlive a restart', async () => {
