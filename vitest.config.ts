@@ -1,6 +1,9 @@
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 
+// `npm run test:long`: campaigns (*.long.test.ts) and every property test with more cases, from one printed seed.
+const long = process.env.MILAGRO_LONG === '1'
+
 // Tests import packages by name; the alias points every such import at the sources, so that one class has one
 // identity (a point made by a test is the point that the code under test knows).
 export default defineConfig({
@@ -18,7 +21,9 @@ export default defineConfig({
   },
   test: {
     include: ['packages/*/test/**/*.test.ts', 'examples/*/test/**/*.test.ts', 'test/**/*.test.ts'],
-    testTimeout: 30_000,
+    exclude: ['**/node_modules/**', ...(long ? [] : ['**/*.long.test.ts'])],
+    setupFiles: long ? ['test/campaign.ts'] : [],
+    testTimeout: long ? 3_600_000 : 30_000,
     hookTimeout: 60_000,
     pool: 'forks',
     maxWorkers: 2,

@@ -1,0 +1,18 @@
+/**
+ * `npm start`: installs and builds if need be, then becomes the car-tracking example; `npm start -- --check` passes
+ * its arguments on. The example runs in this process, so that signals and the exit code are its own.
+ */
+import { existsSync } from 'node:fs'
+import { pathToFileURL } from 'node:url'
+import { prepare, ROOT } from './prepare.mjs'
+
+const example = `${ROOT}examples/car-tracking/dist/start.js`
+try {
+  prepare()
+  if (!existsSync(example)) throw new Error(`the build made no ${example}`)
+} catch (error) {
+  console.error(`npm start: ${error instanceof Error ? error.message : error}`)
+  process.exit(1)
+}
+process.argv[1] = example
+await import(pathToFileURL(example).href)
