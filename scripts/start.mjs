@@ -14,5 +14,13 @@ try {
   console.error(`npm start: ${error instanceof Error ? error.message : error}`)
   process.exit(1)
 }
+// A signal to npm ends the shell that npm started, and that shell passes nothing on: without this the example would go
+// on by itself, its ports taken.
+if (process.env.npm_lifecycle_event === 'start') {
+  const shell = process.ppid
+  setInterval(() => {
+    if (process.ppid !== shell) process.kill(process.pid, 'SIGTERM')
+  }, 1000).unref()
+}
 process.argv[1] = example
 await import(pathToFileURL(example).href)
