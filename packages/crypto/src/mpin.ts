@@ -1,0 +1,517 @@
+/**
+ * M-Pin: proves a device key, and with it a PIN key, in zero knowledge (Scott 2002, "Authenticated ID-based key
+ * exchange and remote log-in with simple token and PIN number"; protocols.md §4).
+ *
+ *   client                                                     RPS
+ *   D_dev = s·A_dev, D_pin = τ + α·A_pin                       S_dev = sQ, S_pin = s'Q
+ *                                            <-- nonce, slot, epochs
+ *   x  = Hq(NONCE; 1, …)      U_dev = x·A_dev
+ *   x' = Hq(NONCE; 2, …)      U_pin = x'·A_pin
+ *   k  = Hq(NONCE; 3, …)      T = k·A_pin
+ *   c  = Hq(CHAL; every term, U_dev, U_pin, T)
+ *   V_dev = −(x + c)·D_dev
+ *   V_pin = −(x' + c)·D_pin   z = k + c·x'
+ *   -- LoginMessage -->                                        c again
+ *                                                              e(V_dev, Q)·e(U_dev + c·A_dev, S_dev) = 1
+ *                                                              e(V_pin + ρ(z·A_pin − T − c·U_pin), Q)
+ *                                                                ·e(U_pin + c·A_pin, S_pin) = 1
+ *
+ * It holds because U + cA = (x + c)A. c hashes U, so U can't be chosen after c. The Schnorr part (T, z), weighted by
+ * a random ρ drawn now, proves U_pin ∈ ⟨A_pin⟩: without it PIN accounts are oracles for each other. A failed run
+ * tells the client one bit per factor, which is why the RPS counts PIN failures. Single use: x, x', k, the nonce or
+ * (idCore, U_dev). Modes: `nonce` in two moves, `time` in one pass, `sign` over a payload.
+ */
+import {
+  be32,
+  be64,
+  equalBytes,
+  fromBase64Url,
+  fromUtf8,
+  nfcUtf8,
+  readInteger,
+  toBase64Url,
+  u8,
+  utf8,
+} from './bytes.js'
+import { DecodeError } from './errors.js'
+import { hashToScalar } from './hash-to-curve.js'
+import {
+  decodeUserCore,
+  deviceIdentityPoint,
+  type Factors,
+  IdCore,
+  NO_USER,
+  pinIdentityPoint,
+} from './identity.js'
+import { hedgedNonce, NONCE_ROLE } from './nonce.js'
+import { G1, G2, pairingProductIsOne } from './points.js'
+import type { Random } from './ports.js'
+import { Scalar } from './scalar.js'
+import type { ServerKey } from './server-key.js'
+import { SUITE } from './suite.js'
+import { Permit } from './time-permit.js'
+import { decodeTlv, encodeTlv, need } from './tlv.js'
+
+export const MODE = { nonce: 0, time: 1, sign: 2 } as const
+export type Mode = (typeof MODE)[keyof typeof MODE]
+
+/** `factorsUsed`: which proofs a message carries. */
+const DEVICE = 1
+const DEVICE_AND_PIN = 3
+
+/** What a device proof is bound to. Exactly one of nonce and clientTime, as the mode says. */
+export interface LoginTerms {
+  readonly mode: Mode
+  /** The service's origin or configured name, compared byte for byte. */
+  readonly audience: string
+  /** Key epoch of purpose `device`. */
+  readonly deviceEpoch: number
+  readonly slot: number
+  readonly idCore: IdCore
+  /** 32 bytes. */
+  readonly nonce?: Uint8Array
+  /** Unix seconds. */
+  readonly clientTime?: number
+  /** SHA-256 of the payload; exactly in mode `sign`. */
+  readonly payloadHash?: Uint8Array
+}
+
+/** What a PIN proof is bound to beside. */
+export interface PinTerms {
+  /** NO_USER on a personal device. */
+  readonly userCore: Uint8Array
+  readonly pinGen: number
+  /** Key epoch of purpose `pin`. */
+  readonly pinEpoch: number
+}
+
+export interface PinProof extends PinTerms {
+  readonly U_pin: G1
+  readonly T: G1
+  readonly V_pin: G1
+  readonly z: Scalar
+}
+
+/** What both ends know beside the message. */
+export interface Binding {
+  readonly groupId: Uint8Array
+  /** 32 bytes of the TLS exporter where the audience's policy wants it, else absent. */
+  readonly tlsExporter?: Uint8Array | undefined
+}
+
+interface Commitments {
+  readonly U_dev?: G1
+  readonly U_pin?: G1
+  readonly T?: G1
+}
+
+/** c's TLV; before all commitments are made it is what a hedged nonce hashes as fixed. */
+export function challengeTlv(
+  terms: LoginTerms,
+  pin: PinTerms | undefined,
+  binding: Binding,
+  made: Commitments,
+): Uint8Array {
+  return encodeTlv([
+    utf8(SUITE),
+    binding.groupId,
+    u8(terms.mode),
+    nfcUtf8(terms.audience, 'audience'),
+    be32(terms.deviceEpoch),
+    terms.idCore.bytes,
+    pin?.userCore,
+    u8(pin === undefined ? DEVICE : DEVICE_AND_PIN),
+    be32(terms.slot),
+    made.U_dev?.encode(),
+    made.U_pin?.encode(),
+    made.T?.encode(),
+    terms.nonce,
+    terms.clientTime === undefined ? undefined : be64(terms.clientTime),
+    binding.tlsExporter,
+    terms.payloadHash,
+    pin && be32(pin.pinGen),
+    pin && be32(pin.pinEpoch),
+  ])
+}
+
+/** Throws DecodeError where a field is missing, forbidden or of a wrong length for the mode. */
+function checkTerms(terms: LoginTerms): void {
+  if (terms.audience.length === 0 || terms.audience.length > 256)
+    throw new DecodeError('audience', '1–256 characters')
+  if (terms.audience !== terms.audience.normalize('NFC')) throw new DecodeError('audience', 'not in NFC')
+  if (terms.nonce !== undefined && terms.nonce.length !== 32)
+    throw new DecodeError('nonce', '32 bytes expected')
+  if (terms.payloadHash !== undefined && terms.payloadHash.length !== 32) {
+    throw new DecodeError('payloadHash', '32 bytes expected')
+  }
+  const wantsNonce = terms.mode === MODE.nonce || (terms.mode === MODE.sign && terms.clientTime === undefined)
+  if (wantsNonce !== (terms.nonce !== undefined)) throw new DecodeError('nonce', 'does not fit the mode')
+  if (wantsNonce === (terms.clientTime !== undefined))
+    throw new DecodeError('clientTime', 'does not fit the mode')
+  if ((terms.mode === MODE.sign) !== (terms.payloadHash !== undefined)) {
+    throw new DecodeError('payloadHash', 'does not fit the mode')
+  }
+}
+
+/** The login message as JSON, fields by name; bytes are base64url. */
+export interface LoginJson {
+  readonly suite: string
+  readonly mode: number
+  readonly audience: string
+  readonly deviceEpoch: number
+  readonly slot: number
+  readonly nonce?: string
+  readonly clientTime?: number
+  readonly idCore: string
+  readonly userCore?: string
+  readonly permit?: string
+  readonly uDev: string
+  readonly vDev: string
+  readonly uPin?: string
+  readonly t?: string
+  readonly vPin?: string
+  readonly z?: string
+  readonly payloadHash?: string
+  readonly pinGen?: number
+  readonly pinEpoch?: number
+}
+
+/** Tags of the login message, in order, by their JSON names. */
+const FIELDS = [
+  'mode',
+  'audience',
+  'deviceEpoch',
+  'slot',
+  'nonce',
+  'clientTime',
+  'idCore',
+  'userCore',
+  'permit',
+  'uDev',
+  'vDev',
+  'uPin',
+  't',
+  'vPin',
+  'z',
+  'payloadHash',
+  'pinGen',
+  'pinEpoch',
+  'suite',
+] as const
+type Field = (typeof FIELDS)[number]
+/** Widths of the integers among them. */
+const INTEGERS: Partial<Record<Field, number>> = {
+  mode: 1,
+  deviceEpoch: 4,
+  slot: 4,
+  clientTime: 8,
+  pinGen: 4,
+  pinEpoch: 4,
+}
+const TEXTS: readonly Field[] = ['audience', 'suite']
+
+/** A message of the right shape, its points decoded. It proves nothing before the RPS has verified it. */
+export class LoginMessage implements LoginTerms {
+  readonly mode: Mode
+  readonly audience: string
+  readonly deviceEpoch: number
+  readonly slot: number
+  readonly idCore: IdCore
+  declare readonly nonce?: Uint8Array
+  declare readonly clientTime?: number
+  declare readonly payloadHash?: Uint8Array
+  readonly U_dev: G1
+  readonly V_dev: G1
+  readonly pin: PinProof | undefined
+  readonly permit: Permit | undefined
+
+  private constructor(
+    terms: LoginTerms,
+    proof: { readonly U_dev: G1; readonly V_dev: G1 },
+    pin: PinProof | undefined,
+    permit: Permit | undefined,
+  ) {
+    checkTerms(terms)
+    if (pin !== undefined && pin.userCore.length !== 0) decodeUserCore(pin.userCore)
+    this.mode = terms.mode
+    this.audience = terms.audience
+    this.deviceEpoch = terms.deviceEpoch
+    this.slot = terms.slot
+    this.idCore = terms.idCore
+    if (terms.nonce !== undefined) this.nonce = terms.nonce
+    if (terms.clientTime !== undefined) this.clientTime = terms.clientTime
+    if (terms.payloadHash !== undefined) this.payloadHash = terms.payloadHash
+    this.U_dev = proof.U_dev
+    this.V_dev = proof.V_dev
+    this.pin = pin
+    this.permit = permit
+  }
+
+  static of(
+    terms: LoginTerms,
+    proof: { readonly U_dev: G1; readonly V_dev: G1 },
+    pin?: PinProof,
+    permit?: Permit,
+  ): LoginMessage {
+    return new LoginMessage(terms, proof, pin, permit)
+  }
+
+  /** The same message with a permit to carry: a permit is public and stands outside of c. */
+  withPermit(permit: Permit): LoginMessage {
+    return new LoginMessage(this, this, this.pin, permit)
+  }
+
+  encode(): Uint8Array {
+    const { pin } = this
+    return encodeTlv([
+      u8(this.mode),
+      nfcUtf8(this.audience, 'audience'),
+      be32(this.deviceEpoch),
+      be32(this.slot),
+      this.nonce,
+      this.clientTime === undefined ? undefined : be64(this.clientTime),
+      this.idCore.bytes,
+      pin?.userCore,
+      this.permit?.encode(),
+      this.U_dev.encode(),
+      this.V_dev.encode(),
+      pin?.U_pin.encode(),
+      pin?.T.encode(),
+      pin?.V_pin.encode(),
+      pin?.z.encode(),
+      this.payloadHash,
+      pin && be32(pin.pinGen),
+      pin && be32(pin.pinEpoch),
+      utf8(SUITE),
+    ])
+  }
+
+  static decode(bytes: Uint8Array, field = 'message'): LoginMessage {
+    const entries = decodeTlv(bytes, { tags: FIELDS.length, field })
+    const entry = (name: Field) => entries[FIELDS.indexOf(name)]
+    const needed = (name: Field) => need(entry(name), name)
+    const integer = (name: Field) => readInteger(needed(name), INTEGERS[name] as number, name)
+    const point = (name: Field) => G1.decode(needed(name), name)
+    if (fromUtf8(needed('suite'), 'suite') !== SUITE) throw new DecodeError('suite', 'unknown suite')
+    const mode = integer('mode')
+    if (mode > MODE.sign) throw new DecodeError('mode', 'unknown mode')
+    const [nonce, payloadHash, permit, userCore] = [
+      entry('nonce'),
+      entry('payloadHash'),
+      entry('permit'),
+      entry('userCore'),
+    ]
+    const terms: LoginTerms = {
+      mode: mode as Mode,
+      audience: fromUtf8(needed('audience'), 'audience'),
+      deviceEpoch: integer('deviceEpoch'),
+      slot: integer('slot'),
+      idCore: IdCore.decode(needed('idCore')),
+      ...(nonce === undefined ? {} : { nonce }),
+      ...(entry('clientTime') === undefined ? {} : { clientTime: integer('clientTime') }),
+      ...(payloadHash === undefined ? {} : { payloadHash }),
+    }
+    checkTerms(terms)
+    const pinFields: readonly Field[] = ['uPin', 't', 'vPin', 'z', 'pinGen', 'pinEpoch']
+    const hasPin = pinFields.some(name => entry(name) !== undefined)
+    if (!hasPin && userCore !== undefined) throw new DecodeError('userCore', 'only with a PIN proof')
+    const pin: PinProof | undefined = hasPin
+      ? {
+          userCore: decodeUserCore(userCore),
+          pinGen: integer('pinGen'),
+          pinEpoch: integer('pinEpoch'),
+          U_pin: point('uPin'),
+          T: point('t'),
+          V_pin: point('vPin'),
+          z: Scalar.decode(needed('z'), 'z'),
+        }
+      : undefined
+    const carried = permit === undefined ? undefined : Permit.decode(permit)
+    return new LoginMessage(terms, { U_dev: point('uDev'), V_dev: point('vDev') }, pin, carried)
+  }
+
+  /** The same fields by name, for JSON routes. */
+  toJson(): LoginJson {
+    const entries = decodeTlv(this.encode(), { tags: FIELDS.length, field: 'message' })
+    const json: Record<string, string | number> = {}
+    FIELDS.forEach((name, i) => {
+      const value = entries[i]
+      if (value === undefined) return
+      const width = INTEGERS[name]
+      if (width !== undefined) json[name] = readInteger(value, width, name)
+      else json[name] = TEXTS.includes(name) ? fromUtf8(value, name) : toBase64Url(value)
+    })
+    return json as unknown as LoginJson
+  }
+
+  /** DecodeError names the field. Unknown fields are refused. */
+  static fromJson(value: unknown): LoginMessage {
+    if (typeof value !== 'object' || value === null) throw new DecodeError('login', 'an object expected')
+    const json = value as Readonly<Record<string, unknown>>
+    for (const name of Object.keys(json)) {
+      if (!(FIELDS as readonly string[]).includes(name)) throw new DecodeError('login', 'unknown field')
+    }
+    const entries = FIELDS.map(name => {
+      const field = json[name]
+      if (field === undefined) return undefined
+      const width = INTEGERS[name]
+      if (width !== undefined) {
+        const limit = Math.min(2 ** (8 * width), 2 ** 53)
+        if (typeof field !== 'number' || !Number.isInteger(field) || field < 0 || field >= limit) {
+          throw new DecodeError(name, 'a whole number expected')
+        }
+        return width === 1 ? u8(field) : width === 4 ? be32(field) : be64(field)
+      }
+      if (typeof field !== 'string' || field === '') throw new DecodeError(name, 'text expected')
+      return TEXTS.includes(name) ? utf8(field, name) : fromBase64Url(field, name)
+    })
+    return LoginMessage.decode(encodeTlv(entries))
+  }
+}
+
+/** `Authorization: MPIN <base64url of the message>`. */
+export const authorizationHeader = (message: LoginMessage): string => `MPIN ${toBase64Url(message.encode())}`
+
+export function parseAuthorization(header: string): LoginMessage {
+  const match = /^MPIN ([A-Za-z0-9_-]{1,2048})$/.exec(header)
+  if (match === null) throw new DecodeError('authorization', '`MPIN <base64url>` expected')
+  return LoginMessage.decode(fromBase64Url(match[1] as string, 'authorization'), 'authorization')
+}
+
+export interface ClientProof {
+  readonly terms: LoginTerms
+  readonly binding: Binding
+  /** D_dev. Secret. */
+  readonly deviceKey: G1
+  /** With a PIN: its terms and D_pin = τ + αA_pin. Secret. */
+  readonly pin?: { readonly terms: PinTerms; readonly pinKey: G1 } | undefined
+  readonly permit?: Permit | undefined
+  readonly random: Random
+}
+
+/** The client's move. All three nonces are hedged with the key they protect and everything fixed before. */
+export function clientProve({ terms, binding, deviceKey, pin, permit, random }: ClientProof): LoginMessage {
+  checkTerms(terms)
+  const fixed = (made: Commitments) => challengeTlv(terms, pin?.terms, binding, made)
+  const A_dev = deviceIdentityPoint(binding.groupId, terms.idCore)
+  const x = hedgedNonce(NONCE_ROLE.x, random, deviceKey.encode(), fixed({}))
+  const U_dev = A_dev.mulSecret(x)
+  if (pin === undefined) {
+    const c = hashToScalar('CHAL', fixed({ U_dev }))
+    const V_dev = deviceKey.mulSecret(x.add(c)).negate()
+    return LoginMessage.of(terms, { U_dev, V_dev }, undefined, permit)
+  }
+  const { userCore, pinGen } = pin.terms
+  const A_pin = pinIdentityPoint(binding.groupId, terms.idCore, userCore, pinGen)
+  const xPin = hedgedNonce(NONCE_ROLE.xPin, random, pin.pinKey.encode(), fixed({ U_dev }))
+  const U_pin = A_pin.mulSecret(xPin)
+  const k = hedgedNonce(NONCE_ROLE.k, random, pin.pinKey.encode(), fixed({ U_dev, U_pin }))
+  const T = A_pin.mulSecret(k)
+  const c = hashToScalar('CHAL', fixed({ U_dev, U_pin, T }))
+  const V_dev = deviceKey.mulSecret(x.add(c)).negate()
+  const V_pin = pin.pinKey.mulSecret(xPin.add(c)).negate()
+  const z = k.add(c.multiply(xPin))
+  return LoginMessage.of(terms, { U_dev, V_dev }, { ...pin.terms, U_pin, T, V_pin, z }, permit)
+}
+
+/** May a message with (or without) a PIN proof log this identity in? Asked before any pairing. */
+export function factorsSatisfied(factors: Factors, hasPin: boolean, serviceWantsPin = false): boolean {
+  if (factors === 0) return !hasPin && !serviceWantsPin
+  if (factors === 1) return hasPin
+  return hasPin || !serviceWantsPin
+}
+
+function messageChallenge(message: LoginMessage, binding: Binding): Scalar {
+  const { U_dev, pin } = message
+  const made = pin === undefined ? { U_dev } : { U_dev, U_pin: pin.U_pin, T: pin.T }
+  return hashToScalar('CHAL', challengeTlv(message, pin, binding, made))
+}
+
+/** e(V, Q)·e(U + cA, S) = 1. c and A are public. */
+function deviceEquation(message: LoginMessage, c: Scalar, A_dev: G1, S_dev: ServerKey): boolean {
+  return pairingProductIsOne([
+    [message.V_dev, G2.generator],
+    [message.U_dev.add(A_dev.mulPublic(c)), S_dev.point],
+  ])
+}
+
+/** A message whose device proof holds; only serverVerifyDevice makes one. */
+export class DeviceProven {
+  readonly message: LoginMessage
+  readonly challenge: Scalar
+  readonly binding: Binding
+
+  private constructor(message: LoginMessage, challenge: Scalar, binding: Binding) {
+    this.message = message
+    this.challenge = challenge
+    this.binding = binding
+  }
+
+  /** The device proof alone. Null: it does not hold. */
+  static verify(message: LoginMessage, binding: Binding, S_dev: ServerKey): DeviceProven | null {
+    const c = messageChallenge(message, binding)
+    const A_dev = deviceIdentityPoint(binding.groupId, message.idCore)
+    return deviceEquation(message, c, A_dev, S_dev) ? new DeviceProven(message, c, binding) : null
+  }
+}
+
+/** Who was proven, by what; only deviceAuthenticated and serverVerifyPin make one. */
+export class Authenticated {
+  readonly idCore: IdCore
+  readonly userCore: Uint8Array
+  readonly amr: readonly ('device' | 'pin')[]
+  readonly mode: Mode
+  readonly audience: string
+  readonly slot: number
+  readonly payloadHash: Uint8Array | undefined
+
+  private constructor(message: LoginMessage, withPin: boolean) {
+    this.idCore = message.idCore
+    this.userCore = withPin && message.pin !== undefined ? message.pin.userCore : NO_USER
+    this.amr = withPin ? ['device', 'pin'] : ['device']
+    this.mode = message.mode
+    this.audience = message.audience
+    this.slot = message.slot
+    this.payloadHash = message.payloadHash
+  }
+
+  /** By the device alone. RangeError when the message carries, or its identity demands, a PIN proof: verify that. */
+  static byDevice({ message }: DeviceProven): Authenticated {
+    if (message.pin !== undefined || message.idCore.factors === 1)
+      throw new RangeError('the PIN proof is to be verified')
+    return new Authenticated(message, false)
+  }
+
+  /**
+   * The PIN proof of a message whose device proof holds, with its random weight ρ drawn now. Null: a wrong PIN.
+   * The caller has reserved a strike before.
+   */
+  static byPin(proven: DeviceProven, S_pin: ServerKey, random: Random): Authenticated | null {
+    const { message, challenge: c, binding } = proven
+    const { pin } = message
+    if (pin === undefined) throw new RangeError('the message carries no PIN proof')
+    const A_pin = pinIdentityPoint(binding.groupId, message.idCore, pin.userCore, pin.pinGen)
+    const rho = Scalar.randomWeight(random)
+    // z·A_pin − T − c·U_pin is the identity exactly when U_pin ∈ ⟨A_pin⟩ was shown.
+    const cU_pin = pin.U_pin.mulPublic(c)
+    const schnorr = A_pin.mulPublic(pin.z).subtract(pin.T).subtract(cU_pin)
+    const holds = pairingProductIsOne([
+      [pin.V_pin.add(schnorr.mulPublic(rho)), G2.generator],
+      [pin.U_pin.add(A_pin.mulPublic(c)), S_pin.point],
+    ])
+    return holds ? new Authenticated(message, true) : null
+  }
+}
+
+/**
+ * The device equation for an identity that is unknown: against the all-zero idCore, so that refusing costs what
+ * verifying costs. Always to be refused, whatever it gives.
+ */
+export function verifyUnknown(message: LoginMessage, binding: Binding, S_dev: ServerKey): void {
+  const c = messageChallenge(message, binding)
+  deviceEquation(message, c, deviceIdentityPoint(binding.groupId, IdCore.zero), S_dev)
+}
+
+/** Is this the payload that was signed? */
+export const signsPayload = (payloadHash: Uint8Array | undefined, hash: Uint8Array): boolean =>
+  payloadHash !== undefined && equalBytes(payloadHash, hash)

@@ -1,0 +1,48 @@
+/**
+ * Server keys (protocols.md §3): W_j = s_jQ, checked by e(C_j, Q) = e(P1, W_j); S = Σ λ_jW_j, checked by
+ * e(IVK, Q) = e(P1, S), and again at every start.
+ */
+import { G1, G2, pairingProductIsOne } from './points.js'
+import type { Scalar } from './scalar.js'
+import { combineG2, type PointShare } from './secret-sharing.js'
+
+/** W_j, for a recipient that the group document names for this purpose. */
+export function authorityServerKeyShare(secretShare: Scalar): G2 {
+  return G2.generator.mulSecret(secretShare)
+}
+
+/** e(C, Q) = e(P1, W): do both have one logarithm? Also the check of a public key against its IVK. */
+export function sameLogarithm(commitment: G1, W: G2): boolean {
+  return pairingProductIsOne([
+    [commitment, G2.generator],
+    [G1.generator.negate(), W],
+  ])
+}
+
+/** S = sQ that has passed the check against its IVK. */
+export class ServerKey {
+  readonly #S: G2
+
+  private constructor(S: G2) {
+    this.#S = S
+  }
+
+  /** Null when S does not belong to `ivk`. */
+  static verify(ivk: G1, S: G2): ServerKey | null {
+    return sameLogarithm(ivk, S) ? new ServerKey(S) : null
+  }
+
+  /** Combines shares of which each has passed sameLogarithm with its C_j. */
+  static combine(ivk: G1, shares: readonly PointShare<G2>[]): ServerKey | null {
+    return ServerKey.verify(ivk, combineG2(shares))
+  }
+
+  /** S itself, for the pairing. Secret. */
+  get point(): G2 {
+    return this.#S
+  }
+  /** 96 secret bytes, for sealing at rest. */
+  encode(): Uint8Array {
+    return this.#S.encode()
+  }
+}

@@ -1,0 +1,130 @@
+/**
+ * A key share with its proof (Chaum–Pedersen 1992 in G1, no pairing; protocols.md §3).
+ *
+ *   authority j                                             device
+ *   d_j = s_j·A
+ *   T1 = k·P1,  T2 = k·A
+ *   κ = Hq(DLEQ; ctx, P1, C_j, A, d_j, T1, T2)
+ *   z = k − κ·s_j
+ *   -- d_j, κ, z, sealed (HPKE info = ctx) -->              κ = Hq(DLEQ; …, zP1 + κC_j, zA + κd_j) ?
+ *
+ * It holds because log_P1 C_j = log_A d_j. `k` is hedged with s_j and everything that the proof fixes. For `device`
+ * and `pin` the triple must not leave the seal: in clear, a proof and t−1 authorities test PINs.
+ */
+import { be32, u8, utf8 } from './bytes.js'
+import { DecodeError } from './errors.js'
+import { hashToScalar } from './hash-to-curve.js'
+import { decodeGroupId } from './identity.js'
+import { G1 } from './points.js'
+import type { Random } from './ports.js'
+import { Scalar } from './scalar.js'
+import type { Purpose } from './suite.js'
+import { decodeTlv, encodeTlv, need } from './tlv.js'
+
+export interface ShareContext {
+  readonly groupId: Uint8Array
+  readonly purpose: Purpose
+  /** The authority's index j. */
+  readonly index: number
+  readonly shareEpoch: number
+  /** idCore (`device`, `pin`, `sign`), the name TLV (`agree`, `encrypt`, server keys), or the HT input (`permit`). */
+  readonly identity: Uint8Array
+  /** `pin` only. */
+  readonly userCore?: Uint8Array
+  readonly pinGen?: number
+  /** 16 bytes: the ticket's, or the request's nonce. */
+  readonly jti: Uint8Array
+  /** In a rotation only. */
+  readonly rotation?: { readonly oldEpoch: number; readonly newEpoch: number }
+}
+
+/** ctx of the proof, and HPKE's info: one TLV. */
+export function shareContext(context: ShareContext): Uint8Array {
+  if (context.jti.length !== 16) throw new DecodeError('jti', '16 bytes expected')
+  return encodeTlv([
+    decodeGroupId(context.groupId),
+    utf8(context.purpose),
+    u8(context.index),
+    be32(context.shareEpoch),
+    context.identity,
+    context.userCore,
+    context.pinGen === undefined ? undefined : be32(context.pinGen),
+    context.jti,
+    context.rotation && be32(context.rotation.oldEpoch),
+    context.rotation && be32(context.rotation.newEpoch),
+  ])
+}
+
+/** d_j with its proof. */
+export class KeyShare {
+  readonly d: G1
+  readonly kappa: Scalar
+  readonly z: Scalar
+
+  private constructor(d: G1, kappa: Scalar, z: Scalar) {
+    this.d = d
+    this.kappa = kappa
+    this.z = z
+  }
+
+  static of(d: G1, kappa: Scalar, z: Scalar): KeyShare {
+    return new KeyShare(d, kappa, z)
+  }
+
+  static decode(bytes: Uint8Array, field = 'share'): KeyShare {
+    const [d, kappa, z] = decodeTlv(bytes, { tags: 3, field })
+    return new KeyShare(
+      G1.decode(need(d, `${field}.d`), `${field}.d`),
+      Scalar.decode(need(kappa, `${field}.kappa`), `${field}.kappa`),
+      Scalar.decode(need(z, `${field}.z`), `${field}.z`),
+    )
+  }
+
+  /** TLV{1 d_j, 2 κ, 3 z}: the plaintext of a sealed share. */
+  encode(): Uint8Array {
+    return encodeTlv([this.d.encode(), this.kappa.encode(), this.z.encode()])
+  }
+}
+
+interface Statement {
+  readonly ctx: Uint8Array
+  /** C_j = s_jP1. */
+  readonly commitment: G1
+  /** The identity's point, which the authority hashed itself. */
+  readonly A: G1
+}
+
+function challenge({ ctx, commitment, A }: Statement, d: G1, T1: G1, T2: G1): Scalar {
+  return hashToScalar(
+    'DLEQ',
+    encodeTlv([
+      ctx,
+      G1.generator.encode(),
+      commitment.encode(),
+      A.encode(),
+      d.encode(),
+      T1.encode(),
+      T2.encode(),
+    ]),
+  )
+}
+
+/** @param secretShare s_j. */
+export function authorityIssue(statement: Statement, secretShare: Scalar, random: Random): KeyShare {
+  const { ctx, commitment, A } = statement
+  const d = A.mulSecret(secretShare)
+  const k = hashToScalar(
+    'DLEQ-NONCE',
+    encodeTlv([secretShare.encode(), random(32), ctx, commitment.encode(), A.encode(), d.encode()]),
+  )
+  const kappa = challenge(statement, d, G1.generator.mulSecret(k), A.mulSecret(k))
+  return KeyShare.of(d, kappa, k.subtract(kappa.multiply(secretShare)))
+}
+
+/** Does d_j have the same logarithm as C_j? */
+export function shareVerify(statement: Statement, share: KeyShare): boolean {
+  const { commitment, A } = statement
+  const T1 = G1.generator.mulPublic(share.z).add(commitment.mulPublic(share.kappa))
+  const T2 = A.mulPublic(share.z).add(share.d.mulPublic(share.kappa))
+  return challenge(statement, share.d, T1, T2).equals(share.kappa)
+}

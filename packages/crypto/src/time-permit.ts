@@ -1,0 +1,150 @@
+/**
+ * Time permits (protocols.md §5): permit = s_permit·HT(target, slot), in effect a signature by t authorities that
+ * anyone checks without a network: e(permit, Q) = e(HT, sQ). A banned thing gets none for the next slot.
+ *
+ * slot = floor((unix − origin) / length); origin and length are fixed by the group's first revision.
+ */
+import { be32, be64, readInteger, u8 } from './bytes.js'
+import { DecodeError } from './errors.js'
+import { hashToG1 } from './hash-to-curve.js'
+import { decodeGroupId, IdCore } from './identity.js'
+import { G1, G2, pairingProductIsOne } from './points.js'
+import { decodeTlv, encodeTlv, need } from './tlv.js'
+
+/** Both in seconds. */
+export interface SlotRule {
+  readonly origin: number
+  readonly length: number
+}
+
+/** DecodeError outside 0…2³²−1: a slot is refused, never wrapped. */
+export function slotAt(rule: SlotRule, unixSeconds: number): number {
+  const slot = Math.floor((unixSeconds - rule.origin) / rule.length)
+  if (!Number.isSafeInteger(slot) || slot < 0 || slot > 0xffff_ffff) {
+    throw new DecodeError('slot', 'outside 0…2³²−1')
+  }
+  return slot
+}
+
+/** Unix seconds at which `slot` begins. */
+export const slotStart = (rule: SlotRule, slot: number): number => rule.origin + slot * rule.length
+
+/** A node of the tree of leaves (depth 0–32, the top bits of the leaf), or one identity. */
+export type PermitTarget =
+  | { readonly type: 'node'; readonly depth: number; readonly index: number }
+  | { readonly type: 'id'; readonly idCore: IdCore }
+
+export interface PermitTerms {
+  readonly groupId: Uint8Array
+  readonly permitEpoch: number
+  readonly rule: SlotRule
+}
+
+/** depth u8 and be32 index, or idCore: as they stand in HT's input and on the wire. */
+function targetEntries(target: PermitTarget): readonly (Uint8Array | undefined)[] {
+  if (target.type === 'id') return [u8(1), undefined, undefined, target.idCore.bytes]
+  if (target.depth > 32 || target.index >= 2 ** target.depth) throw new DecodeError('permit', 'no such node')
+  return [u8(0), u8(target.depth), be32(target.index), undefined]
+}
+
+/** HT's input; an authority makes it itself. */
+export function permitInput(
+  { groupId, permitEpoch, rule }: PermitTerms,
+  slot: number,
+  target: PermitTarget,
+): Uint8Array {
+  return encodeTlv([
+    decodeGroupId(groupId),
+    be32(permitEpoch),
+    be64(slotStart(rule, slot)),
+    be32(rule.length),
+    ...targetEntries(target),
+  ])
+}
+
+/** HT. */
+export const permitPoint = (input: Uint8Array): G1 => hashToG1('permit', input)
+
+/** Does a permit for `target` speak for this identity? */
+export function permitCovers(target: PermitTarget, idCore: IdCore): boolean {
+  if (target.type === 'id') return target.idCore.equals(idCore)
+  // A shift by 32 is a shift by 0 in JavaScript, so the root is asked for by itself.
+  return target.depth === 0 || idCore.leaf >>> (32 - target.depth) === target.index
+}
+
+/** A permit as it is carried: public, and unverified until `VerifiedPermit.verify`. */
+export class Permit {
+  readonly slot: number
+  readonly target: PermitTarget
+  readonly point: G1
+
+  private constructor(slot: number, target: PermitTarget, point: G1) {
+    this.slot = slot
+    this.target = target
+    this.point = point
+  }
+
+  static of(slot: number, target: PermitTarget, point: G1): Permit {
+    targetEntries(target)
+    return new Permit(slot, target, point)
+  }
+
+  /** TLV{1 be32 slot, 2 type, 3 depth, 4 be32 index, 5 idCore, 6 point}. */
+  static decode(bytes: Uint8Array, field = 'permit'): Permit {
+    const [slot, type, depth, index, idCore, point] = decodeTlv(bytes, { tags: 6, field })
+    const kind = readInteger(need(type, `${field}.type`), 1, `${field}.type`)
+    let target: PermitTarget
+    if (kind === 0 && idCore === undefined) {
+      target = {
+        type: 'node',
+        depth: readInteger(need(depth, `${field}.depth`), 1, `${field}.depth`),
+        index: readInteger(need(index, `${field}.index`), 4, `${field}.index`),
+      }
+    } else if (kind === 1 && depth === undefined && index === undefined) {
+      target = { type: 'id', idCore: IdCore.decode(need(idCore, `${field}.idCore`), `${field}.idCore`) }
+    } else {
+      throw new DecodeError(`${field}.type`, 'does not fit the other entries')
+    }
+    return Permit.of(
+      readInteger(need(slot, `${field}.slot`), 4, `${field}.slot`),
+      target,
+      G1.decode(need(point, `${field}.point`), `${field}.point`),
+    )
+  }
+
+  encode(): Uint8Array {
+    return encodeTlv([be32(this.slot), ...targetEntries(this.target), this.point.encode()])
+  }
+}
+
+/** A permit that has passed its check; only `verify` makes one. */
+export class VerifiedPermit {
+  readonly #permit: Permit
+
+  private constructor(permit: Permit) {
+    this.#permit = permit
+  }
+
+  /**
+   * e(permit, Q) = e(HT, sQ), by itself: merged into another check with weight 1, garbage would pass.
+   * @param publicKey sQ of purpose `permit`.
+   */
+  static verify(terms: PermitTerms, publicKey: G2, permit: Permit): VerifiedPermit | null {
+    const HT = permitPoint(permitInput(terms, permit.slot, permit.target))
+    const holds = pairingProductIsOne([
+      [permit.point, G2.generator],
+      [HT.negate(), publicKey],
+    ])
+    return holds ? new VerifiedPermit(permit) : null
+  }
+
+  get permit(): Permit {
+    return this.#permit
+  }
+  get slot(): number {
+    return this.#permit.slot
+  }
+  covers(idCore: IdCore): boolean {
+    return permitCovers(this.#permit.target, idCore)
+  }
+}
