@@ -1,0 +1,418 @@
+/**
+ * The group document, read. A `Group` exists only for documents that proved themselves from the pinned groupId on:
+ *
+ *   groupId = SHA-256(JCS(first revision without signatures))          pinned in codes and configuration
+ *   first revision          signed by all n of its own authorities
+ *   revision k + 1          carries groupId, k + 1, SHA-256(JCS(revision k)); signed by t of revision k's authorities
+ *   each of them            Σ λ_j C_j = IVK over every t of the n; e(IVK, Q) = e(P1, pub) where a purpose has one
+ *
+ * What a fake could gain from each check left out: another first revision is another group under the same name;
+ * commitments that don't lie on one polynomial let shares pass whose sum is nobody's key; a `pub` of another secret
+ * forges permits; a second `pin` recipient is a second strike counter.
+ */
+import { equalBytes, fromBase64Url, toBase64Url, toHex, utf8 } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { isServerName } from '@milagro-ts/crypto/identity'
+import { G1, G2 } from '@milagro-ts/crypto/points'
+import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
+import { sameLogarithm } from '@milagro-ts/crypto/server-key'
+import { hasPublicKey, PURPOSES, type Purpose } from '@milagro-ts/crypto/suite'
+import type { SlotRule } from '@milagro-ts/crypto/time-permit'
+import { encodeTlv } from '@milagro-ts/crypto/tlv'
+import type { Static, TSchema } from 'typebox'
+import { Compile, type Validator } from 'typebox/compile'
+import { canonicalHash } from './canonical-json.js'
+import { GroupDocument, GroupProposal } from './group-document.js'
+import { type Es256PrivateKey, Es256PublicKey } from './keys.js'
+import { Refused } from './problem.js'
+
+const documents = Compile(GroupDocument)
+const proposals = Compile(GroupProposal)
+
+/** The purposes whose shares at servers the document may hand out; the others' S is public or nobody's. */
+const SERVER_PURPOSES: readonly Purpose[] = ['device', 'pin', 'agree']
+
+export interface GroupAuthority {
+  readonly index: number
+  readonly name: string
+  readonly url: string
+  readonly signKey: Es256PublicKey
+  readonly hpkeKey: Uint8Array
+}
+export interface GroupRecipient {
+  readonly name: string
+  /** 2 server, 3 static server. */
+  readonly kind: number
+  readonly generation: number
+  readonly purposes: readonly Purpose[]
+  readonly hpkeKey: Uint8Array
+  readonly requestKey: Es256PublicKey
+}
+export interface RaKeys {
+  /** Signatures that a ticket needs. */
+  readonly m: number
+  readonly keys: ReadonlyMap<string, Es256PublicKey>
+}
+/** The public keys of one purpose in one key epoch. */
+export interface PurposeKeys {
+  readonly epoch: number
+  readonly firstSlot: number
+  readonly ivk: G1
+  /** C_j by position j − 1. */
+  readonly commitments: readonly G1[]
+  /** sQ, for `permit`, `sign` and `encrypt`. */
+  readonly pub: G2 | undefined
+}
+
+/** SHA-256 of the canonical form without `signatures`: what is signed, and what `previous` holds. */
+export function documentHash({ signatures: _, ...document }: GroupDocument): Uint8Array {
+  return canonicalHash(document)
+}
+
+/** The groupId that a first revision makes (RangeError for a later one). */
+export function groupIdOf(first: GroupDocument): Uint8Array {
+  if (first.revision !== 1) throw new RangeError('groupId is the hash of the first revision')
+  return documentHash(first)
+}
+
+/** What authorities' operators accept before their authority takes part. */
+export function proposalHash(proposal: GroupProposal): Uint8Array {
+  return canonicalHash(proposal)
+}
+
+/** For people: the first 64 bits in hex, in groups of four. Machines compare all 32 bytes. */
+export function fingerprint(groupId: Uint8Array): string {
+  return (toHex(groupId.subarray(0, 8)).match(/.{4}/g) ?? []).join(' ')
+}
+
+/** An authority's signature over a revision, base64url: ES256 over TLV{1 `group-document`, 2 the document's hash}. */
+export async function signDocument(document: GroupDocument, key: Es256PrivateKey): Promise<string> {
+  return toBase64Url(await key.sign(signedBytes(documentHash(document))))
+}
+
+function signedBytes(hash: Uint8Array): Uint8Array {
+  return encodeTlv([utf8('group-document'), hash])
+}
+
+/** DecodeError unless the proposal has the right shape and could become a group: members, keys, t and n. */
+export function checkProposal(value: unknown): GroupProposal {
+  const proposal = shaped(proposals, value, 'proposal')
+  readMembers(proposal)
+  return proposal
+}
+
+export class Group {
+  /** 32 bytes. */
+  readonly groupId: Uint8Array
+  readonly #revisions: readonly Revision[]
+
+  private constructor(groupId: Uint8Array, revisions: readonly Revision[]) {
+    this.groupId = groupId
+    this.#revisions = revisions
+  }
+
+  /**
+   * A first revision, checked against nothing but itself: the caller has just made it, or compares `groupId`.
+   * DecodeError for what is wrong in it, Refused NOT_APPROVED for a signature that is missing or wrong.
+   */
+  static async verifyFirst(value: unknown): Promise<Group> {
+    const first = readRevision(value)
+    if (first.document.revision !== 1) throw new Refused('CONFLICT', { detail: 'not a first revision' })
+    await checkSignatures(first, first, first.document.n)
+    return new Group(first.hash, [first])
+  }
+
+  /**
+   * Revisions 1, 2, 3 … of the group whose id the caller has pinned.
+   * DecodeError for what is wrong in one, Refused CONFLICT for a gap, a step back or a broken chain, NOT_APPROVED for
+   * another group and for missing signatures.
+   */
+  static async verifyChain(revisions: readonly unknown[], pinnedGroupId: Uint8Array): Promise<Group> {
+    const [first, ...later] = revisions
+    let group = await Group.verifyFirst(first)
+    if (!equalBytes(group.groupId, pinnedGroupId)) throw anotherGroup()
+    for (const revision of later) group = await group.verifyNext(revision)
+    return group
+  }
+
+  /** This group with one revision more. The one in force again gives the same group; an older one is CONFLICT. */
+  async verifyNext(value: unknown): Promise<Group> {
+    const next = readRevision(value)
+    if (equalBytes(next.hash, this.#newest.hash)) return this
+    this.#checkStep(next)
+    await checkSignatures(next, this.#newest, this.#newest.document.t)
+    return new Group(this.groupId, [...this.#revisions, next])
+  }
+
+  /** Everything that `verifyNext` checks except signatures: what an authority does before it signs. The hash. */
+  checkNext(value: unknown): Uint8Array {
+    const next = readRevision(value)
+    this.#checkStep(next)
+    return next.hash
+  }
+
+  get #newest(): Revision {
+    return this.#revisions.at(-1) as Revision
+  }
+  get document(): GroupDocument {
+    return this.#newest.document
+  }
+  /** From the first to the one in force: what `verifyChain` takes. */
+  get documents(): readonly GroupDocument[] {
+    return this.#revisions.map(({ document }) => document)
+  }
+  get revision(): number {
+    return this.document.revision
+  }
+  get n(): number {
+    return this.document.n
+  }
+  get t(): number {
+    return this.document.t
+  }
+  /** Origin and length in seconds; the same in every revision. */
+  get slotRule(): SlotRule {
+    return this.document.slot
+  }
+  /** `lead` in slots, `grace` in seconds. */
+  get policy(): { readonly lead: number; readonly grace: number } {
+    return this.document.policy
+  }
+  get authorities(): readonly GroupAuthority[] {
+    return this.#newest.authorities
+  }
+  get recipients(): readonly GroupRecipient[] {
+    return [...this.#newest.recipients.values()]
+  }
+  get raKeys(): RaKeys {
+    return this.#newest.ra
+  }
+
+  authority(index: number): GroupAuthority | undefined {
+    return this.authorities[index - 1]
+  }
+  recipient(name: string): GroupRecipient | undefined {
+    return this.#newest.recipients.get(name)
+  }
+
+  /** The newest revision's keys, even when their first slot is yet to come. */
+  keys(purpose: Purpose): PurposeKeys {
+    return this.#newest.purposes[purpose]
+  }
+
+  /**
+   * The keys whose epoch the slot fixes: the latest firstSlot ≤ slot; of a refreshed epoch, the newest commitments.
+   * Null before the group's first slot.
+   */
+  keysAt(purpose: Purpose, slot: number): PurposeKeys | null {
+    return (
+      this.#revisions.findLast(({ purposes }) => purposes[purpose].firstSlot <= slot)?.purposes[purpose] ??
+      null
+    )
+  }
+
+  epochAt(purpose: Purpose, slot: number): number | null {
+    return this.keysAt(purpose, slot)?.epoch ?? null
+  }
+
+  #checkStep(next: Revision): void {
+    const { document: before, hash } = this.#newest
+    const { document: after } = next
+    const conflict = (detail: string) => new Refused('CONFLICT', { detail })
+    if (after.revision !== before.revision + 1)
+      throw conflict(`revision ${after.revision} does not follow revision ${before.revision}`)
+    if (after.groupId === undefined || !equalBytes(fromBase64Url(after.groupId, 'groupId', 32), this.groupId))
+      throw anotherGroup()
+    if (after.previous === undefined || !equalBytes(fromBase64Url(after.previous, 'previous', 32), hash))
+      throw conflict('not the successor of the revision in force')
+    if (after.slot.origin !== before.slot.origin || after.slot.length !== before.slot.length)
+      throw conflict('slot origin and length are fixed by the first revision')
+    for (const purpose of PURPOSES) checkEpochs(purpose, this.keys(purpose), next.purposes[purpose])
+  }
+}
+
+/** One epoch keeps one secret (a refresh changes C_j only); the next one starts later. */
+function checkEpochs(purpose: Purpose, before: PurposeKeys, after: PurposeKeys): void {
+  const conflict = (detail: string) => new Refused('CONFLICT', { detail: `${purpose}: ${detail}` })
+  if (after.epoch === before.epoch) {
+    if (!after.ivk.equals(before.ivk) || after.firstSlot !== before.firstSlot)
+      throw conflict('another key within one key epoch')
+  } else if (after.epoch !== before.epoch + 1) {
+    throw conflict('key epochs go up by one')
+  } else if (after.firstSlot <= before.firstSlot) {
+    throw conflict('a key epoch starts after the former one')
+  }
+}
+
+/** A revision whose contents hold by themselves; who signed it is another question. */
+interface Revision extends Members {
+  readonly document: GroupDocument
+  readonly hash: Uint8Array
+  readonly purposes: Readonly<Record<Purpose, PurposeKeys>>
+}
+interface Members {
+  readonly authorities: readonly GroupAuthority[]
+  readonly recipients: ReadonlyMap<string, GroupRecipient>
+  readonly ra: RaKeys
+}
+
+function readRevision(value: unknown): Revision {
+  const document = frozen(structuredClone(shaped(documents, value, 'group')))
+  if ((document.revision === 1) !== (document.previous === undefined))
+    throw new DecodeError('previous', 'stands from revision 2 on')
+  if ((document.revision === 1) !== (document.groupId === undefined))
+    throw new DecodeError('groupId', 'stands from revision 2 on')
+  const members = readMembers(document)
+  const read = (purpose: Purpose) => readKeys(purpose, document)
+  const purposes = {
+    device: read('device'),
+    pin: read('pin'),
+    permit: read('permit'),
+    agree: read('agree'),
+    sign: read('sign'),
+    encrypt: read('encrypt'),
+  }
+  return { document, hash: documentHash(document), purposes, ...members }
+}
+
+function shaped<S extends TSchema>(
+  validator: Validator<Record<never, never>, S>,
+  value: unknown,
+  field: string,
+): Static<S> {
+  if (validator.Check(value)) return value as Static<S>
+  const [first] = validator.Errors(value)
+  throw new DecodeError(
+    `${field}${(first?.instancePath ?? '').replaceAll('/', '.')}`,
+    first?.message ?? 'wrong shape',
+  )
+}
+
+function readMembers({ n, t, authorities, recipients, ra }: GroupDocument | GroupProposal): Members {
+  if (t > n || 2 * t <= n) throw new DecodeError('t', 'n ≥ t > n/2')
+  if (authorities.length !== n || authorities.some(({ index }, i) => index !== i + 1))
+    throw new DecodeError('authorities', 'indices are 1 to n in order')
+  unique(
+    'authorities.name',
+    authorities.map(({ name }) => name),
+  )
+  unique(
+    'authorities.url',
+    authorities.map(({ url }) => url),
+  )
+  unique(
+    'authorities.signKey',
+    authorities.map(({ signKey }) => signKey),
+  )
+  unique(
+    'authorities.hpkeKey',
+    authorities.map(({ hpkeKey }) => hpkeKey),
+  )
+  unique(
+    'recipients.name',
+    recipients.map(({ name }) => name),
+  )
+  unique(
+    'recipients.requestKey',
+    recipients.map(({ requestKey }) => requestKey),
+  )
+  unique(
+    'ra.kid',
+    ra.keys.map(({ kid }) => kid),
+  )
+  unique(
+    'ra.key',
+    ra.keys.map(({ key }) => key),
+  )
+  if (ra.m > ra.keys.length) throw new DecodeError('ra.m', 'more signatures than keys')
+  for (const { name } of [...authorities, ...recipients])
+    if (!isServerName(name)) throw new DecodeError('name', `'${name}' is not a server name`)
+  for (const { purposes } of recipients) {
+    unique('recipients.purposes', purposes)
+    if (purposes.some(purpose => !SERVER_PURPOSES.includes(purpose)))
+      throw new DecodeError('recipients.purposes', 'server keys exist for device, pin and agree')
+  }
+  if (recipients.filter(({ purposes }) => purposes.includes('pin')).length !== 1)
+    throw new DecodeError('recipients', 'exactly one recipient of pin')
+  return {
+    authorities: authorities.map(({ index, name, url, signKey, hpkeKey }) => ({
+      index,
+      name,
+      url,
+      signKey: Es256PublicKey.fromBase64Url(signKey, `authorities.${index}.signKey`),
+      hpkeKey: fromBase64Url(hpkeKey, `authorities.${index}.hpkeKey`, 32),
+    })),
+    recipients: new Map(
+      recipients.map(({ hpkeKey, requestKey, ...rest }) => [
+        rest.name,
+        {
+          ...rest,
+          hpkeKey: fromBase64Url(hpkeKey, `recipients.${rest.name}.hpkeKey`, 32),
+          requestKey: Es256PublicKey.fromBase64Url(requestKey, `recipients.${rest.name}.requestKey`),
+        },
+      ]),
+    ),
+    ra: {
+      m: ra.m,
+      keys: new Map(ra.keys.map(({ kid, key }) => [kid, Es256PublicKey.fromBase64Url(key, `ra.${kid}`)])),
+    },
+  }
+}
+
+/** Key texts are canonical base64url, so that equal keys are equal texts. */
+function unique(field: string, values: readonly string[]): void {
+  if (new Set(values).size !== values.length) throw new DecodeError(field, 'stands twice')
+}
+
+function readKeys(purpose: Purpose, { n, t, purposes }: GroupDocument): PurposeKeys {
+  const field = `purposes.${purpose}`
+  const { epoch, firstSlot, ivk: ivkText, shares, pub: pubText } = purposes[purpose]
+  const ivk = G1.decode(fromBase64Url(ivkText, `${field}.ivk`, 48), `${field}.ivk`)
+  if (shares.length !== n) throw new DecodeError(`${field}.shares`, 'one for each authority')
+  const commitments = shares.map((share, i) => {
+    const name = `${field}.shares.${i + 1}`
+    return G1.decode(fromBase64Url(share, name, 48), name)
+  })
+  if (!onePolynomial(commitments, t, ivk)) throw new DecodeError(`${field}.ivk`, 'not the sum of the shares')
+  if ((pubText !== undefined) !== hasPublicKey(purpose))
+    throw new DecodeError(`${field}.pub`, 'stands for permit, sign and encrypt, for no other')
+  if (pubText === undefined) return { epoch, firstSlot, ivk, commitments, pub: undefined }
+  const pub = G2.decode(fromBase64Url(pubText, `${field}.pub`, 96), `${field}.pub`)
+  // e(IVK, Q) = e(P1, pub)
+  if (!sameLogarithm(ivk, pub)) throw new DecodeError(`${field}.pub`, 'not of the same secret as ivk')
+  return { epoch, firstSlot, ivk, commitments, pub }
+}
+
+/**
+ * Every t of the commitments combine to IVK. Checked for {1 … t} and for {1 … t−1, j} with each j > t: two polynomials
+ * of degree t − 1 that agree at 1 … t−1 and at 0 are one.
+ */
+function onePolynomial(commitments: readonly G1[], t: number, ivk: G1): boolean {
+  const shares = commitments.map((point, i) => ({ index: i + 1, point }))
+  return shares.slice(t - 1).every(last => combineG1([...shares.slice(0, t - 1), last]).equals(ivk))
+}
+
+/** At least `needed` of `signers`' authorities have signed, and nothing stands among the signatures that isn't one. */
+async function checkSignatures(revision: Revision, signers: Revision, needed: number): Promise<void> {
+  const { signatures } = revision.document
+  if (new Set(signatures.map(({ index }) => index)).size !== signatures.length)
+    throw new DecodeError('signatures', 'an authority signs once')
+  if (signatures.length < needed)
+    throw new Refused('NOT_APPROVED', { detail: `${signatures.length} signatures, ${needed} needed` })
+  const message = signedBytes(revision.hash)
+  for (const { index, signature } of signatures) {
+    const signer = signers.authorities[index - 1]
+    if (signer === undefined) throw new Refused('NOT_APPROVED', { detail: `nobody signs as ${index}` })
+    if (!(await signer.signKey.verify(message, fromBase64Url(signature, 'signature', 64))))
+      throw new Refused('NOT_APPROVED', { detail: `the signature of ${signer.name} does not verify` })
+  }
+}
+
+function anotherGroup(): Refused {
+  return new Refused('NOT_APPROVED', { detail: 'the document is of another group' })
+}
+
+function frozen<T>(value: T): T {
+  if (typeof value === 'object' && value !== null) for (const part of Object.values(value)) frozen(part)
+  return Object.freeze(value)
+}

@@ -1,0 +1,138 @@
+/**
+ * How one server proves itself to another: `Authorization: MPIN-Request <jws>`, a JWT bound to method, full URL and
+ * body hash, good for 60 seconds, once.
+ *
+ *   caller                                              server
+ *   jti = random(16), bh = SHA-256(body)
+ *   request = JWS_requestKey{iss, htm, htu, bh, iat, exp, jti}
+ *            -- method, URL, body, MPIN-Request -->     keyOf(iss) verifies; htm, htu, bh are this request's;
+ *                                                       iat ≤ now < exp ≤ iat + 60; put(jti) or REPLAYED
+ *
+ * The jti is stored only after the signature held, so that strangers can't fill the store.
+ */
+import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import type { SingleUse } from '@milagro-ts/store/single-use'
+import Type, { type Static } from 'typebox'
+import { Compile } from 'typebox/compile'
+import { signJws, verifyJws } from './jws.js'
+import type { Es256PrivateKey, Es256PublicKey } from './keys.js'
+import { Refused } from './problem.js'
+import { Bytes, Strict, UnixSeconds } from './schemas.js'
+
+const TYP = 'mpin-request+jwt'
+const SCHEME = 'MPIN-Request '
+/** Seconds that a request lives, and that a caller's clock may run ahead. */
+const LIFETIME = 60
+const SKEW = 60
+
+const RequestPayload = Strict({
+  iss: Type.String({ minLength: 1, maxLength: 253 }),
+  htm: Type.String({ minLength: 3, maxLength: 8 }),
+  htu: Type.String({ minLength: 8, maxLength: 4096 }),
+  bh: Bytes(32),
+  iat: UnixSeconds,
+  exp: UnixSeconds,
+  jti: Bytes(16),
+})
+const payloads = Compile(RequestPayload)
+
+/** What is signed of a request: `url` in full, with its query; `body` empty when there is none. */
+export interface SignedRequest {
+  readonly method: string
+  readonly url: string
+  readonly body: Uint8Array
+}
+
+/** The Authorization header's value for one request. `name` is the recipient's name in the group document. */
+export async function signRequest(
+  { method, url, body }: SignedRequest,
+  { name, key, clock, random }: { name: string; key: Es256PrivateKey; clock: Clock; random: Random },
+): Promise<string> {
+  const iat = Math.floor(clock() / 1000)
+  const payload = {
+    iss: name,
+    htm: method,
+    htu: new URL(url).href,
+    bh: toBase64Url(sha256(body)),
+    iat,
+    exp: iat + LIFETIME,
+    jti: toBase64Url(random(16)),
+  }
+  return SCHEME + (await signJws(TYP, payload, key, name))
+}
+
+/** For the typed client's `authorize`. */
+export function requestSigner(signer: {
+  name: string
+  key: Es256PrivateKey
+  clock: Clock
+  random: Random
+}): (request: SignedRequest) => Promise<string> {
+  return request => signRequest(request, signer)
+}
+
+/** A request as it arrived: `url` is path and query as sent. */
+export interface ArrivedRequest {
+  readonly method: string
+  readonly url: string
+  readonly headers: { readonly authorization?: string | undefined }
+  /** SHA-256 of the body's bytes. */
+  readonly bodyHash: Uint8Array
+}
+
+/**
+ * The `server` check of `mount`. `publicUrl` is where callers reach this server, from its configuration: a Host header
+ * is the caller's claim. Throws Refused UNAUTHENTICATED or, for a second use, REPLAYED.
+ */
+export function serverCallerCheck({
+  keyOf,
+  singleUse,
+  clock,
+  publicUrl,
+}: {
+  keyOf: (name: string) => Es256PublicKey | undefined
+  singleUse: Pick<SingleUse, 'put'>
+  clock: Clock
+  publicUrl: string
+}): (request: ArrivedRequest) => Promise<{ name: string }> {
+  const base = publicUrl.replace(/\/$/, '')
+  return async request => {
+    const { iss, jti, exp } = await verifyRequest(request, base, keyOf, clock() / 1000).catch(
+      (error: unknown) => {
+        throw error instanceof DecodeError ? no(`${error.field}: ${error.why}`) : error
+      },
+    )
+    if (!(await singleUse.put('request', `${iss} ${jti}`, { expiresAt: exp * 1000 })))
+      throw new Refused('REPLAYED', { detail: 'this request was made before' })
+    return { name: iss }
+  }
+}
+
+async function verifyRequest(
+  { method, url, headers, bodyHash }: ArrivedRequest,
+  base: string,
+  keyOf: (name: string) => Es256PublicKey | undefined,
+  now: number,
+): Promise<Static<typeof RequestPayload>> {
+  if (!headers.authorization?.startsWith(SCHEME)) throw no('no request JWT')
+  const verified = await verifyJws(TYP, headers.authorization.slice(SCHEME.length), { get: keyOf })
+  if (verified === null) throw no('not signed by a known caller')
+  const { kid, payload } = verified
+  if (!payloads.Check(payload)) throw no('the payload has a wrong shape')
+  if (payload.iss !== kid) throw no('iss is not the signer')
+  if (payload.htm !== method || payload.htu !== new URL(base + url).href)
+    throw no('made for another method or address')
+  if (!equalBytes(fromBase64Url(payload.bh, 'bh', 32), bodyHash)) throw no('made for another body')
+  const { iat, exp } = payload
+  if (exp > iat + LIFETIME || iat > now + SKEW || now >= exp) throw no('out of its time')
+  // One jti has one text, so that a second spelling isn't a second use.
+  fromBase64Url(payload.jti, 'jti', 16)
+  return payload
+}
+
+function no(detail: string): Refused {
+  return new Refused('UNAUTHENTICATED', { detail })
+}

@@ -1,0 +1,547 @@
+/**
+ * Everything that is said in a signed statement (compact JWS, ES256, one `typ` each), who may say it, and for how long
+ * it holds. `sign…` makes one; `verify…` is the only way to what it says.
+ *
+ *   typ                    signed by             says
+ *   mpin-ticket+jwt        m of the RA's keys    these keys may be issued, sealed to this enrolment key
+ *   mpin-permit+jwt        an RA key             this identity is not banned, for one slot, ≤ 60 s
+ *   mpin-state+jwt         an RA key             everything banned and revoked, numbered
+ *   mpin-event+jwt         an RA key             one ban, un-ban, revocation, unlock, change of account, numbered
+ *   mpin-revision+jwt      an RA key             the RA agrees to a next revision of the group document
+ *   at+jwt                 a token key           access token (RFC 9068), ≤ 5 minutes
+ *   mpin-receipt+jwt       a token key           a signed message was verified
+ *   mpin-time+jwt          a token key           the time, over the caller's nonce
+ *
+ * Refusals: a signature, key or group that isn't right is NOT_APPROVED (UNAUTHENTICATED for tokens), a wrong shape
+ * MALFORMED (DecodeError), a wrong time, epoch or slot EXPIRED. `now` is unix milliseconds, as the clock gives it;
+ * times inside statements are unix seconds.
+ */
+import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { encodeName, IdCore, type KeyIdentity, keyIdentityPoint, NO_USER } from '@milagro-ts/crypto/identity'
+import type { G1 } from '@milagro-ts/crypto/points'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import { shareContext } from '@milagro-ts/crypto/share-proof'
+import { type Purpose, SUITE } from '@milagro-ts/crypto/suite'
+import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
+import Type, { type Static, type TSchema } from 'typebox'
+import { Compile, type Validator } from 'typebox/compile'
+import { documentHash, type Group } from './group.js'
+import type { GroupDocument } from './group-document.js'
+import { signJws, type VerificationKeys, type VerifiedJws, verifyJws } from './jws.js'
+import type { Es256PrivateKey } from './keys.js'
+import { Refused } from './problem.js'
+import { Bytes, GroupIdField, IdCoreField, Strict, Uint32, UnixSeconds, UserCoreField } from './schemas.js'
+
+/** Seconds that a signer's clock may run ahead of ours. */
+const SKEW = 60
+/** Longest life in seconds of a permit statement and of an access token. */
+export const PERMIT_STATEMENT_LIFETIME = 60
+export const ACCESS_TOKEN_LIFETIME = 300
+
+const Suite = Type.Literal(SUITE)
+const Jti = Bytes(16)
+const Amr = Type.Array(Type.Enum(['device', 'pin']), { minItems: 1, maxItems: 2 })
+const Leaf = Uint32
+
+export const TicketPayload = Strict({
+  suite: Suite,
+  groupId: GroupIdField,
+  /** The key epoch of each of `purposes`, no other. */
+  keyEpochs: Strict({
+    device: Type.Optional(Uint32),
+    pin: Type.Optional(Uint32),
+    agree: Type.Optional(Uint32),
+    sign: Type.Optional(Uint32),
+    encrypt: Type.Optional(Uint32),
+  }),
+  idCore: IdCoreField,
+  userCore: Type.Optional(UserCoreField),
+  pinGen: Type.Optional(Uint32),
+  purposes: Type.Array(Type.Enum(['device', 'pin', 'agree', 'sign', 'encrypt']), {
+    minItems: 1,
+    maxItems: 5,
+  }),
+  hpkeKey: Bytes(32),
+  hpkeKeyHash: Bytes(32),
+  iat: UnixSeconds,
+  exp: UnixSeconds,
+  jti: Jti,
+})
+export type TicketPayload = Static<typeof TicketPayload>
+/** What a ticket can be for: `permit` is never a client's key. */
+export type TicketPurpose = TicketPayload['purposes'][number]
+
+export const PermitStatementPayload = Strict({
+  suite: Suite,
+  groupId: GroupIdField,
+  /** Of `permit`, at the slot. */
+  keyEpoch: Uint32,
+  idCore: IdCoreField,
+  userCore: Type.Optional(UserCoreField),
+  pinGen: Type.Optional(Uint32),
+  slot: Uint32,
+  banned: Type.Literal(false),
+  iat: UnixSeconds,
+  exp: UnixSeconds,
+  jti: Jti,
+})
+export type PermitStatementPayload = Static<typeof PermitStatementPayload>
+
+export const StatePayload = Strict({
+  suite: Suite,
+  groupId: GroupIdField,
+  number: Uint32,
+  iat: UnixSeconds,
+  /** With a userCore: that user on that device only. */
+  banned: Type.Array(Strict({ idCore: IdCoreField, userCore: Type.Optional(UserCoreField) })),
+  revoked: Type.Array(Strict({ idCore: IdCoreField, leaf: Leaf })),
+})
+export type StatePayload = Static<typeof StatePayload>
+
+export const EventPayload = Strict({
+  suite: Suite,
+  groupId: GroupIdField,
+  number: Uint32,
+  iat: UnixSeconds,
+  /** `account`: a ticket for a new pinGen was made; `unlock`: the consecutive strikes of the pinGen become 0. */
+  kind: Type.Enum(['ban', 'unban', 'revoke', 'unlock', 'account']),
+  idCore: IdCoreField,
+  userCore: Type.Optional(UserCoreField),
+  pinGen: Type.Optional(Uint32),
+})
+export type EventPayload = Static<typeof EventPayload>
+
+export const RevisionPayload = Strict({
+  suite: Suite,
+  groupId: GroupIdField,
+  revision: Uint32,
+  documentHash: Bytes(32),
+  iat: UnixSeconds,
+})
+export type RevisionPayload = Static<typeof RevisionPayload>
+
+export const AccessTokenPayload = Strict({
+  iss: Type.String({ minLength: 1, maxLength: 256 }),
+  aud: Type.String({ minLength: 1, maxLength: 256 }),
+  /** idCore */
+  sub: IdCoreField,
+  userCore: Type.Optional(UserCoreField),
+  amr: Amr,
+  slot: Uint32,
+  iat: UnixSeconds,
+  exp: UnixSeconds,
+  jti: Jti,
+})
+export type AccessTokenPayload = Static<typeof AccessTokenPayload>
+
+export const ReceiptPayload = Strict({
+  iss: Type.String({ minLength: 1, maxLength: 256 }),
+  aud: Type.String({ minLength: 1, maxLength: 256 }),
+  /** idCore */
+  sub: IdCoreField,
+  userCore: Type.Optional(UserCoreField),
+  amr: Amr,
+  slot: Uint32,
+  /** SHA-256 of the payload that the message signs. */
+  payloadHash: Bytes(32),
+  iat: UnixSeconds,
+})
+export type ReceiptPayload = Static<typeof ReceiptPayload>
+
+export const TimePayload = Strict({ nonce: Bytes(32), time: UnixSeconds })
+export type TimePayload = Static<typeof TimePayload>
+
+const TICKET = { typ: 'mpin-ticket+jwt', validator: Compile(TicketPayload) }
+const PERMIT = { typ: 'mpin-permit+jwt', validator: Compile(PermitStatementPayload) }
+const STATE = { typ: 'mpin-state+jwt', validator: Compile(StatePayload) }
+const EVENT = { typ: 'mpin-event+jwt', validator: Compile(EventPayload) }
+const REVISION = { typ: 'mpin-revision+jwt', validator: Compile(RevisionPayload) }
+const ACCESS_TOKEN = { typ: 'at+jwt', validator: Compile(AccessTokenPayload) }
+const RECEIPT = { typ: 'mpin-receipt+jwt', validator: Compile(ReceiptPayload) }
+const TIME = { typ: 'mpin-time+jwt', validator: Compile(TimePayload) }
+
+/** A key with the kid under which its public half is published. */
+export interface Signer {
+  readonly key: Es256PrivateKey
+  readonly kid: string
+}
+
+/** One signature of a ticket. m RA keys sign the same payload; the ticket is the array of theirs. */
+export const signTicket = (payload: TicketPayload, signer: Signer) => sign(TICKET, payload, signer)
+export const signPermitStatement = (payload: PermitStatementPayload, signer: Signer) =>
+  sign(PERMIT, payload, signer)
+export const signState = (payload: StatePayload, signer: Signer) => sign(STATE, payload, signer)
+export const signEvent = (payload: EventPayload, signer: Signer) => sign(EVENT, payload, signer)
+export const signRevisionStatement = (payload: RevisionPayload, signer: Signer) =>
+  sign(REVISION, payload, signer)
+export const signAccessToken = (payload: AccessTokenPayload, signer: Signer) =>
+  sign(ACCESS_TOKEN, payload, signer)
+export const signReceipt = (payload: ReceiptPayload, signer: Signer) => sign(RECEIPT, payload, signer)
+export const signTime = (payload: TimePayload, signer: Signer) => sign(TIME, payload, signer)
+
+/** A ticket that the group's RA has signed, in its time. Authorities issue against it; a device checks its own. */
+export class VerifiedTicket {
+  readonly groupId: Uint8Array
+  readonly idCore: IdCore
+  /** NO_USER for a device's own ticket. */
+  readonly userCore: Uint8Array
+  /** Exactly when `pin` is among the purposes. */
+  readonly pinGen: number | undefined
+  readonly purposes: readonly TicketPurpose[]
+  readonly keyEpochs: Readonly<Partial<Record<TicketPurpose, number>>>
+  /** Raw X25519 enrolment key that shares are sealed to. */
+  readonly hpkeKey: Uint8Array
+  readonly jti: Uint8Array
+  /** Unix seconds. */
+  readonly expiresAt: number
+  /** SHA-256 of the signed payload: the ticket's name in logs. Not of the JWS, whose signature has two forms. */
+  readonly hash: Uint8Array
+
+  private constructor(payload: TicketPayload, bytes: Uint8Array) {
+    this.groupId = fromBase64Url(payload.groupId, 'groupId', 32)
+    this.idCore = IdCore.fromBase64Url(payload.idCore)
+    this.userCore = payload.userCore === undefined ? NO_USER : fromBase64Url(payload.userCore, 'userCore', 32)
+    this.pinGen = payload.pinGen
+    this.purposes = payload.purposes
+    this.keyEpochs = payload.keyEpochs
+    this.hpkeKey = fromBase64Url(payload.hpkeKey, 'hpkeKey', 32)
+    this.jti = fromBase64Url(payload.jti, 'jti', 16)
+    this.expiresAt = payload.exp
+    this.hash = sha256(bytes)
+    checkTicket(payload, this.hpkeKey)
+  }
+
+  /** Every signature is by another RA key of the group, there are m of them, and all say the same. */
+  static async verify({
+    ticket,
+    group,
+    now,
+  }: {
+    ticket: readonly string[]
+    group: Group
+    now: number
+  }): Promise<VerifiedTicket> {
+    const { m, keys } = group.raKeys
+    const signed = await Promise.all(ticket.map(token => verified(TICKET.typ, token, keys)))
+    const [first] = signed
+    if (first === undefined || signed.length < m)
+      throw notApproved(`${signed.length} RA signatures, ${m} needed`)
+    if (new Set(signed.map(({ kid }) => kid)).size !== signed.length)
+      throw notApproved('an RA key signs once')
+    if (!signed.every(({ bytes }) => equalBytes(bytes, first.bytes)))
+      throw notApproved('the RA signatures are for different tickets')
+    const payload = shaped(TICKET.validator, first)
+    const made = new VerifiedTicket(payload, first.bytes)
+    checkGroup(payload, group)
+    checkTimes(payload, now)
+    const slot = slotAt(group.slotRule, Math.floor(now / 1000))
+    for (const purpose of made.purposes)
+      if (payload.keyEpochs[purpose] !== group.epochAt(purpose, slot))
+        throw expired(`the ticket is not for the ${purpose} key epoch in force`)
+    return made
+  }
+
+  /** Whose key: for `agree` and `encrypt` the device's own name TLV. RangeError: not a purpose of this ticket. */
+  keyIdentity(purpose: Purpose): KeyIdentity {
+    if (!(this.purposes as readonly Purpose[]).includes(purpose))
+      throw new RangeError(`no ticket for ${purpose}`)
+    const { groupId, idCore, userCore, pinGen } = this
+    if (purpose === 'pin') return { purpose, idCore, userCore, pinGen: pinGen as number }
+    if (purpose === 'device' || purpose === 'sign') return { purpose, idCore }
+    return { purpose: purpose as 'agree' | 'encrypt', name: encodeName(groupId, { kind: 1, idCore }) }
+  }
+
+  /** A, which the authority hashes itself, and ctx: the share proof's context and the seal's info. */
+  shareTerms(purpose: Purpose, index: number, shareEpoch: number): { A: G1; ctx: Uint8Array } {
+    const identity = this.keyIdentity(purpose)
+    const { groupId, jti } = this
+    const ctx = shareContext({
+      groupId,
+      purpose,
+      index,
+      shareEpoch,
+      identity: 'name' in identity ? identity.name : identity.idCore.bytes,
+      ...('pinGen' in identity ? { userCore: identity.userCore, pinGen: identity.pinGen } : {}),
+      jti,
+    })
+    return { A: keyIdentityPoint(groupId, identity), ctx }
+  }
+
+  /**
+   * What an authority's ledger holds one enrolment key for, ever. User and pinGen count for `pin` alone: with them in
+   * the others' names, a driver's ticket would be a second way to the car's device key.
+   */
+  ledgerKey(purpose: Purpose): string {
+    const identity = this.keyIdentity(purpose)
+    const account = 'pinGen' in identity ? `/${toBase64Url(identity.userCore)}/${identity.pinGen}` : ''
+    return `${purpose}/${this.idCore.mpinId}${account}`
+  }
+}
+export const verifyTicket = VerifiedTicket.verify
+
+function checkTicket(payload: TicketPayload, hpkeKey: Uint8Array): void {
+  const { purposes, keyEpochs, userCore, pinGen } = payload
+  if (new Set(purposes).size !== purposes.length) throw new DecodeError('purposes', 'one stands twice')
+  if (
+    Object.keys(keyEpochs).length !== purposes.length ||
+    purposes.some(purpose => keyEpochs[purpose] === undefined)
+  )
+    throw new DecodeError('keyEpochs', 'one for each purpose')
+  if ((pinGen !== undefined) !== purposes.includes('pin'))
+    throw new DecodeError('pinGen', 'stands exactly with the purpose pin')
+  if (userCore !== undefined && purposes.some(purpose => purpose !== 'pin'))
+    throw new DecodeError('userCore', 'a user has a key for pin only')
+  if (!equalBytes(enrolmentKeyHash(hpkeKey), fromBase64Url(payload.hpkeKeyHash, 'hpkeKeyHash', 32)))
+    throw new DecodeError('hpkeKeyHash', 'not the hash of hpkeKey')
+}
+
+/** The RA's word that an identity (and the user on it) is not banned: what an authority wants for a permit share. */
+export class VerifiedPermitStatement {
+  readonly idCore: IdCore
+  readonly userCore: Uint8Array
+  readonly pinGen: number | undefined
+  readonly slot: number
+  readonly jti: Uint8Array
+  /** Unix seconds. */
+  readonly expiresAt: number
+
+  private constructor(payload: PermitStatementPayload) {
+    this.idCore = IdCore.fromBase64Url(payload.idCore)
+    this.userCore = payload.userCore === undefined ? NO_USER : fromBase64Url(payload.userCore, 'userCore', 32)
+    this.pinGen = payload.pinGen
+    this.slot = payload.slot
+    this.jti = fromBase64Url(payload.jti, 'jti', 16)
+    this.expiresAt = payload.exp
+  }
+
+  /** The slot is the current one, up to `lead` ahead, or the former one within `grace`; else EXPIRED. */
+  static async verify({
+    statement,
+    group,
+    now,
+  }: {
+    statement: string
+    group: Group
+    now: number
+  }): Promise<VerifiedPermitStatement> {
+    const signed = await verified(PERMIT.typ, statement, group.raKeys.keys)
+    const payload = shaped(PERMIT.validator, signed)
+    const made = new VerifiedPermitStatement(payload)
+    checkGroup(payload, group)
+    checkTimes(payload, now, PERMIT_STATEMENT_LIFETIME)
+    checkSlot(payload.slot, group, now)
+    if (payload.keyEpoch !== group.epochAt('permit', payload.slot))
+      throw expired('the statement is not for the permit key epoch of its slot')
+    return made
+  }
+}
+export const verifyPermitStatement = VerifiedPermitStatement.verify
+
+function checkSlot(slot: number, { slotRule, policy }: Group, now: number): void {
+  const seconds = Math.floor(now / 1000)
+  const current = slotAt(slotRule, seconds)
+  if (slot > current + policy.lead) throw expired('the slot is further ahead than the group allows')
+  if (slot === current - 1 && seconds - slotStart(slotRule, current) <= policy.grace) return
+  if (slot < current) throw expired('the slot has ended')
+}
+
+/** What is banned and revoked, as the RA signed it. The higher number replaces the lower. */
+export class RevocationState {
+  readonly number: number
+  readonly issuedAt: number
+  readonly payload: StatePayload
+  readonly #devices: ReadonlySet<string>
+  readonly #users: ReadonlySet<string>
+  readonly #revoked: ReadonlySet<string>
+
+  private constructor(payload: StatePayload) {
+    const { banned, revoked } = payload
+    this.number = payload.number
+    this.issuedAt = payload.iat
+    this.payload = payload
+    this.#devices = new Set(
+      banned.filter(({ userCore }) => userCore === undefined).map(({ idCore }) => idCore),
+    )
+    this.#users = new Set(
+      banned
+        .filter(({ userCore }) => userCore !== undefined)
+        .map(({ idCore, userCore }) => `${idCore}/${userCore}`),
+    )
+    this.#revoked = new Set(revoked.map(({ idCore }) => idCore))
+    for (const { idCore, leaf } of revoked)
+      if (IdCore.fromBase64Url(idCore).leaf !== leaf)
+        throw new DecodeError('revoked.leaf', 'not the leaf of idCore')
+  }
+
+  static async verify({ state, group }: { state: string; group: Group }): Promise<RevocationState> {
+    const payload = shaped(STATE.validator, await verified(STATE.typ, state, group.raKeys.keys))
+    checkGroup(payload, group)
+    return new RevocationState(payload)
+  }
+
+  isRevoked(idCore: IdCore): boolean {
+    return this.#revoked.has(idCore.mpinId)
+  }
+
+  /** Banned as a device, or as this user on it. */
+  isBanned(idCore: IdCore, userCore: Uint8Array = NO_USER): boolean {
+    const user = userCore.length > 0 && this.#users.has(`${idCore.mpinId}/${toBase64Url(userCore)}`)
+    return user || this.#devices.has(idCore.mpinId)
+  }
+}
+export const verifyState = RevocationState.verify
+
+/** The caller keeps the number and takes no event twice. */
+export async function verifyEvent({ event, group }: { event: string; group: Group }): Promise<EventPayload> {
+  const payload = shaped(EVENT.validator, await verified(EVENT.typ, event, group.raKeys.keys))
+  checkGroup(payload, group)
+  IdCore.fromBase64Url(payload.idCore)
+  return payload
+}
+
+/** The RA in force agrees to this next revision (which may name its next keys). */
+export async function verifyRevisionStatement({
+  statement,
+  group,
+  document,
+}: {
+  statement: string
+  group: Group
+  document: GroupDocument
+}): Promise<RevisionPayload> {
+  const payload = shaped(REVISION.validator, await verified(REVISION.typ, statement, group.raKeys.keys))
+  checkGroup(payload, group)
+  if (!equalBytes(fromBase64Url(payload.documentHash, 'documentHash', 32), documentHash(document)))
+    throw notApproved('the statement is for another document')
+  return payload
+}
+
+/** Who an access token speaks for. */
+export class AccessToken {
+  readonly idCore: IdCore
+  readonly userCore: Uint8Array
+  readonly amr: readonly ('device' | 'pin')[]
+  readonly slot: number
+  readonly audience: string
+  readonly jti: string
+  /** Unix seconds. */
+  readonly expiresAt: number
+
+  private constructor(payload: AccessTokenPayload) {
+    this.idCore = IdCore.fromBase64Url(payload.sub)
+    this.userCore = payload.userCore === undefined ? NO_USER : fromBase64Url(payload.userCore, 'userCore', 32)
+    this.amr = payload.amr
+    this.slot = payload.slot
+    this.audience = payload.aud
+    this.jti = payload.jti
+    this.expiresAt = payload.exp
+  }
+
+  /** Every refusal is UNAUTHENTICATED: the bearer learns nothing from a token that isn't good. */
+  static async verify({
+    token,
+    keys,
+    issuer,
+    audience,
+    now,
+  }: {
+    token: string
+    keys: VerificationKeys
+    issuer: string
+    audience: string
+    now: number
+  }): Promise<AccessToken> {
+    const no = (detail: string) => new Refused('UNAUTHENTICATED', { detail })
+    try {
+      const payload = shaped(ACCESS_TOKEN.validator, await verified(ACCESS_TOKEN.typ, token, keys))
+      if (payload.iss !== issuer || payload.aud !== audience) throw no('the token is for another service')
+      checkTimes(payload, now, ACCESS_TOKEN_LIFETIME)
+      return new AccessToken(payload)
+    } catch (error) {
+      if (error instanceof Refused && error.code !== 'UNAUTHENTICATED') throw no(error.detail ?? 'not valid')
+      if (error instanceof DecodeError) throw no(`${error.field}: ${error.why}`)
+      throw error
+    }
+  }
+}
+export const verifyAccessToken = AccessToken.verify
+
+export async function verifyReceipt({
+  receipt,
+  keys,
+  issuer,
+}: {
+  receipt: string
+  keys: VerificationKeys
+  issuer: string
+}): Promise<ReceiptPayload> {
+  const payload = shaped(RECEIPT.validator, await verified(RECEIPT.typ, receipt, keys))
+  if (payload.iss !== issuer) throw notApproved('the receipt is of another issuer')
+  return payload
+}
+
+/** The server's time, unix seconds, said over this nonce (32 bytes). */
+export async function verifyTime({
+  time,
+  keys,
+  nonce,
+}: {
+  time: string
+  keys: VerificationKeys
+  nonce: Uint8Array
+}): Promise<number> {
+  const payload = shaped(TIME.validator, await verified(TIME.typ, time, keys))
+  if (!equalBytes(fromBase64Url(payload.nonce, 'nonce', 32), nonce))
+    throw notApproved('said over another nonce')
+  return payload.time
+}
+
+interface Kind<S extends TSchema> {
+  readonly typ: string
+  readonly validator: Validator<Record<never, never>, S>
+}
+
+/** Refuses with a TypeError what `verify` would refuse for its shape. */
+async function sign<S extends TSchema>(
+  { typ, validator }: Kind<S>,
+  payload: object,
+  { key, kid }: Signer,
+): Promise<string> {
+  if (!validator.Check(payload)) throw new TypeError(`not a payload of ${typ}`)
+  return signJws(typ, payload, key, kid)
+}
+
+async function verified(typ: string, token: string, keys: VerificationKeys): Promise<VerifiedJws> {
+  const signed = await verifyJws(typ, token, keys)
+  if (signed === null) throw notApproved(`not a ${typ} by a known key`)
+  return signed
+}
+
+function shaped<S extends TSchema>(validator: Kind<S>['validator'], { payload }: VerifiedJws): Static<S> {
+  if (validator.Check(payload)) return payload as Static<S>
+  const [first] = validator.Errors(payload)
+  const path = (first?.instancePath ?? '').replaceAll('/', '.')
+  throw new DecodeError(`payload${path}`, first?.message ?? 'wrong shape')
+}
+
+function checkGroup({ groupId }: { groupId: string }, group: Group): void {
+  if (!equalBytes(fromBase64Url(groupId, 'groupId', 32), group.groupId))
+    throw notApproved('made for another group')
+}
+
+function checkTimes({ iat, exp }: { iat: number; exp: number }, now: number, lifetime = Infinity): void {
+  const seconds = now / 1000
+  if (exp <= iat || exp - iat > lifetime) throw expired('its time is longer than it may be')
+  if (iat > seconds + SKEW) throw expired('not valid yet')
+  if (seconds >= exp) throw expired('its time is over')
+}
+
+function notApproved(detail: string): Refused {
+  return new Refused('NOT_APPROVED', { detail })
+}
+
+function expired(detail: string): Refused {
+  return new Refused('EXPIRED', { detail })
+}
