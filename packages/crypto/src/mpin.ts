@@ -105,13 +105,19 @@ interface Commitments {
   readonly T?: G1
 }
 
-/** c's TLV; before all commitments are made it is what a hedged nonce hashes as fixed. */
+/**
+ * c's TLV; before all commitments are made it is what a hedged nonce hashes as fixed. RangeError for an exporter that
+ * is not 32 bytes: an empty one would be an absent one, and the binding to the connection gone.
+ */
 export function challengeTlv(
   terms: LoginTerms,
   pin: PinTerms | undefined,
   binding: Binding,
   made: Commitments,
 ): Uint8Array {
+  if (binding.tlsExporter !== undefined && binding.tlsExporter.length !== 32) {
+    throw new RangeError('a TLS exporter has 32 bytes here')
+  }
   return encodeTlv([
     utf8(SUITE),
     binding.groupId,
@@ -136,8 +142,8 @@ export function challengeTlv(
 
 /** Throws DecodeError where a field is missing, forbidden or of a wrong length for the mode. */
 function checkTerms(terms: LoginTerms): void {
-  if (terms.audience.length === 0 || terms.audience.length > 256)
-    throw new DecodeError('audience', '1–256 characters')
+  const { length } = utf8(terms.audience, 'audience')
+  if (length === 0 || length > 256) throw new DecodeError('audience', '1–256 bytes expected')
   if (terms.audience !== terms.audience.normalize('NFC')) throw new DecodeError('audience', 'not in NFC')
   if (terms.nonce !== undefined && terms.nonce.length !== 32)
     throw new DecodeError('nonce', '32 bytes expected')
@@ -222,8 +228,8 @@ export class LoginMessage implements LoginTerms {
   declare readonly payloadHash?: Uint8Array
   readonly U_dev: G1
   readonly V_dev: G1
-  readonly pin: PinProof | undefined
-  readonly permit: Permit | undefined
+  readonly #pin: PinProof | undefined
+  readonly #permit: Permit | undefined
 
   private constructor(
     terms: LoginTerms,
@@ -243,8 +249,8 @@ export class LoginMessage implements LoginTerms {
     if (terms.payloadHash !== undefined) this.payloadHash = terms.payloadHash
     this.U_dev = proof.U_dev
     this.V_dev = proof.V_dev
-    this.pin = pin
-    this.permit = permit
+    this.#pin = pin
+    this.#permit = permit
   }
 
   static of(
@@ -254,6 +260,14 @@ export class LoginMessage implements LoginTerms {
     permit?: Permit,
   ): LoginMessage {
     return new LoginMessage(terms, proof, pin, permit)
+  }
+
+  get pin(): PinProof | undefined {
+    return this.#pin
+  }
+  /** As it was carried: the RPS verifies it by itself. */
+  get permit(): Permit | undefined {
+    return this.#permit
   }
 
   /** The same message with a permit to carry: a permit is public and stands outside of c. */
@@ -437,14 +451,25 @@ function deviceEquation(message: LoginMessage, c: Scalar, A_dev: G1, S_dev: Serv
 
 /** A message whose device proof holds; only serverVerifyDevice makes one. */
 export class DeviceProven {
-  readonly message: LoginMessage
-  readonly challenge: Scalar
-  readonly binding: Binding
+  readonly #message: LoginMessage
+  readonly #challenge: Scalar
+  readonly #binding: Binding
 
   private constructor(message: LoginMessage, challenge: Scalar, binding: Binding) {
-    this.message = message
-    this.challenge = challenge
-    this.binding = binding
+    this.#message = message
+    this.#challenge = challenge
+    this.#binding = binding
+  }
+
+  get message(): LoginMessage {
+    return this.#message
+  }
+  /** c. */
+  get challenge(): Scalar {
+    return this.#challenge
+  }
+  get binding(): Binding {
+    return this.#binding
   }
 
   /** The device proof alone. Null: it does not hold. */
@@ -457,22 +482,35 @@ export class DeviceProven {
 
 /** Who was proven, by what; only deviceAuthenticated and serverVerifyPin make one. */
 export class Authenticated {
-  readonly idCore: IdCore
-  readonly userCore: Uint8Array
-  readonly amr: readonly ('device' | 'pin')[]
-  readonly mode: Mode
-  readonly audience: string
-  readonly slot: number
-  readonly payloadHash: Uint8Array | undefined
+  readonly #message: LoginMessage
+  readonly #withPin: boolean
 
   private constructor(message: LoginMessage, withPin: boolean) {
-    this.idCore = message.idCore
-    this.userCore = withPin && message.pin !== undefined ? message.pin.userCore : NO_USER
-    this.amr = withPin ? ['device', 'pin'] : ['device']
-    this.mode = message.mode
-    this.audience = message.audience
-    this.slot = message.slot
-    this.payloadHash = message.payloadHash
+    this.#message = message
+    this.#withPin = withPin
+  }
+
+  get idCore(): IdCore {
+    return this.#message.idCore
+  }
+  /** Of the person whose PIN was proven, else NO_USER. */
+  get userCore(): Uint8Array {
+    return (this.#withPin && this.#message.pin?.userCore) || NO_USER
+  }
+  get amr(): readonly ('device' | 'pin')[] {
+    return this.#withPin ? ['device', 'pin'] : ['device']
+  }
+  get mode(): Mode {
+    return this.#message.mode
+  }
+  get audience(): string {
+    return this.#message.audience
+  }
+  get slot(): number {
+    return this.#message.slot
+  }
+  get payloadHash(): Uint8Array | undefined {
+    return this.#message.payloadHash
   }
 
   /** By the device alone. RangeError when the message carries, or its identity demands, a PIN proof: verify that. */
@@ -490,6 +528,7 @@ export class Authenticated {
     const { message, challenge: c, binding } = proven
     const { pin } = message
     if (pin === undefined) throw new RangeError('the message carries no PIN proof')
+    if (message.idCore.factors === 0) throw new RangeError('this identity has no PIN')
     const A_pin = pinIdentityPoint(binding.groupId, message.idCore, pin.userCore, pin.pinGen)
     const rho = Scalar.randomWeight(random)
     // z·A_pin − T − c·U_pin is the identity exactly when U_pin ∈ ⟨A_pin⟩ was shown.

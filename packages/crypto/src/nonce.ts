@@ -5,7 +5,7 @@
  */
 import { u8 } from './bytes.js'
 import { hashToScalar } from './hash-to-curve.js'
-import type { Random } from './ports.js'
+import { freshBytes, type Random } from './ports.js'
 import type { Scalar } from './scalar.js'
 import { encodeTlv } from './tlv.js'
 
@@ -16,5 +16,5 @@ export const NONCE_ROLE = { x: 1, xPin: 2, k: 3, possession: 11 } as const
  * @param fixed What is fixed so far, as one TLV.
  */
 export function hedgedNonce(role: number, random: Random, key: Uint8Array, fixed: Uint8Array): Scalar {
-  return hashToScalar('NONCE', encodeTlv([u8(role), random(32), key, fixed]))
+  return hashToScalar('NONCE', encodeTlv([u8(role), freshBytes(random, 32), key, fixed]))
 }

@@ -1,12 +1,24 @@
-/** Integers mod q, the prime order of the groups. */
+/**
+ * Integers mod q, the prime order of the groups.
+ *
+ * Secret: shares, nonces, α, and whatever is computed from them before it is published. BigInt arithmetic takes time
+ * that depends on the size of its operands, so there is no branch of ours on a secret here, but no promise either;
+ * `invert`, `equals` and `isZero` are for public values (indices, challenges, published z).
+ */
 import { invertScalar, ORDER } from './engine.js'
 import { DecodeError } from './errors.js'
-import type { Random } from './ports.js'
+import { freshBytes, type Random } from './ports.js'
 
 function toBigInt(bytes: Uint8Array): bigint {
   let value = 0n
   for (const byte of bytes) value = (value << 8n) | BigInt(byte)
   return value
+}
+
+/** A source that works gives zero once in 2¹²⁸ draws: zero means that it is broken, and drawing again could hang. */
+function nonZero(scalar: Scalar): Scalar {
+  if (scalar.isZero()) throw new RangeError('the random source gives zeros')
+  return scalar
 }
 
 export class Scalar {
@@ -39,18 +51,12 @@ export class Scalar {
 
   /** Uniform in 1…q−1: 48 bytes are reduced, which leaves a bias below 2⁻¹²⁸. */
   static random(random: Random): Scalar {
-    for (;;) {
-      const scalar = Scalar.fromBigInt(toBigInt(random(48)))
-      if (!scalar.isZero()) return scalar
-    }
+    return nonZero(Scalar.fromBigInt(toBigInt(freshBytes(random, 48))))
   }
 
   /** Uniform in [1, 2¹²⁸): weights of a small-exponents test (protocols.md §4, §6). */
   static randomWeight(random: Random): Scalar {
-    for (;;) {
-      const scalar = Scalar.fromBigInt(toBigInt(random(16)))
-      if (!scalar.isZero()) return scalar
-    }
+    return nonZero(Scalar.fromBigInt(toBigInt(freshBytes(random, 16))))
   }
 
   encode(): Uint8Array {

@@ -27,9 +27,9 @@ export class ServerKey {
     this.#S = S
   }
 
-  /** Null when S does not belong to `ivk`. */
+  /** Null when S does not belong to `ivk`, or is the identity: under s = 0 everybody's key is the same. */
   static verify(ivk: G1, S: G2): ServerKey | null {
-    return sameLogarithm(ivk, S) ? new ServerKey(S) : null
+    return !S.isIdentity() && sameLogarithm(ivk, S) ? new ServerKey(S) : null
   }
 
   /** Combines shares of which each has passed sameLogarithm with its C_j. */

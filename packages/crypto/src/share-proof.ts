@@ -16,7 +16,7 @@ import { DecodeError } from './errors.js'
 import { hashToScalar } from './hash-to-curve.js'
 import { decodeGroupId } from './identity.js'
 import { G1 } from './points.js'
-import type { Random } from './ports.js'
+import { freshBytes, type Random } from './ports.js'
 import { Scalar } from './scalar.js'
 import type { Purpose } from './suite.js'
 import { decodeTlv, encodeTlv, need } from './tlv.js'
@@ -38,9 +38,18 @@ export interface ShareContext {
   readonly rotation?: { readonly oldEpoch: number; readonly newEpoch: number }
 }
 
-/** ctx of the proof, and HPKE's info: one TLV. */
+/**
+ * ctx of the proof, and HPKE's info: one TLV. RangeError for an index outside 1…255, no identity, or a userCore or
+ * pinGen in another purpose than `pin`: an empty entry would be an absent one, and two contexts one.
+ */
 export function shareContext(context: ShareContext): Uint8Array {
   if (context.jti.length !== 16) throw new DecodeError('jti', '16 bytes expected')
+  if (context.index < 1) throw new RangeError('a share index is 1…255')
+  if (context.identity.length === 0) throw new RangeError('a share is for somebody')
+  const hasUser = context.userCore !== undefined && context.userCore.length > 0
+  if ((hasUser || context.pinGen !== undefined) && context.purpose !== 'pin') {
+    throw new RangeError('only `pin` has a userCore and a pinGen')
+  }
   return encodeTlv([
     decodeGroupId(context.groupId),
     utf8(context.purpose),
@@ -57,14 +66,14 @@ export function shareContext(context: ShareContext): Uint8Array {
 
 /** d_j with its proof. */
 export class KeyShare {
-  readonly d: G1
-  readonly kappa: Scalar
-  readonly z: Scalar
+  readonly #d: G1
+  readonly #kappa: Scalar
+  readonly #z: Scalar
 
   private constructor(d: G1, kappa: Scalar, z: Scalar) {
-    this.d = d
-    this.kappa = kappa
-    this.z = z
+    this.#d = d
+    this.#kappa = kappa
+    this.#z = z
   }
 
   static of(d: G1, kappa: Scalar, z: Scalar): KeyShare {
@@ -78,6 +87,17 @@ export class KeyShare {
       Scalar.decode(need(kappa, `${field}.kappa`), `${field}.kappa`),
       Scalar.decode(need(z, `${field}.z`), `${field}.z`),
     )
+  }
+
+  /** d_j = s_jA. Secret for every purpose but `permit`, and so are κ and z beside it. */
+  get d(): G1 {
+    return this.#d
+  }
+  get kappa(): Scalar {
+    return this.#kappa
+  }
+  get z(): Scalar {
+    return this.#z
   }
 
   /** TLV{1 d_j, 2 κ, 3 z}: the plaintext of a sealed share. */
@@ -115,7 +135,14 @@ export function authorityIssue(statement: Statement, secretShare: Scalar, random
   const d = A.mulSecret(secretShare)
   const k = hashToScalar(
     'DLEQ-NONCE',
-    encodeTlv([secretShare.encode(), random(32), ctx, commitment.encode(), A.encode(), d.encode()]),
+    encodeTlv([
+      secretShare.encode(),
+      freshBytes(random, 32),
+      ctx,
+      commitment.encode(),
+      A.encode(),
+      d.encode(),
+    ]),
   )
   const kappa = challenge(statement, d, G1.generator.mulSecret(k), A.mulSecret(k))
   return KeyShare.of(d, kappa, k.subtract(kappa.multiply(secretShare)))

@@ -17,10 +17,12 @@ export interface SlotRule {
   readonly length: number
 }
 
+const LAST_SLOT = 0xffff_ffff
+
 /** DecodeError outside 0…2³²−1: a slot is refused, never wrapped. */
 export function slotAt(rule: SlotRule, unixSeconds: number): number {
   const slot = Math.floor((unixSeconds - rule.origin) / rule.length)
-  if (!Number.isSafeInteger(slot) || slot < 0 || slot > 0xffff_ffff) {
+  if (!Number.isSafeInteger(slot) || slot < 0 || slot > LAST_SLOT) {
     throw new DecodeError('slot', 'outside 0…2³²−1')
   }
   return slot
@@ -47,7 +49,13 @@ function targetEntries(target: PermitTarget): readonly (Uint8Array | undefined)[
   return [u8(0), u8(target.depth), be32(target.index), undefined]
 }
 
-/** HT's input; an authority makes it itself. */
+/** RangeError for what slotAt does not give. */
+function checkSlot(slot: number): number {
+  if (!Number.isInteger(slot) || slot < 0 || slot > LAST_SLOT) throw new RangeError('a slot is 0…2³²−1')
+  return slot
+}
+
+/** HT's input; an authority makes it itself. RangeError for a slot outside 0…2³²−1. */
 export function permitInput(
   { groupId, permitEpoch, rule }: PermitTerms,
   slot: number,
@@ -56,7 +64,7 @@ export function permitInput(
   return encodeTlv([
     decodeGroupId(groupId),
     be32(permitEpoch),
-    be64(slotStart(rule, slot)),
+    be64(slotStart(rule, checkSlot(slot))),
     be32(rule.length),
     ...targetEntries(target),
   ])
@@ -74,19 +82,30 @@ export function permitCovers(target: PermitTarget, idCore: IdCore): boolean {
 
 /** A permit as it is carried: public, and unverified until `VerifiedPermit.verify`. */
 export class Permit {
-  readonly slot: number
-  readonly target: PermitTarget
-  readonly point: G1
+  readonly #slot: number
+  readonly #target: PermitTarget
+  readonly #point: G1
 
   private constructor(slot: number, target: PermitTarget, point: G1) {
-    this.slot = slot
-    this.target = target
-    this.point = point
+    this.#slot = slot
+    this.#target = target
+    this.#point = point
   }
 
+  /** DecodeError for a node that is not in the tree, RangeError for a slot outside 0…2³²−1. */
   static of(slot: number, target: PermitTarget, point: G1): Permit {
     targetEntries(target)
-    return new Permit(slot, target, point)
+    return new Permit(checkSlot(slot), target, point)
+  }
+
+  get slot(): number {
+    return this.#slot
+  }
+  get target(): PermitTarget {
+    return this.#target
+  }
+  get point(): G1 {
+    return this.#point
   }
 
   /** TLV{1 be32 slot, 2 type, 3 depth, 4 be32 index, 5 idCore, 6 point}. */
