@@ -1,0 +1,61 @@
+/**
+ * What the operator has said yes to, by hash; and what waits for a yes. Nothing is signed, and no secret is made, for
+ * a proposal or revision whose hash isn't accepted.
+ *
+ * What waits is for the status page only. Anybody can propose, so it lives in memory and the oldest makes room.
+ */
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Connection, Store } from '@milagro-ts/store/database'
+
+const WAITING = 32
+
+export interface WaitingRevision {
+  readonly groupId: string
+  readonly documentHash: string
+}
+
+export class Acceptance {
+  readonly #store: Store<unknown>
+  readonly #proposals = new Set<string>()
+  readonly #revisions = new Map<string, WaitingRevision>()
+
+  constructor(store: Store<unknown>) {
+    this.#store = store
+  }
+
+  /** The operator's yes to a hash, whether what it belongs to has been seen already or not. */
+  async accept(hash: Uint8Array, now: number): Promise<void> {
+    await this.#store.atomic(connection =>
+      connection.run('INSERT INTO accepted (hash, at) VALUES (?, ?) ON CONFLICT DO NOTHING', [hash, now]),
+    )
+  }
+
+  isAccepted(hash: Uint8Array): Promise<boolean> {
+    return this.#store.atomic(connection => acceptedIn(connection, hash))
+  }
+
+  proposalWaits(hash: Uint8Array): void {
+    this.#proposals.add(toBase64Url(hash))
+    const [oldest] = this.#proposals
+    if (this.#proposals.size > WAITING && oldest !== undefined) this.#proposals.delete(oldest)
+  }
+
+  revisionWaits(groupId: Uint8Array, hash: Uint8Array): void {
+    const documentHash = toBase64Url(hash)
+    this.#revisions.set(documentHash, { groupId: toBase64Url(groupId), documentHash })
+    const [oldest] = this.#revisions.keys()
+    if (this.#revisions.size > WAITING && oldest !== undefined) this.#revisions.delete(oldest)
+  }
+
+  /** base64url hashes of proposals that were put to this authority before their acceptance. */
+  get waitingProposals(): readonly string[] {
+    return [...this.#proposals]
+  }
+  get waitingRevisions(): readonly WaitingRevision[] {
+    return [...this.#revisions.values()]
+  }
+}
+
+export function acceptedIn(connection: Connection, hash: Uint8Array): boolean {
+  return connection.all('SELECT 1 FROM accepted WHERE hash = ?', [hash]).length > 0
+}

@@ -1,0 +1,101 @@
+/** The groups that this authority serves: the document in force, its own index in it, its shares of the secrets. */
+import { Group } from '@milagro-ts/api/group'
+import type { GroupDocument } from '@milagro-ts/api/group-document'
+import type { Es256PublicKey } from '@milagro-ts/api/keys'
+import { Refused } from '@milagro-ts/api/problem'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { PURPOSES } from '@milagro-ts/crypto/suite'
+import type { Connection, Store } from '@milagro-ts/store/database'
+import { StoreError } from '@milagro-ts/store/store-error'
+import { MasterShares } from './master-shares.js'
+
+export interface ServedGroup {
+  readonly group: Group
+  /** j: this authority's index. */
+  readonly index: number
+  readonly shares: MasterShares
+}
+
+export class Groups {
+  /** By groupId in base64url. */
+  readonly #served = new Map<string, ServedGroup>()
+
+  /**
+   * Opens and checks everything that is served. StoreError `damaged`: a wrong passphrase, a chain of documents that
+   * doesn't verify, shares that aren't those of the document.
+   */
+  static async load(store: Store<unknown>, passphrase: string, signKey: Es256PublicKey): Promise<Groups> {
+    const rows = await store.atomic(connection =>
+      connection.all('SELECT group_id, proposal_hash, sealed FROM served_group').map(row => ({
+        groupId: row.group_id as Uint8Array,
+        proposalHash: row.proposal_hash as Uint8Array,
+        sealed: row.sealed as Uint8Array,
+        documents: documentsOf(connection, row.group_id as Uint8Array),
+      })),
+    )
+    const groups = new Groups()
+    for (const { groupId, proposalHash, sealed, documents } of rows) {
+      const group = await readChain(documents, groupId)
+      groups.serve(group, MasterShares.open(passphrase, sealed, proposalHash), signKey)
+    }
+    return groups
+  }
+
+  /** From here on the group is served. StoreError when key or shares aren't those in its document. */
+  serve(group: Group, shares: MasterShares, signKey: Es256PublicKey): void {
+    const index = this.check(group, shares, signKey)
+    this.#served.set(toBase64Url(group.groupId), { group, index, shares })
+  }
+
+  /** What `serve` checks; j. */
+  check(group: Group, shares: MasterShares, signKey: Es256PublicKey): number {
+    const index = group.authorities.find(authority => authority.signKey.equals(signKey))?.index
+    const name = toBase64Url(group.groupId)
+    if (index === undefined)
+      throw new StoreError('foreign', `this authority's signing key is not in group ${name}`)
+    for (const purpose of PURPOSES) {
+      const commitment = group.keys(purpose).commitments[index - 1]
+      if (commitment === undefined || !commitment.equals(shares.commitment(purpose)))
+        throw new StoreError(
+          'damaged',
+          `the ${purpose} share of group ${name} is not the one in its document`,
+        )
+    }
+    return index
+  }
+
+  /** The same group with a revision more. */
+  replace(group: Group): void {
+    const served = this.find(toBase64Url(group.groupId))
+    this.#served.set(toBase64Url(group.groupId), { ...served, group })
+  }
+
+  /** Refused('NOT_FOUND') for a group that isn't served here. */
+  find(groupId: string): ServedGroup {
+    const served = this.#served.get(groupId)
+    if (served === undefined)
+      throw new Refused('NOT_FOUND', { detail: 'this authority serves no such group' })
+    return served
+  }
+
+  get all(): readonly ServedGroup[] {
+    return [...this.#served.values()]
+  }
+}
+
+function documentsOf(connection: Connection, groupId: Uint8Array): GroupDocument[] {
+  return connection
+    .all('SELECT document FROM revision WHERE group_id = ? ORDER BY number', [groupId])
+    .map(row => JSON.parse(row.document as string) as GroupDocument)
+}
+
+async function readChain(documents: readonly GroupDocument[], groupId: Uint8Array): Promise<Group> {
+  try {
+    return await Group.verifyChain(documents, groupId)
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : 'unreadable'
+    throw new StoreError('damaged', `the documents of group ${toBase64Url(groupId)} do not verify (${why})`, {
+      cause,
+    })
+  }
+}

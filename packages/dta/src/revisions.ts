@@ -1,0 +1,131 @@
+/**
+ * Next revisions of a group document that this authority serves: RA keys, recipients, policy, addresses. New members
+ * or new key shares come out of a ceremony, never out of this.
+ *
+ *   anybody -- document, RA's statement -->   signed by the RA in force, follows the revision in force, changes only
+ *                                             what may change, and the operator has accepted its hash
+ *           <-- signature --
+ *           -- document, t signatures -->     taken into force
+ *
+ * One document per revision number is ever signed here. With 2t > n two documents of one number can't both find t
+ * signatures unless an authority breaks this rule, so the chain doesn't fork.
+ */
+import { canonicalBytes } from '@milagro-ts/api/canonical-json'
+import { documentHash, signDocument } from '@milagro-ts/api/group'
+import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { Refused } from '@milagro-ts/api/problem'
+import { verifyRevisionStatement } from '@milagro-ts/api/statements'
+import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Authority } from './authority.js'
+import type { ServedGroup } from './groups.js'
+
+/** Refused NOT_APPROVED or CONFLICT; DecodeError for what is wrong in the document. */
+export async function signRevision(
+  authority: Authority,
+  { group, index }: ServedGroup,
+  { document, statement }: { document: GroupDocument; statement: string },
+): Promise<{ index: number; signature: string }> {
+  const hash = documentHash(document)
+  // Signatures first: checking the contents takes pairings, and anybody may ask.
+  await verifyRevisionStatement({ statement, group, document })
+  if (!(await authority.acceptance.isAccepted(hash))) {
+    authority.acceptance.revisionWaits(group.groupId, hash)
+    throw new Refused('NOT_APPROVED', { detail: "this authority's operator has not accepted the revision" })
+  }
+  group.checkNext(document)
+  checkChanges(group.document, document)
+  const fresh = await signDocument(document, authority.keys.signKey)
+  const signature = await authority.store.atomic(connection => {
+    const key = [group.groupId, document.revision]
+    connection.run(
+      'INSERT INTO signed_revision (group_id, number, document_hash, signature) VALUES (?, ?, ?, ?) ' +
+        'ON CONFLICT DO NOTHING',
+      [...key, hash, fresh],
+    )
+    const [row] = connection.all(
+      'SELECT document_hash, signature FROM signed_revision WHERE group_id = ? AND number = ?',
+      key,
+    )
+    return equalBytes(row?.document_hash as Uint8Array, hash) ? (row?.signature as string) : null
+  })
+  if (signature === null)
+    throw new Refused('CONFLICT', { detail: 'this authority has signed another document with that number' })
+  return { index, signature }
+}
+
+/** Takes the revision into force; the one in force again changes nothing. */
+export async function concludeRevision(
+  authority: Authority,
+  { group }: ServedGroup,
+  document: GroupDocument,
+): Promise<{ revision: number }> {
+  const hash = documentHash(document)
+  if (equalBytes(hash, documentHash(group.document))) return { revision: group.revision }
+  // Even t signatures of the others don't make this authority issue under rules that its operator hasn't seen.
+  if (!(await authority.acceptance.isAccepted(hash)))
+    throw new Refused('NOT_APPROVED', { detail: "this authority's operator has not accepted the revision" })
+  const next = await group.verifyNext(document)
+  checkChanges(group.document, document)
+  const written = await authority.store.atomic(connection =>
+    connection.run(
+      'INSERT INTO revision (group_id, number, document) VALUES (?, ?, ?) ON CONFLICT DO NOTHING',
+      [next.groupId, next.revision, JSON.stringify(next.document)],
+    ),
+  )
+  if (written === 0) throw new Refused('RETRY_LATER', { detail: 'a revision is being taken into force' })
+  authority.groups.replace(next)
+  authority.log.info(
+    { groupId: toBase64Url(next.groupId), revision: next.revision },
+    'revision taken into force',
+  )
+  return { revision: next.revision }
+}
+
+/** Everything but RA keys, recipients, policy and the authorities' addresses stays as it is. */
+function checkChanges(before: GroupDocument, after: GroupDocument): void {
+  const fixed = ({ suite, v, n, t, purposes, authorities, slot }: GroupDocument) =>
+    canonicalBytes({
+      suite,
+      v,
+      n,
+      t,
+      purposes,
+      slot,
+      authorities: authorities.map(({ url: _, ...authority }) => authority),
+    })
+  if (!equalBytes(fixed(before), fixed(after)))
+    throw new Refused('CONFLICT', { detail: 'members, thresholds and key shares change in a ceremony only' })
+}
+
+export interface RevisionStatus {
+  readonly groupId: string
+  readonly documentHash: string
+  readonly accepted: boolean
+}
+
+/** Revisions that wait: for the operator, or signed here and not yet in force. */
+export async function revisionStatus(authority: Authority): Promise<RevisionStatus[]> {
+  const inForce = new Set(
+    authority.groups.all.flatMap(({ group }) =>
+      group.documents.map(document => toBase64Url(documentHash(document))),
+    ),
+  )
+  const signed = await authority.store.atomic(connection =>
+    connection.all('SELECT group_id, document_hash FROM signed_revision').map(row => ({
+      groupId: toBase64Url(row.group_id as Uint8Array),
+      documentHash: toBase64Url(row.document_hash as Uint8Array),
+    })),
+  )
+  const known = new Set(signed.map(revision => revision.documentHash))
+  const waiting = await Promise.all(
+    authority.acceptance.waitingRevisions
+      .filter(({ documentHash }) => !known.has(documentHash))
+      .map(async revision => ({
+        ...revision,
+        accepted: await authority.acceptance.isAccepted(fromBase64Url(revision.documentHash, 'hash', 32)),
+      })),
+  )
+  return [...signed.map(revision => ({ ...revision, accepted: true })), ...waiting].filter(
+    ({ documentHash }) => !inForce.has(documentHash),
+  )
+}

@@ -1,0 +1,280 @@
+/**
+ * A distributed trust authority: the public listener with everything that is issued and agreed, the admin listener
+ * with health, metrics and the operator's few moves.
+ */
+import { mkdir } from 'node:fs/promises'
+import type { AddressInfo } from 'node:net'
+import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
+import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { createLog, type Log } from '@milagro-ts/api/log'
+import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
+import { Refused } from '@milagro-ts/api/problem'
+import { serverCallerCheck } from '@milagro-ts/api/request-auth'
+import { createApp, type Handlers, type Meta, mount, type ServerCaller } from '@milagro-ts/api/serve'
+import { systemTimers, type Timers } from '@milagro-ts/api/system'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { SUITE } from '@milagro-ts/crypto/suite'
+import type { Store } from '@milagro-ts/store/database'
+import { openSingleUse, type SingleUse } from '@milagro-ts/store/single-use'
+import { StoreError } from '@milagro-ts/store/store-error'
+import type { FastifyInstance } from 'fastify'
+import { Acceptance } from './acceptance.js'
+import type { Authority } from './authority.js'
+import {
+  type AuthorityKeys,
+  authorityKeysExist,
+  makeAuthorityKeys,
+  readAuthorityKeys,
+} from './authority-keys.js'
+import type { DtaConfig } from './config.js'
+import { Foundings } from './founding.js'
+import { freeze, isFrozen, unfreeze } from './freeze.js'
+import { Groups } from './groups.js'
+import { readIssuance } from './issuance-log.js'
+import { issuePermitShare } from './permits.js'
+import { RateLimit, sourceOf } from './rate-limit.js'
+import { concludeRevision, revisionStatus, signRevision } from './revisions.js'
+import { issueServerKey } from './server-keys.js'
+import { issueShare } from './shares.js'
+
+const ADDRESS_RATE = { perSecond: 50, burst: 500 }
+const GROUP_RATE = { perSecond: 200, burst: 2_000 }
+/** Milliseconds between two purges of what has expired. */
+const PURGE_INTERVAL = 60_000
+
+export interface DtaOptions {
+  readonly config: DtaConfig
+  /** Opens and seals every secret in the data folder. */
+  readonly passphrase: string
+  /** Opened with `dtaMigrations`. Closed by its opener. */
+  readonly store: Store<unknown>
+  readonly clock: Clock
+  readonly random: Random
+  readonly log?: Log
+  readonly metrics?: Metrics
+  readonly timers?: Timers
+}
+
+export interface Dta {
+  readonly app: FastifyInstance
+  readonly admin: FastifyInstance
+  readonly adminToken: string
+  /** Listens on both. Rejects when a port is taken. */
+  start(): Promise<{ url: string; adminUrl: string }>
+  close(): Promise<void>
+}
+
+/** StoreError for a wrong passphrase, and for files and documents that are damaged or don't belong together. */
+export async function createDta(options: DtaOptions): Promise<Dta> {
+  const { config, passphrase, store, clock, random } = options
+  const log = options.log ?? createLog('dta', config.logLevel === undefined ? {} : { level: config.logLevel })
+  const metrics = options.metrics ?? createMetrics('milagro_dta')
+  const keys = await openKeys(options)
+  const groups = await Groups.load(store, passphrase, keys.signKey.publicKey)
+  const singleUse = openSingleUse(store)
+  const authority: Authority = {
+    name: config.name,
+    publicUrl: config.publicUrl,
+    keys,
+    passphrase,
+    groups,
+    acceptance: new Acceptance(store),
+    issueLimit: new RateLimit(config.rateLimit?.group ?? GROUP_RATE, clock),
+    store,
+    clock,
+    random,
+    log,
+    metrics,
+  }
+  const foundings = new Foundings(authority)
+  const sources = new RateLimit(config.rateLimit?.address ?? ADDRESS_RATE, clock)
+
+  const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
+  const app = createApp({ title: 'Distributed trust authority', log, metrics, ...trust })
+  app.addHook('onRequest', async request => sources.take(sourceOf(request.ip)))
+  mount(app, dtaRoutes, failClosed(publicHandlers(authority, foundings)), {
+    server: serverCheck(authority, singleUse),
+  })
+
+  const adminToken = adminTokenOf(config.dataDir, random)
+  const admin = createAdmin({
+    title: 'Distributed trust authority: administration',
+    log,
+    metrics,
+    ready: () => readiness(authority),
+    adminToken,
+    table: dtaAdminRoutes,
+    handlers: failClosed(adminHandlers(authority, foundings)),
+  })
+
+  const purge = () =>
+    void singleUse.purge(clock()).catch(error => log.error({ err: error }, 'purge failed; tried again later'))
+  let endPurging = () => {}
+  return {
+    app,
+    admin,
+    adminToken,
+    async start() {
+      await app.listen(config.listen)
+      try {
+        await admin.listen(config.adminListen)
+      } catch (error) {
+        await app.close()
+        throw error
+      }
+      endPurging = (options.timers ?? systemTimers).every(PURGE_INTERVAL, purge)
+      const urls = { url: urlOf(app), adminUrl: urlOf(admin) }
+      log.info({ ...urls, groups: groups.all.length }, 'serving')
+      return urls
+    },
+    async close() {
+      endPurging()
+      await Promise.all([app.close(), admin.close()])
+    },
+  }
+}
+
+/** The authority's keys; made when the data folder is new. */
+export async function openKeys({
+  config,
+  passphrase,
+  store,
+  random,
+}: Pick<DtaOptions, 'config' | 'passphrase' | 'store' | 'random'>): Promise<AuthorityKeys> {
+  const { dataDir, name } = config
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  if (await authorityKeysExist(dataDir)) return readAuthorityKeys(dataDir, name, passphrase)
+  const [used] = await store.atomic(connection => connection.all('SELECT 1 FROM founding LIMIT 1'))
+  if (used !== undefined)
+    throw new StoreError('missing', `${dataDir} has foundings but no keys.sealed: restore it from a backup`)
+  return makeAuthorityKeys(dataDir, name, passphrase, random)
+}
+
+function publicHandlers(authority: Authority, foundings: Foundings): Handlers<typeof dtaRoutes> {
+  const { name, keys, groups, store } = authority
+  return {
+    authority: async () => ({
+      suite: SUITE,
+      name,
+      signKey: keys.signKey.publicKey.toBase64Url(),
+      hpkeKey: toBase64Url(keys.hpkeKey.publicKey),
+    }),
+    joinFounding: ({ params, body }) => foundings.join(params.proposalHash, body.proposal),
+    openFounding: ({ params, body }) => foundings.open(params.proposalHash, body.joins),
+    signFounding: ({ params, body }) => foundings.sign(params.proposalHash, body.openings),
+    concludeFounding: ({ params, body }) => foundings.conclude(params.proposalHash, body.document),
+    group: async ({ params }) => groups.find(params.groupId).group.document,
+    shares: async ({ params, body }) => issueShare(authority, groups.find(params.groupId), body),
+    serverKeys: async ({ params, caller, body }) =>
+      issueServerKey(authority, groups.find(params.groupId), caller, body),
+    permits: async ({ params, caller, body }) =>
+      issuePermitShare(authority, groups.find(params.groupId), caller, body),
+    proposeRevision: async ({ params, body }) => signRevision(authority, groups.find(params.groupId), body),
+    concludeRevision: async ({ params, body }) =>
+      concludeRevision(authority, groups.find(params.groupId), body.document),
+    log: async ({ params, query }) => {
+      const { groupId } = groups.find(params.groupId).group
+      const from = Number(query.from ?? 1)
+      return { entries: await store.atomic(connection => readIssuance(connection, groupId, from)) }
+    },
+  }
+}
+
+function adminHandlers(authority: Authority, foundings: Foundings): Handlers<typeof dtaAdminRoutes> {
+  const { groups, store, log } = authority
+  const setFrozen = async (params: { groupId: string }, recipient: string | undefined, frozen: boolean) => {
+    const { group } = groups.find(params.groupId)
+    if (recipient !== undefined && group.recipient(recipient) === undefined)
+      throw new Refused('NOT_FOUND', { detail: 'the group has no such recipient' })
+    const set = frozen ? freeze : unfreeze
+    const now = await store.atomic(connection => {
+      set(connection, group.groupId, recipient)
+      return isFrozen(connection, group.groupId, recipient)
+    })
+    log.warn({ groupId: params.groupId, recipient: recipient ?? 'all', frozen }, 'operator: freeze')
+    return { frozen: now }
+  }
+  return {
+    status: async () => ({
+      name: authority.name,
+      groups: await store.atomic(connection =>
+        groups.all.map(({ group }) => {
+          const count = (table: 'issuance' | 'alarm') =>
+            Number(
+              connection.all(`SELECT count(*) AS n FROM ${table} WHERE group_id = ?`, [group.groupId])[0]?.n,
+            )
+          return {
+            groupId: toBase64Url(group.groupId),
+            revision: group.revision,
+            frozen: isFrozen(connection, group.groupId),
+            issued: count('issuance'),
+            alarms: count('alarm'),
+          }
+        }),
+      ),
+      proposals: await foundings.status(),
+      revisions: await revisionStatus(authority),
+    }),
+    accept: async ({ body }) => {
+      await authority.acceptance.accept(fromBase64Url(body.hash, 'hash', 32), authority.clock())
+      log.info({ hash: body.hash }, 'operator: accepted')
+      return { accepted: body.hash }
+    },
+    freeze: ({ params, body }) => setFrozen(params, body.recipient, true),
+    unfreeze: ({ params, body }) => setFrozen(params, body.recipient, false),
+  }
+}
+
+/**
+ * Recipients are known per group, so the caller's key comes from the document of the group in the path. The address
+ * that a request is bound to is the one that the document gives for this authority.
+ */
+function serverCheck(authority: Authority, singleUse: SingleUse): (meta: Meta) => Promise<ServerCaller> {
+  return async meta => {
+    const groupId = /^\/v1\/groups\/([A-Za-z0-9_-]{43})\//.exec(meta.url)?.[1]
+    if (groupId === undefined) throw new Refused('MALFORMED', { field: 'groupId' })
+    const { group, index } = authority.groups.find(groupId)
+    const check = serverCallerCheck({
+      keyOf: name => group.recipient(name)?.requestKey,
+      singleUse,
+      clock: authority.clock,
+      publicUrl: (group.authority(index) as { url: string }).url,
+    })
+    return check(meta).catch(refuseWhenStoreIsDown)
+  }
+}
+
+async function readiness({ store, clock, groups }: Authority): Promise<Readiness> {
+  const writable = await store.writable()
+  const [newest] = writable
+    ? await store.atomic(connection => connection.all('SELECT max(at) AS at FROM issuance'))
+    : []
+  const behind = newest !== undefined && Number(newest.at ?? 0) > clock() / 1000 + 60
+  const checks = {
+    store: writable || 'the database cannot be written',
+    clock: !behind || 'the clock is behind the issuance log',
+    groups: groups.all.length > 0 || 'no group yet',
+  }
+  return { ok: writable && !behind, checks }
+}
+
+/** Every handler, with a store that can't be used turned into RETRY_LATER: nothing is issued past it. */
+function failClosed<H extends Record<string, (input: never) => Promise<unknown>>>(handlers: H): H {
+  const guarded = Object.entries(handlers).map(([name, handler]) => [
+    name,
+    (input: never) => handler(input).catch(refuseWhenStoreIsDown),
+  ])
+  return Object.fromEntries(guarded) as H
+}
+
+function refuseWhenStoreIsDown(error: unknown): never {
+  if (error instanceof StoreError && error.reason === 'unavailable')
+    throw new Refused('RETRY_LATER', { log: error.message, retryAfter: 5 })
+  throw error
+}
+
+function urlOf(app: FastifyInstance): string {
+  const { address, port, family } = app.server.address() as AddressInfo
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+}

@@ -1,0 +1,72 @@
+/** The tables of an authority's database. Secrets are in it only sealed (store/sealed-file.ts). */
+import type { Migration } from '@milagro-ts/store/database'
+import { singleUseMigration } from '@milagro-ts/store/single-use'
+import { sql } from 'kysely'
+
+export const dtaMigrations: readonly Migration[] = [
+  singleUseMigration(1),
+  {
+    id: 2,
+    name: 'authority',
+    async up(db) {
+      // What the operator said yes to: hashes of group proposals and of revisions.
+      await sql`CREATE TABLE accepted (hash BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID`.execute(
+        db,
+      )
+
+      // One row per proposal that was joined. `joined`, `opened` and `sealed` hold secrets, sealed, until the group
+      // is concluded.
+      await sql`CREATE TABLE founding (
+        proposal_hash BLOB PRIMARY KEY, proposal TEXT NOT NULL, started_at INTEGER NOT NULL,
+        own_join TEXT NOT NULL, joined BLOB, opened BLOB,
+        openings_hash BLOB, document_hash BLOB, signature TEXT, sealed BLOB
+      ) STRICT, WITHOUT ROWID`.execute(db)
+
+      // Groups that are served, with the sealed shares of their master secrets, and their chains of documents.
+      await sql`CREATE TABLE served_group (
+        group_id BLOB PRIMARY KEY, proposal_hash BLOB NOT NULL UNIQUE, sealed BLOB NOT NULL
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      await sql`CREATE TABLE revision (
+        group_id BLOB NOT NULL REFERENCES served_group, number INTEGER NOT NULL, document TEXT NOT NULL,
+        PRIMARY KEY (group_id, number)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      // The one document per revision number that this authority ever signed.
+      await sql`CREATE TABLE signed_revision (
+        group_id BLOB NOT NULL REFERENCES served_group, number INTEGER NOT NULL,
+        document_hash BLOB NOT NULL, signature TEXT NOT NULL,
+        PRIMARY KEY (group_id, number)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+
+      // No silent clone: one enrolment key per identity and purpose, ever. No epoch in the key, no DELETE anywhere.
+      await sql`CREATE TABLE ledger (
+        group_id BLOB NOT NULL REFERENCES served_group, identity TEXT NOT NULL, enrolment_key_hash BLOB NOT NULL,
+        PRIMARY KEY (group_id, identity)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      await sql`CREATE TABLE issuance (
+        group_id BLOB NOT NULL REFERENCES served_group, number INTEGER NOT NULL, at INTEGER NOT NULL,
+        purpose TEXT NOT NULL, ticket_hash BLOB NOT NULL, id_core_hash BLOB NOT NULL,
+        previous BLOB NOT NULL, hash BLOB NOT NULL,
+        PRIMARY KEY (group_id, number), UNIQUE (group_id, ticket_hash, purpose)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      // Tickets that asked for a second key of an identity: each is a sign of a forged or careless approval.
+      await sql`CREATE TABLE alarm (
+        group_id BLOB NOT NULL REFERENCES served_group, ticket_hash BLOB NOT NULL, purpose TEXT NOT NULL,
+        id_core_hash BLOB NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY (group_id, ticket_hash, purpose)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+
+      await sql`CREATE TABLE permit_statement (
+        group_id BLOB NOT NULL REFERENCES served_group, caller TEXT NOT NULL, jti BLOB NOT NULL,
+        statement_hash BLOB NOT NULL, expires_at INTEGER NOT NULL,
+        PRIMARY KEY (group_id, caller, jti)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      await sql`CREATE INDEX permit_statement_expiry ON permit_statement (expires_at)`.execute(db)
+
+      // recipient '': the whole group.
+      await sql`CREATE TABLE freeze (
+        group_id BLOB NOT NULL REFERENCES served_group, recipient TEXT NOT NULL,
+        PRIMARY KEY (group_id, recipient)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+    },
+  },
+]

@@ -1,0 +1,371 @@
+/** Three authorities on 127.0.0.1, each with its own data folder; an RA, an RPS, a tracking server; a clock by hand. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Client, createClient } from '@milagro-ts/api/call'
+import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { groupMake } from '@milagro-ts/api/founding'
+import { type Group, proposalHash } from '@milagro-ts/api/group'
+import type { GroupDocument, GroupProposal } from '@milagro-ts/api/group-document'
+import { type Es256PrivateKey, generateEs256, generateHpkeKey, type HpkeKeyPair } from '@milagro-ts/api/keys'
+import { createLog } from '@milagro-ts/api/log'
+import { Refused } from '@milagro-ts/api/problem'
+import { requestSigner } from '@milagro-ts/api/request-auth'
+import { open } from '@milagro-ts/api/seal'
+import {
+  type PermitStatementPayload,
+  signPermitStatement,
+  signTicket,
+  type TicketPayload,
+} from '@milagro-ts/api/statements'
+import { systemRandom } from '@milagro-ts/api/system'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
+import { encodeName, type IdCore, issueIdCore } from '@milagro-ts/crypto/identity'
+import { type G1, G2 } from '@milagro-ts/crypto/points'
+import type { Random } from '@milagro-ts/crypto/ports'
+import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
+import { ServerKey, sameLogarithm } from '@milagro-ts/crypto/server-key'
+import { KeyShare, shareContext, shareVerify } from '@milagro-ts/crypto/share-proof'
+import { SUITE } from '@milagro-ts/crypto/suite'
+import { decodeTlv, need } from '@milagro-ts/crypto/tlv'
+import type { DtaConfig } from '@milagro-ts/dta/config'
+import { createDta, type Dta } from '@milagro-ts/dta/server'
+import { dtaMigrations } from '@milagro-ts/dta/tables'
+import { openDatabase, type Store } from '@milagro-ts/store/database'
+
+export const PASSPHRASE = 'three rings for the elven kings'
+export const SLOT = { origin: 1_767_225_600, length: 86_400 }
+export const MIDDAY = (SLOT.origin + 300 * SLOT.length + 43_200) * 1000
+export const MIDDAY_SLOT = 300
+
+export interface TestClock {
+  /** Unix milliseconds. */
+  now: number
+}
+export interface Running {
+  readonly config: DtaConfig
+  readonly dta: Dta
+  readonly store: Store<unknown>
+  readonly url: string
+  readonly client: Client<typeof dtaRoutes>
+  readonly admin: Client<typeof dtaAdminRoutes>
+  close(): Promise<void>
+}
+export interface StartOptions {
+  readonly clock: TestClock
+  readonly random?: Random
+  /** Every line that is logged. */
+  readonly logged?: string[]
+  readonly config?: Partial<DtaConfig>
+  readonly passphrase?: string
+}
+
+export async function startAuthority(name: string, dataDir: string, options: StartOptions): Promise<Running> {
+  const config: DtaConfig = {
+    name,
+    listen: { host: '127.0.0.1', port: 0 },
+    adminListen: { host: '127.0.0.1', port: 0 },
+    dataDir,
+    ...options.config,
+  }
+  const store = await openDatabase<unknown>({
+    file: join(dataDir, 'dta.sqlite'),
+    migrations: dtaMigrations,
+  })
+  const logged = options.logged ?? []
+  const dta = await createDta({
+    config,
+    passphrase: options.passphrase ?? PASSPHRASE,
+    store,
+    clock: () => options.clock.now,
+    random: options.random ?? systemRandom,
+    log: createLog('dta', { level: 'debug', destination: { write: line => logged.push(line) } }),
+  }).catch(async error => {
+    await store.close()
+    throw error
+  })
+  const { url, adminUrl } = await dta.start()
+  return {
+    config,
+    dta,
+    store,
+    url,
+    client: createClient(dtaRoutes, { baseUrl: url }),
+    admin: createClient(dtaAdminRoutes, {
+      baseUrl: adminUrl,
+      authorize: async () => `Bearer ${dta.adminToken}`,
+    }),
+    async close() {
+      await dta.close()
+      await store.close()
+    },
+  }
+}
+
+/** Ends it (as a crash does: nothing is told to anybody) and starts it again on the same port and data. */
+export async function restart(running: Running, options: StartOptions): Promise<Running> {
+  await running.close()
+  const port = Number(new URL(running.url).port)
+  const config = { ...running.config, listen: { host: '127.0.0.1', port } }
+  return startAuthority(running.config.name, running.config.dataDir, { ...options, config })
+}
+
+export interface Server {
+  readonly name: string
+  readonly requestKey: Es256PrivateKey
+  readonly hpkeKey: HpkeKeyPair
+}
+async function makeServer(name: string): Promise<Server> {
+  return { name, requestKey: await generateEs256(), hpkeKey: await generateHpkeKey(systemRandom) }
+}
+function asRecipient(
+  server: Server,
+  purposes: GroupProposal['recipients'][number]['purposes'],
+): GroupProposal['recipients'][number] {
+  return {
+    name: server.name,
+    kind: 2,
+    generation: 1,
+    purposes,
+    hpkeKey: toBase64Url(server.hpkeKey.publicKey),
+    requestKey: server.requestKey.publicKey.toBase64Url(),
+  }
+}
+
+export interface World {
+  readonly clock: TestClock
+  readonly logged: string[]
+  readonly random: Random
+  readonly authorities: Running[]
+  readonly proposal: GroupProposal
+  readonly ra: Es256PrivateKey
+  readonly rps: Server
+  readonly tracking: Server
+  close(): Promise<void>
+}
+export interface Founded extends World {
+  readonly group: Group
+  readonly groupId: string
+}
+
+/** Three authorities that have not founded anything yet, and the proposal that would make them a group. */
+export async function makeWorld(
+  options: { random?: Random; config?: Partial<DtaConfig> } = {},
+): Promise<World> {
+  const clock = { now: MIDDAY }
+  const logged: string[] = []
+  const random = options.random ?? systemRandom
+  const folder = await mkdtemp(join(tmpdir(), 'milagro-dta-'))
+  const authorities: Running[] = []
+  for (const name of ['ta1', 'ta2', 'ta3']) {
+    const dataDir = await mkdtemp(join(folder, `${name}-`))
+    const config = options.config ?? {}
+    authorities.push(await startAuthority(name, dataDir, { clock, logged, random, config }))
+  }
+  const [ra, rps, tracking] = await Promise.all([
+    generateEs256(),
+    makeServer('rps'),
+    makeServer('tracking.example'),
+  ])
+  const proposal = await propose(authorities, ra, rps, tracking)
+  return {
+    clock,
+    logged,
+    random,
+    authorities,
+    proposal,
+    ra,
+    rps,
+    tracking,
+    async close() {
+      for (const authority of authorities) await authority.close()
+      await rm(folder, { recursive: true })
+    },
+  }
+}
+
+async function propose(
+  authorities: readonly Running[],
+  ra: Es256PrivateKey,
+  rps: Server,
+  tracking: Server,
+): Promise<GroupProposal> {
+  const members = await Promise.all(
+    authorities.map(async ({ client, url }, i) => {
+      const { name, signKey, hpkeKey } = await client.authority({})
+      return { index: i + 1, name, url, signKey, hpkeKey }
+    }),
+  )
+  return {
+    suite: SUITE,
+    v: 1,
+    n: members.length,
+    t: members.length,
+    authorities: members,
+    ra: { m: 1, keys: [{ kid: 'ra1', key: ra.publicKey.toBase64Url() }] },
+    recipients: [asRecipient(rps, ['device', 'pin']), asRecipient(tracking, ['agree'])],
+    slot: SLOT,
+    policy: { lead: 1, grace: 300 },
+    firstSlot: 0,
+    nonce: toBase64Url(systemRandom(32)),
+  }
+}
+
+export async function foundWorld(options: Parameters<typeof makeWorld>[0] = {}): Promise<Founded> {
+  const world = await makeWorld(options)
+  const hash = toBase64Url(proposalHash(world.proposal))
+  for (const { admin } of world.authorities) await admin.accept({ body: { hash } })
+  const clients = world.authorities.map(({ client }) => client)
+  const group = await groupMake({ proposal: world.proposal, clients })
+  // `close` and `authorities` are the world's own: a restarted authority is ended with the others.
+  return { ...world, group, groupId: toBase64Url(group.groupId) }
+}
+
+/** The code of a refusal; throws when the request went through, or failed in another way. */
+export async function codeOf(request: Promise<unknown>): Promise<string> {
+  let answer: unknown
+  try {
+    answer = await request
+  } catch (error) {
+    if (error instanceof Refused) return error.code
+    throw error
+  }
+  throw new Error(`not refused, answered ${JSON.stringify(answer)}`)
+}
+
+/** A car at the RA's desk: its enrolment key, and the identity that was made over it. */
+export interface Car {
+  readonly idCore: IdCore
+  readonly enrolmentKey: HpkeKeyPair
+}
+let leaf = 0
+export async function makeCar({ groupId }: { groupId: string }): Promise<Car> {
+  const enrolmentKey = await generateHpkeKey(systemRandom)
+  const idCore = issueIdCore({
+    groupId: fromBase64Url(groupId, 'groupId', 32),
+    attributes: { brand: 'Trabant', model: '601' },
+    instance: `VIN-${leaf}`,
+    issueDate: '2026-10-28',
+    enrolmentKeyHash: enrolmentKeyHash(enrolmentKey.publicKey),
+    salt: systemRandom(16),
+    leaf: leaf++,
+    generation: 0,
+    factors: 2,
+  })
+  return { idCore, enrolmentKey }
+}
+
+export async function ticketFor(
+  { ra, groupId, clock }: Founded,
+  car: Car,
+  changes: Partial<TicketPayload> = {},
+  signer: { key: Es256PrivateKey; kid: string } = { key: ra, kid: 'ra1' },
+): Promise<string[]> {
+  const iat = Math.floor(clock.now / 1000)
+  const purposes = changes.purposes ?? ['device']
+  const payload: TicketPayload = {
+    suite: SUITE,
+    groupId,
+    keyEpochs: Object.fromEntries(purposes.map(purpose => [purpose, 1])),
+    idCore: car.idCore.mpinId,
+    purposes,
+    hpkeKey: toBase64Url(car.enrolmentKey.publicKey),
+    hpkeKeyHash: toBase64Url(enrolmentKeyHash(car.enrolmentKey.publicKey)),
+    iat,
+    exp: iat + 3600,
+    jti: toBase64Url(systemRandom(16)),
+    ...(purposes.includes('pin') ? { pinGen: 1 } : {}),
+    ...changes,
+  }
+  return [await signTicket(payload, signer)]
+}
+
+export type TicketPurposeOf = 'device' | 'pin' | 'sign'
+
+/** Opens one authority's answer and checks its proof; null when it isn't a good share for this car. */
+export async function openShare(
+  { group }: Founded,
+  { sealed, index, shareEpoch }: { sealed: string; index: number; shareEpoch: number },
+  car: Car,
+  purpose: TicketPurposeOf,
+  terms: { A: G1; ctx: Uint8Array },
+): Promise<KeyShare | null> {
+  if (shareEpoch !== 1) return null
+  const plaintext = await open(car.enrolmentKey, terms.ctx, fromBase64Url(sealed, 'sealed'))
+  if (plaintext === null) return null
+  const share = KeyShare.decode(plaintext)
+  const commitment = group.keys(purpose).commitments[index - 1] as G1
+  return shareVerify({ ...terms, commitment }, share) ? share : null
+}
+
+export async function statementFor(
+  { ra, groupId, clock }: Founded,
+  car: Car,
+  changes: Partial<PermitStatementPayload> = {},
+  signer: { key: Es256PrivateKey; kid: string } = { key: ra, kid: 'ra1' },
+): Promise<string> {
+  const iat = Math.floor(clock.now / 1000)
+  const payload: PermitStatementPayload = {
+    suite: SUITE,
+    groupId,
+    keyEpoch: 1,
+    idCore: car.idCore.mpinId,
+    slot: MIDDAY_SLOT,
+    banned: false,
+    iat,
+    exp: iat + 60,
+    jti: toBase64Url(systemRandom(16)),
+    ...changes,
+  }
+  return signPermitStatement(payload, signer)
+}
+
+/** The authority's routes, called as this server. */
+export function clientOf({ clock }: World, { url }: Running, server: Server): Client<typeof dtaRoutes> {
+  const authorize = requestSigner({
+    name: server.name,
+    key: server.requestKey,
+    clock: () => clock.now,
+    random: systemRandom,
+  })
+  return createClient(dtaRoutes, { baseUrl: url, authorize })
+}
+
+/** S of a purpose, as a recipient makes it: every W_j against its C_j, then S against IVK. */
+export async function fetchServerKey(world: Founded, purpose: 'device' | 'pin'): Promise<ServerKey> {
+  const { group, groupId, rps } = world
+  const nonce = systemRandom(16)
+  const shares = await Promise.all(
+    world.authorities.map(async running => {
+      const answer = await clientOf(world, running, rps).serverKeys({
+        params: { groupId },
+        body: { purpose, nonce: toBase64Url(nonce) },
+      })
+      const { index, shareEpoch } = answer
+      const identity = encodeName(group.groupId, { kind: 2, name: rps.name, generation: 1 })
+      const ctx = shareContext({
+        groupId: group.groupId,
+        purpose,
+        index,
+        shareEpoch,
+        identity,
+        jti: nonce,
+      })
+      const plaintext = await open(rps.hpkeKey, ctx, fromBase64Url(answer.sealed, 'sealed'))
+      if (plaintext === null) throw new Error('not sealed to the RPS')
+      const W = G2.decode(need(decodeTlv(plaintext, { tags: 1, field: 'W' })[0], 'W'))
+      if (!sameLogarithm(group.keys(purpose).commitments[index - 1] as G1, W)) throw new Error('wrong W')
+      return { index, point: W }
+    }),
+  )
+  const S = ServerKey.combine(group.keys(purpose).ivk, shares)
+  if (S === null) throw new Error('S does not belong to IVK')
+  return S
+}
+
+export function combineShares(shares: readonly { index: number; share: KeyShare }[]): G1 {
+  return combineG1(shares.map(({ index, share }) => ({ index, point: share.d })))
+}
+
+export type { GroupDocument }
