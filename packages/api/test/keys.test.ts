@@ -90,7 +90,7 @@ describe('ES256', () => {
 
 /** RFC 7748 §6.1, Alice. */
 const rfc7748 = {
-  secret: '77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba51db92c2a',
+  secret: '77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a',
   publicKey: '8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a',
 }
 
