@@ -1,0 +1,168 @@
+/**
+ * Tracks at rest: one row per batch with its positions as the very bytes that its head is the hash of, and one row
+ * per track for where it ends. Both change in one transaction.
+ */
+import {
+  type Connection,
+  type Migration,
+  openDatabase,
+  type Row,
+  type Store,
+} from '@milagro-ts/store/database'
+import { sql } from 'kysely'
+import {
+  type Batch,
+  type BatchFault,
+  checkBatch,
+  decodePositions,
+  encodePositions,
+  type Position,
+  type TrackEnd,
+} from './track-chain.js'
+
+export interface StoredBatch {
+  readonly number: number
+  readonly userCore: string | undefined
+  /** Unix milliseconds. */
+  readonly receivedAt: number
+  readonly positions: readonly Position[]
+  readonly head: Uint8Array
+  readonly receipt: string
+}
+export interface LastSeen {
+  readonly idCore: string
+  readonly userCore: string | undefined
+  readonly position: Position
+  readonly batches: number
+  readonly positions: number
+}
+export type Appended = { readonly end: TrackEnd; readonly stored: number } | BatchFault
+
+const migrations: readonly Migration[] = [
+  {
+    id: 1,
+    name: 'tracks',
+    async up(db) {
+      await sql`CREATE TABLE track (
+        id_core TEXT PRIMARY KEY, next INTEGER NOT NULL, head BLOB NOT NULL, at INTEGER NOT NULL,
+        positions INTEGER NOT NULL) STRICT`.execute(db)
+      await sql`CREATE TABLE batch (
+        id_core TEXT NOT NULL REFERENCES track, number INTEGER NOT NULL, user_core TEXT, received_at INTEGER NOT NULL,
+        positions BLOB NOT NULL, head BLOB NOT NULL, receipt TEXT NOT NULL,
+        PRIMARY KEY (id_core, number)) STRICT, WITHOUT ROWID`.execute(db)
+    },
+  },
+]
+
+export class TrackStore {
+  readonly #store: Store<unknown>
+
+  private constructor(store: Store<unknown>) {
+    this.#store = store
+  }
+
+  /** @param file A path, or `:memory:`. Throws StoreError. */
+  static async open(file: string): Promise<TrackStore> {
+    return new TrackStore(await openDatabase({ file, migrations }))
+  }
+
+  /** Where the track stands; `start` for one that has no batch. */
+  end(idCore: string, start: TrackEnd): Promise<TrackEnd> {
+    return this.#store.atomic(connection => endOf(connection, idCore, start))
+  }
+
+  /**
+   * Checks and stores a batch in one transaction. The track's last batch again changes nothing and is answered alike:
+   * its vehicle may have missed the answer.
+   */
+  append(
+    idCore: { readonly text: string; readonly bytes: Uint8Array },
+    start: TrackEnd,
+    batch: Batch,
+    more: { readonly userCore: string | undefined; readonly receivedAt: number; readonly receipt: string },
+  ): Promise<Appended> {
+    return this.#store.atomic(connection => {
+      const end = endOf(connection, idCore.text, start)
+      const after = checkBatch(idCore.bytes, end, batch)
+      if (after === 'repeated' && Buffer.from(end.head).equals(batch.head)) return { end, stored: 0 }
+      if (typeof after === 'string') return after
+      connection.run(
+        `INSERT INTO track (id_core, next, head, at, positions) VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET next = excluded.next, head = excluded.head, at = excluded.at,
+           positions = positions + excluded.positions`,
+        [idCore.text, after.next, after.head, after.at, batch.positions.length],
+      )
+      connection.run(
+        `INSERT INTO batch (id_core, number, user_core, received_at, positions, head, receipt)
+         VALUES (?, ?, ?, ?, ?, ?, ?)`,
+        [
+          idCore.text,
+          batch.number,
+          more.userCore ?? null,
+          more.receivedAt,
+          encodePositions(batch.positions),
+          batch.head,
+          more.receipt,
+        ],
+      )
+      return { end: after, stored: batch.positions.length }
+    })
+  }
+
+  /** Where every vehicle was last. */
+  vehicles(): Promise<LastSeen[]> {
+    return this.#store.atomic(connection =>
+      connection
+        .all(
+          `SELECT batch.id_core, batch.user_core, batch.number, batch.positions AS last, track.positions
+           FROM track JOIN batch ON batch.id_core = track.id_core AND batch.number = track.next - 1
+           ORDER BY batch.id_core`,
+        )
+        .map(row => ({
+          idCore: row.id_core as string,
+          userCore: (row.user_core as string | null) ?? undefined,
+          position: decodePositions(row.last as Uint8Array).at(-1) as Position,
+          batches: row.number as number,
+          positions: row.positions as number,
+        })),
+    )
+  }
+
+  /** At most `limit` batches from number `from` on. */
+  batches(idCore: string, from: number, limit: number): Promise<StoredBatch[]> {
+    return this.#store.atomic(connection =>
+      connection
+        .all('SELECT * FROM batch WHERE id_core = ? AND number >= ? ORDER BY number LIMIT ?', [
+          idCore,
+          from,
+          limit,
+        ])
+        .map(asBatch),
+    )
+  }
+
+  writable(): Promise<boolean> {
+    return this.#store.writable()
+  }
+
+  close(): Promise<void> {
+    return this.#store.close()
+  }
+}
+
+function endOf(connection: Connection, idCore: string, start: TrackEnd): TrackEnd {
+  const [row] = connection.all('SELECT next, head, at FROM track WHERE id_core = ?', [idCore])
+  if (row === undefined) return start
+  return { next: row.next as number, head: row.head as Uint8Array, at: row.at as number }
+}
+
+function asBatch(row: Row): StoredBatch {
+  return {
+    number: row.number as number,
+    userCore: (row.user_core as string | null) ?? undefined,
+    receivedAt: row.received_at as number,
+    positions: decodePositions(row.positions as Uint8Array),
+    head: row.head as Uint8Array,
+    receipt: row.receipt as string,
+  }
+}

@@ -1,0 +1,329 @@
+import { FAIL_CLOSED_AFTER } from '@milagro-ts/car-tracking/ban-events'
+import type { Batch, TrackEnd } from '@milagro-ts/car-tracking/track-chain'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { CAR, DRIVER, OPERATOR, OTHER_CAR, PUBLIC_URL, TrackingWorld } from './tracking-world.js'
+
+let world: TrackingWorld
+let first: Batch
+let afterFirst: TrackEnd
+let bearer: string
+
+beforeEach(async () => {
+  world = await TrackingWorld.make()
+  await world.follow()
+  ;[first, afterFirst] = world.batch(CAR, world.start(CAR), world.positions(3))
+  bearer = `Bearer ${await world.token(CAR)}`
+})
+afterEach(() => world.server.close())
+
+const stored = async () => {
+  const operator = `Bearer ${await world.token(OPERATOR, { amr: ['device', 'pin'] })}`
+  const { body } = await world.call('GET', '/v1/vehicles', operator)
+  return (body.vehicles as { idCore: string; positions: number }[]).map(({ idCore, positions }) => [
+    idCore,
+    positions,
+  ])
+}
+
+test('a proven car reports, and an operator sees where it is and its track', async () => {
+  const answer = await world.send(first, bearer, await world.receipt(CAR, first))
+  expect(answer).toEqual({
+    status: 200,
+    body: { end: { next: 2, head: toBase64Url(first.head), at: first.positions.at(-1)!.at }, stored: 3 },
+  })
+  const [second] = world.batch(CAR, afterFirst, world.positions(1, world.clock.now))
+  expect((await world.send(second, bearer, await world.receipt(CAR, second))).status).toBe(200)
+
+  const operator = `Bearer ${await world.token(OPERATOR, { amr: ['device', 'pin'] })}`
+  expect((await world.call('GET', '/v1/vehicles', operator)).body).toEqual({
+    vehicles: [
+      { idCore: CAR.mpinId, position: second.positions[0], batches: 2, positions: 4, banned: false },
+    ],
+  })
+  const track = await world.call('GET', `/v1/vehicles/${CAR.mpinId}/track?from=2`, operator)
+  expect(track.body).toMatchObject({
+    start: toBase64Url(world.start(CAR).head),
+    batches: [{ number: 2, positions: second.positions, head: toBase64Url(second.head) }],
+  })
+  expect(track.body).not.toHaveProperty('more')
+  expect((await world.call('GET', '/v1/tracks/end', bearer)).body).toMatchObject({ next: 3 })
+})
+
+test('a one-pass proof that the RPS confirms is as good as a token', async () => {
+  world.onePass.set('AAAA', { idCore: CAR.mpinId, amr: ['device'], slot: 1, audience: PUBLIC_URL })
+  expect((await world.send(first, 'MPIN AAAA', await world.receipt(CAR, first))).status).toBe(200)
+  expect(world.requests.at(-1)).toMatch(/^MPIN-Request /)
+})
+
+describe('without a proven identity nothing is written', () => {
+  test.each([
+    ['no credential', async () => undefined, 'UNAUTHENTICATED'],
+    ['the id alone', async () => `Bearer ${CAR.mpinId}`, 'UNAUTHENTICATED'],
+    ['a scheme of no meaning', async () => `Basic ${CAR.mpinId}`, 'UNAUTHENTICATED'],
+    [
+      'a token by somebody else',
+      async () => `Bearer ${await world.token(CAR, { by: 'stranger' })}`,
+      'UNAUTHENTICATED',
+    ],
+    [
+      'a token for another service',
+      async () => `Bearer ${await world.token(CAR, { aud: 'http://other.test' })}`,
+      'UNAUTHENTICATED',
+    ],
+    [
+      'a token of another issuer',
+      async () => `Bearer ${await world.token(CAR, { iss: 'http://other.test' })}`,
+      'UNAUTHENTICATED',
+    ],
+    ['a receipt as token', async () => `Bearer ${await world.receipt(CAR, first)}`, 'UNAUTHENTICATED'],
+    ['a proof that does not hold', async () => 'MPIN BBBB', 'WRONG_PROOF'],
+  ])('%s', async (_what, credential, code) => {
+    const answer = await world.send(first, await credential(), await world.receipt(CAR, first))
+    expect(answer.body.code).toBe(code)
+    expect(await stored()).toEqual([])
+  })
+
+  test('a token that has run out', async () => {
+    const token = await world.token(CAR, { lifetime: 20 })
+    world.clock.turn(20_000)
+    const answer = await world.send(first, `Bearer ${token}`, await world.receipt(CAR, first))
+    expect(answer.body.code).toBe('UNAUTHENTICATED')
+  })
+
+  test('a proof for another audience', async () => {
+    world.onePass.set('AAAA', { idCore: CAR.mpinId, amr: ['device'], slot: 1, audience: 'http://other.test' })
+    const answer = await world.send(first, 'MPIN AAAA', await world.receipt(CAR, first))
+    expect(answer.body.code).toBe('UNAUTHENTICATED')
+  })
+})
+
+describe('a receipt is for one head of one vehicle', () => {
+  test.each([
+    ['of another car', () => world.receipt(OTHER_CAR, first)],
+    [
+      'over another head',
+      () => world.receipt(CAR, world.batch(CAR, world.start(CAR), world.positions(2))[0]),
+    ],
+    ['over another number', () => world.receipt(CAR, { ...first, number: 2 })],
+    ['for another service', () => world.receipt(CAR, first, { aud: 'http://other.test' })],
+  ])('%s', async (_what, receipt) => {
+    expect((await world.send(first, bearer, await receipt())).body.code).toBe('WRONG_PROOF')
+    expect(await stored()).toEqual([])
+  })
+
+  test.each([
+    ['by somebody else', () => world.receipt(CAR, first, { by: 'stranger' })],
+    ['of another issuer', () => world.receipt(CAR, first, { iss: 'http://other.test' })],
+    ['an access token instead', () => world.token(CAR)],
+  ])('%s', async (_what, receipt) => {
+    const answer = await world.send(first, bearer, await receipt())
+    expect(answer.status).toBe(403)
+    expect(await stored()).toEqual([])
+  })
+
+  test('another car’s token does not carry a car’s receipt', async () => {
+    const other = `Bearer ${await world.token(OTHER_CAR)}`
+    expect((await world.send(first, other, await world.receipt(CAR, first))).body.code).toBe('WRONG_PROOF')
+  })
+})
+
+describe('a track has no gap, no fork and one order', () => {
+  const sendSigned = async (batch: Batch) => world.send(batch, bearer, await world.receipt(CAR, batch))
+
+  test('a missing batch', async () => {
+    const [second] = world.batch(CAR, afterFirst, world.positions(1, world.clock.now))
+    const answer = await sendSigned(second)
+    expect(answer.body).toMatchObject({ code: 'CONFLICT', detail: expect.stringMatching(/^gap/) })
+  })
+
+  test('batches in another order', async () => {
+    await sendSigned(first)
+    const [second, afterSecond] = world.batch(CAR, afterFirst, world.positions(1, world.clock.now))
+    const [third] = world.batch(CAR, afterSecond, world.positions(1, world.clock.now + 1))
+    expect((await sendSigned(third)).body.code).toBe('CONFLICT')
+    expect((await sendSigned(second)).status).toBe(200)
+    expect((await sendSigned(third)).status).toBe(200)
+  })
+
+  test('positions in another order', async () => {
+    const answer = await sendSigned({ ...first, positions: [...first.positions].reverse() })
+    expect(answer.body).toMatchObject({ code: 'CONFLICT', detail: expect.stringMatching(/^reordered/) })
+  })
+
+  test('a position that was changed on the way', async () => {
+    const [one, ...rest] = first.positions
+    const answer = await sendSigned({ ...first, positions: [{ ...one!, latE7: 0 }, ...rest] })
+    expect(answer.body).toMatchObject({ code: 'CONFLICT', detail: expect.stringMatching(/^wrong-head/) })
+  })
+
+  test('the last batch again stores nothing twice; an older one is refused', async () => {
+    await sendSigned(first)
+    expect((await sendSigned(first)).body).toMatchObject({ stored: 0, end: { next: 2 } })
+    const [second] = world.batch(CAR, afterFirst, world.positions(1, world.clock.now))
+    await sendSigned(second)
+    expect((await sendSigned(first)).body.code).toBe('REPLAYED')
+    expect(await stored()).toEqual([[CAR.mpinId, 4]])
+  })
+
+  test('another batch under a number that is taken', async () => {
+    await sendSigned(first)
+    const [rival] = world.batch(CAR, world.start(CAR), world.positions(1))
+    expect((await sendSigned(rival)).body.code).toBe('REPLAYED')
+  })
+
+  test('ten sendings of one batch at once store it once', async () => {
+    const receipt = await world.receipt(CAR, first)
+    const answers = await Promise.all(Array.from({ length: 10 }, () => world.send(first, bearer, receipt)))
+    expect(answers.map(({ status }) => status)).toEqual(Array(10).fill(200))
+    expect(answers.map(({ body }) => body.stored).sort()).toEqual([...Array(9).fill(0), 3])
+  })
+
+  test('a position of the future', async () => {
+    const [future] = world.batch(CAR, world.start(CAR), world.positions(1, world.clock.now + 60_001))
+    expect((await sendSigned(future)).body.code).toBe('CLOCK')
+  })
+
+  test('no position at all', async () => {
+    const answer = await sendSigned({ ...first, positions: [] })
+    expect(answer.body.code).toBe('MALFORMED')
+  })
+})
+
+describe('ban events', () => {
+  test('a car that is banned in the stream is refused with the token it has, until it is un-banned', async () => {
+    const receipt = await world.receipt(CAR, first)
+    await world.event('ban', CAR)
+    await world.until(() => world.server.follower.list.number === 6)
+    expect((await world.send(first, bearer, receipt)).body.code).toBe('BANNED')
+    expect((await world.call('GET', '/v1/tracks/end', bearer)).body.code).toBe('BANNED')
+    await world.event('unban', CAR)
+    await world.until(() => world.server.follower.list.number === 7)
+    expect((await world.send(first, bearer, receipt)).status).toBe(200)
+  })
+
+  test('a driver who is banned is refused while the car alone goes on', async () => {
+    const withDriver = `Bearer ${await world.token(CAR, { userCore: DRIVER, amr: ['device', 'pin'] })}`
+    await world.event('ban', CAR, { userCore: DRIVER })
+    await world.until(() => world.server.follower.list.number === 6)
+    const receipt = await world.receipt(CAR, first)
+    expect((await world.send(first, withDriver, receipt)).body.code).toBe('BANNED')
+    const driversReceipt = await world.receipt(CAR, first, { userCore: DRIVER, amr: ['device', 'pin'] })
+    expect((await world.send(first, bearer, driversReceipt)).body.code).toBe('BANNED')
+    expect((await world.send(first, bearer, receipt)).status).toBe(200)
+  })
+
+  test('a revoked car stays refused, whatever is un-banned', async () => {
+    await world.event('revoke', CAR)
+    await world.event('unban', CAR)
+    await world.until(() => world.server.follower.list.number === 7)
+    expect((await world.send(first, bearer, await world.receipt(CAR, first))).body.code).toBe('REVOKED')
+  })
+
+  test('an event by anybody but the RA ends the connection and changes nothing', async () => {
+    await world.event('ban', CAR, { by: 'stranger', number: 6 })
+    await world.until(() => {
+      world.clock.turnToAlarm()
+      return world.requests.length === 2
+    })
+    expect((await world.send(first, bearer, await world.receipt(CAR, first))).status).toBe(200)
+    expect(world.server.follower.list.number).toBe(5)
+  })
+
+  test('a hole in the numbers makes the server ask for the whole state again', async () => {
+    world.banned = [{ idCore: CAR.mpinId }]
+    await world.event('account', OTHER_CAR, { number: 8 })
+    await world.until(() => {
+      world.clock.turnToAlarm()
+      return world.server.follower.list.denies(CAR.mpinId) !== null
+    })
+    expect((await world.send(first, bearer, await world.receipt(CAR, first))).body.code).toBe('BANNED')
+  })
+
+  test('30 seconds after the stream is lost nobody is believed, and after its return everybody is again', async () => {
+    const long = `Bearer ${await world.token(CAR)}`
+    expect((await world.call('GET', '/v1/tracks/end', long)).status).toBe(200)
+    world.loseStream()
+    world.clock.turn(FAIL_CLOSED_AFTER)
+    expect((await world.call('GET', '/v1/tracks/end', long)).status).toBe(200)
+    world.clock.turn(1)
+    const refused = await world.call('GET', '/v1/tracks/end', long)
+    expect(refused).toMatchObject({ status: 503, body: { code: 'RETRY_LATER' } })
+    world.isRpsDown = false
+    await world.until(() => {
+      world.clock.turnToAlarm()
+      return world.server.follower.fresh
+    })
+    expect((await world.call('GET', '/v1/tracks/end', long)).status).toBe(200)
+  })
+
+  test('heartbeats keep the list fresh; a stream that is only silent does not', async () => {
+    const before = world.requests.length
+    for (let beat = 0; beat < 6; beat++) {
+      world.clock.turn(10_000)
+      world.heartbeat()
+      await world.until(() => world.server.follower.heardAt === world.clock.now)
+    }
+    expect(world.server.follower.fresh).toBe(true)
+    expect(world.requests.length).toBe(before)
+    world.isRpsDown = true
+    world.clock.turn(FAIL_CLOSED_AFTER + 1)
+    expect(world.server.follower.fresh).toBe(false)
+  })
+
+  test('before the first state nobody is believed', async () => {
+    const early = await TrackingWorld.make()
+    const token = `Bearer ${await early.token(CAR)}`
+    expect((await early.call('GET', '/v1/tracks/end', token)).body.code).toBe('RETRY_LATER')
+    await early.server.close()
+  })
+})
+
+describe('readers', () => {
+  test.each([
+    ['a car', () => world.token(CAR, { amr: ['device', 'pin'] }), 'FORBIDDEN'],
+    [
+      'a stranger',
+      () => world.token(OPERATOR, { amr: ['device', 'pin'], by: 'stranger' }),
+      'UNAUTHENTICATED',
+    ],
+  ])('%s reads nothing', async (_who, token, code) => {
+    for (const path of ['/v1/vehicles', `/v1/vehicles/${CAR.mpinId}/track`, '/v1/stream']) {
+      expect((await world.call('GET', path, `Bearer ${await token()}`)).body.code).toBe(code)
+    }
+  })
+
+  test('a vehicle without a track is not found', async () => {
+    const operator = `Bearer ${await world.token(OPERATOR, { amr: ['device', 'pin'] })}`
+    const answer = await world.call('GET', `/v1/vehicles/${CAR.mpinId}/track`, operator)
+    expect(answer.body.code).toBe('NOT_FOUND')
+  })
+
+  test('the stream shows batches as they come, and ends when its reader is banned', async () => {
+    await world.server.app.listen({ host: '127.0.0.1', port: 0 })
+    const address = world.server.app.server.address() as { port: number }
+    const operator = `Bearer ${await world.token(OPERATOR, { amr: ['device', 'pin'] })}`
+    const stream = await fetch(`http://127.0.0.1:${address.port}/v1/stream`, {
+      headers: { authorization: operator },
+    })
+    const reader = stream.body!.pipeThrough(new TextDecoderStream()).getReader()
+    await world.send(first, bearer, await world.receipt(CAR, first))
+    const { value } = await reader.read()
+    expect(value).toMatch(/^event: position\ndata: /)
+    expect(JSON.parse(value!.split('data: ')[1]!)).toEqual({
+      idCore: CAR.mpinId,
+      number: 1,
+      position: first.positions.at(-1),
+    })
+    await world.event('ban', OPERATOR)
+    expect((await reader.read()).done).toBe(true)
+  })
+})
+
+test('an idCore in the path is decoded strictly', async () => {
+  const operator = `Bearer ${await world.token(OPERATOR, { amr: ['device', 'pin'] })}`
+  const bytes = fromBase64Url(CAR.mpinId, 'idCore', 39).slice()
+  bytes[6] = 7
+  const answer = await world.call('GET', `/v1/vehicles/${toBase64Url(bytes)}/track`, operator)
+  expect(answer.body.code).toBe('MALFORMED')
+})

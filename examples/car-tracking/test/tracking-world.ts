@@ -1,0 +1,346 @@
+/** A tracking server in the test's process, with an RPS that is a fetch function: it signs what tests ask for. */
+import { Writable } from 'node:stream'
+import { groupMake } from '@milagro-ts/api/founding'
+import type { Group } from '@milagro-ts/api/group'
+import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
+import { createLog } from '@milagro-ts/api/log'
+import { createMetrics } from '@milagro-ts/api/metrics'
+import { Refused } from '@milagro-ts/api/problem'
+import {
+  type EventPayload,
+  type ReceiptPayload,
+  signAccessToken,
+  signEvent,
+  signReceipt,
+  signState,
+} from '@milagro-ts/api/statements'
+import type { Timers } from '@milagro-ts/api/system'
+import {
+  appendBatch,
+  type Batch,
+  headPayload,
+  type Position,
+  type TrackEnd,
+  trackStart,
+} from '@milagro-ts/car-tracking/track-chain'
+import { TrackStore } from '@milagro-ts/car-tracking/track-store'
+import { createTracking, type TrackingServer } from '@milagro-ts/car-tracking/tracking-server'
+import { concat, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { IdCore } from '@milagro-ts/crypto/identity'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import { SUITE } from '@milagro-ts/crypto/suite'
+import { fixedRandom } from '../../../packages/api/test/fixed-random.js'
+import { MemberAuthority, makeMembers } from '../../../packages/api/test/founding-members.js'
+
+export const PUBLIC_URL = 'http://tracking.test'
+export const RPS_URL = 'http://rps.test'
+
+/** Turned by hand; starts at noon. */
+export class FakeClock implements Timers {
+  now = Date.UTC(2026, 5, 1, 12)
+  #alarms: { at: number; again?: number; run: () => void }[] = []
+
+  every(milliseconds: number, run: () => void) {
+    return this.#add({ at: this.now + milliseconds, again: milliseconds, run })
+  }
+  after(milliseconds: number, run: () => void) {
+    return this.#add({ at: this.now + milliseconds, run })
+  }
+  turn(milliseconds: number) {
+    const end = this.now + milliseconds
+    for (;;) {
+      const next = this.#alarms.filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)[0]
+      if (next === undefined) break
+      this.now = next.at
+      if (next.again === undefined) this.#alarms = this.#alarms.filter(alarm => alarm !== next)
+      else next.at += next.again
+      next.run()
+    }
+    this.now = end
+  }
+  /** Turns to the next alarm that rings once, if there is one. */
+  turnToAlarm() {
+    const next = this.#alarms.filter(({ again }) => again === undefined).sort((a, b) => a.at - b.at)[0]
+    if (next !== undefined) this.turn(next.at - this.now)
+  }
+  #add(alarm: { at: number; again?: number; run: () => void }) {
+    this.#alarms.push(alarm)
+    return () => {
+      this.#alarms = this.#alarms.filter(other => other !== alarm)
+    }
+  }
+}
+
+export const idCoreOf = (leaf: number) =>
+  IdCore.decode(concat(Uint8Array.of(0, 0, 0, leaf, 0, 1, 2), new Uint8Array(32).fill(leaf)))
+export const CAR = idCoreOf(1)
+export const OTHER_CAR = idCoreOf(2)
+export const OPERATOR = idCoreOf(9)
+export const DRIVER = toBase64Url(new Uint8Array(32).fill(3))
+
+/** One group for all worlds of a file: its pairings take longer than everything else here. */
+let founded: ReturnType<typeof found> | undefined
+async function found() {
+  const members = await makeMembers({ n: 1 })
+  const clients = [new MemberAuthority(members, 1)]
+  return { members, group: await groupMake({ proposal: members.proposal, clients }) }
+}
+
+export class TrackingWorld {
+  readonly clock = new FakeClock()
+  readonly group: Group
+  readonly server: TrackingServer
+  readonly #ra: Es256PrivateKey
+  readonly #tokenKey: Es256PrivateKey
+  readonly #stranger: Es256PrivateKey
+  #stream: ReadableStreamDefaultController<Uint8Array> | undefined
+  #number = 5
+  /** What /v1/verifications answers; by message. */
+  readonly onePass = new Map<
+    string,
+    { idCore: string; amr: ('device' | 'pin')[]; slot: number; audience: string }
+  >()
+  /** Authorization headers that the stub has seen on calls of servers. */
+  readonly requests: string[] = []
+  isRpsDown = false
+  banned: { idCore: string; userCore?: string }[] = []
+
+  private constructor(made: {
+    group: Group
+    ra: Es256PrivateKey
+    requestKey: Es256PrivateKey
+    tokenKey: Es256PrivateKey
+    stranger: Es256PrivateKey
+    store: TrackStore
+  }) {
+    this.group = made.group
+    this.#ra = made.ra
+    this.#tokenKey = made.tokenKey
+    this.#stranger = made.stranger
+    this.server = createTracking({
+      config: {
+        name: 'tracking',
+        listen: { host: '127.0.0.1', port: 0 },
+        adminListen: { host: '127.0.0.1', port: 0 },
+        publicUrl: PUBLIC_URL,
+        dataDir: '/nowhere',
+        groupId: toBase64Url(made.group.groupId),
+        groupFile: '/nowhere/group.json',
+        rps: { url: RPS_URL },
+      },
+      group: made.group,
+      requestKey: made.requestKey,
+      adminToken: 'test',
+      store: made.store,
+      random: fixedRandom('tracking'),
+      clock: () => this.clock.now,
+      timers: this.clock,
+      log: createLog('tracking', {
+        destination: new Writable({ write: (_chunk, _encoding, done) => done() }),
+      }),
+      metrics: createMetrics('tracking'),
+      fetch: (input, init) => this.#rps(new URL(String(input)), init ?? {}),
+    })
+  }
+
+  static async make(): Promise<TrackingWorld> {
+    founded ??= found()
+    const { members, group } = await founded
+    return new TrackingWorld({
+      group,
+      ra: members.ra[0]!,
+      requestKey: members.tracking.signKey,
+      tokenKey: await generateEs256(),
+      stranger: await generateEs256(),
+      store: await TrackStore.open(':memory:'),
+    })
+  }
+
+  /** Follows the stream, with its state taken in. */
+  async follow() {
+    this.server.follower.start()
+    await this.until(() => this.server.follower.fresh)
+  }
+
+  /** Lets promises run until `holds`. */
+  async until(holds: () => boolean) {
+    const begin = performance.now()
+    while (!holds()) {
+      if (performance.now() - begin > 10_000) throw new Error('it does not come about')
+      await new Promise(resolve => setImmediate(resolve))
+    }
+  }
+
+  async event(
+    kind: EventPayload['kind'],
+    idCore: IdCore,
+    more: { userCore?: string; number?: number; by?: 'ra' | 'stranger' } = {},
+  ) {
+    const number = more.number ?? ++this.#number
+    const token = await signEvent(
+      {
+        suite: SUITE,
+        groupId: toBase64Url(this.group.groupId),
+        number,
+        iat: this.#seconds,
+        kind,
+        idCore: idCore.mpinId,
+        ...(more.userCore === undefined ? {} : { userCore: more.userCore }),
+      },
+      { key: more.by === 'stranger' ? this.#stranger : this.#ra, kid: 'ra1' },
+    )
+    this.#send(`id: ${number}\nevent: event\ndata: ${token}\n\n`)
+  }
+
+  heartbeat() {
+    this.#send(':\n\n')
+  }
+
+  /** The RPS goes away: the stream breaks and nothing answers. */
+  loseStream() {
+    this.isRpsDown = true
+    this.#stream?.error(new Error('connection reset'))
+    this.#stream = undefined
+  }
+
+  token(
+    idCore: IdCore,
+    more: {
+      userCore?: string
+      amr?: ('device' | 'pin')[]
+      aud?: string
+      iss?: string
+      by?: 'rps' | 'stranger'
+      lifetime?: number
+    } = {},
+  ) {
+    return signAccessToken(
+      {
+        iss: more.iss ?? RPS_URL,
+        aud: more.aud ?? PUBLIC_URL,
+        sub: idCore.mpinId,
+        ...(more.userCore === undefined ? {} : { userCore: more.userCore }),
+        amr: more.amr ?? ['device'],
+        slot: 1,
+        iat: this.#seconds,
+        exp: this.#seconds + (more.lifetime ?? 300),
+        jti: toBase64Url(new Uint8Array(16)),
+      },
+      { key: more.by === 'stranger' ? this.#stranger : this.#tokenKey, kid: 't1' },
+    )
+  }
+
+  receipt(idCore: IdCore, batch: Batch, more: Partial<ReceiptPayload> & { by?: 'stranger' } = {}) {
+    const { by, ...changes } = more
+    return signReceipt(
+      {
+        iss: RPS_URL,
+        aud: PUBLIC_URL,
+        sub: idCore.mpinId,
+        amr: ['device'],
+        slot: 1,
+        payloadHash: toBase64Url(sha256(headPayload(batch.number, batch.head))),
+        iat: this.#seconds,
+        ...changes,
+      },
+      { key: by === 'stranger' ? this.#stranger : this.#tokenKey, kid: 't1' },
+    )
+  }
+
+  start(idCore: IdCore): TrackEnd {
+    return trackStart(this.group.groupId, idCore.bytes)
+  }
+
+  positions(count: number, from = this.clock.now - 60_000): Position[] {
+    return Array.from({ length: count }, (_, at) => ({
+      at: from + at * 1000,
+      latE7: 481_374_000 + at,
+      lonE7: 115_755_000,
+      speed: 1390,
+      heading: 90,
+    }))
+  }
+
+  batch(idCore: IdCore, end: TrackEnd, positions: readonly Position[]): [Batch, TrackEnd] {
+    return appendBatch(idCore.bytes, end, positions)
+  }
+
+  async send(batch: Batch, authorization: string | undefined, receipt: string) {
+    return this.call('POST', '/v1/tracks', authorization, {
+      number: batch.number,
+      previous: toBase64Url(batch.previous),
+      positions: batch.positions,
+      head: toBase64Url(batch.head),
+      receipt,
+    })
+  }
+
+  async call(method: 'GET' | 'POST', url: string, authorization: string | undefined, body?: object) {
+    const answer = await this.server.app.inject({
+      method,
+      url,
+      ...(authorization === undefined ? {} : { headers: { authorization } }),
+      ...(body === undefined ? {} : { payload: body }),
+    })
+    return { status: answer.statusCode, body: answer.json() as Record<string, unknown> & { code?: string } }
+  }
+
+  get #seconds(): number {
+    return Math.floor(this.clock.now / 1000)
+  }
+
+  #send(text: string) {
+    this.#stream?.enqueue(new TextEncoder().encode(text))
+  }
+
+  async #rps(url: URL, init: RequestInit): Promise<Response> {
+    if (this.isRpsDown) throw new TypeError('fetch failed')
+    const headers = new Headers(init.headers)
+    const { pathname } = url
+    if (pathname === '/v1/jwks') {
+      const jwk = { ...this.#tokenKey.publicKey.toJwk(), kid: 't1', use: 'sig', alg: 'ES256' }
+      return Response.json({ keys: [jwk] })
+    }
+    this.requests.push(headers.get('authorization') ?? '')
+    if (pathname === '/v1/events') {
+      const state = await signState(
+        {
+          suite: SUITE,
+          groupId: toBase64Url(this.group.groupId),
+          number: this.#number,
+          iat: this.#seconds,
+          banned: this.banned,
+          revoked: [],
+        },
+        { key: this.#ra, kid: 'ra1' },
+      )
+      init.signal?.throwIfAborted()
+      const body = new ReadableStream<Uint8Array>({
+        start: stream => {
+          this.#stream = stream
+        },
+      })
+      init.signal?.addEventListener('abort', () => {
+        this.#stream?.error(new Error('aborted'))
+        this.#stream = undefined
+      })
+      this.#send(`id: ${this.#number}\nevent: state\ndata: ${state}\n\n`)
+      return new Response(body, { headers: { 'content-type': 'text/event-stream' } })
+    }
+    if (pathname === '/v1/verifications') {
+      const { message } = JSON.parse(new TextDecoder().decode(init.body as Uint8Array)) as { message: string }
+      const answer = this.onePass.get(message)
+      return answer === undefined ? asProblem(new Refused('WRONG_PROOF')) : Response.json(answer)
+    }
+    const idCore = pathname.slice('/v1/identities/'.length)
+    const instance = idCore === OPERATOR.mpinId ? 'operator:ada' : `vin-${idCore.slice(-4)}`
+    return Response.json({ attributes: {}, instance })
+  }
+}
+
+function asProblem(refused: Refused): Response {
+  return new Response(JSON.stringify(refused.toProblem()), {
+    status: refused.status,
+    headers: { 'content-type': 'application/problem+json' },
+  })
+}

@@ -1,0 +1,99 @@
+/** What commands share: their world as an argument, how they answer, and which exit code an error is. */
+import { readFileSync } from 'node:fs'
+import { Unreachable } from '@milagro-ts/api/call'
+import { ConfigError, type Environment } from '@milagro-ts/api/config'
+import { Refused } from '@milagro-ts/api/problem'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { StoreError } from '@milagro-ts/store/store-error'
+import { type Command, CommanderError } from 'commander'
+
+export interface Io {
+  readonly out: (text: string) => void
+  readonly err: (text: string) => void
+  readonly env: Environment
+  readonly fetch: typeof fetch
+  readonly clock: Clock
+  readonly random: Random
+}
+
+/** Exit codes of every command. */
+export const EXIT = { done: 0, refused: 1, usage: 2, unreachable: 3 } as const
+
+/** The command was understood and its answer is no. */
+export class CommandRefused extends Error {
+  override readonly name = 'CommandRefused'
+}
+/** The command line or a file that it names is wrong. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+}
+
+/** What a command came to: `json` for programs, `text` for people (its lines). */
+export interface Outcome {
+  readonly json: Readonly<Record<string, unknown>>
+  readonly text: readonly string[]
+}
+
+/**
+ * Makes `work` the action of `command`, which gets `--json`. The arguments of `work` are commander's: the command's
+ * arguments, then its options.
+ */
+export function answers<Args extends unknown[]>(
+  io: Io,
+  command: Command,
+  work: (...args: Args) => Promise<Outcome>,
+): Command {
+  return command.option('--json', 'answer with one JSON object').action(async (...given: unknown[]) => {
+    const outcome = await work(...(given.slice(0, -1) as Args))
+    const { json } = command.opts<{ json?: boolean }>()
+    io.out(json ? `${JSON.stringify(outcome.json)}\n` : outcome.text.map(line => `${line}\n`).join(''))
+  })
+}
+
+/** The exit code for whatever a command threw, and the one line that says why. */
+export function explain(error: unknown): { exit: number; code: string; why: string } {
+  if (error instanceof CommanderError) {
+    return { exit: error.exitCode === 0 ? EXIT.done : EXIT.usage, code: 'USAGE', why: error.message }
+  }
+  if (error instanceof UsageError || error instanceof ConfigError) {
+    return { exit: EXIT.usage, code: 'USAGE', why: error.message }
+  }
+  if (error instanceof Unreachable) return { exit: EXIT.unreachable, code: 'UNREACHABLE', why: error.message }
+  if (error instanceof Refused) {
+    return { exit: EXIT.refused, code: error.code, why: error.detail ?? error.toProblem().title }
+  }
+  if (error instanceof DecodeError) return { exit: EXIT.refused, code: 'MALFORMED', why: error.message }
+  if (error instanceof StoreError)
+    return { exit: EXIT.refused, code: error.reason.toUpperCase(), why: error.message }
+  if (error instanceof Error) return { exit: EXIT.refused, code: 'REFUSED', why: error.message }
+  return { exit: EXIT.refused, code: 'REFUSED', why: 'an unknown error' }
+}
+
+/** Parses a JSON file that the user named. UsageError when it can't be read or isn't JSON. */
+export function readJsonFile(path: string): unknown {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new UsageError(`cannot read '${path}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
+  }
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw new UsageError(`'${path}' is not JSON`)
+  }
+}
+
+/** A table for people: columns as wide as their widest cell. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
+  const widths = head.map((title, column) =>
+    Math.max(title.length, ...rows.map(row => (row[column] ?? '').length)),
+  )
+  const line = (cells: readonly string[]) =>
+    cells
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd()
+  return [line(head), ...rows.map(line)]
+}

@@ -1,0 +1,12 @@
+/** The `milagro` command's process. */
+import { systemClock, systemRandom } from '@milagro-ts/api/system'
+import { run } from './program.js'
+
+process.exitCode = await run(process.argv.slice(2), {
+  out: text => process.stdout.write(text),
+  err: text => process.stderr.write(text),
+  env: process.env,
+  fetch,
+  clock: systemClock,
+  random: systemRandom,
+})

@@ -1,0 +1,42 @@
+/** The command's grammar: nouns and verbs, and the one place where an error becomes an exit code. */
+import { Command } from 'commander'
+import { addDta } from './commands/dta.js'
+import { addGroup } from './commands/group.js'
+import { addRps } from './commands/rps.js'
+import { EXIT, explain, type Io } from './io.js'
+
+/** Runs one command line (without `node` and the file); the exit code. Never throws. */
+export async function run(argv: readonly string[], io: Io): Promise<number> {
+  const status = { exit: EXIT.done as number }
+  const program = milagro(io, status)
+  try {
+    await program.parseAsync([...argv], { from: 'user' })
+    return status.exit
+  } catch (error) {
+    const { exit, code, why } = explain(error)
+    const isCommanders = error instanceof Error && error.name === 'CommanderError'
+    if (exit === EXIT.done) return exit
+    if (argv.includes('--json')) io.out(`${JSON.stringify({ ok: false, code, why })}\n`)
+    // Commander has already said on the error stream what is wrong with the command line.
+    else if (!isCommanders) io.err(`milagro: ${code}: ${why}\n`)
+    return exit
+  }
+}
+
+/** The whole command; `status.exit` is set by commands that run another program and pass its exit code on. */
+export function milagro(io: Io, status: { exit: number }): Command {
+  const program = new Command('milagro')
+    .description('Things log in without certificates and without passwords.')
+    .version('0.1.0')
+    .exitOverride()
+    .configureOutput({ writeOut: io.out, writeErr: io.err })
+    .configureHelp({ helpWidth: 100, showGlobalOptions: false })
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 done, 1 refused, 2 wrong usage or settings, 3 a server is unreachable.',
+    )
+  addGroup(program, io)
+  addDta(program, io, status)
+  addRps(program, status)
+  return program
+}

@@ -1,0 +1,85 @@
+import { createServer } from 'node:net'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Folder, milagro } from './world.js'
+
+let folder: Folder
+let closedPort: number
+beforeAll(async () => {
+  folder = await Folder.make()
+  const server = createServer()
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  closedPort = (server.address() as { port: number }).port
+  await new Promise(resolve => server.close(resolve))
+})
+afterAll(() => folder.close())
+
+describe('exit code 2, and why, for a wrong command line', () => {
+  test.each([
+    ['an unknown noun', ['gruop']],
+    ['an unknown verb', ['group', 'bake']],
+    ['an unknown flag', ['group', 'show', 'g.json', '--jsn']],
+    ['a missing argument', ['group', 'accept']],
+    ['a missing flag', ['dta', 'audit', '--url', 'http://127.0.0.1:1']],
+    ['nothing', []],
+    ['a noun alone', ['group']],
+  ])('%s', async (_what, argv) => {
+    const said = await milagro(...argv)
+    expect(said.exit).toBe(2)
+    expect(said.err).not.toBe('')
+    expect(said.out).toBe('')
+  })
+
+  test('a file that is not there', async () => {
+    const said = await milagro('group', 'verify', folder.file('none.json'))
+    expect(said).toMatchObject({ exit: 2, err: expect.stringMatching(/cannot read .*none\.json.*ENOENT/) })
+  })
+
+  test('a file that is not JSON', async () => {
+    const file = await folder.write('text.json', 'group')
+    expect(await milagro('group', 'verify', file)).toMatchObject({
+      exit: 2,
+      err: expect.stringContaining('not JSON'),
+    })
+  })
+
+  test('an admin listener that nobody named', async () => {
+    expect(await milagro('dta', 'status')).toMatchObject({
+      exit: 2,
+      err: expect.stringContaining('--config'),
+    })
+  })
+
+  test('a plan that is wrong names where', async () => {
+    const plan = await folder.write('plan.json', { authorities: [] })
+    const said = await milagro(
+      'group',
+      'make',
+      plan,
+      '--proposal',
+      folder.file('p'),
+      '--out',
+      folder.file('g'),
+      '--json',
+    )
+    expect(said).toMatchObject({ exit: 2, json: { ok: false, code: 'USAGE' } })
+  })
+})
+
+test('exit code 1 for a document that is refused, with its code in JSON', async () => {
+  const file = await folder.write('empty.json', {})
+  const said = await milagro('group', 'verify', file, '--json')
+  expect(said).toMatchObject({ exit: 1, json: { ok: false, code: 'MALFORMED' }, err: '' })
+})
+
+test('exit code 3 for a server that is unreachable', async () => {
+  const url = `http://127.0.0.1:${closedPort}`
+  const said = await milagro('dta', 'audit', '--url', url, '--group', 'A'.repeat(43), '--json')
+  expect(said).toMatchObject({ exit: 3, json: { ok: false, code: 'UNREACHABLE' } })
+})
+
+test('--help and --version are answers, not errors', async () => {
+  expect(await milagro('--version')).toMatchObject({ exit: 0, out: '0.1.0\n', err: '' })
+  const help = await milagro('group', 'make', '--help')
+  expect(help).toMatchObject({ exit: 0, err: '' })
+  expect(help.out).toContain('Usage: milagro group make')
+})
