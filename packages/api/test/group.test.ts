@@ -32,7 +32,7 @@ const code = (error: unknown) => (error instanceof Refused ? error.code : error)
 
 describe('the group document of the independent implementation', () => {
   const { general } = JSON.parse(
-    readFileSync(new URL('../../../vectors/v1/v1.json', import.meta.url), 'utf8'),
+    readFileSync(new URL('../../../vectors/v1.json', import.meta.url), 'utf8'),
   ) as { general: { groupDocument: { jcs: string; groupId: string } } }
   const { jcs, groupId } = general.groupDocument
   const document = { ...JSON.parse(jcs), signatures: [] } as GroupDocument

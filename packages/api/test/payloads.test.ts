@@ -8,7 +8,7 @@ import { decodeTlv } from '@milagro-ts/crypto/tlv'
 import { expect, test } from 'vitest'
 
 const { identity, enrolment } = JSON.parse(
-  readFileSync(new URL('../../../vectors/v1/v1.json', import.meta.url), 'utf8'),
+  readFileSync(new URL('../../../vectors/v1.json', import.meta.url), 'utf8'),
 ) as {
   identity: { attributes: Record<string, string>; userAttributes: Record<string, string> }
   enrolment: { groupId: string; hpkePk: string; deviceNonce: string; wordIndices: number[] }

@@ -19,7 +19,7 @@ interface KeyVector {
   readonly hpkePk: string
   readonly shares: readonly SealedVector[]
 }
-const vectors = JSON.parse(readFileSync(new URL('../../../vectors/v1/v1.json', import.meta.url), 'utf8')) as {
+const vectors = JSON.parse(readFileSync(new URL('../../../vectors/v1.json', import.meta.url), 'utf8')) as {
   shares: { keys: Record<string, KeyVector> }
 }
 
