@@ -6,9 +6,10 @@ import { type Client, createClient } from '@milagro-ts/api/call'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { groupMake } from '@milagro-ts/api/founding'
 import { type Group, proposalHash } from '@milagro-ts/api/group'
-import type { GroupDocument, GroupProposal } from '@milagro-ts/api/group-document'
+import type { GroupProposal } from '@milagro-ts/api/group-document'
 import { type Es256PrivateKey, generateEs256, generateHpkeKey, type HpkeKeyPair } from '@milagro-ts/api/keys'
 import { createLog } from '@milagro-ts/api/log'
+import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { open } from '@milagro-ts/api/seal'
@@ -59,6 +60,9 @@ export interface StartOptions {
   readonly logged?: string[]
   readonly config?: Partial<DtaConfig>
   readonly passphrase?: string
+  readonly metrics?: Metrics
+  /** Stands between the authority and its store. */
+  readonly throughStore?: (store: Store<unknown>) => Store<unknown>
 }
 
 export async function startAuthority(name: string, dataDir: string, options: StartOptions): Promise<Running> {
@@ -77,10 +81,11 @@ export async function startAuthority(name: string, dataDir: string, options: Sta
   const dta = await createDta({
     config,
     passphrase: options.passphrase ?? PASSPHRASE,
-    store,
+    store: options.throughStore?.(store) ?? store,
     clock: () => options.clock.now,
     random: options.random ?? systemRandom,
     log: createLog('dta', { level: 'debug', destination: { write: line => logged.push(line) } }),
+    ...(options.metrics === undefined ? {} : { metrics: options.metrics }),
   }).catch(async error => {
     await store.close()
     throw error
@@ -116,10 +121,10 @@ export interface Server {
   readonly requestKey: Es256PrivateKey
   readonly hpkeKey: HpkeKeyPair
 }
-async function makeServer(name: string): Promise<Server> {
+export async function makeServer(name: string): Promise<Server> {
   return { name, requestKey: await generateEs256(), hpkeKey: await generateHpkeKey(systemRandom) }
 }
-function asRecipient(
+export function asRecipient(
   server: Server,
   purposes: GroupProposal['recipients'][number]['purposes'],
 ): GroupProposal['recipients'][number] {
@@ -212,13 +217,17 @@ async function propose(
   }
 }
 
+/** Every authority's operator says yes. */
+export async function acceptAll({ authorities }: World, hash: string): Promise<void> {
+  for (const { admin } of authorities) await admin.accept({ body: { hash } })
+}
+
 export async function foundWorld(options: Parameters<typeof makeWorld>[0] = {}): Promise<Founded> {
   const world = await makeWorld(options)
   const hash = toBase64Url(proposalHash(world.proposal))
-  for (const { admin } of world.authorities) await admin.accept({ body: { hash } })
+  await acceptAll(world, hash)
   const clients = world.authorities.map(({ client }) => client)
   const group = await groupMake({ proposal: world.proposal, clients })
-  // `close` and `authorities` are the world's own: a restarted authority is ended with the others.
   return { ...world, group, groupId: toBase64Url(group.groupId) }
 }
 
@@ -367,5 +376,3 @@ export async function fetchServerKey(world: Founded, purpose: 'device' | 'pin'):
 export function combineShares(shares: readonly { index: number; share: KeyShare }[]): G1 {
   return combineG1(shares.map(({ index, share }) => ({ index, point: share.d })))
 }
-
-export type { GroupDocument }
