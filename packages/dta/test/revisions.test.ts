@@ -1,0 +1,184 @@
+import { documentHash, signDocument } from '@milagro-ts/api/group'
+import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
+import { signRevisionStatement } from '@milagro-ts/api/statements'
+import { systemRandom } from '@milagro-ts/api/system'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { SUITE } from '@milagro-ts/crypto/suite'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import {
+  acceptAll,
+  clientOf,
+  codeOf,
+  type Founded,
+  foundWorld,
+  makeCar,
+  type Running,
+  restart,
+  ticketFor,
+} from './three-authorities.js'
+
+let world: Founded
+/** The revision in force, as this file drives it. */
+let current: GroupDocument
+/** The RA key in force. */
+let ra: { key: Es256PrivateKey; kid: string }
+beforeAll(async () => {
+  world = await foundWorld()
+  current = world.group.document
+  ra = { key: world.ra, kid: 'ra1' }
+})
+afterAll(() => world.close())
+
+const first = (): Running => world.authorities[0] as Running
+const hashOf = (document: GroupDocument) => toBase64Url(documentHash(document))
+
+/** The next revision with these changes, unsigned. */
+function next(changes: Partial<GroupDocument> = {}): GroupDocument {
+  const { groupId } = world
+  const follows = { revision: current.revision + 1, previous: hashOf(current), groupId }
+  return { ...structuredClone(current), ...follows, signatures: [], ...changes }
+}
+
+function statementOf(document: GroupDocument, signer = ra): Promise<string> {
+  const { revision } = document
+  const iat = Math.floor(world.clock.now / 1000)
+  const payload = {
+    suite: SUITE,
+    groupId: world.groupId,
+    revision,
+    documentHash: hashOf(document),
+    iat,
+  } as const
+  return signRevisionStatement(payload, signer)
+}
+
+async function propose(document: GroupDocument, at = first(), statement?: string) {
+  const body = { document, statement: statement ?? (await statementOf(document)) }
+  return at.client.proposeRevision({ params: { groupId: world.groupId }, body })
+}
+const conclude = (document: GroupDocument, at = first()) =>
+  at.client.concludeRevision({ params: { groupId: world.groupId }, body: { document } })
+
+async function takeIntoForce(document: GroupDocument): Promise<void> {
+  await acceptAll(world, hashOf(document))
+  const signatures = []
+  for (const at of world.authorities) signatures.push(await propose(document, at))
+  for (const at of world.authorities) {
+    expect(await conclude({ ...document, signatures }, at)).toEqual({ revision: document.revision })
+  }
+  current = { ...document, signatures }
+}
+
+test('a revision waits for the operator', async () => {
+  const document = next({ policy: { lead: 1, grace: 299 } })
+  expect(await codeOf(propose(document))).toBe('NOT_APPROVED')
+  const waiting = { groupId: world.groupId, documentHash: hashOf(document), accepted: false }
+  expect((await first().admin.status({})).revisions).toEqual([waiting])
+})
+
+test('a revision without the word of the RA in force', async () => {
+  const document = next({ policy: { lead: 1, grace: 298 } })
+  await acceptAll(world, hashOf(document))
+  const stranger = await statementOf(document, { key: await generateEs256(), kid: 'ra1' })
+  expect(await codeOf(propose(document, first(), stranger))).toBe('NOT_APPROVED')
+  const other = await statementOf(next({ policy: { lead: 1, grace: 297 } }))
+  expect(await codeOf(propose(document, first(), other))).toBe('NOT_APPROVED')
+})
+
+test.each([
+  ['a threshold', (document: GroupDocument) => ({ ...document, t: 2 })],
+  [
+    'the order of the key shares',
+    (document: GroupDocument) => {
+      const { device } = document.purposes
+      const purposes = { ...document.purposes, device: { ...device, shares: [...device.shares].reverse() } }
+      return { ...document, purposes }
+    },
+  ],
+  ['a slot length', (document: GroupDocument) => ({ ...document, slot: { ...document.slot, length: 60 } })],
+  [
+    "a member's signing key",
+    (document: GroupDocument) => ({
+      ...document,
+      authorities: document.authorities.map((authority, i) =>
+        i === 2 ? { ...authority, signKey: world.rps.requestKey.publicKey.toBase64Url() } : authority,
+      ),
+    }),
+  ],
+])('a revision that changes %s is not signed', async (_, change) => {
+  const document = change(next())
+  await acceptAll(world, hashOf(document))
+  expect(['CONFLICT', 'MALFORMED']).toContain(await codeOf(propose(document)))
+})
+
+test('the RA rotates its key: tickets of the new one hold, those of the old one do not, after a restart as well', async () => {
+  const key = await generateEs256()
+  await takeIntoForce(next({ ra: { m: 1, keys: [{ kid: 'ra2', key: key.publicKey.toBase64Url() }] } }))
+  const old = await ticketFor(world, await makeCar(world), {}, ra)
+  ra = { key, kid: 'ra2' }
+  const fresh = await ticketFor(world, await makeCar(world), {}, ra)
+  const params = { groupId: world.groupId }
+  for (const _ of ['running', 'restarted']) {
+    const { client, admin } = first()
+    expect(await codeOf(client.shares({ params, body: { ticket: old, purpose: 'device' } }))).toBe(
+      'NOT_APPROVED',
+    )
+    await client.shares({ params, body: { ticket: fresh, purpose: 'device' } })
+    expect(await client.group({ params })).toEqual(current)
+    expect((await admin.status({})).revisions.map(({ documentHash }) => documentHash)).not.toContain(
+      hashOf(current),
+    )
+    world.authorities[0] = await restart(first(), world)
+  }
+})
+
+test('a concluded revision is concluded again without harm; signing again gives the same bytes', async () => {
+  const document = next({ policy: { lead: 2, grace: 60 } })
+  await acceptAll(world, hashOf(document))
+  const one = await propose(document)
+  expect(await propose(document)).toEqual(one)
+  await takeIntoForce(document)
+  expect(await conclude(current)).toEqual({ revision: current.revision })
+})
+
+test('an old revision is not taken into force again', async () => {
+  const { signatures } = world.group.document
+  expect(signatures).toHaveLength(3)
+  await acceptAll(world, hashOf(world.group.document))
+  expect(await codeOf(conclude(world.group.document))).toBe('CONFLICT')
+})
+
+test('fewer signatures than t, or one by somebody else', async () => {
+  const document = next({ policy: { lead: 3, grace: 60 } })
+  await acceptAll(world, hashOf(document))
+  const signatures = []
+  for (const at of world.authorities) signatures.push(await propose(document, at))
+  expect(await codeOf(conclude({ ...document, signatures: signatures.slice(1) }))).toBe('NOT_APPROVED')
+  const forged = { index: 3, signature: await signDocument(document, await generateEs256()) }
+  const withForged = [...signatures.slice(0, 2), forged]
+  expect(await codeOf(conclude({ ...document, signatures: withForged }))).toBe('NOT_APPROVED')
+
+  // One document per number, even when the operator accepts a second one.
+  const second = next({ policy: { lead: 4, grace: 60 } })
+  await acceptAll(world, hashOf(second))
+  expect(await codeOf(propose(second))).toBe('CONFLICT')
+  await takeIntoForce(document)
+})
+
+test('t signatures do not put a revision into force here that the operator has not accepted', async () => {
+  const document = next({ policy: { lead: 5, grace: 60 } })
+  const keys = world.authorities.map((_, i) => ({ index: i + 1, signature: toBase64Url(systemRandom(64)) }))
+  expect(await codeOf(conclude({ ...document, signatures: keys }))).toBe('NOT_APPROVED')
+})
+
+test('a recipient that was removed gets nothing more', async () => {
+  const ask = () =>
+    clientOf(world, first(), world.tracking).serverKeys({
+      params: { groupId: world.groupId },
+      body: { purpose: 'agree', nonce: toBase64Url(systemRandom(16)) },
+    })
+  expect(await codeOf(ask())).toBe('FORBIDDEN')
+  await takeIntoForce(next({ recipients: current.recipients.filter(({ name }) => name === 'rps') }))
+  expect(await codeOf(ask())).toBe('UNAUTHENTICATED')
+})
