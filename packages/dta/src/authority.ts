@@ -6,6 +6,7 @@ import type { Store } from '@milagro-ts/store/database'
 import type { Acceptance } from './acceptance.js'
 import type { AuthorityKeys } from './authority-keys.js'
 import type { Groups } from './groups.js'
+import type { LedgerMark } from './ledger-mark.js'
 import type { RateLimit } from './rate-limit.js'
 
 export interface Authority {
@@ -19,6 +20,7 @@ export interface Authority {
   readonly acceptance: Acceptance
   /** Of everything that is issued, by group. */
   readonly issueLimit: RateLimit
+  readonly ledgerMark: LedgerMark
   readonly store: Store<unknown>
   readonly clock: Clock
   readonly random: Random

@@ -43,7 +43,10 @@ export function entryHash(groupId: Uint8Array, entry: IssuanceEntry): Uint8Array
   )
 }
 
-/** Adds an entry, unless this ticket has one for this purpose. To be called inside the issuing transaction. */
+/**
+ * Adds an entry, unless this ticket has one for this purpose. To be called inside the issuing transaction.
+ * @returns The entry's number.
+ */
 export function appendIssuance(
   connection: Connection,
   issued: {
@@ -53,13 +56,13 @@ export function appendIssuance(
     ticketHash: Uint8Array
     idCoreHash: Uint8Array
   },
-): void {
+): number {
   const { groupId, at, purpose, ticketHash, idCoreHash } = issued
-  const known = connection.all(
-    'SELECT 1 FROM issuance WHERE group_id = ? AND ticket_hash = ? AND purpose = ?',
+  const [known] = connection.all(
+    'SELECT number FROM issuance WHERE group_id = ? AND ticket_hash = ? AND purpose = ?',
     [groupId, ticketHash, purpose],
   )
-  if (known.length > 0) return
+  if (known !== undefined) return Number(known.number)
   const [last] = connection.all(
     'SELECT number, hash FROM issuance WHERE group_id = ? ORDER BY number DESC LIMIT 1',
     [groupId],
@@ -79,6 +82,13 @@ export function appendIssuance(
       'VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
     [groupId, number, at, purpose, ticketHash, idCoreHash, previous, hash],
   )
+  return number
+}
+
+/** The newest entry's number; 0 for an empty log. */
+export function issuedUpTo(connection: Connection, groupId: Uint8Array): number {
+  const [row] = connection.all('SELECT max(number) AS newest FROM issuance WHERE group_id = ?', [groupId])
+  return Number(row?.newest ?? 0)
 }
 
 /** Up to LOG_PAGE entries from number `from` on. */

@@ -31,7 +31,8 @@ import type { DtaConfig } from './config.js'
 import { Foundings } from './founding.js'
 import { freeze, isFrozen, unfreeze } from './freeze.js'
 import { Groups } from './groups.js'
-import { readIssuance } from './issuance-log.js'
+import { issuedUpTo, readIssuance } from './issuance-log.js'
+import { LedgerMark } from './ledger-mark.js'
 import { issuePermitShare } from './permits.js'
 import { RateLimit, sourceOf } from './rate-limit.js'
 import { concludeRevision, revisionStatus, signRevision } from './revisions.js'
@@ -72,6 +73,8 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
   const metrics = options.metrics ?? createMetrics('milagro_dta')
   const keys = await openKeys(options)
   const groups = await Groups.load(store, passphrase, keys.signKey.publicKey)
+  const ledgerMark = await LedgerMark.open(config.dataDir)
+  await freezeForgetful(store, groups, ledgerMark, log)
   const singleUse = openSingleUse(store)
   const authority: Authority = {
     name: config.name,
@@ -80,6 +83,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     passphrase,
     groups,
     acceptance: new Acceptance(store),
+    ledgerMark,
     issueLimit: new RateLimit(config.rateLimit?.group ?? GROUP_RATE, clock),
     store,
     clock,
@@ -151,6 +155,28 @@ export async function openKeys({
   return makeAuthorityKeys(dataDir, name, passphrase, random)
 }
 
+/**
+ * A database that was put back from a backup has forgotten whom keys were issued to since. Nothing more is issued for
+ * its groups until the operator, who knows what happened, unfreezes them.
+ */
+async function freezeForgetful(
+  store: Store<unknown>,
+  groups: Groups,
+  ledgerMark: LedgerMark,
+  log: Log,
+): Promise<void> {
+  for (const { group } of groups.all) {
+    const groupId = toBase64Url(group.groupId)
+    const forgotten = await store.atomic(connection => {
+      const missing = ledgerMark.of(groupId) - issuedUpTo(connection, group.groupId)
+      if (missing > 0) freeze(connection, group.groupId)
+      return missing
+    })
+    if (forgotten > 0)
+      log.error({ groupId, forgotten }, 'frozen: the database is older than what was issued last')
+  }
+}
+
 function publicHandlers(authority: Authority, foundings: Foundings): Handlers<typeof dtaRoutes> {
   const { name, keys, groups, store } = authority
   return {
@@ -190,10 +216,15 @@ function adminHandlers(authority: Authority, foundings: Foundings): Handlers<typ
     const set = frozen ? freeze : unfreeze
     const now = await store.atomic(connection => {
       set(connection, group.groupId, recipient)
-      return isFrozen(connection, group.groupId, recipient)
+      return {
+        frozen: isFrozen(connection, group.groupId, recipient),
+        issued: issuedUpTo(connection, group.groupId),
+      }
     })
+    // The operator's word that the ledger as it stands is the one to go on with.
+    if (!frozen && recipient === undefined) await authority.ledgerMark.reset(params.groupId, now.issued)
     log.warn({ groupId: params.groupId, recipient: recipient ?? 'all', frozen }, 'operator: freeze')
-    return { frozen: now }
+    return { frozen: now.frozen }
   }
   return {
     status: async () => ({

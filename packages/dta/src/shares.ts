@@ -65,11 +65,11 @@ export async function issueShare(
   const now = authority.clock()
   if (now >= ticket.expiresAt * 1000) throw new Refused('EXPIRED', { detail: 'the ticket ran out' })
 
-  const leaves = await store.atomic(connection => {
+  const entry = await store.atomic(connection => {
     refuseFrozen(connection, group.groupId)
     return record(connection, ticket, purpose, now)
   })
-  if (!leaves) {
+  if (entry === null) {
     authority.metrics.count('issuance_alarms', { purpose })
     authority.log.warn(
       { groupId: toBase64Url(group.groupId), purpose, ticketHash: toBase64Url(ticket.hash) },
@@ -77,12 +77,18 @@ export async function issueShare(
     )
     throw new Refused('ALREADY_ISSUED')
   }
+  await authority.ledgerMark.reach(toBase64Url(group.groupId), entry)
   authority.metrics.count('shares_issued', { purpose })
   return { index, shareEpoch: shares.shareEpoch, sealed: toBase64Url(sealed) }
 }
 
-/** False, with an alarm on record, when the identity's key went to another enrolment key. */
-function record(connection: Connection, ticket: VerifiedTicket, purpose: Purpose, now: number): boolean {
+/** The log entry's number; null, with an alarm on record, when the identity's key went to another enrolment key. */
+function record(
+  connection: Connection,
+  ticket: VerifiedTicket,
+  purpose: Purpose,
+  now: number,
+): number | null {
   const { groupId } = ticket
   const identity = ticket.ledgerKey(purpose)
   const keyHash = enrolmentKeyHash(ticket.hpkeKey)
@@ -104,8 +110,7 @@ function record(connection: Connection, ticket: VerifiedTicket, purpose: Purpose
         'ON CONFLICT DO NOTHING',
       [groupId, ticket.hash, purpose, idCoreHash, at],
     )
-    return false
+    return null
   }
-  appendIssuance(connection, { groupId, at, purpose, ticketHash: ticket.hash, idCoreHash })
-  return true
+  return appendIssuance(connection, { groupId, at, purpose, ticketHash: ticket.hash, idCoreHash })
 }

@@ -1,3 +1,5 @@
+import { rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { generateEs256, generateHpkeKey } from '@milagro-ts/api/keys'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { type TicketPayload, verifyTicket } from '@milagro-ts/api/statements'
@@ -273,6 +275,31 @@ test('a share that could not be made leaves no line in the ledger', async () => 
   world.authorities[0] = await restart(first(), world)
   const clone = await cloneOf(car)
   expect((await shareOf(clone, await ticketFor(world, clone), 'device')).share).not.toBeNull()
+})
+
+test('a database from a backup has forgotten a key: nothing is issued until the operator says so', async () => {
+  const [known, forgotten] = [await makeCar(world), await makeCar(world)]
+  await ask(await ticketFor(world, known))
+  const { config } = first()
+  const backup = join(config.dataDir, 'backup.sqlite')
+  await first().store.backup(backup)
+  await ask(await ticketFor(world, forgotten))
+
+  const database = join(config.dataDir, 'dta.sqlite')
+  const before = first()
+  await before.close()
+  for (const ending of ['-wal', '-shm']) await rm(`${database}${ending}`, { force: true })
+  await rename(backup, database)
+  world.authorities[0] = await restart({ ...before, close: async () => {} }, world)
+
+  const params = { groupId: world.groupId }
+  const ticket = await ticketFor(world, await cloneOf(forgotten))
+  expect(await codeOf(ask(ticket))).toBe('FROZEN')
+  world.authorities[0] = await restart(first(), world)
+  expect(await codeOf(ask(ticket))).toBe('FROZEN')
+  expect(await first().admin.unfreeze({ params, body: {} })).toEqual({ frozen: false })
+  world.authorities[0] = await restart(first(), world)
+  await ask(await ticketFor(world, known))
 })
 
 test('the log has one entry per ticket and purpose, however often it is asked', async () => {
