@@ -99,7 +99,7 @@ export const rpaRoutes = {
         Strict({ issuedPinGen: Uint32, acceptedPinGen: Uint32, attributes: Type.Optional(AttributesField) }),
       ),
     }),
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED', 'BANNED', 'REVOKED'],
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED', 'EXPIRED', 'BANNED', 'REVOKED'],
   },
   authenticated: {
     method: 'POST',

@@ -1,0 +1,63 @@
+/** Settings of fleet. The passphrase is not among them: it comes from MILAGRO_FLEET_PASSPHRASE(_FILE). */
+import { type Environment, loadConfig, readSecret } from '@milagro-ts/api/config'
+import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import Type, { type Static } from 'typebox'
+
+const Listen = Strict({
+  host: Type.String({ minLength: 1, maxLength: 253 }),
+  /** 0: any free port. */
+  port: Type.Integer({ minimum: 0, maximum: 65_535 }),
+})
+const Url = Type.String({ minLength: 8, maxLength: 256, pattern: '^https?://[^\\s]+$' })
+const ServerName = Type.String({ minLength: 1, maxLength: 253, pattern: '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$' })
+const Days = Type.Integer({ minimum: 1, maximum: 3650 })
+
+export const FleetConfig = Strict({
+  /** Its name as a recipient in the group document. */
+  name: ServerName,
+  listen: Listen,
+  /** Health and metrics; keep it on the loopback. */
+  adminListen: Listen,
+  /** Where the RPS and operators reach it: the audience of operators' tokens. */
+  publicUrl: Url,
+  dataDir: Type.String({ minLength: 1 }),
+  /**
+   * The group document: its first revision, or an array of revisions from the first on. Read at the first start.
+   * This and groupId come after --init, whose keys the document names.
+   */
+  groupFile: Type.Optional(Type.String({ minLength: 1 })),
+  groupId: Type.Optional(GroupIdField),
+  /** `issuer`: `iss` of its tokens, its own publicUrl; the url unless said. */
+  rps: Strict({ url: Url, issuer: Type.Optional(Url) }),
+  /** The recipient of the group document whose request key may call. */
+  rpsName: ServerName,
+  /** What a vehicle's ticket is for. */
+  devicePurposes: Type.Optional(
+    Type.Array(Type.Enum(['device', 'agree', 'sign']), { minItems: 1, maxItems: 3 }),
+  ),
+  /** Whether operators' devices have a PIN, and every operator's login must show it. Required unless said. */
+  operatorPin: Type.Optional(Type.Enum(['required', 'never'])),
+  /** Name of the operator whom the setup code of the first start enrols. */
+  firstOperator: Type.Optional(Type.String({ pattern: '^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$' })),
+  /** How long an enrolment code may be used. */
+  codeDays: Type.Optional(Days),
+  /** How long a registration waits for an operator, and may be asked for again once approved. */
+  registrationDays: Type.Optional(Days),
+  /** Registrations that may wait at the same time. */
+  pendingLimit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100_000 })),
+  auditDays: Type.Optional(Days),
+  /** Addresses of reverse proxies whose X-Forwarded-For is believed. */
+  trustProxy: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 16 })),
+  logLevel: Type.Optional(Type.Enum(['fatal', 'error', 'warn', 'info', 'debug'])),
+})
+export type FleetConfig = Static<typeof FleetConfig>
+
+/** ConfigError names the first setting that is wrong. */
+export function loadFleetConfig(file: string | undefined, env: Environment): FleetConfig {
+  return loadConfig(FleetConfig, { prefix: 'MILAGRO_FLEET', file, env })
+}
+
+/** The passphrase that seals everything secret in the data folder. ConfigError when it is missing. */
+export function readPassphrase(env: Environment): string {
+  return readSecret('MILAGRO_FLEET_PASSPHRASE', env)
+}

@@ -1,0 +1,233 @@
+/** What each operator's route does, in terms of the register, the enrolments, the bans and the keys. */
+import { Refused } from '@milagro-ts/api/problem'
+import type { Handlers } from '@milagro-ts/api/serve'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Store } from '@milagro-ts/store/database'
+import { auditTrail } from './audit.js'
+import type { Ban, Bans, BanTarget } from './bans.js'
+import { CsvError, readVehicles } from './csv.js'
+import type { Enrolments } from './enrolments.js'
+import type { fleetRoutes } from './fleet-routes.js'
+import type { GroupInForce } from './group-in-force.js'
+import type { KeyRotation } from './key-rotation.js'
+import type { Operator, Operators } from './operators.js'
+import type { Outbox } from './outbox.js'
+import type { Reconciliation } from './reconciliation.js'
+import type { Register } from './register.js'
+import type { FleetSchema } from './schema.js'
+import { DEFAULT_FACTORS, OPERATOR_PREFIX } from './vehicle.js'
+
+const PAGE = 100
+const LARGEST_PAGE = 1000
+
+export interface HandlerPorts {
+  readonly store: Store<FleetSchema>
+  readonly register: Register
+  readonly enrolments: Enrolments
+  readonly bans: Bans
+  readonly operators: Operators
+  readonly rotation: KeyRotation
+  readonly reconciliation: Reconciliation
+  readonly outbox: Outbox
+  readonly group: GroupInForce
+}
+
+export type FleetHandlers = Handlers<typeof fleetRoutes, undefined, Operator>
+
+export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
+  const { store, register, enrolments, bans, operators, rotation, reconciliation, outbox, group } = ports
+  return {
+    listVehicles: async ({ query }) => ({
+      vehicles: await register.list({
+        kind: 'vehicle',
+        instance: query.instance,
+        state: query.state,
+        ...pageOf(query),
+      }),
+    }),
+    vehicle: ({ params }) => register.one('vehicle', Number(params.id)),
+    addVehicle: ({ body, caller }) => {
+      if (body.instance.startsWith(OPERATOR_PREFIX))
+        throw new Refused('MALFORMED', { field: 'instance', detail: 'operators are invited' })
+      const { instance, attributes, factors = DEFAULT_FACTORS, withCode = true } = body
+      const device = { kind: 'vehicle' as const, instance, attributes, factors, ownPin: false }
+      return register.add(device, { withCode }, caller.actor)
+    },
+    importVehicles: async ({ body, caller }) => ({
+      vehicles: await register.import(rowsOf(body.csv), caller.actor),
+    }),
+    vehicleCode: ({ params, caller }) => register.deviceCode('vehicle', Number(params.id), caller.actor),
+    nextGeneration: ({ params, caller }) =>
+      register.nextGeneration('vehicle', Number(params.id), caller.actor),
+    revoke: async ({ params, caller }) => {
+      await register.revoke('vehicle', Number(params.id), caller.actor)
+      return {}
+    },
+    unlock: async ({ params, caller }) => ({
+      event: await register.unlock(
+        'vehicle',
+        { id: Number(params.id), driver: Number(params.driver) },
+        caller.actor,
+      ),
+    }),
+    assignDriver: ({ params, body, caller }) => {
+      if ('attributes' in body) checkDriver(body.attributes)
+      return register.assignDriver(Number(params.id), body, caller.actor)
+    },
+    driverCode: ({ params, caller }) =>
+      register.driverCode(Number(params.id), Number(params.driver), 'first', caller.actor),
+    resetPin: ({ params, caller }) =>
+      register.driverCode(Number(params.id), Number(params.driver), 'reset', caller.actor),
+    listDrivers: async ({ query }) => ({ drivers: await register.drivers(pageOf(query)) }),
+    addDriver: async ({ body, caller }) => {
+      checkDriver(body.attributes)
+      return { id: await register.addDriver(body.attributes, caller.actor) }
+    },
+    listApprovals: async () => ({ approvals: await enrolments.pending() }),
+    approve: async ({ params, body, caller }) => {
+      await enrolments.approve(Number(params.id), body, caller.actor)
+      return {}
+    },
+    refuse: async ({ params, caller }) => {
+      await enrolments.refuse(Number(params.id), caller.actor)
+      return {}
+    },
+    listBans: async () => {
+      const kinds = await kindsOf(store)
+      return { bans: (await bans.list()).map(ban => banEntry(ban, kinds)) }
+    },
+    ban: async ({ body, caller }) => {
+      const target = await targetOf(body)
+      const ban = await bans.add(target, body, caller.actor)
+      return banEntry(ban, new Set('operator' in body ? [body.operator] : []))
+    },
+    unban: async ({ params, caller }) => {
+      await bans.lift(Number(params.id), caller.actor)
+      return {}
+    },
+    listOperators: async ({ query }) => ({
+      operators: await register.list({ kind: 'operator', ...pageOf(query) }),
+    }),
+    inviteOperator: ({ body, caller }) => operators.invite(body.name, caller.actor),
+    operatorCode: async ({ params, caller }) => {
+      const id = Number(params.id)
+      const { state } = await register.one('operator', id)
+      return state === 'enrolled'
+        ? register.nextGeneration('operator', id, caller.actor)
+        : register.deviceCode('operator', id, caller.actor)
+    },
+    revokeOperator: async ({ params, caller }) => {
+      await register.revoke('operator', Number(params.id), caller.actor)
+      return {}
+    },
+    unlockOperator: async ({ params, caller }) => ({
+      event: await register.unlock('operator', { id: Number(params.id) }, caller.actor),
+    }),
+    rotateKey: ({ caller }) => rotation.start(caller.actor),
+    finishKey: ({ caller }) => rotation.finish(caller.actor),
+    abandonKey: async ({ caller }) => {
+      await rotation.abandon(caller.actor)
+      return {}
+    },
+    reconcile: () => reconciliation.run(),
+    audit: async ({ query }) => ({
+      entries: await auditTrail(store.db, {
+        before: query.before === undefined ? undefined : Number(query.before),
+        limit: limitOf(query),
+      }),
+    }),
+    status: async ({ caller }) => {
+      const { lastEvent, waiting, trouble } = await outbox.status()
+      const counts = await countsOf(store)
+      return {
+        operator: caller.name,
+        groupId: toBase64Url(group.current.groupId),
+        revision: group.current.revision,
+        raKeys: [...group.current.raKeys.keys.keys()],
+        ...counts,
+        pending: (await enrolments.pending()).length,
+        bans: (await bans.list()).length,
+        events: { last: lastEvent, waiting, ...(trouble === undefined ? {} : { trouble }) },
+      }
+    },
+  }
+
+  /** Refused NOT_FOUND unless there is such a vehicle, operator or driver. */
+  async function targetOf(
+    body: { vehicle: number } | { operator: number } | { driver: number },
+  ): Promise<BanTarget> {
+    if ('driver' in body) {
+      await register.driver(body.driver)
+      return { driver: body.driver }
+    }
+    const [kind, id] =
+      'vehicle' in body ? (['vehicle', body.vehicle] as const) : (['operator', body.operator] as const)
+    await register.one(kind, id)
+    return { device: id }
+  }
+}
+
+function rowsOf(csv: string) {
+  try {
+    return readVehicles([csv])
+  } catch (error) {
+    if (!(error instanceof CsvError)) throw error
+    throw new Refused('MALFORMED', { field: 'csv', detail: error.message })
+  }
+}
+
+/** A driver without a name could be told from nobody. */
+function checkDriver(attributes: Readonly<Record<string, string>>): void {
+  if (attributes.driverName === undefined)
+    throw new Refused('MALFORMED', { field: 'attributes', detail: 'driverName is missing' })
+}
+
+function banEntry(ban: Ban, operators: ReadonlySet<number>) {
+  const { target, id, reason, since, expiresAt, madeBy } = ban
+  return {
+    id,
+    ...('driver' in target
+      ? { driver: target.driver }
+      : operators.has(target.device)
+        ? { operator: target.device }
+        : { vehicle: target.device }),
+    reason,
+    since,
+    ...(expiresAt === undefined ? {} : { expiresAt }),
+    madeBy,
+  }
+}
+
+function pageOf(query: { after?: string | undefined; limit?: string | undefined }) {
+  return { after: query.after === undefined ? undefined : Number(query.after), limit: limitOf(query) }
+}
+
+function limitOf({ limit }: { limit?: string | undefined }): number {
+  return limit === undefined ? PAGE : Math.min(Math.max(Number(limit), 1), LARGEST_PAGE)
+}
+
+/** The ids of operators' devices. */
+async function kindsOf({ db }: Store<FleetSchema>): Promise<ReadonlySet<number>> {
+  const rows = await db.selectFrom('device').select('id').where('kind', '=', 'operator').execute()
+  return new Set(rows.map(({ id }) => id))
+}
+
+async function countsOf({ db }: Store<FleetSchema>) {
+  const { vehicles } = await db
+    .selectFrom('device')
+    .select(({ fn }) => fn.countAll<number>().as('vehicles'))
+    .where('kind', '=', 'vehicle')
+    .executeTakeFirstOrThrow()
+  const { enrolled } = await db
+    .selectFrom('identity')
+    .innerJoin('device', 'device.id', 'identity.device_id')
+    .select(({ fn }) => fn.countAll<number>().as('enrolled'))
+    .where('device.kind', '=', 'vehicle')
+    .where('identity.revoked_at', 'is', null)
+    .executeTakeFirstOrThrow()
+  const { drivers } = await db
+    .selectFrom('driver')
+    .select(({ fn }) => fn.countAll<number>().as('drivers'))
+    .executeTakeFirstOrThrow()
+  return { vehicles, enrolled, drivers }
+}

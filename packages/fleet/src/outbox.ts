@@ -1,0 +1,166 @@
+/**
+ * Brings events to the RPS: in order, each until the RPS has it, at once when there is a new one. An event is signed
+ * when it is sent, so that one that waited through a change of the RA's key still verifies.
+ *
+ *   commit → wake → push event n → {number ≥ n} → sent → event n + 1 …
+ *                              ↘ anything else → again after 0.1 s, 0.2 s … 10 s
+ *
+ * An RPS that was away catches up by the state callback; a number it already has is answered like a new one.
+ */
+import { createClient, Unreachable } from '@milagro-ts/api/call'
+import type { Log } from '@milagro-ts/api/log'
+import { Refused } from '@milagro-ts/api/problem'
+import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import type { Timers } from '@milagro-ts/api/system'
+import { IdCore } from '@milagro-ts/crypto/identity'
+import type { Clock } from '@milagro-ts/crypto/ports'
+import type { RegistrationAuthority } from '@milagro-ts/rpa/registration-authority'
+import type { Store } from '@milagro-ts/store/database'
+import type { Selectable } from 'kysely'
+import { lastNumber } from './events.js'
+import type { EventTable, FleetSchema } from './schema.js'
+
+const FIRST_PAUSE = 100
+const LONGEST_PAUSE = 10_000
+
+export interface OutboxPorts {
+  readonly store: Store<FleetSchema>
+  readonly authority: RegistrationAuthority
+  readonly rpsUrl: string
+  readonly fetch: typeof fetch
+  readonly clock: Clock
+  readonly timers: Timers
+  readonly log: Log
+}
+
+export interface OutboxStatus {
+  readonly lastEvent: number
+  /** Events that the RPS hasn't taken yet. */
+  readonly waiting: number
+  /** Why the last attempt failed; absent when it didn't. */
+  readonly trouble?: string
+}
+
+export class Outbox {
+  readonly #ports: OutboxPorts
+  readonly #rps
+  #running: Promise<void> | undefined
+  #again = false
+  #stopped = true
+  #pause = FIRST_PAUSE
+  #trouble: string | undefined
+  #endTimer: () => void = () => {}
+
+  constructor(ports: OutboxPorts) {
+    this.#ports = ports
+    this.#rps = createClient(rpsRoutes, { baseUrl: ports.rpsUrl, fetch: ports.fetch, timeout: 5000 })
+  }
+
+  start(): void {
+    this.#stopped = false
+    this.wake()
+  }
+
+  /** There may be something to send. Never throws and never waits. */
+  wake(): void {
+    if (this.#stopped) return
+    this.#again = true
+    if (this.#running !== undefined) return
+    this.#endTimer()
+    this.#running = this.#run().finally(() => {
+      this.#running = undefined
+      // Woken after the last look and before this line.
+      if (this.#again) this.wake()
+    })
+  }
+
+  /** Resolves when nothing is under way any more. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    this.#endTimer()
+    await this.#running
+  }
+
+  async status(): Promise<OutboxStatus> {
+    const { db } = this.#ports.store
+    const { waiting } = await db
+      .selectFrom('event')
+      .select(({ fn }) => fn.countAll<number>().as('waiting'))
+      .where('sent_at', 'is', null)
+      .executeTakeFirstOrThrow()
+    const trouble = this.#trouble === undefined ? {} : { trouble: this.#trouble }
+    return { lastEvent: await lastNumber(db), waiting, ...trouble }
+  }
+
+  async #run(): Promise<void> {
+    try {
+      while (this.#again && !this.#stopped) {
+        this.#again = false
+        for (
+          let event = await this.#next();
+          event !== undefined && !this.#stopped;
+          event = await this.#next()
+        ) {
+          await this.#send(event)
+          this.#pause = FIRST_PAUSE
+          this.#trouble = undefined
+        }
+      }
+    } catch (error) {
+      this.#again = false
+      this.#onTrouble(error)
+    }
+  }
+
+  #next(): Promise<Selectable<EventTable> | undefined> {
+    return this.#ports.store.db
+      .selectFrom('event')
+      .selectAll()
+      .where('sent_at', 'is', null)
+      .orderBy('number')
+      .executeTakeFirst()
+  }
+
+  async #send(row: Selectable<EventTable>): Promise<void> {
+    const { store, authority, clock, log } = this.#ports
+    const event = await authority.event({
+      number: row.number,
+      at: row.at,
+      kind: row.kind,
+      idCore: IdCore.decode(row.id_core),
+      userCore: row.user_core ?? undefined,
+      pinGen: row.pin_gen ?? undefined,
+    })
+    const { number } = await this.#rps.pushEvent({ body: { event } })
+    if (number < row.number) throw new Refused('CONFLICT', { log: `the RPS is at event ${number}` })
+    await store.db.transaction().execute(async tx => {
+      await tx
+        .updateTable('event')
+        .set({ sent_at: Math.floor(clock() / 1000) })
+        .where('number', '=', row.number)
+        .execute()
+      const last = await lastNumber(tx)
+      if (number <= last) return
+      // Only a fleet whose database was restored is behind its RPS. Its state would be refused as an older one.
+      log.error(
+        { ours: last, theirs: number },
+        'the RPS knows later events than this database: check the bans',
+      )
+      await tx.updateTable('counter').set({ value: number }).where('name', '=', 'event').execute()
+    })
+  }
+
+  #onTrouble(error: unknown): void {
+    const trouble =
+      error instanceof Refused
+        ? `${error.code}${error.log === undefined ? '' : ` (${error.log})`}`
+        : error instanceof Unreachable
+          ? 'the RPS can’t be reached'
+          : 'the event could not be sent'
+    if (trouble !== this.#trouble) this.#ports.log.warn({ err: error, trouble }, 'events wait')
+    this.#trouble = trouble
+    if (this.#stopped) return
+    this.#endTimer = this.#ports.timers.after(this.#pause, () => this.wake())
+    this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE)
+  }
+}

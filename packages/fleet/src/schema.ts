@@ -1,0 +1,262 @@
+/**
+ * The register, as tables. Times are unix seconds. `device` is whatever can have an identity: a vehicle, or an
+ * operator's device; an `identity` is one generation of it; an `account` is a person (or the device's own PIN) on one
+ * identity; an `enrolment` is one registration, as it was sent, and what became of it.
+ */
+import type { Migration } from '@milagro-ts/store/database'
+import { singleUseMigration } from '@milagro-ts/store/single-use'
+import { type ColumnType, type Generated, sql } from 'kysely'
+
+/** Written by the database alone. */
+type Id = Generated<number>
+type Flag = 0 | 1
+
+export interface DeviceTable {
+  id: Id
+  kind: 'vehicle' | 'operator'
+  instance: string
+  /** attributesText */
+  attributes: string
+  factors: number
+  /** The device has a PIN of its own, without a user: a personal device. */
+  own_pin: Flag
+  created_at: number
+}
+
+export interface IdentityTable {
+  id: Id
+  device_id: number
+  generation: number
+  leaf: number
+  id_core: Uint8Array
+  salt: Uint8Array
+  issue_date: string
+  issued_at: number
+  revoked_at: number | null
+  seen_at: number | null
+}
+
+export interface DriverTable {
+  id: Id
+  attributes: string
+  created_at: number
+}
+
+/** A driver whom an operator, or an approval, has put on a vehicle. */
+export interface AssignmentTable {
+  device_id: number
+  driver_id: number
+  created_at: number
+}
+
+export interface AccountTable {
+  id: Id
+  identity_id: number
+  /** Null: the device's own PIN. */
+  driver_id: number | null
+  /** Empty for the device's own PIN. */
+  user_core: Uint8Array
+  salt: Uint8Array
+  /** Highest pinGen that a ticket was made for. */
+  issued_pin_gen: number
+  /** Highest pinGen that has logged in; 0 at first. */
+  accepted_pin_gen: number
+  locked: Flag
+}
+
+export interface CodeTable {
+  code_id: Uint8Array
+  device_id: number
+  /** Null: the code is for the device itself. */
+  driver_id: number | null
+  /** Generation that the code makes; null for a driver's code. */
+  generation: number | null
+  sealed_secret: Uint8Array
+  made_at: number
+  expires_at: number
+  /** The enrolment key that used it. */
+  used_by: Uint8Array | null
+  /** A later code, or a revocation, has taken its place. */
+  replaced: ColumnType<Flag, Flag | undefined, Flag>
+}
+
+export interface EnrolmentTable {
+  id: Id
+  kind: 'device' | 'user' | 'pin'
+  /** SHA-256 of the registration as it was sent: the same again is a retry, another is a contradiction. */
+  digest: Uint8Array
+  hpke_key: Uint8Array
+  nonce: Uint8Array
+  instance: string | null
+  attributes: string
+  /** Of the device that asks for a user or a PIN; of the one made, once a device is approved. */
+  identity_id: number | null
+  account_id: number | null
+  pin_gen: number | null
+  state: 'pending' | 'approved' | 'refused'
+  created_at: number
+  expires_at: number
+  decided_at: number | null
+  /** JSON array of compact JWS. */
+  ticket: string | null
+}
+
+/** Of exactly one of device and driver; in force until `lifted_at`. */
+export interface BanTable {
+  id: Id
+  device_id: number | null
+  driver_id: number | null
+  reason: string
+  since: number
+  expires_at: number | null
+  made_by: string
+  lifted_at: number | null
+  lifted_by: string | null
+}
+
+export interface EventTable {
+  number: number
+  kind: 'ban' | 'unban' | 'revoke' | 'unlock' | 'account'
+  id_core: Uint8Array
+  user_core: Uint8Array | null
+  pin_gen: number | null
+  at: number
+  sent_at: number | null
+}
+
+export interface CounterTable {
+  name: 'leaf' | 'event'
+  /** The last one given out. */
+  value: number
+}
+
+export interface AuditTable {
+  id: Id
+  at: number
+  actor: string
+  action: string
+  subject: string
+  outcome: string
+}
+
+export interface RaKeyTable {
+  kid: string
+  public_key: string
+  sealed_jwk: Uint8Array
+  made_at: number
+}
+
+/** The change of an RA key: at most one is open. */
+export interface RotationTable {
+  id: Id
+  old_kid: string
+  new_kid: string
+  document: string
+  statement: string
+  /** JSON: {index, signature}[] */
+  signatures: string
+  state: 'open' | 'signed' | 'done' | 'abandoned'
+  /** JSON: indices of authorities that have the document; 0 stands for the RPS. */
+  delivered: string
+}
+
+/** Revisions of the group document, from the first on. */
+export interface RevisionTable {
+  number: number
+  document: string
+}
+
+/** Where the reading of an authority's issuance log ended. */
+export interface LogHeadTable {
+  authority: number
+  number: number
+  hash: Uint8Array
+}
+
+export interface FleetSchema {
+  device: DeviceTable
+  identity: IdentityTable
+  driver: DriverTable
+  assignment: AssignmentTable
+  account: AccountTable
+  code: CodeTable
+  enrolment: EnrolmentTable
+  ban: BanTable
+  event: EventTable
+  counter: CounterTable
+  audit: AuditTable
+  ra_key: RaKeyTable
+  rotation: RotationTable
+  revision: RevisionTable
+  log_head: LogHeadTable
+}
+
+const TABLES = [
+  `CREATE TABLE device (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL CHECK (kind IN ('vehicle', 'operator')),
+    instance TEXT NOT NULL UNIQUE, attributes TEXT NOT NULL, factors INTEGER NOT NULL CHECK (factors BETWEEN 0 AND 2),
+    own_pin INTEGER NOT NULL, created_at INTEGER NOT NULL) STRICT`,
+  `CREATE TABLE identity (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, device_id INTEGER NOT NULL REFERENCES device, generation INTEGER NOT NULL,
+    leaf INTEGER NOT NULL UNIQUE, id_core BLOB NOT NULL UNIQUE, salt BLOB NOT NULL, issue_date TEXT NOT NULL,
+    issued_at INTEGER NOT NULL, revoked_at INTEGER, seen_at INTEGER, UNIQUE (device_id, generation)) STRICT`,
+  'CREATE UNIQUE INDEX identity_in_force ON identity (device_id) WHERE revoked_at IS NULL',
+  `CREATE TABLE driver (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, attributes TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL) STRICT`,
+  `CREATE TABLE assignment (
+    device_id INTEGER NOT NULL REFERENCES device, driver_id INTEGER NOT NULL REFERENCES driver,
+    created_at INTEGER NOT NULL, PRIMARY KEY (device_id, driver_id)) STRICT, WITHOUT ROWID`,
+  `CREATE TABLE account (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, identity_id INTEGER NOT NULL REFERENCES identity,
+    driver_id INTEGER REFERENCES driver, user_core BLOB NOT NULL, salt BLOB NOT NULL,
+    issued_pin_gen INTEGER NOT NULL, accepted_pin_gen INTEGER NOT NULL, locked INTEGER NOT NULL,
+    UNIQUE (identity_id, user_core)) STRICT`,
+  'CREATE UNIQUE INDEX account_of_driver ON account (driver_id, identity_id)',
+  `CREATE TABLE code (
+    code_id BLOB PRIMARY KEY, device_id INTEGER NOT NULL REFERENCES device, driver_id INTEGER REFERENCES driver,
+    generation INTEGER, sealed_secret BLOB NOT NULL, made_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+    used_by BLOB, replaced INTEGER NOT NULL DEFAULT 0) STRICT`,
+  'CREATE INDEX code_of_device ON code (device_id)',
+  `CREATE TABLE enrolment (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, digest BLOB NOT NULL, hpke_key BLOB NOT NULL UNIQUE,
+    nonce BLOB NOT NULL, instance TEXT, attributes TEXT NOT NULL, identity_id INTEGER REFERENCES identity,
+    account_id INTEGER REFERENCES account, pin_gen INTEGER, state TEXT NOT NULL,
+    created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, decided_at INTEGER, ticket TEXT) STRICT`,
+  `CREATE INDEX enrolment_pending ON enrolment (expires_at) WHERE state = 'pending'`,
+  `CREATE TABLE ban (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, device_id INTEGER REFERENCES device, driver_id INTEGER REFERENCES driver,
+    reason TEXT NOT NULL, since INTEGER NOT NULL, expires_at INTEGER, made_by TEXT NOT NULL, lifted_at INTEGER,
+    lifted_by TEXT, CHECK ((device_id IS NULL) <> (driver_id IS NULL))) STRICT`,
+  'CREATE UNIQUE INDEX ban_of_device ON ban (device_id) WHERE lifted_at IS NULL',
+  'CREATE UNIQUE INDEX ban_of_driver ON ban (driver_id) WHERE lifted_at IS NULL',
+  'CREATE INDEX ban_expiry ON ban (expires_at) WHERE lifted_at IS NULL',
+  `CREATE TABLE event (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, id_core BLOB NOT NULL, user_core BLOB, pin_gen INTEGER,
+    at INTEGER NOT NULL, sent_at INTEGER) STRICT`,
+  'CREATE INDEX event_waiting ON event (number) WHERE sent_at IS NULL',
+  'CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID',
+  `INSERT INTO counter (name, value) VALUES ('leaf', 0), ('event', 0)`,
+  `CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
+    subject TEXT NOT NULL, outcome TEXT NOT NULL) STRICT`,
+  'CREATE INDEX audit_time ON audit (at)',
+  `CREATE TABLE ra_key (
+    kid TEXT PRIMARY KEY, public_key TEXT NOT NULL, sealed_jwk BLOB NOT NULL, made_at INTEGER NOT NULL) STRICT`,
+  `CREATE TABLE rotation (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, old_kid TEXT NOT NULL, new_kid TEXT NOT NULL, document TEXT NOT NULL,
+    statement TEXT NOT NULL, signatures TEXT NOT NULL, state TEXT NOT NULL, delivered TEXT NOT NULL) STRICT`,
+  `CREATE UNIQUE INDEX rotation_open ON rotation ((1)) WHERE state IN ('open', 'signed')`,
+  'CREATE TABLE revision (number INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT',
+  'CREATE TABLE log_head (authority INTEGER PRIMARY KEY, number INTEGER NOT NULL, hash BLOB NOT NULL) STRICT',
+]
+
+export const migrations: readonly Migration[] = [
+  singleUseMigration(1),
+  {
+    id: 2,
+    name: 'fleet',
+    async up(db) {
+      for (const statement of TABLES) await sql.raw(statement).execute(db)
+    },
+  },
+]

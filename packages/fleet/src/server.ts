@@ -1,0 +1,380 @@
+/**
+ * Fleet as a server: the RPS' callbacks and the operators' API on the public listener, health and metrics on the
+ * admin one. Callbacks prove themselves with the RPS' request key, operators with an access token.
+ */
+import { mkdir } from 'node:fs/promises'
+import type { AddressInfo } from 'node:net'
+import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
+import { ConfigError } from '@milagro-ts/api/config'
+import { createLog, type Log } from '@milagro-ts/api/log'
+import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
+import { Refused } from '@milagro-ts/api/problem'
+import { serverCallerCheck } from '@milagro-ts/api/request-auth'
+import type { Route } from '@milagro-ts/api/route'
+import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
+import { createApp, type Meta, mount, toRefused } from '@milagro-ts/api/serve'
+import type { Signer } from '@milagro-ts/api/statements'
+import { systemTimers, type Timers } from '@milagro-ts/api/system'
+import { fromBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { createCallbacks } from '@milagro-ts/rpa/callbacks'
+import { RegistrationAuthority } from '@milagro-ts/rpa/registration-authority'
+import type { Store } from '@milagro-ts/store/database'
+import { openSingleUse, type SingleUse } from '@milagro-ts/store/single-use'
+import { StoreError } from '@milagro-ts/store/store-error'
+import type { FastifyInstance } from 'fastify'
+import { type Actor, audit } from './audit.js'
+import { Bans } from './bans.js'
+import { Codes, type IssuedCode } from './codes.js'
+import type { FleetConfig } from './config.js'
+import { Enrolments } from './enrolments.js'
+import { type FleetHandlers, fleetHandlers } from './fleet-handlers.js'
+import {
+  type FleetKeys,
+  fleetKeysExist,
+  makeFleetKeys,
+  makeRaKey,
+  readFleetKeys,
+  readRaKeys,
+  storeRaKey,
+} from './fleet-keys.js'
+import { fleetRoutes } from './fleet-routes.js'
+import { GroupInForce } from './group-in-force.js'
+import { KeyRotation } from './key-rotation.js'
+import { LeafCeiling } from './leaf-ceiling.js'
+import { type Operator, Operators } from './operators.js'
+import { Outbox } from './outbox.js'
+import { Reconciliation } from './reconciliation.js'
+import { Register } from './register.js'
+import type { FleetSchema } from './schema.js'
+import { RowSeal } from './sealed-rows.js'
+
+const DAY = 86_400
+/** Milliseconds between two purges, and between two looks for a later revision of the group document. */
+const HOUSEKEEPING = 60_000
+/** Expired request ids are kept a little longer than they count. */
+const PURGE_SLACK = 120_000
+
+export interface FleetOptions {
+  readonly config: FleetConfig
+  /** Opens and seals every secret in the data folder. */
+  readonly passphrase: string
+  /** Opened with `migrations` of schema.ts. Closed by its opener. */
+  readonly store: Store<FleetSchema>
+  readonly clock: Clock
+  readonly random: Random
+  readonly log?: Log
+  readonly metrics?: Metrics
+  readonly timers?: Timers
+  readonly fetch?: typeof fetch
+}
+
+export interface Fleet {
+  readonly app: FastifyInstance
+  readonly admin: FastifyInstance
+  readonly adminToken: string
+  readonly groupId: Uint8Array
+  /** The first operator's code, if this start made one: it is told nowhere else. */
+  readonly setupCode: (IssuedCode & { readonly operator: string }) | null
+  /** A code for an operator, made at the server's own machine. */
+  recoveryCode(operator: string): Promise<IssuedCode>
+  /** Listens on both. Rejects when a port is taken. */
+  start(): Promise<{ url: string; adminUrl: string }>
+  close(): Promise<void>
+}
+
+/** ConfigError for settings, StoreError for a wrong passphrase and for what is damaged. */
+export async function createFleet(options: FleetOptions): Promise<Fleet> {
+  const { config, store, clock, random } = options
+  const log =
+    options.log ?? createLog('fleet', config.logLevel === undefined ? {} : { level: config.logLevel })
+  const metrics = options.metrics ?? createMetrics('milagro_fleet')
+  const timers = options.timers ?? systemTimers
+  const fetcher = options.fetch ?? fetch
+  const { groupFile, groupId } = config
+  if (groupFile === undefined || groupId === undefined)
+    throw new ConfigError("settings 'groupFile' and 'groupId' are missing")
+
+  const { seal, signers: first } = await openFleetKeys(options)
+  let signers: readonly Signer[] = first
+  const rps = { rpsUrl: config.rps.url, fetch: fetcher }
+  const group = await GroupInForce.open({
+    store,
+    groupFile,
+    groupId: fromBase64Url(groupId, 'groupId', 32),
+    ...rps,
+    log,
+  })
+  const leaves = await LeafCeiling.open(config.dataDir, store.db)
+  const authority = new RegistrationAuthority({
+    group: () => group.current,
+    signers: () => signers,
+    clock,
+    random,
+  })
+  const outbox = new Outbox({ store, authority, ...rps, clock, timers, log })
+  const wake = () => outbox.wake()
+  const codes = new Codes({
+    seal,
+    random,
+    groupId: () => group.current.groupId,
+    lifetime: (config.codeDays ?? 14) * DAY,
+  })
+  const bans = new Bans({ store, clock, timers, wake })
+  const register = new Register({ store, codes, clock, wake })
+  const enrolments = new Enrolments({
+    store,
+    authority,
+    codes,
+    bans,
+    clock,
+    wake,
+    keepLeaf: leaf => leaves.keep(leaf),
+    devicePurposes: config.devicePurposes ?? ['device'],
+    lifetime: (config.registrationDays ?? 7) * DAY,
+    pendingLimit: config.pendingLimit ?? 1000,
+  })
+  const operators = new Operators({
+    store,
+    register,
+    bans,
+    clock,
+    ...rps,
+    issuer: config.rps.issuer ?? config.rps.url,
+    publicUrl: config.publicUrl,
+    withPin: config.operatorPin !== 'never',
+  })
+  const rotation = new KeyRotation({
+    store,
+    seal,
+    group,
+    signers: () => signers,
+    setSigners: changed => {
+      signers = changed
+    },
+    clock,
+    ...rps,
+    log,
+  })
+  const reconciliation = new Reconciliation({ store, group, fetch: fetcher })
+  const singleUse = openSingleUse(store)
+
+  const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
+  const app = createApp({ title: 'Fleet: a relying-party application', log, metrics, ...trust })
+  const trail = new Trail(store, clock, log)
+  const callbacks = createCallbacks({ authority, directory: enrolments, rpsName: config.rpsName })
+  const rpsCheck = serverCallerCheck({
+    keyOf: name => group.current.recipient(name)?.requestKey,
+    singleUse,
+    clock,
+    publicUrl: config.publicUrl,
+  })
+  mount(
+    app,
+    rpaRoutes,
+    trail.around(rpaRoutes, failClosed(callbacks), () => 'rps'),
+    {
+      server: meta => rpsCheck(meta).catch(refuseWhenStoreIsDown),
+    },
+  )
+  const ports = { store, register, enrolments, bans, operators, rotation, reconciliation, outbox, group }
+  const operatorRoutes = trail.around(
+    fleetRoutes,
+    failClosed(fleetHandlers(ports)),
+    ({ caller }: { caller: Operator }) => caller.actor,
+  ) as FleetHandlers
+  mount<typeof fleetRoutes, undefined, Operator>(app, fleetRoutes, operatorRoutes, {
+    operator: (meta: Meta) => operators.check(meta).catch(refuseWhenStoreIsDown),
+  })
+
+  const adminToken = adminTokenOf(config.dataDir, random)
+  const admin = createAdmin({
+    title: 'Fleet: administration',
+    log,
+    metrics,
+    ready: () => readiness(store, group, signers),
+    adminToken,
+    table: {},
+    handlers: {},
+  })
+
+  const operator = config.firstOperator ?? 'admin'
+  const setupCode = await operators.setupCode(operator)
+  let endHousekeeping = () => {}
+  return {
+    app,
+    admin,
+    adminToken,
+    groupId: group.current.groupId,
+    setupCode: setupCode === null ? null : { ...setupCode, operator },
+    recoveryCode: name => operators.recoveryCode(name),
+    async start() {
+      await app.listen(config.listen)
+      try {
+        await admin.listen(config.adminListen)
+      } catch (error) {
+        await app.close()
+        throw error
+      }
+      await bans.watch()
+      outbox.start()
+      const keepHouse = () => {
+        const before = Math.floor(clock() / 1000) - (config.auditDays ?? 365) * DAY
+        Promise.all([group.refresh(), purge(store, singleUse, clock(), before)]).catch(error =>
+          log.error({ err: error }, 'housekeeping failed; tried again later'),
+        )
+      }
+      endHousekeeping = timers.every(HOUSEKEEPING, keepHouse)
+      keepHouse()
+      const urls = { url: urlOf(app), adminUrl: urlOf(admin) }
+      log.info({ ...urls, revision: group.current.revision }, 'serving')
+      return urls
+    },
+    async close() {
+      endHousekeeping()
+      bans.stop()
+      await Promise.all([app.close(), admin.close(), outbox.stop()])
+    },
+  }
+}
+
+/** Fleet's keys; made when the data folder is new. */
+export async function openFleetKeys({
+  config,
+  passphrase,
+  store,
+  random,
+  clock,
+}: Pick<FleetOptions, 'config' | 'passphrase' | 'store' | 'random' | 'clock'>): Promise<
+  FleetKeys & { readonly seal: RowSeal; readonly signers: readonly Signer[] }
+> {
+  const { dataDir, name } = config
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  const used = await store.db.selectFrom('ra_key').select('kid').executeTakeFirst()
+  if (await fleetKeysExist(dataDir)) {
+    const keys = await readFleetKeys(dataDir, name, passphrase)
+    const seal = new RowSeal(keys.dataKey, random)
+    if (used === undefined) await storeRaKey(store.db, seal, await makeRaKey(), Math.floor(clock() / 1000))
+    return { ...keys, seal, signers: await readRaKeys(store.db, seal) }
+  }
+  if (used !== undefined)
+    throw new StoreError('missing', `${dataDir} has RA keys but no keys.sealed: restore it from a backup`)
+  const keys = await makeFleetKeys(dataDir, name, passphrase, random)
+  const seal = new RowSeal(keys.dataKey, random)
+  await storeRaKey(store.db, seal, await makeRaKey(), Math.floor(clock() / 1000))
+  return { ...keys, seal, signers: await readRaKeys(store.db, seal) }
+}
+
+type AnyHandlers = Record<string, (input: never) => Promise<unknown>>
+
+/**
+ * Writes into the audit trail what the transactions can't: refusals, which roll back, and callbacks that change
+ * nothing. What did change something is written with the change.
+ */
+class Trail {
+  readonly #store: Store<FleetSchema>
+  readonly #clock: Clock
+  readonly #log: Log
+
+  constructor(store: Store<FleetSchema>, clock: Clock, log: Log) {
+    this.#store = store
+    this.#clock = clock
+    this.#log = log
+  }
+
+  around<H extends AnyHandlers, I>(
+    table: Readonly<Record<string, Route>>,
+    handlers: H,
+    actorOf: (input: I) => Actor,
+  ): H {
+    const wrapped = Object.entries(handlers).map(([name, handler]) => {
+      const reading = table[name]?.caller === 'operator' && table[name]?.method === 'GET'
+      const told = async (input: never) => {
+        const subject = subjectOf(input)
+        const write = (outcome: string) =>
+          this.#write({ actor: actorOf(input as I), action: name, subject, outcome })
+        try {
+          const answer = await handler(input)
+          if (name === 'permit' || name === 'state') await write('signed')
+          return answer
+        } catch (error) {
+          if (!reading) await write(toRefused(error).code)
+          throw error
+        }
+      }
+      return [name, told]
+    })
+    return Object.fromEntries(wrapped) as H
+  }
+
+  /** A refusal stands even if the trail can't be written; whoever asked must hear the refusal. */
+  async #write(entry: { actor: Actor; action: string; subject: string; outcome: string }): Promise<void> {
+    try {
+      await audit(this.#store.db, Math.floor(this.#clock() / 1000), entry)
+    } catch (error) {
+      this.#log.error({ err: error, ...entry }, 'audit entry lost')
+    }
+  }
+}
+
+/** Numbers from the path, or nothing: what stands in a body may be a name. */
+function subjectOf(input: unknown): string {
+  const { params } = input as { params?: Readonly<Record<string, string>> }
+  return Object.entries(params ?? {})
+    .map(([name, value]) => `${name} ${value}`)
+    .join(', ')
+}
+
+async function readiness(
+  store: Store<FleetSchema>,
+  group: GroupInForce,
+  signers: readonly Signer[],
+): Promise<Readiness> {
+  const { m, keys } = group.current.raKeys
+  const named = signers.filter(({ kid, key }) => keys.get(kid)?.equals(key.publicKey)).length
+  const writable = await store.writable()
+  return {
+    ok: writable && named >= m,
+    checks: {
+      store: writable || 'the database cannot be written',
+      raKeys: named >= m || `the group wants ${m} RA signatures and names ${named} of our keys`,
+    },
+  }
+}
+
+async function purge(
+  store: Store<FleetSchema>,
+  singleUse: SingleUse,
+  now: number,
+  auditBefore: number,
+): Promise<void> {
+  await singleUse.purge(now - PURGE_SLACK)
+  await store.db.deleteFrom('audit').where('at', '<', auditBefore).execute()
+}
+
+/** Every handler, with a store that can't be used turned into RETRY_LATER: nothing is decided past it. */
+function failClosed<H extends AnyHandlers>(handlers: H): H {
+  const guarded = Object.entries(handlers).map(([name, handler]) => [
+    name,
+    // A handler may refuse before it returns a promise.
+    async (input: never) => {
+      try {
+        return await handler(input)
+      } catch (error) {
+        return refuseWhenStoreIsDown(error)
+      }
+    },
+  ])
+  return Object.fromEntries(guarded) as H
+}
+
+function refuseWhenStoreIsDown(error: unknown): never {
+  if (error instanceof StoreError && error.reason === 'unavailable')
+    throw new Refused('RETRY_LATER', { log: error.message, retryAfter: 5 })
+  throw error
+}
+
+function urlOf(app: FastifyInstance): string {
+  const { address, port, family } = app.server.address() as AddressInfo
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+}
