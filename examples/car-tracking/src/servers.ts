@@ -1,0 +1,247 @@
+/**
+ * The servers of the example and how they come to be: settings and passphrases in one folder, keys, the group, and
+ * then six processes.
+ *
+ *   folder/
+ *     <server>.json, <server>.passphrase (0600)      settings; opens what is sealed in <server>/
+ *     <server>/                                      its data: keys.sealed, database, admin-token
+ *     group.json                                     the group document; its hash is the pinned groupId
+ *     logs/<server>.log
+ *
+ *   every server: --init → public keys → proposal → D-TAs running, their operator accepts it → group.json
+ *   → RPS, fleet, tracking server
+ */
+import { existsSync } from 'node:fs'
+import { mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { createClient } from '@milagro-ts/api/call'
+import { dtaAdminRoutes } from '@milagro-ts/api/dta-routes'
+import { fingerprint, Group, proposalHash } from '@milagro-ts/api/group'
+import type { GroupProposal } from '@milagro-ts/api/group-document'
+import { found } from '@milagro-ts/cli/commands/group'
+import { composeProposal } from '@milagro-ts/cli/group-plan'
+import { programFile } from '@milagro-ts/cli/programs'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
+import { ManagedProcess, type ProcessEvent, type ProcessOptions, runToEnd } from './processes.js'
+
+export const AUTHORITIES = ['dta-1', 'dta-2', 'dta-3'] as const
+export const SERVERS = [...AUTHORITIES, 'rps', 'fleet', 'tracking'] as const
+export type ServerName = (typeof SERVERS)[number]
+
+export interface Ports {
+  readonly public: number
+  readonly admin: number
+}
+export interface ServersOptions {
+  readonly folder: string
+  readonly ports: Readonly<Record<ServerName, Ports>>
+  /** Seconds. */
+  readonly slotLength: number
+  readonly grace: number
+  /** Another program in the RPS' place. */
+  readonly rpsMain?: string | undefined
+  readonly clock: Clock
+  readonly random: Random
+  /** Told what is being done, in words. */
+  readonly progress: (step: string) => void
+}
+
+const ENVIRONMENT: Readonly<Record<ServerName, string>> = {
+  'dta-1': 'MILAGRO_DTA_PASSPHRASE_FILE',
+  'dta-2': 'MILAGRO_DTA_PASSPHRASE_FILE',
+  'dta-3': 'MILAGRO_DTA_PASSPHRASE_FILE',
+  rps: 'MILAGRO_RPS_PASSPHRASE_FILE',
+  fleet: 'MILAGRO_FLEET_PASSPHRASE_FILE',
+  tracking: 'MILAGRO_TRACKING_PASSPHRASE_FILE',
+}
+
+export class Servers {
+  readonly #options: ServersOptions
+  readonly #running = new Map<ServerName, ManagedProcess>()
+  #group: Group | undefined
+
+  constructor(options: ServersOptions) {
+    this.#options = options
+  }
+
+  /** Origin of a server's public listener. */
+  url(name: ServerName): string {
+    return `http://127.0.0.1:${this.#options.ports[name].public}`
+  }
+  adminUrl(name: ServerName): string {
+    return `http://127.0.0.1:${this.#options.ports[name].admin}`
+  }
+  dataDir(name: ServerName): string {
+    return this.#path(name)
+  }
+  get group(): Group {
+    if (this.#group === undefined) throw new TypeError('the group is there once the servers have started')
+    return this.#group
+  }
+  get groupId(): string {
+    return toBase64Url(this.group.groupId)
+  }
+  process(name: ServerName): ManagedProcess {
+    const found = this.#running.get(name)
+    if (found === undefined) throw new TypeError(`${name} has not been started`)
+    return found
+  }
+
+  /** Starts everything; makes what isn't there yet. ProcessFailure, Refused or Unreachable name who failed. */
+  async start(): Promise<void> {
+    await mkdir(this.#path('logs'), { recursive: true, mode: 0o700 })
+    await Promise.all(SERVERS.map(name => this.#passphrase(name)))
+    const isNew = !existsSync(this.#path('group.json'))
+    if (isNew) await this.#foundGroup()
+    else await this.#startAll(AUTHORITIES)
+    this.#group = await Group.verifyFirst(JSON.parse(await readFile(this.#path('group.json'), 'utf8')))
+    this.#options.progress(`group ${fingerprint(this.#group.groupId)}`)
+    await Promise.all(SERVERS.map(name => this.#settings(name)))
+    await this.#startAll(['rps', 'fleet', 'tracking'])
+  }
+
+  /** Starts one server and waits until it is ready. */
+  async startOne(name: ServerName): Promise<ManagedProcess> {
+    const child = new ManagedProcess(this.#processOptions(name, []))
+    this.#running.set(name, child)
+    await child.ready()
+    return child
+  }
+
+  /** Ends everything in an order in which nobody misses anybody: who asks first, who is asked last. */
+  async end(): Promise<void> {
+    await Promise.all((['tracking', 'fleet', 'rps'] as const).map(name => this.#running.get(name)?.end()))
+    await Promise.all(AUTHORITIES.map(name => this.#running.get(name)?.end()))
+  }
+
+  async #startAll(names: readonly ServerName[]): Promise<void> {
+    this.#options.progress(`starting ${names.join(', ')}`)
+    await Promise.all(names.map(name => this.startOne(name)))
+  }
+
+  async #foundGroup(): Promise<void> {
+    const { progress, clock, random, slotLength, grace } = this.#options
+    progress('making keys')
+    await Promise.all(SERVERS.map(name => this.#settings(name)))
+    const keys = await Promise.all(
+      (['rps', 'fleet', 'tracking'] as const).map(async name => {
+        const events = await runToEnd(this.#processOptions(name, ['--init']))
+        return initialised(name, events)
+      }),
+    )
+    const [rps, fleet, tracking] = keys as [Initialised, Initialised, Initialised]
+    await this.#startAll(AUTHORITIES)
+    progress('founding the group, 3 of 3')
+    const recipient = ({ name, requestKey, hpkeKey }: Initialised, purposes: Purposes) => {
+      return { name, kind: 2, generation: 1, purposes, hpkeKey, requestKey }
+    }
+    const proposal = await composeProposal(
+      {
+        authorities: AUTHORITIES.map(name => this.url(name)),
+        t: AUTHORITIES.length,
+        ra: { m: 1, keys: [...fleet.raKeys] },
+        recipients: [
+          recipient(rps, ['device', 'pin']),
+          recipient(fleet, ['agree']),
+          recipient(tracking, ['agree']),
+        ],
+        slot: { length: slotLength },
+        policy: { lead: 1, grace },
+      },
+      { fetch, clock, random },
+    )
+    await Promise.all(AUTHORITIES.map(name => this.#accept(name, proposal)))
+    const group = await found(proposal, fetch)
+    await writeFileAtomic(this.#path('group.json'), `${JSON.stringify(group.document, null, 2)}\n`, 0o644)
+  }
+
+  /** What the operator of each authority does: here all of them are the person who typed `npm start`. */
+  async #accept(name: ServerName, proposal: GroupProposal): Promise<void> {
+    const token = (await readFile(join(this.dataDir(name), 'admin-token'), 'utf8')).trim()
+    const admin = createClient(dtaAdminRoutes, {
+      baseUrl: this.adminUrl(name),
+      authorize: async () => `Bearer ${token}`,
+    })
+    await admin.accept({ body: { hash: toBase64Url(proposalHash(proposal)) } })
+  }
+
+  async #settings(name: ServerName): Promise<void> {
+    const { ports } = this.#options
+    const host = '127.0.0.1'
+    const common = {
+      name,
+      listen: { host, port: ports[name].public },
+      adminListen: { host, port: ports[name].admin },
+      publicUrl: this.url(name),
+      dataDir: this.dataDir(name),
+    }
+    const pinned = {
+      groupId: this.#group === undefined ? NO_GROUP : this.groupId,
+      groupFile: this.#path('group.json'),
+    }
+    const settings = {
+      'dta-1': common,
+      'dta-2': common,
+      'dta-3': common,
+      rps: {
+        ...common,
+        ...pinned,
+        rpa: { url: this.url('fleet') },
+        audiences: [
+          { name: this.url('tracking'), service: 'tracking', pin: 'optional' },
+          { name: this.url('fleet'), service: 'fleet', pin: 'optional' },
+        ],
+      },
+      fleet: { ...common, ...pinned, rps: { url: this.url('rps') }, rpsName: 'rps' },
+      tracking: { ...common, ...pinned, rps: { url: this.url('rps') } },
+    }[name]
+    await writeFileAtomic(this.#path(`${name}.json`), `${JSON.stringify(settings, null, 2)}\n`)
+  }
+
+  async #passphrase(name: ServerName): Promise<void> {
+    const path = this.#path(`${name}.passphrase`)
+    if (!existsSync(path)) await writeFileAtomic(path, `${toBase64Url(this.#options.random(24))}\n`)
+  }
+
+  #processOptions(name: ServerName, more: readonly string[]): ProcessOptions {
+    return {
+      name,
+      file: this.#program(name),
+      args: ['--config', this.#path(`${name}.json`), ...more],
+      env: { [ENVIRONMENT[name]]: this.#path(`${name}.passphrase`) },
+      logFile: join(this.#path('logs'), `${name}.log`),
+    }
+  }
+
+  #program(name: ServerName): string {
+    if (name === 'rps') return this.#options.rpsMain ?? programFile('rps')
+    if (name === 'fleet') return programFile('fleet')
+    if (name === 'tracking') return fileURLToPath(new URL('tracking-main.js', import.meta.url))
+    return programFile('dta')
+  }
+
+  #path(name: string): string {
+    return join(this.#options.folder, name)
+  }
+}
+
+/** Stands in the settings until there is a group; `--init` doesn't look at it. */
+const NO_GROUP = 'A'.repeat(43)
+
+type Purposes = GroupProposal['recipients'][number]['purposes']
+interface Initialised {
+  readonly name: string
+  readonly requestKey: string
+  readonly hpkeKey: string
+  readonly raKeys: readonly { readonly kid: string; readonly key: string }[]
+}
+
+function initialised(name: string, events: readonly ProcessEvent[]): Initialised {
+  const made = events.find(({ event }) => event === 'initialised')
+  if (made === undefined) throw new TypeError(`${name} --init has not said its keys`)
+  const { requestKey, hpkeKey, raKeys = [] } = made as unknown as Initialised
+  return { name, requestKey, hpkeKey, raKeys }
+}
