@@ -153,10 +153,11 @@ export class Foundings {
         throw new Refused('NOT_APPROVED', { detail: 'this authority has not signed that group' })
       if (!equalBytes(documentHash(document), signed.documentHash))
         throw new Refused('CONFLICT', { detail: 'this authority has signed another document' })
-      const group = await Group.verifyFirst(document)
-      const groupId = toBase64Url(group.groupId)
+      const groupId = toBase64Url(signed.documentHash)
       const { sealed } = signed
+      // Concluded already: no more pairings for whoever sends a public document again and again.
       if (sealed === null) return { groupId }
+      const group = await Group.verifyFirst(document)
       const shares = MasterShares.open(passphrase, sealed, founding.hash)
       groups.check(group, shares, keys.signKey.publicKey)
       await store.atomic(connection => {

@@ -16,6 +16,7 @@ import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
 import { verifyRevisionStatement } from '@milagro-ts/api/statements'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Connection } from '@milagro-ts/store/database'
 import type { Authority } from './authority.js'
 import type { ServedGroup } from './groups.js'
 
@@ -32,25 +33,41 @@ export async function signRevision(
     authority.acceptance.revisionWaits(group.groupId, hash)
     throw new Refused('NOT_APPROVED', { detail: "this authority's operator has not accepted the revision" })
   }
+  const number = document.revision
+  const before = await authority.store.atomic(connection => signedAs(connection, group.groupId, number))
+  if (before !== null) return { index, signature: signatureOf(before, hash) }
   group.checkNext(document)
   checkChanges(group.document, document)
   const fresh = await signDocument(document, authority.keys.signKey)
-  const signature = await authority.store.atomic(connection => {
-    const key = [group.groupId, document.revision]
+  const signed = await authority.store.atomic(connection => {
     connection.run(
       'INSERT INTO signed_revision (group_id, number, document_hash, signature) VALUES (?, ?, ?, ?) ' +
         'ON CONFLICT DO NOTHING',
-      [...key, hash, fresh],
+      [group.groupId, number, hash, fresh],
     )
-    const [row] = connection.all(
-      'SELECT document_hash, signature FROM signed_revision WHERE group_id = ? AND number = ?',
-      key,
-    )
-    return equalBytes(row?.document_hash as Uint8Array, hash) ? (row?.signature as string) : null
+    return signedAs(connection, group.groupId, number) as SignedRevision
   })
-  if (signature === null)
-    throw new Refused('CONFLICT', { detail: 'this authority has signed another document with that number' })
-  return { index, signature }
+  return { index, signature: signatureOf(signed, hash) }
+}
+
+interface SignedRevision {
+  readonly hash: Uint8Array
+  readonly signature: string
+}
+
+function signedAs(connection: Connection, groupId: Uint8Array, number: number): SignedRevision | null {
+  const [row] = connection.all(
+    'SELECT document_hash, signature FROM signed_revision WHERE group_id = ? AND number = ?',
+    [groupId, number],
+  )
+  return row === undefined
+    ? null
+    : { hash: row.document_hash as Uint8Array, signature: row.signature as string }
+}
+
+function signatureOf(signed: SignedRevision, hash: Uint8Array): string {
+  if (equalBytes(signed.hash, hash)) return signed.signature
+  throw new Refused('CONFLICT', { detail: 'this authority has signed another document with that number' })
 }
 
 /** Takes the revision into force; the one in force again changes nothing. */

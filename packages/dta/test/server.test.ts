@@ -224,6 +224,38 @@ test('a store that cannot be used: nothing is issued, and it recovers by itself'
   world.authorities[0] = await restart(first(), world)
 })
 
+test('what has expired is purged, and what has not stays', async () => {
+  const due: (() => void)[] = []
+  const timers = {
+    every: (_: number, run: () => void) => {
+      due.push(run)
+      return () => due.splice(0)
+    },
+    after: () => () => undefined,
+  }
+  world.authorities[0] = await restart(first(), { ...world, timers })
+  const rps = clientOf(world, first(), world.rps)
+  const ask = () =>
+    rps.serverKeys({
+      params: { groupId: world.groupId },
+      body: { purpose: 'device', nonce: toBase64Url(systemRandom(16)) },
+    })
+  const kept = () =>
+    first().store.atomic(
+      connection => connection.all("SELECT key FROM single_use WHERE kind = 'request'").length,
+    )
+  await ask()
+  world.clock.now += 50_000
+  const before = await kept()
+  await ask()
+  expect(await kept()).toBe(before + 1)
+  world.clock.now += 20_000
+  for (const run of due) run()
+  expect(await kept()).toBe(1)
+  world.authorities[0] = await restart(first(), world)
+  expect(due).toEqual([])
+})
+
 test('the routes that are mounted are those of the table', async () => {
   const document = (await (await fetch(`${first().url}/openapi.json`)).json()) as { paths: object }
   const paths = Object.values(dtaRoutes).map(({ path }) => path.replaceAll(/:([A-Za-z]+)/g, '{$1}'))

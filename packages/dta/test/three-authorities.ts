@@ -19,7 +19,7 @@ import {
   signTicket,
   type TicketPayload,
 } from '@milagro-ts/api/statements'
-import { systemRandom } from '@milagro-ts/api/system'
+import { systemRandom, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
 import { encodeName, type IdCore, issueIdCore } from '@milagro-ts/crypto/identity'
@@ -61,6 +61,7 @@ export interface StartOptions {
   readonly config?: Partial<DtaConfig>
   readonly passphrase?: string
   readonly metrics?: Metrics
+  readonly timers?: Timers
   /** Stands between the authority and its store. */
   readonly throughStore?: (store: Store<unknown>) => Store<unknown>
 }
@@ -86,6 +87,7 @@ export async function startAuthority(name: string, dataDir: string, options: Sta
     random: options.random ?? systemRandom,
     log: createLog('dta', { level: 'debug', destination: { write: line => logged.push(line) } }),
     ...(options.metrics === undefined ? {} : { metrics: options.metrics }),
+    ...(options.timers === undefined ? {} : { timers: options.timers }),
   }).catch(async error => {
     await store.close()
     throw error
