@@ -3,12 +3,13 @@
  * can read the admin token in the data folder.
  */
 import { timingSafeEqual } from 'node:crypto'
-import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import type { FastifyInstance } from 'fastify'
+import { ConfigError } from './config.js'
 import { Refused } from './problem.js'
 import type { RouteTable } from './route.js'
 import { type AppOptions, createApp, type Handlers, type Meta, mount } from './serve.js'
@@ -26,7 +27,12 @@ export interface AdminOptions<T extends RouteTable> extends AppOptions {
   readonly handlers: Handlers<T>
 }
 
+/** 32 bytes as base64url. */
+const ADMIN_TOKEN = /^[A-Za-z0-9_-]{43}$/
+
+/** TypeError for a token that nobody can have drawn: an empty one would let in whoever sends none. */
 export function createAdmin<T extends RouteTable>(options: AdminOptions<T>): FastifyInstance {
+  if (options.adminToken.length < 16) throw new TypeError('the admin token is too short')
   const app = createApp(options)
   app.get('/health/live', (_request, reply) => reply.send({ ok: true }))
   app.get('/health/ready', async (_request, reply) => {
@@ -50,12 +56,28 @@ function adminCheck(adminToken: string): (meta: Meta) => Promise<undefined> {
   }
 }
 
-/** The admin token of a data folder; made at first use, readable by its owner only. */
+/**
+ * The admin token of a data folder; made at first use, readable by its owner only. ConfigError when the file holds
+ * something else.
+ */
 export function adminTokenOf(dataDir: string, random: Random): string {
   const path = join(dataDir, 'admin-token')
-  if (!existsSync(path)) {
-    writeFileSync(path, `${toBase64Url(random(32))}\n`, { mode: 0o600, flag: 'wx' })
-    chmodSync(path, 0o600)
+  if (!existsSync(path)) makeAdminToken(path, random)
+  const token = readFileSync(path, 'utf8').trim()
+  if (!ADMIN_TOKEN.test(token))
+    throw new ConfigError(`'${path}' is damaged: delete it, and the next start makes a new token`)
+  return token
+}
+
+/** Written beside its place and linked there whole: no crash leaves half a token, and of two starts one wins. */
+function makeAdminToken(path: string, random: Random): void {
+  const unfinished = `${path}.${process.pid}.tmp`
+  writeFileSync(unfinished, `${toBase64Url(random(32))}\n`, { mode: 0o600 })
+  try {
+    linkSync(unfinished, path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  } finally {
+    rmSync(unfinished)
   }
-  return readFileSync(path, 'utf8').trim()
 }

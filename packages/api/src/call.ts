@@ -4,8 +4,9 @@
  */
 import type { TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
-import { CODES, type Code, Problem, Refused } from './problem.js'
+import { CODES, Problem, Refused } from './problem.js'
 import type { Answer, Body, Params, Query, Route, RouteTable } from './route.js'
+import { parseStrictJson } from './strict-json.js'
 
 /** The server can't be reached, or didn't answer in time: what became of the request is unknown. */
 export class Unreachable extends Error {
@@ -55,7 +56,10 @@ export function createClient<T extends RouteTable>(table: T, options: ClientOpti
   return Object.fromEntries(calls) as Client<T>
 }
 
-/** The full address of a route, parameters filled in and escaped. */
+/**
+ * The full address of a route, parameters filled in and escaped. TypeError for a parameter that is missing, empty or a
+ * dot segment: escaping leaves dots alone, and a URL drops them together with the segment before.
+ */
 export function routeUrl(
   route: Route,
   baseUrl: string,
@@ -63,7 +67,8 @@ export function routeUrl(
 ): string {
   const path = route.path.replaceAll(/:([A-Za-z]+)/g, (_match, name: string) => {
     const value = input.params?.[name]
-    if (value === undefined) throw new TypeError(`route ${route.path} wants '${name}'`)
+    if (value === undefined || /^\.{0,2}$/.test(value))
+      throw new TypeError(`route ${route.path} wants '${name}'`)
     return encodeURIComponent(value)
   })
   const query = new URLSearchParams()
@@ -100,7 +105,7 @@ async function call(
         ...(authorization === undefined ? {} : { authorization }),
       },
       ...(route.body === undefined ? {} : { body }),
-      redirect: 'error',
+      redirect: 'manual',
       signal: input.signal ? AbortSignal.any([timeout, input.signal]) : timeout,
     })
     answer = { response, bytes: await readAtMost(response, options.answerLimit ?? 16_777_216) }
@@ -110,23 +115,31 @@ async function call(
       cause: error,
     })
   }
-  const value = parseJson(answer.bytes)
-  if (answer.response.ok) {
+  const { response, bytes } = answer
+  if (response.ok) {
+    const value = parseAnswer(route, response, bytes, 'application/json')
     if (validator.Check(value)) return value
     throw new UnexpectedAnswer(`the answer of ${route.path} does not fit its schema`)
   }
-  if (problem.Check(value)) throw asRefused(value, answer.response)
-  throw new UnexpectedAnswer(`${route.path} answered ${answer.response.status} without a problem document`)
+  const value = parseAnswer(route, response, bytes, 'application/problem+json')
+  if (problem.Check(value) && value.status === response.status && CODES[value.code].status === value.status)
+    throw asRefused(value, response)
+  throw new UnexpectedAnswer(`${route.path} answered ${response.status} without a problem document`)
 }
 
 async function readAtMost(response: Response, limit: number): Promise<Uint8Array> {
   if (response.body === null) return EMPTY
   const chunks: Uint8Array[] = []
   let length = 0
-  for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
-    length += chunk.length
-    if (length > limit) throw new UnexpectedAnswer(`the answer is larger than ${limit} bytes`)
-    chunks.push(chunk)
+  // Not `for await`: not every browser's streams have it.
+  const reader = response.body.getReader()
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    length += part.value.length
+    if (length > limit) {
+      await reader.cancel()
+      throw new UnexpectedAnswer(`the answer is larger than ${limit} bytes`)
+    }
+    chunks.push(part.value)
   }
   const bytes = new Uint8Array(length)
   let offset = 0
@@ -137,18 +150,21 @@ async function readAtMost(response: Response, limit: number): Promise<Uint8Array
   return bytes
 }
 
-function parseJson(bytes: Uint8Array): unknown {
+/** As strict as with a request: whoever stands behind the other end may be a liar. */
+function parseAnswer(route: Route, response: Response, bytes: Uint8Array, type: string): unknown {
+  const given = response.headers.get('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
+  if (given !== type) throw new UnexpectedAnswer(`${route.path} answered ${response.status}, not ${type}`)
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
-  } catch {
-    return undefined
+    return parseStrictJson(bytes)
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error
+    throw new UnexpectedAnswer(`the answer of ${route.path}: ${error.detail}`)
   }
 }
 
 function asRefused(body: Problem, response: Response): Refused {
-  const code: Code = body.code in CODES ? body.code : 'INTERNAL'
   const after = response.headers.get('retry-after')
-  return new Refused(code, {
+  return new Refused(body.code, {
     detail: body.detail,
     field: body.field,
     retryAfter: after !== null && /^[0-9]{1,6}$/.test(after) ? Number(after) : undefined,

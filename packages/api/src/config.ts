@@ -5,6 +5,8 @@
 import { readFileSync } from 'node:fs'
 import type { Static, TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
+import { Refused } from './problem.js'
+import { parseStrictJson } from './strict-json.js'
 
 /** One clear line for the operator; ends the start. */
 export class ConfigError extends Error {
@@ -31,12 +33,23 @@ export function loadConfig<S extends TSchema>(schema: S, sources: ConfigSources)
   )
   const validator = Compile(schema)
   if (validator.Check(merged)) return merged as Static<S>
-  const [first] = validator.Errors(merged)
-  const extra = (first?.params as { additionalProperties?: string[] } | undefined)?.additionalProperties
-  const where = first?.instancePath
-    ? first.instancePath.slice(1).replaceAll('/', '.')
-    : (extra?.[0] ?? 'settings')
-  throw new ConfigError(`setting '${where}': ${first?.message ?? 'is wrong'}`)
+  throw new ConfigError(wrongSetting(validator.Errors(merged)))
+}
+
+interface SettingError {
+  readonly keyword: string
+  readonly instancePath: string
+  readonly params: unknown
+  readonly message: string
+}
+
+/** One line on the first error: which setting, and what it should be; never what it is. */
+function wrongSetting([first]: readonly SettingError[]): string {
+  const path = (first?.instancePath ?? '').slice(1).replaceAll('/', '.')
+  const missing = (first?.params as { requiredProperties?: string[] } | undefined)?.requiredProperties?.[0]
+  if (missing !== undefined) return `setting '${path === '' ? '' : `${path}.`}${missing}' is missing`
+  if (first?.keyword === 'boolean') return `setting '${path}' is not known`
+  return `setting '${path === '' ? 'settings' : path}': ${first?.message ?? 'is wrong'}`
 }
 
 /**
@@ -49,27 +62,31 @@ export function readSecret(name: string, env: Environment): string {
   if (direct !== undefined && path !== undefined)
     throw new ConfigError(`${name} and ${name}_FILE are both set`)
   const value =
-    direct ?? (path === undefined ? undefined : readText(path, `${name}_FILE`).replace(/\r?\n$/, ''))
+    direct ??
+    (path === undefined
+      ? undefined
+      : new TextDecoder().decode(readBytes(path, `${name}_FILE`)).replace(/\r?\n$/, ''))
   if (value === undefined) throw new ConfigError(`set ${name}_FILE (or ${name})`)
   if (value === '') throw new ConfigError(`${direct === undefined ? `${name}_FILE` : name} is empty`)
   return value
 }
 
 function readJson(path: string): Record<string, unknown> {
+  const bytes = readBytes(path, 'config')
   let value: unknown
   try {
-    value = JSON.parse(readText(path, 'config'))
+    value = parseStrictJson(bytes)
   } catch (error) {
-    if (error instanceof ConfigError) throw error
-    throw new ConfigError(`config file '${path}' is not JSON`)
+    if (!(error instanceof Refused)) throw error
+    throw new ConfigError(`config file '${path}': ${error.detail}`)
   }
   if (!isObject(value)) throw new ConfigError(`config file '${path}' is not a JSON object`)
   return value
 }
 
-function readText(path: string, what: string): string {
+function readBytes(path: string, what: string): Uint8Array {
   try {
-    return readFileSync(path, 'utf8')
+    return readFileSync(path)
   } catch (error) {
     throw new ConfigError(
       `${what}: cannot read '${path}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`,

@@ -5,9 +5,15 @@ export interface Metrics {
   readonly registry: Registry
   /** One answered request; `code` is `OK` or a problem code. */
   observe(route: string, code: string, seconds: number): void
-  /** A named count; made at first use. */
+  /** A named count; made at first use, with the label names of that use. */
   count(name: string, labels?: Record<string, string>): void
 }
+
+/**
+ * Short words that stand in the program or in a group document. What is as long as an identifier, or begins like an
+ * address, becomes `other`: metrics are open to whoever reaches the listener, and each label value is kept for ever.
+ */
+const LABEL = /^(?:[a-z][a-z0-9_.-]{0,19}|[A-Z][A-Z_]{0,23})$/
 
 export function createMetrics(prefix: string): Metrics {
   const registry = new Registry()
@@ -43,7 +49,10 @@ export function createMetrics(prefix: string): Metrics {
         })
         counters.set(name, counter)
       }
-      counter.inc(labels)
+      const entries = Object.entries(labels)
+      counter.inc(
+        Object.fromEntries(entries.map(([key, value]) => [key, LABEL.test(value) ? value : 'other'])),
+      )
     },
   }
 }

@@ -1,6 +1,6 @@
 /** OpenAPI 3.1 out of a route table. */
-import { CODES, type Code, EVERYWHERE, Problem } from './problem.js'
-import type { Caller, Route } from './route.js'
+import { CODES, type Code, Problem } from './problem.js'
+import { type Caller, codesOf, type Route } from './route.js'
 
 const SECURITY: Readonly<Record<Exclude<Caller, 'open'>, { scheme: object; text: string }>> = {
   server: {
@@ -58,7 +58,7 @@ function operation(name: string, route: Route): object {
         description: 'OK',
         content: route.stream ? { [route.stream]: {} } : { 'application/json': { schema: route.response } },
       },
-      ...problems([...EVERYWHERE, ...route.refuses]),
+      ...problems(codesOf(route)),
     },
   }
 }
@@ -77,9 +77,9 @@ function parameters(route: Route): object[] {
   return [...listed('path', route.params), ...listed('query', route.query)]
 }
 
-function problems(codes: readonly Code[]): Record<string, object> {
+function problems(codes: ReadonlySet<Code>): Record<string, object> {
   const byStatus = new Map<number, Code[]>()
-  for (const code of new Set(codes)) {
+  for (const code of codes) {
     byStatus.set(CODES[code].status, [...(byStatus.get(CODES[code].status) ?? []), code])
   }
   return Object.fromEntries(

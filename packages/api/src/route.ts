@@ -3,7 +3,7 @@
  * drives every route of every table.
  */
 import type { Static, TSchema } from 'typebox'
-import type { Code } from './problem.js'
+import { type Code, EVERYWHERE } from './problem.js'
 
 /**
  * Who may call: `open` anyone; `server` a request JWT of a registered server (request-auth.ts); `identity` an
@@ -23,10 +23,24 @@ export interface Route {
   /** Absent for a stream. */
   readonly response?: TSchema
   readonly stream?: 'text/event-stream'
-  /** Beyond EVERYWHERE. */
+  /** Beyond EVERYWHERE and what the caller check refuses with (`codesOf` has all). */
   readonly refuses: readonly Code[]
   /** Bytes; 64 KiB unless said. */
   readonly bodyLimit?: number
+}
+
+/** What the check of each kind of caller may refuse with; an M-Pin credential's own codes stand in the routes. */
+const CHECKS: Readonly<Record<Caller, readonly Code[]>> = {
+  open: [],
+  server: ['UNAUTHENTICATED', 'REPLAYED'],
+  identity: ['UNAUTHENTICATED'],
+  operator: ['UNAUTHENTICATED'],
+  admin: ['UNAUTHENTICATED'],
+}
+
+/** Every code that a route may answer with, each once. */
+export function codesOf(route: Route): ReadonlySet<Code> {
+  return new Set([...EVERYWHERE, ...CHECKS[route.caller], ...route.refuses])
 }
 
 export type RouteTable = Readonly<Record<string, Route>>

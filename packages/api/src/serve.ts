@@ -3,7 +3,8 @@
  * the schemas, and only then handed on. Every no is problem+json with a code of the closed list.
  */
 import { createHash } from 'node:crypto'
-import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
+import { type IncomingHttpHeaders, type ServerResponse, STATUS_CODES } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { TSchema } from 'typebox'
@@ -12,7 +13,16 @@ import type { Log } from './log.js'
 import type { Metrics } from './metrics.js'
 import { openApi } from './openapi.js'
 import { type Code, Refused } from './problem.js'
-import type { Answer, Body, Caller, Params, Query, Route, RouteTable } from './route.js'
+import {
+  type Answer,
+  type Body,
+  type Caller,
+  codesOf,
+  type Params,
+  type Query,
+  type Route,
+  type RouteTable,
+} from './route.js'
 import { parseStrictJson } from './strict-json.js'
 
 /** What a caller check or a handler may know of a request beside its fields. */
@@ -61,6 +71,8 @@ export type Handlers<T extends RouteTable, I = undefined, O = undefined> = {
 }
 
 const BODY_LIMIT = 65_536
+const HEADER_LIMIT = 16_384
+const MAX_CONNECTIONS = 8_192
 const EMPTY = new Uint8Array()
 
 export interface AppOptions {
@@ -77,42 +89,84 @@ export interface AppOptions {
 interface AppState {
   readonly options: AppOptions
   readonly table: Record<string, Route>
+  /** Of every route, those of plugins too: who else answers at a path is what a 405 names. */
+  readonly known: { method: string; path: string }[]
+  /** The OpenAPI document, made when first asked for. */
+  openApi: string | undefined
+  closing: boolean
 }
 const states = new WeakMap<FastifyInstance, AppState>()
 
+/** What a mounted route carries in fastify's config. */
+interface RouteConfig {
+  readonly name?: string
+  readonly codes?: ReadonlySet<Code>
+}
+
 /** A fastify instance that speaks problem+json only. Routes come from `mount`; `/openapi.json` prints them. */
 export function createApp(options: AppOptions): FastifyInstance {
+  const requestTimeout = options.requestTimeout ?? 10_000
   const app = Fastify({
     logger: false,
     bodyLimit: BODY_LIMIT,
-    requestTimeout: options.requestTimeout ?? 10_000,
+    requestTimeout,
     keepAliveTimeout: 5_000,
     forceCloseConnections: true,
+    return503OnClosing: false,
     exposeHeadRoutes: false,
     trustProxy: options.trustProxy ?? false,
     routerOptions: { maxParamLength: 256 },
+    http: {
+      // Whatever flags Node was started with: a lenient parser and the proxy before it disagree on where a request ends.
+      insecureHTTPParser: false,
+      // checkRequest asks for it, so that the refusal is a problem document.
+      requireHostHeader: false,
+      maxHeaderSize: HEADER_LIMIT,
+      headersTimeout: requestTimeout,
+      // Node looks for requests that are out of time this often; its own 30 s would be added to the limit.
+      connectionsCheckingInterval: Math.min(1_000, Math.ceil(requestTimeout / 4)),
+    },
+    frameworkErrors: (error, request, reply) => answerError(options, error, request, reply),
+    clientErrorHandler: (error, socket) => answerBrokenRequest(options, error, socket),
   })
-  const state: AppState = { options, table: {} }
+  app.server.maxConnections = MAX_CONNECTIONS
+  const state: AppState = { options, table: {}, known: [], openApi: undefined, closing: false }
   states.set(app, state)
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) =>
     done(null, body),
   )
+  app.addHook('preClose', async () => {
+    state.closing = true
+  })
+  app.addHook('onRoute', ({ method, url }) => {
+    for (const one of [method].flat()) state.known.push({ method: one, path: url })
+  })
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-content-type-options', 'nosniff')
+    if (state.closing) throw new Refused('RETRY_LATER', { detail: 'the server is stopping' })
+    checkRequest(request)
+  })
   app.setErrorHandler((error: unknown, request, reply) => answerError(options, error, request, reply))
   app.setNotFoundHandler((request, reply) => {
-    const path = request.url.split('?', 1)[0] ?? ''
-    const others = Object.values(state.table).filter(route => pathMatches(route.path, path))
-    if (others.length > 0) reply.header('allow', others.map(route => route.method).join(', '))
-    const refused = new Refused(others.length > 0 ? 'METHOD_NOT_ALLOWED' : 'NOT_FOUND')
+    const methods = state.known
+      .filter(route => pathMatches(route.path, pathOf(request)))
+      .map(({ method }) => method)
+    if (methods.length > 0) reply.header('allow', [...new Set(methods)].join(', '))
+    const refused = new Refused(methods.length > 0 ? 'METHOD_NOT_ALLOWED' : 'NOT_FOUND')
     return answerError(options, refused, request, reply)
   })
-  app.get('/openapi.json', (_request, reply) =>
-    reply.type('application/json').send(openApi(state.table, options.title)),
-  )
+  app.get('/openapi.json', (_request, reply) => {
+    state.openApi ??= openApi(state.table, options.title)
+    return reply.type('application/json').send(state.openApi)
+  })
   return app
 }
 
-/** Mounts every route of `table`; a route whose kind of caller has no check ends the start with a TypeError. */
+/**
+ * Mounts every route of `table`; a route whose kind of caller has no check, or without an answer, ends the start with
+ * a TypeError.
+ */
 export function mount<T extends RouteTable, I = undefined, O = undefined>(
   app: FastifyInstance,
   table: T,
@@ -122,9 +176,12 @@ export function mount<T extends RouteTable, I = undefined, O = undefined>(
   const state = states.get(app)
   if (state === undefined) throw new TypeError('mount wants an app made by createApp')
   const { options } = state
+  state.openApi = undefined
   for (const [name, route] of Object.entries(table)) {
     const check = route.caller === 'open' ? async () => undefined : checks[route.caller]
     if (check === undefined) throw new TypeError(`route ${name} wants a check for caller '${route.caller}'`)
+    if ((route.response === undefined) === (route.stream === undefined))
+      throw new TypeError(`route ${name} wants either a response or a stream`)
     state.table[name] = route
     const validators = {
       params: compile(route.params),
@@ -132,15 +189,17 @@ export function mount<T extends RouteTable, I = undefined, O = undefined>(
       body: compile(route.body),
       response: compile(route.response),
     }
+    const config: RouteConfig = { name, codes: codesOf(route) }
     app.route({
       method: route.method,
       url: route.path,
       bodyLimit: route.bodyLimit ?? BODY_LIMIT,
-      config: { name },
+      config,
       handler: async (request, reply) => {
+        // The router takes `/v1/%6Cogins` for `/v1/logins`; a proxy's rules for that path would not.
+        if (!pathMatches(route.path, pathOf(request))) throw new Refused('NOT_FOUND')
         const body = request.body instanceof Uint8Array ? request.body : EMPTY
-        if (route.body === undefined && body.length > 0)
-          throw new Refused('MALFORMED', { detail: 'no body here' })
+        if (route.body === undefined && body.length > 0) throw noBody()
         const meta: Meta = {
           method: request.method,
           url: request.url,
@@ -167,30 +226,79 @@ export function mount<T extends RouteTable, I = undefined, O = undefined>(
         ) => Promise<unknown>
         if (route.stream !== undefined) {
           reply.hijack()
-          try {
-            await handler(input, reply.raw)
-          } catch (error) {
-            if (reply.raw.headersSent) {
-              options.log.error({ err: error, route: name }, 'stream failed')
-              reply.raw.destroy()
-            } else {
-              const refused = toRefused(error)
-              logFailure(options, error, refused, name)
-              const problem = JSON.stringify(refused.toProblem())
-              reply.raw.writeHead(refused.status, { 'content-type': 'application/problem+json' }).end(problem)
-            }
-          }
+          await answerStream(options, config, reply, () => handler(input, reply.raw))
           return reply
         }
         const answer = await handler(input, reply.raw)
-        if (validators.response !== undefined && !validators.response.Check(answer)) {
+        if (!validators.response?.Check(answer)) {
           throw new Refused('INTERNAL', { log: `answer of ${name} does not fit its schema` })
         }
+        const text = JSON.stringify(answer)
         options.metrics.observe(name, 'OK', reply.elapsedTime / 1000)
-        return reply.header('cache-control', 'no-store').type('application/json').send(JSON.stringify(answer))
+        return reply.header('cache-control', 'no-store').type('application/json').send(text)
       },
     })
   }
+}
+
+/** The handler writes the answer itself; until it has begun to, a refusal is still a problem document. */
+async function answerStream(
+  options: AppOptions,
+  config: RouteConfig,
+  reply: FastifyReply,
+  run: () => Promise<unknown>,
+): Promise<void> {
+  const { raw } = reply
+  const name = config.name ?? 'none'
+  try {
+    await run()
+    raw.end()
+    // How long somebody listened says nothing about how fast the server is.
+    options.metrics.observe(name, 'OK', 0)
+  } catch (error) {
+    const refused = refusalOf(options, error, config)
+    options.metrics.observe(name, refused.code, reply.elapsedTime / 1000)
+    if (raw.headersSent) raw.destroy()
+    else raw.writeHead(refused.status, problemHeaders(refused)).end(JSON.stringify(refused.toProblem()))
+  }
+}
+
+/** What must hold of any request before anything looks at it. */
+function checkRequest({ raw }: FastifyRequest): void {
+  const { url = '', headers } = raw
+  if (!isPlainTarget(url)) throw new Refused('MALFORMED', { detail: 'the address is not in its plain form' })
+  if (headers.host === undefined && raw.httpVersion === '1.1')
+    throw new Refused('MALFORMED', { detail: 'no Host header' })
+  // Node keeps the first of two; whoever stands before it may have checked the second.
+  for (const name of ['authorization', 'content-type', 'host'])
+    if ((raw.headersDistinct[name]?.length ?? 0) > 1)
+      throw new Refused('MALFORMED', { detail: `two headers ${name}` })
+  if (headers['transfer-encoding'] === undefined && Number(headers['content-length'] ?? 0) === 0) return
+  // Fastify doesn't read the body of a GET, so it would go past the checks and past the hash that a caller signs.
+  if (raw.method === 'GET' || raw.method === 'HEAD') throw noBody()
+  if ((headers['content-encoding'] ?? 'identity') !== 'identity') throw new Refused('UNSUPPORTED_MEDIA_TYPE')
+  if (!JSON_TYPE.test(headers['content-type'] ?? '')) throw new Refused('UNSUPPORTED_MEDIA_TYPE')
+}
+
+const JSON_TYPE = /^application\/json(?: *; *charset="?utf-8"?)?$/i
+
+/**
+ * Path and query in the one form that a URL parser leaves alone: no scheme and host, no dot segments, no fragment,
+ * nothing unescaped, no broken escape in the query (the router answers for those in the path). A request JWT signs
+ * the address, and a proxy rules by it, so there is one spelling.
+ */
+function isPlainTarget(url: string): boolean {
+  try {
+    const { pathname, search } = new URL(url, 'http://server')
+    decodeURIComponent(search)
+    return pathname + search === url || `${pathname}${search}?` === url
+  } catch {
+    return false
+  }
+}
+
+function pathOf(request: FastifyRequest): string {
+  return request.url.split('?', 1)[0] ?? ''
 }
 
 function compile(schema: TSchema | undefined): Validator | undefined {
@@ -201,7 +309,8 @@ function checked(validator: Validator, value: unknown): unknown {
   if (validator.Check(value)) return value
   const first = validator.Errors(value)[0]
   // The path and the rule go to the peer, never the value: it could be a secret that sits in the wrong field.
-  throw new Refused('MALFORMED', { field: fieldOf(first?.instancePath), detail: first?.message })
+  const detail = first?.keyword === 'boolean' ? 'this field is not known here' : first?.message
+  throw new Refused('MALFORMED', { field: fieldOf(first?.instancePath), detail })
 }
 
 function fieldOf(instancePath: string | undefined): string | undefined {
@@ -212,6 +321,10 @@ function fieldOf(instancePath: string | undefined): string | undefined {
 function noQuery(query: unknown): undefined {
   if (Object.keys(query as object).length > 0) throw new Refused('MALFORMED', { detail: 'no query here' })
   return undefined
+}
+
+function noBody(): Refused {
+  return new Refused('MALFORMED', { detail: 'no body here' })
 }
 
 function pathMatches(pattern: string, path: string): boolean {
@@ -241,21 +354,59 @@ export function toRefused(error: unknown): Refused {
   return known === undefined ? new Refused('INTERNAL') : new Refused(known)
 }
 
-function logFailure(options: AppOptions, error: unknown, refused: Refused, route: string): void {
-  if (refused.code === 'INTERNAL')
-    options.log.error({ err: error, route, why: refused.log }, 'request failed')
-  else options.log.info({ route, refused: refused.code, why: refused.log }, 'request refused')
+/**
+ * What the peer is told of an error, which is logged. A code outside the route's list is a fault of this server (often
+ * another server's refusal that nobody translated), and what INTERNAL was stays inside.
+ */
+function refusalOf(options: AppOptions, error: unknown, { name = 'none', codes }: RouteConfig): Refused {
+  const refused = toRefused(error)
+  if (refused.code !== 'INTERNAL' && codes?.has(refused.code) !== false) {
+    options.log.info({ route: name, refused: refused.code, why: refused.log }, 'request refused')
+    return refused
+  }
+  options.log.error({ err: error, route: name, refused: refused.code, why: refused.log }, 'request failed')
+  return new Refused('INTERNAL')
+}
+
+function problemHeaders(refused: Refused): Record<string, string> {
+  const seconds = Math.max(1, Math.ceil(refused.retryAfter ?? 1))
+  return {
+    'content-type': 'application/problem+json',
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    ...(refused.code === 'RETRY_LATER' ? { 'retry-after': String(seconds) } : {}),
+  }
 }
 
 function answerError(options: AppOptions, error: unknown, request: FastifyRequest, reply: FastifyReply) {
-  const refused = toRefused(error)
-  const route = (request.routeOptions.config as { name?: string }).name ?? 'none'
-  logFailure(options, error, refused, route)
-  options.metrics.observe(route, refused.code, reply.elapsedTime / 1000)
-  if (refused.code === 'RETRY_LATER') reply.header('retry-after', String(refused.retryAfter ?? 1))
-  return reply
-    .code(refused.status)
-    .header('cache-control', 'no-store')
-    .type('application/problem+json')
-    .send(JSON.stringify(refused.toProblem()))
+  const config = (request.routeOptions.config ?? {}) as RouteConfig
+  // Whoever hangs up in the middle of a body is no fault of this server.
+  const gone = !request.raw.complete && (error as { code?: unknown } | null)?.code === 'ECONNRESET'
+  const cause = gone ? new Refused('MALFORMED', { log: 'the caller hung up' }) : error
+  const refused = refusalOf(options, cause, config)
+  options.metrics.observe(config.name ?? 'none', refused.code, reply.elapsedTime / 1000)
+  return reply.code(refused.status).headers(problemHeaders(refused)).send(JSON.stringify(refused.toProblem()))
+}
+
+/** What isn't HTTP, or doesn't arrive in time, never becomes a request: answered on the socket, which is then closed. */
+function answerBrokenRequest(options: AppOptions, error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (error.code === 'ECONNRESET' || socket.destroyed) return
+  const refused =
+    error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+      ? new Refused('RETRY_LATER', { detail: 'the request did not arrive in time' })
+      : error.code === 'HPE_HEADER_OVERFLOW'
+        ? new Refused('TOO_LARGE', { detail: 'the headers are larger than this server takes' })
+        : new Refused('MALFORMED', { detail: 'this is not HTTP' })
+  options.log.info({ route: 'none', refused: refused.code, why: error.code }, 'request refused')
+  options.metrics.observe('none', refused.code, 0)
+  const body = JSON.stringify(refused.toProblem())
+  const headers = {
+    ...problemHeaders(refused),
+    connection: 'close',
+    'content-length': Buffer.byteLength(body),
+  }
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+  const status = `HTTP/1.1 ${refused.status} ${STATUS_CODES[refused.status]}\r\n`
+  if (socket.writable) socket.end(`${status}${lines.join('')}\r\n${body}`, () => socket.destroy())
+  else socket.destroy()
 }
