@@ -25,7 +25,7 @@ import {
   restart,
   SLOT,
   startAuthority,
-} from './three-authorities.js'
+} from './world.js'
 
 interface Member {
   readonly index: number

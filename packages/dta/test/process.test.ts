@@ -19,7 +19,7 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { asRecipient, type Car, codeOf, makeCar, makeServer } from './three-authorities.js'
+import { asRecipient, type Car, codeOf, makeCar, makeServer } from './world.js'
 
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url))
 

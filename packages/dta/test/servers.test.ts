@@ -18,11 +18,11 @@ import {
   type Server,
   SLOT,
   statementFor,
-} from './three-authorities.js'
+} from './world.js'
 
 let world: Founded
 beforeAll(async () => {
-  world = await foundWorld()
+  world = await foundWorld({ n: 2 })
 })
 afterAll(() => world.close())
 

@@ -23,11 +23,11 @@ import {
   restart,
   type TicketPurposeOf,
   ticketFor,
-} from './three-authorities.js'
+} from './world.js'
 
 let world: Founded
 beforeAll(async () => {
-  world = await foundWorld()
+  world = await foundWorld({ n: 1 })
 })
 afterAll(() => world.close())
 

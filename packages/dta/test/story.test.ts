@@ -20,7 +20,7 @@ import {
   SLOT,
   statementFor,
   ticketFor,
-} from './three-authorities.js'
+} from './world.js'
 
 let world: Founded
 beforeAll(async () => {

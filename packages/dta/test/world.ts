@@ -1,4 +1,4 @@
-/** Three authorities on 127.0.0.1, each with its own data folder; an RA, an RPS, a tracking server; a clock by hand. */
+/** Authorities on 127.0.0.1, each with its own data folder; an RA, an RPS, a tracking server; a clock by hand. */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -156,19 +156,19 @@ export interface Founded extends World {
   readonly groupId: string
 }
 
-/** Three authorities that have not founded anything yet, and the proposal that would make them a group. */
-export async function makeWorld(
-  options: { random?: Random; config?: Partial<DtaConfig> } = {},
-): Promise<World> {
+/**
+ * Authorities that have not founded anything yet, and the proposal that would make them a group. `n` is 3 unless said:
+ * where one or two show the same, a test is over sooner with them.
+ */
+export async function makeWorld(options: { n?: number; random?: Random } = {}): Promise<World> {
   const clock = { now: MIDDAY }
   const logged: string[] = []
   const random = options.random ?? systemRandom
   const folder = await mkdtemp(join(tmpdir(), 'milagro-dta-'))
   const authorities: Running[] = []
-  for (const name of ['ta1', 'ta2', 'ta3']) {
+  for (const name of ['ta1', 'ta2', 'ta3'].slice(0, options.n ?? 3)) {
     const dataDir = await mkdtemp(join(folder, `${name}-`))
-    const config = options.config ?? {}
-    authorities.push(await startAuthority(name, dataDir, { clock, logged, random, config }))
+    authorities.push(await startAuthority(name, dataDir, { clock, logged, random }))
   }
   const [ra, rps, tracking] = await Promise.all([
     generateEs256(),
