@@ -1,0 +1,220 @@
+/** Bytes and hashes: our own code against the platform's, which the library may not import and a test may. */
+import { createHash, createHmac, hkdfSync } from 'node:crypto'
+import {
+  be16,
+  be32,
+  be64,
+  concat,
+  equalBytes,
+  fromBase64Url,
+  fromHex,
+  fromUtf8,
+  nfcUtf8,
+  readInteger,
+  toBase64Url,
+  toHex,
+  u8,
+  utf8,
+} from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { hkdfSha256, hmacSha256, sha256 } from '@milagro-ts/crypto/sha256'
+import { decodeTlv, encodeTlv } from '@milagro-ts/crypto/tlv'
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+
+const bytes = (maxLength = 300) => fc.uint8Array({ maxLength })
+const hex = (of: Uint8Array) => Buffer.from(of).toString('hex')
+
+describe('hashes, as node:crypto has them', () => {
+  test('SHA-256 of every length up to three blocks, and of a long message', () => {
+    for (let length = 0; length < 200; length++) {
+      const message = new Uint8Array(length).map((_, i) => (i * 31 + length) & 255)
+      expect(hex(sha256(message))).toBe(createHash('sha256').update(message).digest('hex'))
+    }
+    const long = new Uint8Array(100_003).fill(0x61)
+    expect(hex(sha256(long))).toBe(createHash('sha256').update(long).digest('hex'))
+  })
+
+  test('SHA-256 over parts is SHA-256 over their concatenation', () => {
+    fc.assert(fc.property(bytes(), bytes(), (a, b) => equalBytes(sha256(a, b), sha256(concat(a, b)))))
+  })
+
+  test('HMAC with keys of every kind of length', () => {
+    fc.assert(
+      fc.property(bytes(200), bytes(), bytes(), (key, a, b) => {
+        expect(hex(hmacSha256(key, a, b))).toBe(createHmac('sha256', key).update(a).update(b).digest('hex'))
+      }),
+    )
+    for (const length of [0, 63, 64, 65]) {
+      const key = new Uint8Array(length).fill(1)
+      expect(hex(hmacSha256(key))).toBe(createHmac('sha256', key).digest('hex'))
+    }
+  })
+
+  test('HKDF of every length', () => {
+    fc.assert(
+      fc.property(
+        bytes(80),
+        bytes(80),
+        bytes(80),
+        fc.integer({ min: 1, max: 200 }),
+        (salt, ikm, info, length) => {
+          const expected = new Uint8Array(hkdfSync('sha256', ikm, salt, info, length))
+          expect(hex(hkdfSha256(salt, ikm, info, length))).toBe(hex(expected))
+        },
+      ),
+    )
+    const none = new Uint8Array()
+    expect(hkdfSha256(none, none, none, 8160)).toHaveLength(8160)
+    expect(() => hkdfSha256(none, none, none, 8161)).toThrow(RangeError)
+  })
+})
+
+describe('spellings', () => {
+  test('hex and base64url, as Buffer has them', () => {
+    fc.assert(
+      fc.property(bytes(), value => {
+        expect(toHex(value)).toBe(hex(value))
+        expect(fromHex(toHex(value))).toEqual(value)
+        expect(toBase64Url(value)).toBe(Buffer.from(value).toString('base64url'))
+        expect(fromBase64Url(toBase64Url(value), 'value')).toEqual(value)
+      }),
+    )
+  })
+
+  test('UTF-8, as TextEncoder has it', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary' }), text => {
+        expect(utf8(text)).toEqual(new TextEncoder().encode(text))
+        expect(fromUtf8(utf8(text), 'text')).toBe(text)
+      }),
+    )
+  })
+
+  test('UTF-8 that TextDecoder refuses is refused, and no other', () => {
+    const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+    const nearUtf8 = fc.oneof(
+      bytes(8),
+      fc
+        .array(fc.constantFrom(0xc0, 0xc2, 0xe0, 0xed, 0xf0, 0xf4, 0xf5, 0x80, 0x9f, 0xa0, 0xbf, 0x41), {
+          maxLength: 5,
+        })
+        .map(list => Uint8Array.from(list)),
+    )
+    fc.assert(
+      fc.property(nearUtf8, value => {
+        let expected: string | undefined
+        try {
+          expected = decoder.decode(value)
+        } catch {
+          expected = undefined
+        }
+        if (expected === undefined) expect(() => fromUtf8(value, 'text')).toThrow(DecodeError)
+        else expect(fromUtf8(value, 'text')).toBe(expected)
+      }),
+      { numRuns: 3000 },
+    )
+  })
+
+  test.each(['A', 'AB', 'AAB', 'AA==', 'AA=', 'A A', '+A', '/A', 'AA\n', 'ÄA', '🔑', 'AAAAA'])(
+    'not the one base64url of anything: %j',
+    text => {
+      expect(() => fromBase64Url(text, 'value')).toThrow(DecodeError)
+    },
+  )
+
+  test('base64url of another length than expected', () => {
+    expect(fromBase64Url('AAAA', 'value', 3)).toEqual(new Uint8Array(3))
+    expect(() => fromBase64Url('AAAA', 'value', 4)).toThrow(DecodeError)
+    expect(() => fromBase64Url('', 'value', 1)).toThrow(DecodeError)
+  })
+
+  test.each(['0', 'AB', '0x', ' 00', '0g'])('not lower-case hex: %j', text => {
+    expect(() => fromHex(text)).toThrow(DecodeError)
+  })
+
+  test.each(['\ud800', 'a\udc00', '\udc00\ud800'])('a lone surrogate has no UTF-8', text => {
+    expect(() => utf8(text)).toThrow(DecodeError)
+  })
+
+  test('text enters a TLV in NFC', () => {
+    expect(nfcUtf8('e\u0301')).toEqual(utf8('é'))
+  })
+
+  test('integers, big-endian, in their width only', () => {
+    expect([u8(255), be16(258), be32(0xdeadbeef), be64(2 ** 53 - 1)].map(toHex)).toEqual([
+      'ff',
+      '0102',
+      'deadbeef',
+      '001fffffffffffff',
+    ])
+    for (const [encode, limit] of [
+      [u8, 2 ** 8],
+      [be16, 2 ** 16],
+      [be32, 2 ** 32],
+      [be64, 2 ** 53],
+    ] as const) {
+      expect(readInteger(encode(limit - 1), encode(0).length, 'value')).toBe(limit - 1)
+      for (const wrong of [limit, -1, 0.5, Number.NaN]) expect(() => encode(wrong)).toThrow(RangeError)
+    }
+    expect(() => readInteger(new Uint8Array(3), 4, 'value')).toThrow(DecodeError)
+    expect(() => readInteger(fromHex('0020000000000000'), 8, 'value')).toThrow(DecodeError)
+    expect(() => readInteger(new Uint8Array(8).fill(255), 8, 'value')).toThrow(DecodeError)
+  })
+
+  test('equality of bytes', () => {
+    fc.assert(fc.property(bytes(20), bytes(20), (a, b) => equalBytes(a, b) === (Buffer.compare(a, b) === 0)))
+    expect(equalBytes(fromHex('00'), fromHex('0000'))).toBe(false)
+  })
+})
+
+describe('TLV', () => {
+  const entries = fc.array(fc.option(bytes(20), { nil: undefined }), { maxLength: 12 })
+
+  test('comes back, empty entries as absent ones', () => {
+    fc.assert(
+      fc.property(entries, list => {
+        const decoded = decodeTlv(encodeTlv(list), { tags: list.length, field: 'tlv' })
+        expect(decoded).toEqual(list.map(value => (value?.length ? value : undefined)))
+      }),
+    )
+  })
+
+  test('no two tuples are spelled alike', () => {
+    fc.assert(
+      fc.property(entries, entries, (a, b) => {
+        const same = (list: typeof a) => list.map(value => toHex(value ?? new Uint8Array())).join('|')
+        const padded = (list: typeof a) => same([...list, ...new Array(12 - list.length).fill(undefined)])
+        expect(equalBytes(encodeTlv(a), encodeTlv(b))).toBe(padded(a) === padded(b))
+      }),
+    )
+  })
+
+  test.each([
+    ['tags that descend', '02000000016101000000' + '0162'],
+    ['a tag that stands twice', '010000000161010000000162'],
+    ['an empty value', '0100000000'],
+    ['tag 0', '000000000161'],
+    ['an unknown tag', '040000000161'],
+    ['a cut header', '01000000'],
+    ['a cut value', '010000000261'],
+    ['a length beyond everything', '01ffffffff61'],
+    ['trailing bytes', '01000000016100'],
+  ])('refuses %s', (_, spelled) => {
+    expect(() => decodeTlv(fromHex(spelled), { tags: 3, field: 'tlv' })).toThrow(DecodeError)
+  })
+
+  test('reads from the middle of a larger buffer, and gives copies', () => {
+    const whole = concat(fromHex('ffff'), encodeTlv([utf8('a'), undefined, utf8('bc')]), fromHex('ff'))
+    const view = whole.subarray(2, whole.length - 1)
+    const decoded = decodeTlv(view, { tags: 3, field: 'tlv' })
+    whole.fill(0)
+    expect(decoded).toEqual([utf8('a'), undefined, utf8('bc')])
+  })
+
+  test('at most 255 tags', () => {
+    const full = new Array<Uint8Array>(255).fill(utf8('x'))
+    expect(decodeTlv(encodeTlv(full), { tags: 255, field: 'tlv' })).toEqual(full)
+    expect(() => encodeTlv([...full, utf8('x')])).toThrow(RangeError)
+  })
+})

@@ -1,0 +1,64 @@
+/** What the library's own sources may not do, so that a protocol is a function of its arguments. */
+import { readdirSync, readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+
+const folder = new URL('../src/', import.meta.url)
+const sources = readdirSync(folder)
+  .filter(file => file.endsWith('.ts'))
+  .map(file => {
+    const text = readFileSync(new URL(file, folder), 'utf8')
+    // Comments may name what code may not use.
+    return { file, code: text.replaceAll(/\/\*[\s\S]*?\*\//g, '').replaceAll(/^\s*\/\/.*$/gm, '') }
+  })
+const using = (pattern: RegExp): string[] =>
+  sources.filter(({ code }) => pattern.test(code)).map(({ file }) => file)
+
+test('there are sources to look at', () => {
+  expect(sources.length).toBeGreaterThan(15)
+})
+
+test('only engine.ts knows the arithmetic’s library', () => {
+  expect(using(/@noble/)).toEqual(['engine.ts'])
+})
+
+test('nothing else is imported but files of this folder', () => {
+  const specifiers = sources.flatMap(({ file, code }) =>
+    [...code.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(([, specifier]) => ({ file, specifier })),
+  )
+  const outside = specifiers.filter(({ specifier }) => !/^\.\/[a-z0-9-]+\.js$/.test(specifier as string))
+  expect(new Set(outside.map(({ file }) => file))).toEqual(new Set(['engine.ts']))
+})
+
+test.each([
+  ['the clock', /\bDate\b|\bperformance\b/],
+  ['a random source of its own', /Math\.random|\bcrypto\b|getRandomValues/],
+  ['the network', /\bfetch\b|XMLHttpRequest|WebSocket/],
+  ['a timer or a promise', /set(Timeout|Interval|Immediate)|\basync\b|\bawait\b|\bPromise\b/],
+  ['the process or the console', /\bprocess\b|\bconsole\b|\bglobalThis\b/],
+  ['what small runtimes lack', /TextEncoder|TextDecoder|\bBuffer\b|\batob\b|\bbtoa\b/],
+])('no file uses %s', (_, pattern) => {
+  expect(using(pattern)).toEqual([])
+})
+
+test('the engine’s handles stay where points and scalars are made', () => {
+  expect(using(/\b(from|to)Engine\b/)).toEqual(['hash-to-curve.ts', 'points.ts'])
+  expect(using(/\b(from|to)BigInt\b/)).toEqual(['hash-to-curve.ts', 'points.ts', 'scalar.ts'])
+  expect(using(/from '\.\/engine\.js'/)).toEqual(['hash-to-curve.ts', 'points.ts', 'scalar.ts'])
+})
+
+test('where a secret is multiplied, the fixed-shape multiplication is used', () => {
+  // Every public multiplication is by a challenge, a weight, a λ, or a published z; this list is read by people.
+  const uses = sources.flatMap(({ file, code }) =>
+    [...code.matchAll(/\.mulPublic\(([^()]*(?:\([^()]*\))?[^()]*)\)/g)].map(([, by]) => `${file}: ${by}`),
+  )
+  expect([...new Set(uses)].sort()).toEqual([
+    'mpin.ts: c',
+    'mpin.ts: pin.z',
+    'mpin.ts: rho',
+    'possession.ts: proof.kappa',
+    'possession.ts: proof.z',
+    'secret-sharing.ts: lambda[i] as Scalar',
+    'share-proof.ts: share.kappa',
+    'share-proof.ts: share.z',
+  ])
+})
