@@ -1,17 +1,23 @@
 /** Field types that several route tables share. Bytes are base64url without padding; lengths are exact. */
 import Type, { type Static } from 'typebox'
 
-/** Exactly `length` bytes as base64url. */
+/** What a last group of one or two bytes looks like: the bits that belong to no byte are zero. */
+const ONE_BYTE = '[A-Za-z0-9_-][AQgw]'
+const TWO_BYTES = '[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048]'
+
+/** Exactly `length` bytes as base64url. One value has one text, so that texts can be compared and remembered. */
 export const Bytes = (length: number) => {
   const characters = Math.ceil((length * 4) / 3)
-  return Type.String({ minLength: characters, maxLength: characters, pattern: '^[A-Za-z0-9_-]*$' })
+  const last = ['', ONE_BYTE, TWO_BYTES][length % 3]
+  const pattern = `^[A-Za-z0-9_-]{${Math.floor(length / 3) * 4}}${last}$`
+  return Type.String({ minLength: characters, maxLength: characters, pattern })
 }
 /** From `least` to `most` bytes as base64url. */
 export const BytesUpTo = (most: number, least = 1) =>
   Type.String({
     minLength: Math.ceil((least * 4) / 3),
     maxLength: Math.ceil((most * 4) / 3),
-    pattern: '^[A-Za-z0-9_-]*$',
+    pattern: `^([A-Za-z0-9_-]{4})*(${ONE_BYTE}|${TWO_BYTES})?$`,
   })
 /** A compact JWS. */
 export const Jws = (most = 4096) =>

@@ -336,22 +336,20 @@ function pathMatches(pattern: string, path: string): boolean {
 }
 
 /** What fastify itself refuses, by its error code. */
-const FASTIFY_CODES: Readonly<Record<string, Code>> = {
-  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'UNSUPPORTED_MEDIA_TYPE',
-  FST_ERR_CTP_EMPTY_TYPE: 'UNSUPPORTED_MEDIA_TYPE',
-  FST_ERR_CTP_BODY_TOO_LARGE: 'TOO_LARGE',
-  FST_ERR_CTP_INVALID_CONTENT_LENGTH: 'MALFORMED',
-  FST_ERR_CTP_EMPTY_JSON_BODY: 'MALFORMED',
-  FST_ERR_BAD_URL: 'MALFORMED',
-  FST_ERR_MAX_PARAM_LENGTH: 'MALFORMED',
-}
+const FASTIFY_CODES: ReadonlyMap<unknown, Code> = new Map<unknown, Code>([
+  ['FST_ERR_CTP_INVALID_MEDIA_TYPE', 'UNSUPPORTED_MEDIA_TYPE'],
+  ['FST_ERR_CTP_EMPTY_TYPE', 'UNSUPPORTED_MEDIA_TYPE'],
+  ['FST_ERR_CTP_BODY_TOO_LARGE', 'TOO_LARGE'],
+  ['FST_ERR_CTP_INVALID_CONTENT_LENGTH', 'MALFORMED'],
+  ['FST_ERR_CTP_EMPTY_JSON_BODY', 'MALFORMED'],
+  ['FST_ERR_BAD_URL', 'MALFORMED'],
+  ['FST_ERR_MAX_PARAM_LENGTH', 'MALFORMED'],
+])
 
 export function toRefused(error: unknown): Refused {
   if (error instanceof Refused) return error
   if (error instanceof DecodeError) return new Refused('MALFORMED', { field: error.field, detail: error.why })
-  const code = (error as { code?: unknown } | null)?.code
-  const known = typeof code === 'string' ? FASTIFY_CODES[code] : undefined
-  return known === undefined ? new Refused('INTERNAL') : new Refused(known)
+  return new Refused(FASTIFY_CODES.get((error as { code?: unknown } | null)?.code) ?? 'INTERNAL')
 }
 
 /**

@@ -100,7 +100,7 @@ describe('a first revision is refused, even with every signature, for', () => {
     ],
     'a key in a second spelling of its base64url': [
       d => (d.authorities[0]!.hpkeKey = secondSpelling(d.authorities[0]!.hpkeKey)),
-      /authorities\.1\.hpkeKey/,
+      /authorities\.0\.hpkeKey/,
     ],
     'a t that two halves reach': [d => (d.t = 1), /^t$/],
     'a t that cannot be reached': [d => (d.t = 4), /^t$/],
