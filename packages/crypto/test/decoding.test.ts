@@ -47,9 +47,13 @@ const share = authorityIssue(
   seeded('share'),
 )
 
+/** `npm run test:long`: more cases, from the seed that it prints. */
+const long = process.env.MILAGRO_LONG === '1'
+const LONGER = long ? 25 : 1
+
 /** Numbers from 0 up to a bound, from a seed. */
-function dice(seed: string) {
-  const random = seeded(seed)
+function dice(name: string) {
+  const random = seeded(`${name} ${long ? process.env.MILAGRO_SEED : ''}`)
   return (bound: number): number => new DataView(random(4).buffer).getUint32(0) % bound
 }
 
@@ -133,7 +137,7 @@ describe.each(doors)('$name', ({ name, good, again, cases = 800 }) => {
 
   test(`${cases} mutations are refused or spelled as they came`, () => {
     const roll = dice(`mutations of ${name}`)
-    for (let i = 0; i < cases; i++) {
+    for (let i = 0; i < LONGER * cases; i++) {
       let bytes = good[roll(good.length)] as Uint8Array
       for (let times = 1 + roll(2); times > 0; times--) bytes = mutate(bytes, roll)
       const result = outcome(() => again(bytes))
@@ -179,7 +183,7 @@ describe.each([
   test('comes back, and 800 mutations are refused or spelled as they came', () => {
     expect(again(good)).toBe(good)
     const roll = dice(`text of ${name}`)
-    for (let i = 0; i < 800; i++) {
+    for (let i = 0; i < LONGER * 800; i++) {
       const text = [...mutate(utf8(good), roll)].map(byte => String.fromCharCode(byte)).join('')
       const spelled = roll(4) > 0 ? text : text + [' ', '=', '\n', '\0', '\u0130', '🔑'][roll(6)]
       let result: string
