@@ -274,6 +274,32 @@ describe('JSON', () => {
   })
 })
 
+test('a permit is for a node or for an identity, and says no more than that', () => {
+  const [slot, , , , id, sealed] = decodeTlv(permit.encode(), { tags: 6, field: 'permit' })
+  const [, , depth, index] = decodeTlv(nodePermit.encode(), { tags: 6, field: 'permit' })
+  const [node, identity] = [Uint8Array.of(0), Uint8Array.of(1)]
+  const good = [
+    [slot, identity, undefined, undefined, id, sealed],
+    [slot, node, depth, index, undefined, sealed],
+  ]
+  const wrong = [
+    [slot, node, depth, index, id, sealed],
+    [slot, identity, depth, undefined, id, sealed],
+    [slot, identity, undefined, index, id, sealed],
+    [slot, identity, undefined, undefined, undefined, sealed],
+    [slot, node, undefined, index, undefined, sealed],
+    [slot, node, depth, undefined, undefined, sealed],
+    [slot, Uint8Array.of(2), undefined, undefined, id, sealed],
+    [slot, undefined, undefined, undefined, id, sealed],
+    [undefined, identity, undefined, undefined, id, sealed],
+    [slot, identity, undefined, undefined, id, undefined],
+    [slot, node, Uint8Array.of(33), index, undefined, sealed],
+    [slot, node, Uint8Array.of(1), index, undefined, sealed],
+  ]
+  for (const entries of good) expect(Permit.decode(encodeTlv(entries)).slot).toBe(SLOT)
+  for (const entries of wrong) expect(() => Permit.decode(encodeTlv(entries))).toThrow(DecodeError)
+})
+
 describe('a login message', () => {
   test('with the longest audience still fits into its header', () => {
     const terms = { ...timeTerms, audience: 'ä'.repeat(128) }
