@@ -42,6 +42,9 @@ const proofRefusals = [
   'EXPIRED',
   'REPLAYED',
   'CLOCK',
+  // A verification composes the permit that the RPS doesn't hold yet.
+  'WRONG_SHARE',
+  'FROZEN',
 ] as const
 
 export const rpsRoutes = {
@@ -110,7 +113,7 @@ export const rpsRoutes = {
     params: Strict({ index: Type.String({ pattern: '^[1-9][0-9]{0,2}$' }) }),
     body: Strict({ ticket: TicketField, purpose: PurposeField }),
     response: SealedShare,
-    refuses: ['NOT_APPROVED', 'EXPIRED', 'ALREADY_ISSUED', 'FROZEN'],
+    refuses: ['NOT_APPROVED', 'EXPIRED', 'ALREADY_ISSUED', 'FROZEN', 'WRONG_SHARE'],
   },
   nonce: {
     method: 'POST',
@@ -159,7 +162,7 @@ export const rpsRoutes = {
     caller: 'server',
     body: Strict({ authOtt: Bytes(32) }),
     response: AuthenticatedFields,
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED', 'EXPIRED'],
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED', 'EXPIRED', 'BANNED', 'REVOKED'],
   },
   verifyOnePass: {
     method: 'POST',

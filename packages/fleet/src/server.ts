@@ -27,7 +27,7 @@ import { type Actor, audit } from './audit.js'
 import { Bans } from './bans.js'
 import { Codes, type IssuedCode } from './codes.js'
 import type { FleetConfig } from './config.js'
-import { Enrolments, forgetUndecided } from './enrolments.js'
+import { Enrolments } from './enrolments.js'
 import { type FleetHandlers, fleetHandlers } from './fleet-handlers.js'
 import {
   type FleetKeys,
@@ -317,16 +317,12 @@ class Trail {
   }
 }
 
-/** What a request names: numbers from the path, or the identity or instance that the RPS asks about; no attributes. */
+/** Numbers from the path, or nothing: what stands in a body may be a name. */
 function subjectOf(input: unknown): string {
-  const { params, body } = input as {
-    params?: Readonly<Record<string, string>>
-    body?: { readonly idCore?: unknown; readonly instance?: unknown }
-  }
-  const named = Object.entries(params ?? {}).map(([name, value]) => `${name} ${value}`)
-  if (typeof body?.idCore === 'string') named.push(`identity ${body.idCore}`)
-  else if (typeof body?.instance === 'string') named.push(`instance ${body.instance}`)
-  return named.join(', ')
+  const { params } = input as { params?: Readonly<Record<string, string>> }
+  return Object.entries(params ?? {})
+    .map(([name, value]) => `${name} ${value}`)
+    .join(', ')
 }
 
 async function readiness(
@@ -354,7 +350,6 @@ async function purge(
 ): Promise<void> {
   await singleUse.purge(now - PURGE_SLACK)
   await store.db.deleteFrom('audit').where('at', '<', auditBefore).execute()
-  await forgetUndecided(store.db, Math.floor(now / 1000))
 }
 
 /** Every handler, with a store that can't be used turned into RETRY_LATER: nothing is decided past it. */

@@ -1,0 +1,84 @@
+/** Settings of an RPS. The passphrase is not among them: it comes from MILAGRO_RPS_PASSPHRASE(_FILE). */
+import { ConfigError, type Environment, loadConfig, readSecret } from '@milagro-ts/api/config'
+import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import Type, { type Static } from 'typebox'
+
+const Name = Type.String({ minLength: 1, maxLength: 253, pattern: '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$' })
+const Url = Type.String({ minLength: 8, maxLength: 256, pattern: '^https?://[^\\s]+$' })
+const Listen = Strict({
+  host: Type.String({ minLength: 1, maxLength: 253 }),
+  /** 0: any free port. */
+  port: Type.Integer({ minimum: 0, maximum: 65_535 }),
+})
+const Bucket = Strict({
+  /** Requests a second in the long run. */
+  perSecond: Type.Number({ exclusiveMinimum: 0, maximum: 1_000_000 }),
+  /** Requests at once after a quiet time. */
+  burst: Type.Integer({ minimum: 1, maximum: 1_000_000 }),
+})
+
+/** What the RPS asks of logins for one service. */
+export const AudiencePolicy = Strict({
+  /** The service's origin (`https://host[:port]`) or another name; compared byte for byte. */
+  name: Type.String({ minLength: 1, maxLength: 256 }),
+  /** The recipient of the group document that may verify, redeem, look up and follow events for it. */
+  service: Type.Optional(Name),
+  pin: Type.Enum(['never', 'optional', 'required']),
+  /** Whether the challenge is bound to the TLS connection; required or absent, never "if present". */
+  tlsExporter: Type.Enum(['absent', 'required']),
+})
+export type AudiencePolicy = Static<typeof AudiencePolicy>
+
+export const RpsConfig = Strict({
+  /** The RPS' name among the recipients of the group document. */
+  name: Name,
+  listen: Listen,
+  /** Health and metrics; keep it on the loopback. */
+  adminListen: Listen,
+  /** Where others reach it: its own audience, the issuer of its tokens, and what request JWTs are bound to. */
+  publicUrl: Url,
+  dataDir: Type.String({ minLength: 1 }),
+  /** Pinned: all 32 bytes. */
+  groupId: GroupIdField,
+  /** The first revision, or an array of all of them; read while the data folder has none. */
+  groupFile: Type.Optional(Type.String({ minLength: 1 })),
+  /** Without groupFile: an authority's address, where the first revision is fetched. */
+  groupUrl: Type.Optional(Url),
+  rpa: Strict({ url: Url }),
+  audiences: Type.Array(AudiencePolicy, { maxItems: 256 }),
+  /** Δ: how far clientTime may be from the server's clock, in seconds. */
+  deltaSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 300 })),
+  rateLimit: Type.Optional(
+    Strict({
+      /** Everything from one source address (IPv6: one /64). */
+      address: Type.Optional(Bucket),
+      /** Device proofs from one source that didn't hold. */
+      failedProofs: Type.Optional(Bucket),
+    }),
+  ),
+  /** Addresses of reverse proxies whose X-Forwarded-For is believed. */
+  trustProxy: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 16 })),
+  logLevel: Type.Optional(Type.Enum(['fatal', 'error', 'warn', 'info', 'debug'])),
+})
+export type RpsConfig = Static<typeof RpsConfig>
+
+/** ConfigError names the first setting that is wrong. */
+export function loadRpsConfig(file: string | undefined, env: Environment): RpsConfig {
+  const config = loadConfig(RpsConfig, { prefix: 'MILAGRO_RPS', file, env })
+  checkAudiences(config)
+  return config
+}
+
+function checkAudiences({ audiences }: RpsConfig): void {
+  for (const [i, { name }] of audiences.entries()) {
+    if (name !== name.normalize('NFC') || new TextEncoder().encode(name).length > 256)
+      throw new ConfigError(`setting 'audiences.${i}.name': at most 256 bytes of UTF-8 in NFC`)
+    if (audiences.findIndex(other => other.name === name) !== i)
+      throw new ConfigError(`setting 'audiences.${i}.name': '${name}' stands twice`)
+  }
+}
+
+/** The passphrase that seals everything secret in the data folder. ConfigError when it is missing. */
+export function readPassphrase(env: Environment): string {
+  return readSecret('MILAGRO_RPS_PASSPHRASE', env)
+}

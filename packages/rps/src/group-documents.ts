@@ -1,0 +1,125 @@
+/**
+ * The chain of group documents, from the pinned groupId on. Kept in the store, so that replicas on one store follow
+ * one revision; never gone back from. The RPS only serves it: whoever reads it checks it again.
+ */
+import { readFile } from 'node:fs/promises'
+import { createClient } from '@milagro-ts/api/call'
+import { ConfigError } from '@milagro-ts/api/config'
+import { dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { Group } from '@milagro-ts/api/group'
+import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { Refused } from '@milagro-ts/api/problem'
+import { fromBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Connection, Store } from '@milagro-ts/store/database'
+import type { RpsConfig } from './config.js'
+
+export class GroupDocuments {
+  readonly #store: Store<unknown>
+  #group: Group
+
+  private constructor(store: Store<unknown>, group: Group) {
+    this.#store = store
+    this.#group = group
+  }
+
+  /** ConfigError when there is no document, or none of the pinned group. */
+  static async open({
+    config,
+    store,
+    fetch,
+  }: {
+    config: RpsConfig
+    store: Store<unknown>
+    fetch: typeof globalThis.fetch
+  }): Promise<GroupDocuments> {
+    const pinned = fromBase64Url(config.groupId, 'groupId', 32)
+    const stored = await store.atomic(connection => revisionsAfter(connection, 0))
+    const documents = stored.length > 0 ? stored : await firstDocuments(config, fetch)
+    const group = await Group.verifyChain(documents, pinned).catch((error: unknown) => {
+      throw new ConfigError(`group document: ${(error as Error).message}`)
+    })
+    await store.atomic(connection => {
+      for (const document of group.documents) keep(connection, document)
+    })
+    return new GroupDocuments(store, group)
+  }
+
+  /** As of the last look into the store. */
+  get latest(): Group {
+    return this.#group
+  }
+
+  /** The group in force, whichever replica took its newest revision in. */
+  async current(): Promise<Group> {
+    const newer = await this.#store.atomic(connection => revisionsAfter(connection, this.#group.revision))
+    let group = this.#group
+    for (const document of newer) group = await group.verifyNext(document)
+    if (group.revision > this.#group.revision) this.#group = group
+    return this.#group
+  }
+
+  /** Refused NOT_FOUND for a revision that isn't there. */
+  async document(revision?: string): Promise<GroupDocument> {
+    const group = await this.current()
+    if (revision === undefined) return group.document
+    const document = group.documents[Number(revision) - 1]
+    if (document === undefined) throw new Refused('NOT_FOUND', { detail: 'no such revision' })
+    return document
+  }
+
+  /**
+   * Takes the next revision in. Anyone may bring it: it proves itself by t signatures of the former one's authorities.
+   * The one in force again changes nothing. DecodeError, Refused CONFLICT or NOT_APPROVED. True if it is new.
+   */
+  async publish(document: GroupDocument): Promise<boolean> {
+    const before = await this.current()
+    const next = await before.verifyNext(document)
+    if (next === before) return false
+    await this.#store.atomic(connection => {
+      if (!keep(connection, next.document))
+        throw new Refused('CONFLICT', { detail: 'another revision came first' })
+    })
+    this.#group = next
+    return true
+  }
+}
+
+function revisionsAfter(connection: Connection, number: number): unknown[] {
+  return connection
+    .all('SELECT document FROM group_revision WHERE number > ? ORDER BY number', [number])
+    .map(row => JSON.parse(row.document as string) as unknown)
+}
+
+/** False when a revision of this number is there already. */
+function keep(connection: Connection, document: GroupDocument): boolean {
+  const statement = 'INSERT INTO group_revision (number, document) VALUES (?, ?) ON CONFLICT DO NOTHING'
+  return connection.run(statement, [document.revision, JSON.stringify(document)]) === 1
+}
+
+async function firstDocuments(
+  { groupFile, groupUrl, groupId }: RpsConfig,
+  fetch: typeof globalThis.fetch,
+): Promise<readonly unknown[]> {
+  if (groupFile !== undefined) {
+    const text = await readFile(groupFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      throw new ConfigError(`setting 'groupFile': cannot read '${groupFile}' (${error.code ?? 'error'})`)
+    })
+    const value = parsed(text, groupFile)
+    return Array.isArray(value) ? value : [value]
+  }
+  if (groupUrl === undefined)
+    throw new ConfigError(`set 'groupFile' or 'groupUrl': there is no group document yet`)
+  const authority = createClient(dtaRoutes, { baseUrl: groupUrl, fetch })
+  const document = await authority.group({ params: { groupId } }).catch((error: unknown) => {
+    throw new ConfigError(`setting 'groupUrl': ${(error as Error).message}`)
+  })
+  return [document]
+}
+
+function parsed(text: string, path: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw new ConfigError(`setting 'groupFile': '${path}' is not JSON`)
+  }
+}

@@ -1,0 +1,224 @@
+/**
+ * Time permits per identity (protocols.md §5).
+ *
+ *   RPS                              RPA                        authority j
+ *   -- idCore, slot -->              banned?
+ *   <-- statement, signed by the RA --
+ *   -- statement -------------------------------------------->  d_j = s_j·HT, (κ, z)
+ *   shareVerify each, permit = Σ λ_j·d_j, e(permit, Q) = e(HT, sQ), kept for (idCore, slot)
+ *
+ * A carried permit is as good as a composed one, since anyone can check it; it is always checked, never merged into
+ * the login's own equation. While RPA or authorities are away, what is kept or carried goes on to the end of its slot.
+ */
+import type { Group } from '@milagro-ts/api/group'
+import type { Log } from '@milagro-ts/api/log'
+import type { Metrics } from '@milagro-ts/api/metrics'
+import { Refused } from '@milagro-ts/api/problem'
+import { askAuthorities } from '@milagro-ts/api/quorum'
+import { type VerifiedPermitStatement, verifyPermitStatement } from '@milagro-ts/api/statements'
+import type { Timers } from '@milagro-ts/api/system'
+import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { type IdCore, NO_USER } from '@milagro-ts/crypto/identity'
+import type { G2 } from '@milagro-ts/crypto/points'
+import type { Clock } from '@milagro-ts/crypto/ports'
+import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
+import { KeyShare, shareContext, shareVerify } from '@milagro-ts/crypto/share-proof'
+import {
+  Permit,
+  type PermitTerms,
+  permitInput,
+  permitPoint,
+  VerifiedPermit,
+} from '@milagro-ts/crypto/time-permit'
+import type { Store } from '@milagro-ts/store/database'
+import type { Authorities } from './authorities.js'
+import type { Identities } from './identities.js'
+import { currentSlot } from './nonces.js'
+
+/** Milliseconds for all authorities together. */
+const DEADLINE = 5_000
+/** Verified permits kept in memory beside the store, where they are bytes that would have to be verified again. */
+const IN_MEMORY = 50_000
+
+export interface PermitPorts {
+  readonly store: Store<unknown>
+  readonly identities: Identities
+  readonly authorities: Authorities
+  readonly clock: Clock
+  readonly timers: Timers
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+/** Whose permit, and for which slot. */
+export interface Wanted {
+  readonly idCore: IdCore
+  /** Of the user who logs in, so that one question to the RPA does for both. */
+  readonly userCore: Uint8Array
+  readonly slot: number
+}
+
+export class Permits {
+  readonly #ports: PermitPorts
+  readonly #verified = new Map<string, VerifiedPermit>()
+  readonly #composing = new Map<string, Promise<VerifiedPermit>>()
+
+  constructor(ports: PermitPorts) {
+    this.#ports = ports
+  }
+
+  /**
+   * A permit that someone carries. Refused WRONG_PERMIT: garbage, another identity's, or of a slot that hasn't begun;
+   * PERMIT_EXPIRED: of a slot before `slot`.
+   */
+  async takeCarried(
+    group: Group,
+    { idCore, slot }: Omit<Wanted, 'userCore'>,
+    carried: Permit,
+  ): Promise<VerifiedPermit> {
+    const known = await this.find(group, idCore, slot)
+    if (known !== null && equalBytes(known.permit.encode(), carried.encode())) return known
+    if (carried.slot < slot) throw new Refused('PERMIT_EXPIRED')
+    if (carried.slot > slot) throw new Refused('WRONG_PERMIT', { detail: 'its slot has not begun' })
+    const verified = verify(group, carried)
+    if (verified === null || !verified.covers(idCore)) throw new Refused('WRONG_PERMIT')
+    await this.#keep(idCore, verified)
+    return verified
+  }
+
+  /**
+   * The permit that is kept, or a new one. Refused BANNED, REVOKED, WRONG_PROOF (the RPA doesn't know the identity),
+   * PERMIT_EXPIRED (none is kept for a slot that is over), WRONG_SHARE naming the liar, FROZEN, RETRY_LATER.
+   */
+  async obtain(group: Group, wanted: Wanted): Promise<VerifiedPermit> {
+    const { idCore, userCore, slot } = wanted
+    const known = await this.find(group, idCore, slot)
+    if (known !== null) return known
+    if (slot !== currentSlot(group, this.#ports.clock()))
+      throw new Refused('PERMIT_EXPIRED', { detail: 'the slot is over and no permit of it is held' })
+    const key = `${nameOf(idCore, slot)} ${toBase64Url(userCore)}`
+    const running = this.#composing.get(key)
+    if (running !== undefined) return running
+    const composing = this.#compose(group, wanted).finally(() => this.#composing.delete(key))
+    this.#composing.set(key, composing)
+    return composing
+  }
+
+  async find(group: Group, idCore: IdCore, slot: number): Promise<VerifiedPermit | null> {
+    const inMemory = this.#verified.get(nameOf(idCore, slot))
+    if (inMemory !== undefined) return inMemory
+    const [row] = await this.#ports.store.atomic(connection =>
+      connection.all('SELECT permit FROM permit WHERE id_core = ? AND slot = ?', [idCore.bytes, slot]),
+    )
+    const verified = row === undefined ? null : verify(group, Permit.decode(row.permit as Uint8Array))
+    if (verified !== null) this.#remember(idCore, verified)
+    return verified
+  }
+
+  /** Forgets what belongs to slots before `slot`. */
+  async purge(slot: number): Promise<void> {
+    for (const [name, permit] of this.#verified) if (permit.slot < slot) this.#verified.delete(name)
+    await this.#ports.store.atomic(connection => connection.run('DELETE FROM permit WHERE slot < ?', [slot]))
+  }
+
+  async #compose(group: Group, { idCore, userCore, slot }: Wanted): Promise<VerifiedPermit> {
+    const { identities, authorities, timers, log, metrics } = this.#ports
+    const standing =
+      (await identities.ask(idCore, userCore, slot)) ??
+      // The user may be what the RPA doesn't know; that is an answer for after the permit.
+      (userCore.length === 0 ? null : await identities.ask(idCore, NO_USER, slot))
+    if (standing === null) throw new Refused('WRONG_PROOF', { log: 'the RPA does not know the identity' })
+    const { statement } = standing
+    const { jti } = await this.#checked(group, statement, idCore, slot)
+
+    const { groupId } = group
+    const input = permitInput(termsAt(group, slot), slot, { type: 'id', idCore })
+    const HT = permitPoint(input)
+    const { shares, faults } = await askAuthorities({
+      group,
+      purpose: 'permit',
+      deadlineMs: DEADLINE,
+      timers,
+      ask: (authority, signal) =>
+        authorities
+          .at(authority)
+          .permits({ params: { groupId: toBase64Url(groupId) }, body: { statement }, signal }),
+      verify: ({ index, commitment }, answer) => {
+        const share = KeyShare.decode(fromBase64Url(answer.share, 'share'))
+        const { shareEpoch } = answer
+        const ctx = shareContext({ groupId, purpose: 'permit', index, shareEpoch, identity: input, jti })
+        const holds = answer.index === index && shareVerify({ ctx, commitment, A: HT }, share)
+        return holds ? { point: share.d, shareEpoch } : null
+      },
+    }).catch(refuseForAuthorities)
+    for (const { name, kind, code } of faults) {
+      log.warn({ authority: name, kind, refused: code }, 'an authority gave no good permit share')
+      metrics.count('permit_share_faults', { kind })
+    }
+    if (new Set(shares.map(({ share }) => share.shareEpoch)).size > 1)
+      throw new Refused('RETRY_LATER', { log: 'the authorities are in different share epochs' })
+    const point = combineG1(shares.map(({ index, share }) => ({ index, point: share.point })))
+    const permit = verify(group, Permit.of(slot, { type: 'id', idCore }, point))
+    if (permit === null)
+      throw new Refused('RETRY_LATER', { log: "good permit shares don't make a permit of the group" })
+    metrics.count('permits_composed')
+    await this.#keep(idCore, permit)
+    return permit
+  }
+
+  /** The authorities check it too; a statement for somebody else is seen here, before they are asked. */
+  async #checked(
+    group: Group,
+    statement: string,
+    idCore: IdCore,
+    slot: number,
+  ): Promise<VerifiedPermitStatement> {
+    const wrong = (why: string) =>
+      new Refused('RETRY_LATER', { log: `the RPA's permit statement: ${why}`, retryAfter: 5 })
+    const verified = await verifyPermitStatement({ statement, group, now: this.#ports.clock() }).catch(
+      (error: unknown) => {
+        throw wrong((error as Error).message)
+      },
+    )
+    if (!verified.idCore.equals(idCore) || verified.slot !== slot) throw wrong('for another identity or slot')
+    return verified
+  }
+
+  async #keep(idCore: IdCore, permit: VerifiedPermit): Promise<void> {
+    await this.#ports.store.atomic(connection =>
+      connection.run(
+        'INSERT INTO permit (id_core, slot, permit) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET permit = excluded.permit',
+        [idCore.bytes, permit.slot, permit.permit.encode()],
+      ),
+    )
+    this.#remember(idCore, permit)
+  }
+
+  #remember(idCore: IdCore, permit: VerifiedPermit): void {
+    if (this.#verified.size >= IN_MEMORY) {
+      const [oldest] = this.#verified.keys()
+      if (oldest !== undefined) this.#verified.delete(oldest)
+    }
+    this.#verified.set(nameOf(idCore, permit.slot), permit)
+  }
+}
+
+const nameOf = (idCore: IdCore, slot: number) => `${idCore.mpinId} ${slot}`
+
+function termsAt(group: Group, slot: number): PermitTerms {
+  const permitEpoch = group.epochAt('permit', slot)
+  if (permitEpoch === null) throw new Refused('EXPIRED', { detail: 'the group begins later' })
+  return { groupId: group.groupId, permitEpoch, rule: group.slotRule }
+}
+
+function verify(group: Group, permit: Permit): VerifiedPermit | null {
+  const publicKey = group.keysAt('permit', permit.slot)?.pub as G2
+  return VerifiedPermit.verify(termsAt(group, permit.slot), publicKey, permit)
+}
+
+/** What an authority refuses the RPS for (its key, its clock, its statement) is not the device's doing. */
+function refuseForAuthorities(error: unknown): never {
+  if (error instanceof Refused && !['WRONG_SHARE', 'FROZEN', 'RETRY_LATER'].includes(error.code))
+    throw new Refused('RETRY_LATER', { log: `the authorities refuse a permit share: ${error.message}` })
+  throw error
+}

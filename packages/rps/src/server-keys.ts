@@ -1,0 +1,208 @@
+/**
+ * S_dev and S_pin (protocols.md §3): fetched once from the authorities, sealed at rest, checked at every start.
+ *
+ *   RPS                                             authority j
+ *   -- purpose, nonce; signed by the requestKey --> in the group document? for this purpose?
+ *   <-- HPKE(hpkeKey; ctx; TLV{1 W_j}) --           W_j = s_jQ
+ *   e(C_j, Q) = e(P1, W_j) for each, S = Σ λ_jW_j, e(IVK, Q) = e(P1, S)
+ *
+ * Whoever has S_pin, a token and a device key tests PINs without a strike, so S leaves this process only sealed.
+ */
+import { join } from 'node:path'
+import type { Group } from '@milagro-ts/api/group'
+import type { HpkeKeyPair } from '@milagro-ts/api/keys'
+import type { Log } from '@milagro-ts/api/log'
+import { Refused } from '@milagro-ts/api/problem'
+import { askAuthorities } from '@milagro-ts/api/quorum'
+import { Strict } from '@milagro-ts/api/schemas'
+import { open } from '@milagro-ts/api/seal'
+import type { Timers } from '@milagro-ts/api/system'
+import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { encodeName } from '@milagro-ts/crypto/identity'
+import { G2 } from '@milagro-ts/crypto/points'
+import type { Random } from '@milagro-ts/crypto/ports'
+import { ServerKey, sameLogarithm } from '@milagro-ts/crypto/server-key'
+import { shareContext } from '@milagro-ts/crypto/share-proof'
+import { SUITE } from '@milagro-ts/crypto/suite'
+import { decodeTlv, need } from '@milagro-ts/crypto/tlv'
+import { readSealedFile, writeSealedFile } from '@milagro-ts/store/sealed-file'
+import { StoreError } from '@milagro-ts/store/store-error'
+import Type, { type Static } from 'typebox'
+import { Compile } from 'typebox/compile'
+import type { Authorities } from './authorities.js'
+
+/** Milliseconds for all authorities together. */
+const DEADLINE = 10_000
+
+export const SERVER_KEY_PURPOSES = ['device', 'pin'] as const
+export type ServerKeyPurpose = (typeof SERVER_KEY_PURPOSES)[number]
+
+const StoredKeys = Strict({
+  suite: Type.Literal(SUITE),
+  v: Type.Literal(1),
+  groupId: Type.String(),
+  keys: Type.Array(
+    Strict({
+      purpose: Type.Enum([...SERVER_KEY_PURPOSES]),
+      epoch: Type.Integer({ minimum: 0 }),
+      key: Type.String(),
+    }),
+  ),
+})
+const storedKeys = Compile(StoredKeys)
+
+export interface ServerKeyPorts {
+  readonly name: string
+  readonly dataDir: string
+  readonly passphrase: string
+  readonly hpkeKey: HpkeKeyPair
+  readonly authorities: Authorities
+  readonly random: Random
+  readonly timers: Timers
+  readonly log: Log
+}
+
+export class ServerKeys {
+  readonly #ports: ServerKeyPorts
+  readonly #keys = new Map<string, ServerKey>()
+  #fetching: Promise<void> | undefined
+
+  private constructor(ports: ServerKeyPorts) {
+    this.#ports = ports
+  }
+
+  /** With what is sealed in the data folder. StoreError: it can't be opened, or a key in it isn't the group's. */
+  static async open(ports: ServerKeyPorts, group: Group): Promise<ServerKeys> {
+    const opened = new ServerKeys(ports)
+    const path = pathIn(ports.dataDir)
+    for (const { purpose, epoch, key } of await readStored(path, ports.passphrase, group)) {
+      const ivk = ivkOf(group, purpose, epoch)
+      const S = ivk && ServerKey.verify(ivk, G2.decode(fromBase64Url(key, 'key', 96), 'key'))
+      if (!S) throw new StoreError('damaged', `sealed file ${path}: the ${purpose} key is not the group's`)
+      opened.#keys.set(nameOf(purpose, epoch), S)
+    }
+    return opened
+  }
+
+  /** Refused RETRY_LATER while there is none: nothing can be verified before. */
+  get(purpose: ServerKeyPurpose, epoch: number): ServerKey {
+    const key = this.#keys.get(nameOf(purpose, epoch))
+    if (key === undefined)
+      throw new Refused('RETRY_LATER', {
+        log: `no ${purpose} server key of epoch ${epoch} yet`,
+        retryAfter: 5,
+      })
+    return key
+  }
+
+  isComplete(group: Group): boolean {
+    return missing(this.#keys, group).length === 0
+  }
+
+  /** Fetches what the group document has keys for and the data folder hasn't. Refused as askAuthorities says. */
+  async complete(group: Group): Promise<void> {
+    if (this.isComplete(group)) return
+    this.#fetching ??= this.#fetch(group).finally(() => {
+      this.#fetching = undefined
+    })
+    await this.#fetching
+  }
+
+  async #fetch(group: Group): Promise<void> {
+    const { dataDir, passphrase, random, log } = this.#ports
+    const fetched = await Promise.all(
+      missing(this.#keys, group).map(async purpose => ({ purpose, key: await this.#ask(group, purpose) })),
+    )
+    for (const { purpose, key } of fetched) this.#keys.set(nameOf(purpose, group.keys(purpose).epoch), key)
+    const stored: Static<typeof StoredKeys> = {
+      suite: SUITE,
+      v: 1,
+      groupId: toBase64Url(group.groupId),
+      keys: [...this.#keys].map(([name, key]) => {
+        const [purpose, epoch] = name.split('/') as [ServerKeyPurpose, string]
+        return { purpose, epoch: Number(epoch), key: toBase64Url(key.encode()) }
+      }),
+    }
+    await writeSealedFile(pathIn(dataDir), passphrase, utf8(JSON.stringify(stored)), random)
+    log.info({ purposes: fetched.map(({ purpose }) => purpose) }, 'server keys fetched and sealed')
+  }
+
+  async #ask(group: Group, purpose: ServerKeyPurpose): Promise<ServerKey> {
+    const { name, hpkeKey, authorities, random, timers, log } = this.#ports
+    const { groupId } = group
+    const recipient = group.recipient(name)
+    if (recipient === undefined)
+      throw new Refused('FORBIDDEN', { log: `${name} is no recipient of the group` })
+    const identity = encodeName(groupId, {
+      kind: recipient.kind === 3 ? 3 : 2,
+      name,
+      generation: recipient.generation,
+    })
+    const jti = random(16)
+    const { shares, faults } = await askAuthorities({
+      group,
+      purpose,
+      deadlineMs: DEADLINE,
+      timers,
+      ask: (authority, signal) =>
+        authorities.at(authority).serverKeys({
+          params: { groupId: toBase64Url(groupId) },
+          body: { purpose, nonce: toBase64Url(jti) },
+          signal,
+        }),
+      verify: async ({ index, commitment }, answer) => {
+        const { shareEpoch } = answer
+        const ctx = shareContext({ groupId, purpose, index, shareEpoch, identity, jti })
+        const plaintext = await open(hpkeKey, ctx, fromBase64Url(answer.sealed, 'sealed'))
+        if (answer.index !== index || plaintext === null) return null
+        const [W] = decodeTlv(plaintext, { tags: 1, field: 'serverKey' })
+        const point = G2.decode(need(W, 'serverKey.W'), 'serverKey.W')
+        return sameLogarithm(commitment, point) ? { point, shareEpoch } : null
+      },
+    })
+    for (const fault of faults) log.warn({ purpose, ...fault }, 'an authority gave no good server key share')
+    if (new Set(shares.map(({ share }) => share.shareEpoch)).size > 1)
+      throw new Refused('RETRY_LATER', { log: 'the authorities are in different share epochs' })
+    const points = shares.map(({ index, share }) => ({ index, point: share.point }))
+    const S = ServerKey.combine(group.keys(purpose).ivk, points)
+    if (S === null)
+      throw new Refused('RETRY_LATER', { log: `the ${purpose} shares don't make the group's key` })
+    return S
+  }
+}
+
+const pathIn = (dataDir: string) => join(dataDir, 'server-keys.sealed')
+const nameOf = (purpose: ServerKeyPurpose, epoch: number) => `${purpose}/${epoch}`
+
+function missing(keys: ReadonlyMap<string, ServerKey>, group: Group): ServerKeyPurpose[] {
+  return SERVER_KEY_PURPOSES.filter(purpose => !keys.has(nameOf(purpose, group.keys(purpose).epoch)))
+}
+
+/** IVK of a key epoch, present or former. */
+function ivkOf(group: Group, purpose: ServerKeyPurpose, epoch: number) {
+  const { firstSlot } = group.keys(purpose)
+  if (group.keys(purpose).epoch === epoch) return group.keys(purpose).ivk
+  const former = group.documents.find(({ purposes }) => purposes[purpose].epoch === epoch)
+  const slot = former?.purposes[purpose].firstSlot ?? firstSlot
+  const keys = group.keysAt(purpose, slot)
+  return keys?.epoch === epoch ? keys.ivk : undefined
+}
+
+async function readStored(
+  path: string,
+  passphrase: string,
+  group: Group,
+): Promise<Static<typeof StoredKeys>['keys']> {
+  let bytes: Uint8Array
+  try {
+    bytes = await readSealedFile(path, passphrase)
+  } catch (error) {
+    if (error instanceof StoreError && error.reason === 'missing') return []
+    throw error
+  }
+  const stored: unknown = JSON.parse(fromUtf8(bytes, 'serverKeys'))
+  if (!storedKeys.Check(stored)) throw new StoreError('damaged', `sealed file ${path} holds something else`)
+  if (!equalBytes(fromBase64Url(stored.groupId, 'groupId', 32), group.groupId))
+    throw new StoreError('foreign', `sealed file ${path} belongs to another group`)
+  return stored.keys
+}

@@ -1,0 +1,614 @@
+/**
+ * The authentication server: the public listener with everything that devices, services and the RPA ask, the admin
+ * listener with health and metrics. Each route's handler says in a few lines what it asks of a message; how a message
+ * is verified stands in verification.ts alone.
+ */
+import { mkdir } from 'node:fs/promises'
+import type { AddressInfo } from 'node:net'
+import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
+import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
+import { ConfigError } from '@milagro-ts/api/config'
+import type { Group } from '@milagro-ts/api/group'
+import { createLog, type Log } from '@milagro-ts/api/log'
+import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
+import { type Code, Refused } from '@milagro-ts/api/problem'
+import { serverCallerCheck } from '@milagro-ts/api/request-auth'
+import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import type { AuthenticatedFields } from '@milagro-ts/api/schemas'
+import { type CallerChecks, createApp, type Handlers, type Meta, mount } from '@milagro-ts/api/serve'
+import { SseWriter } from '@milagro-ts/api/sse'
+import { verifyTicket } from '@milagro-ts/api/statements'
+import { systemTimers, type Timers } from '@milagro-ts/api/system'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { IdCore, NO_USER } from '@milagro-ts/crypto/identity'
+import { LoginMessage, MODE, parseAuthorization } from '@milagro-ts/crypto/mpin'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import type { Store } from '@milagro-ts/store/database'
+import { openSingleUse, type SingleUse } from '@milagro-ts/store/single-use'
+import { StoreError } from '@milagro-ts/store/store-error'
+import type { FastifyInstance } from 'fastify'
+import { Accounts } from './accounts.js'
+import { Audiences } from './audiences.js'
+import { Authorities } from './authorities.js'
+import type { RpsConfig } from './config.js'
+import { EventStream } from './event-stream.js'
+import { GroupDocuments } from './group-documents.js'
+import { Identities } from './identities.js'
+import { currentSlot, Nonces, slotEnd } from './nonces.js'
+import { Otts } from './otts.js'
+import { Permits } from './permits.js'
+import { RateLimit, sourceOf } from './rate-limit.js'
+import { type ProveSigned, Registrations } from './registrations.js'
+import { RelyingParty } from './relying-party.js'
+import { Revocation } from './revocation.js'
+import { makeRpsKeys, type RpsKeys, readRpsKeys, rpsKeysExist } from './rps-keys.js'
+import { SERVER_KEY_PURPOSES, ServerKeys } from './server-keys.js'
+import { authenticatedFields, Tokens, userFields } from './tokens.js'
+import { type Attempt, type Verification, type VerificationPorts, verification } from './verification.js'
+
+const ADDRESS_RATE = { perSecond: 200, burst: 2_000 }
+const FAILED_PROOF_RATE = { perSecond: 2, burst: 60 }
+/** Δ in seconds. */
+const DELTA = 60
+/** Milliseconds between two purges of what has expired. */
+const PURGE_INTERVAL = 60_000
+/** Milliseconds that a used-up nonce is still told from an unknown one. */
+const EXPIRED_KEPT = 60_000
+/** Milliseconds between two attempts to get what the server can't do without. */
+const RETRY_INTERVAL = 5_000
+
+export interface RpsOptions {
+  readonly config: RpsConfig
+  /** Opens and seals every secret in the data folder. */
+  readonly passphrase: string
+  /** Opened with `rpsMigrations`. Closed by its opener. */
+  readonly store: Store<unknown>
+  readonly clock: Clock
+  readonly random: Random
+  readonly log?: Log
+  readonly metrics?: Metrics
+  readonly timers?: Timers
+  readonly fetch?: typeof fetch
+  /** How messages are verified. Anything but the default is for tests that must see a broken server noticed. */
+  readonly verify?: Verification
+  /** The 32 bytes of RFC 9266 of a request's connection, where TLS ends in this process. */
+  readonly tlsExporter?: (meta: Meta) => Uint8Array | undefined
+}
+
+export interface Rps {
+  readonly app: FastifyInstance
+  readonly admin: FastifyInstance
+  readonly adminToken: string
+  /** Listens on both, after one attempt to fetch server keys and revocation state. Rejects when a port is taken. */
+  start(): Promise<{ url: string; adminUrl: string }>
+  close(): Promise<void>
+}
+
+/** Everything that the handlers share. */
+interface Parts {
+  readonly config: RpsConfig
+  readonly store: Store<unknown>
+  readonly clock: Clock
+  readonly log: Log
+  readonly singleUse: SingleUse
+  readonly audiences: Audiences
+  readonly documents: GroupDocuments
+  readonly authorities: Authorities
+  readonly relyingParty: RelyingParty
+  readonly accounts: Accounts
+  readonly identities: Identities
+  readonly permits: Permits
+  readonly revocation: Revocation
+  readonly registrations: Registrations
+  readonly serverKeys: ServerKeys
+  readonly nonces: Nonces
+  readonly otts: Otts
+  readonly tokens: Tokens
+  readonly events: EventStream
+  readonly verify: Verification
+  readonly verificationPorts: () => Promise<VerificationPorts>
+  readonly tlsExporter: (meta: Meta) => Uint8Array | undefined
+}
+
+/**
+ * ConfigError for settings that don't fit the group document; StoreError for a wrong passphrase, and for files that are
+ * damaged or don't belong together.
+ */
+export async function createRps(options: RpsOptions): Promise<Rps> {
+  const { config } = options
+  const log = options.log ?? createLog('rps', config.logLevel === undefined ? {} : { level: config.logLevel })
+  const metrics = options.metrics ?? createMetrics('milagro_rps')
+  const timers = options.timers ?? systemTimers
+  const parts = await openParts(options, { log, metrics, timers })
+  const sources = new RateLimit(config.rateLimit?.address ?? ADDRESS_RATE, options.clock)
+
+  const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
+  const app = createApp({ title: 'Authentication server (RPS)', log, metrics, ...trust })
+  app.addHook('onRequest', async request => sources.take(sourceOf(request.ip)))
+  mount(app, rpsRoutes, failClosed(handlers(parts)), callerChecks(parts))
+
+  const adminToken = adminTokenOf(config.dataDir, options.random)
+  const admin = createAdmin({
+    title: 'Authentication server: administration',
+    log,
+    metrics,
+    ready: () => readiness(parts),
+    adminToken,
+    table: {},
+    handlers: {},
+  })
+
+  let ends: (() => void)[] = []
+  return {
+    app,
+    admin,
+    adminToken,
+    async start() {
+      await Promise.all([fetchServerKeys(parts), fetchState(parts)])
+      await app.listen(config.listen)
+      try {
+        await admin.listen(config.adminListen)
+      } catch (error) {
+        await app.close()
+        throw error
+      }
+      parts.events.start()
+      ends = [
+        timers.every(PURGE_INTERVAL, () => void purge(parts)),
+        timers.every(RETRY_INTERVAL, () => void completeParts(parts)),
+      ]
+      const urls = { url: urlOf(app), adminUrl: urlOf(admin) }
+      log.info(urls, 'serving')
+      return urls
+    },
+    async close() {
+      for (const end of ends) end()
+      parts.events.stop()
+      await Promise.all([app.close(), admin.close()])
+      await parts.relyingParty.settled()
+    },
+  }
+}
+
+/** The RPS' own keys; made when the data folder is new. */
+export async function openKeys({
+  config,
+  passphrase,
+  random,
+}: Pick<RpsOptions, 'config' | 'passphrase' | 'random'>): Promise<RpsKeys> {
+  const { dataDir, name } = config
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  return (await rpsKeysExist(dataDir))
+    ? readRpsKeys(dataDir, name, passphrase)
+    : makeRpsKeys(dataDir, name, passphrase, random)
+}
+
+async function openParts(
+  options: RpsOptions,
+  { log, metrics, timers }: { log: Log; metrics: Metrics; timers: Timers },
+): Promise<Parts> {
+  const { config, passphrase, store, clock, random } = options
+  const fetch = options.fetch ?? globalThis.fetch
+  const { name, dataDir } = config
+  const isUsed = await store.atomic(connection => connection.all('SELECT 1 FROM group_revision LIMIT 1'))
+  if (isUsed.length > 0 && !(await rpsKeysExist(dataDir)))
+    throw new StoreError('missing', `${dataDir} has a database but no keys.sealed: restore it from a backup`)
+  const { requestKey, hpkeKey, tokenKey } = await openKeys(options)
+  const signer = { name, key: requestKey, clock, random }
+  const documents = await GroupDocuments.open({ config, store, fetch })
+  checkRecipient(documents.latest, config, { requestKey, hpkeKey, tokenKey })
+  const authorities = new Authorities({ ...signer, fetch })
+  const serverKeys = await ServerKeys.open(
+    { name, dataDir, passphrase, hpkeKey, authorities, random, timers, log },
+    documents.latest,
+  )
+  const singleUse = openSingleUse(store)
+  const accounts = new Accounts(store)
+  const relyingParty = new RelyingParty({ ...signer, url: config.rpa.url, fetch, log })
+  const identities = new Identities({ store, relyingParty, accounts })
+  const group = () => documents.current()
+  const revocation = new Revocation({ store, singleUse, accounts, relyingParty, group, log })
+  const permits = new Permits({ store, identities, authorities, clock, timers, log, metrics })
+  const nonces = new Nonces({ singleUse, clock, random })
+  const checkRevocation = (idCore: IdCore, userCore: Uint8Array) => revocation.check(idCore, userCore)
+  const registrations = new Registrations({ store, relyingParty, accounts, checkRevocation, clock })
+  const events = new EventStream({
+    revocation,
+    timers,
+    onError: error => log.error({ err: error }, 'a follower of the events was cut off'),
+  })
+  const failedProofs = new RateLimit(config.rateLimit?.failedProofs ?? FAILED_PROOF_RATE, clock)
+  const replaySince = await beginReplayRecord(store, clock())
+
+  const verificationPorts = async (): Promise<VerificationPorts> => {
+    const group = await documents.current()
+    return {
+      group,
+      serverKey: (purpose, epoch) => serverKeys.get(purpose, epoch),
+      clock,
+      random,
+      delta: config.deltaSeconds ?? DELTA,
+      replaySince,
+      takeNonce: nonce => nonces.take(nonce),
+      singleUse,
+      failedProofs,
+      checkRevocation,
+      permit: (wanted, carried) =>
+        carried === undefined ? permits.obtain(group, wanted) : permits.takeCarried(group, wanted, carried),
+      takesPin: (account, slot) =>
+        accounts.takes(account, slot, (idCore, userCore, at) => identities.ask(idCore, userCore, at)),
+      acceptPin: (idCore, userCore, pinGen) => accounts.accept(idCore, userCore, pinGen),
+      tell: happening => relyingParty.tell(happening),
+      metrics,
+    }
+  }
+  return {
+    config,
+    store,
+    clock,
+    log,
+    singleUse,
+    audiences: new Audiences(config),
+    documents,
+    authorities,
+    relyingParty,
+    accounts,
+    identities,
+    permits,
+    revocation,
+    registrations,
+    serverKeys,
+    nonces,
+    otts: new Otts({ singleUse, clock, random }),
+    tokens: new Tokens({ issuer: config.publicUrl, tokenKey, clock, random }),
+    events,
+    verify: options.verify ?? verification,
+    verificationPorts,
+    tlsExporter: options.tlsExporter ?? (() => undefined),
+  }
+}
+
+/** ConfigError unless the group document names this server, with its keys, for both purposes. */
+function checkRecipient(group: Group, { name }: RpsConfig, { requestKey, hpkeKey }: RpsKeys): void {
+  const recipient = group.recipient(name)
+  if (recipient === undefined)
+    throw new ConfigError(`setting 'name': the group document has no recipient '${name}'`)
+  const lacking = SERVER_KEY_PURPOSES.filter(purpose => !recipient.purposes.includes(purpose))
+  if (lacking.length > 0)
+    throw new ConfigError(`the group document gives '${name}' no server key for ${lacking.join(', ')}`)
+  if (
+    !recipient.requestKey.equals(requestKey.publicKey) ||
+    toBase64Url(recipient.hpkeKey) !== toBase64Url(hpkeKey.publicKey)
+  )
+    throw new ConfigError(`the group document has other keys for '${name}' than this data folder`)
+}
+
+/** T0: when a record that is empty now was begun. The same for every replica on one store. */
+async function beginReplayRecord(store: Store<unknown>, now: number): Promise<number> {
+  return store.atomic(connection => {
+    connection.run('INSERT INTO replay_record (id, since) VALUES (1, ?) ON CONFLICT DO NOTHING', [now])
+    return Number(connection.all('SELECT since FROM replay_record')[0]?.since)
+  })
+}
+
+function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields> {
+  const { audiences, documents, nonces, otts, permits, registrations, revocation, tokens, verify, clock } =
+    parts
+
+  /** What every attempt of a client has in common. */
+  const attemptOf = (meta: Meta): Pick<Attempt, 'source' | 'tlsExporter'> => ({
+    source: sourceOf(meta.ip),
+    tlsExporter: parts.tlsExporter(meta),
+  })
+  /** Messages in mode `sign` for the RPS itself. */
+  const proveSigned =
+    (meta: Meta): ProveSigned =>
+    async (message, payloadHash, pin) => {
+      await verify.identity(await parts.verificationPorts(), {
+        ...attemptOf(meta),
+        message,
+        payloadHash,
+        modes: [MODE.sign],
+        audience: { ...audiences.own, ...(pin === 'required' ? { pin } : {}) },
+        factors: 'identity',
+        needsPermit: true,
+      })
+    }
+
+  return {
+    group: ({ query }) => documents.document(query.revision),
+
+    publishRevision: async ({ body }) => {
+      if (await documents.publish(body.document)) {
+        parts.log.info({ revision: body.document.revision }, 'a new revision of the group document')
+        void completeParts(parts)
+        // Its RA keys may be others; followers must get statements that these keys have signed.
+        void fetchState(parts)
+      }
+      return { revision: documents.latest.revision }
+    },
+
+    time: async ({ query }) => {
+      fromBase64Url(query.nonce, 'nonce', 32)
+      return { time: await tokens.time(query.nonce) }
+    },
+
+    jwks: async () => tokens.jwks(),
+
+    register: ({ body, meta }) =>
+      body.kind === 'device' ? registrations.device(body) : registrations.user(body, proveSigned(meta)),
+
+    relayShare: async ({ params, body }) => {
+      const group = await documents.current()
+      const authority = group.authority(Number(params.index))
+      if (authority === undefined) throw new Refused('NOT_FOUND', { detail: 'no such authority' })
+      // The authority checks it again; here it keeps strangers from reaching authorities through us.
+      await verifyTicket({ ticket: body.ticket, group, now: clock() })
+      return parts.authorities
+        .at(authority)
+        .shares({ params: { groupId: toBase64Url(group.groupId) }, body })
+        .catch(error => refuseRelayed(authority.name, error))
+    },
+
+    nonce: async () => nonces.issue(await documents.current()),
+
+    permit: async ({ body, meta }) => {
+      const ports = await parts.verificationPorts()
+      const { group } = ports
+      const { proven } = await verify.device(ports, {
+        ...attemptOf(meta),
+        message: LoginMessage.fromJson(body.login),
+        modes: [MODE.nonce, MODE.time],
+        audience: audiences.own,
+        factors: 'device',
+        needsPermit: false,
+      })
+      const { idCore } = proven.message
+      const slot = currentSlot(group, clock())
+      const { permit } = await permits.obtain(group, { idCore, userCore: NO_USER, slot })
+      return { permit: toBase64Url(permit.encode()), slot, endsAt: slotEnd(group, slot) }
+    },
+
+    login: async ({ body, meta }) => {
+      const ports = await parts.verificationPorts()
+      const { group } = ports
+      const message = LoginMessage.fromJson(body.login)
+      const audience = audiences.ofLogin(message.audience)
+      const { authenticated, permit: proven } = await verify.identity(ports, {
+        ...attemptOf(meta),
+        message,
+        modes: [MODE.nonce, MODE.time],
+        audience,
+        factors: 'identity',
+        needsPermit: true,
+      })
+      const { idCore, userCore, amr } = authenticated
+      // A login in the grace of a slot that is over gets a token of the present one, or none.
+      const slot = currentSlot(group, clock())
+      const permit = proven?.slot === slot ? proven : await permits.obtain(group, { idCore, userCore, slot })
+      const token = await tokens.access(authenticated, { slot, slotEnd: slotEnd(group, slot) })
+      const fields = authenticatedFields(authenticated)
+      parts.relyingParty.tell({
+        event: 'login',
+        idCore: idCore.mpinId,
+        ...userFields(userCore),
+        ...(message.pin === undefined ? {} : { pinGen: message.pin.pinGen }),
+        amr: [...amr],
+        audience: message.audience,
+        slot,
+      })
+      const wantsOtt = body.authOtt === true && audience.service !== undefined
+      return {
+        ...token,
+        authenticated: fields,
+        permit: toBase64Url(permit.permit.encode()),
+        ...(wantsOtt ? { authOtt: await otts.issue(audience.service as string, fields) } : {}),
+      }
+    },
+
+    redeemOtt: async ({ body, caller }) => {
+      audiences.checkService(caller.name)
+      fromBase64Url(body.authOtt, 'authOtt', 32)
+      const fields = await otts.redeem(caller.name, body.authOtt)
+      await revocation.check(IdCore.fromBase64Url(fields.idCore), userCoreOf(fields))
+      return fields
+    },
+
+    verifyOnePass: async ({ body, caller }) => {
+      audiences.checkService(caller.name)
+      const message = LoginMessage.decode(fromBase64Url(body.message, 'message'))
+      const { authenticated } = await verify.identity(await parts.verificationPorts(), {
+        message,
+        modes: [MODE.time],
+        audience: audiences.ofService(caller.name, message.audience),
+        factors: 'identity',
+        needsPermit: true,
+      })
+      return authenticatedFields(authenticated)
+    },
+
+    sign: async ({ body, meta }) => {
+      const message = LoginMessage.fromJson(body.message)
+      const payloadHash = sha256(fromBase64Url(body.payload, 'payload'))
+      const { authenticated } = await verify.identity(await parts.verificationPorts(), {
+        ...attemptOf(meta),
+        message,
+        payloadHash,
+        modes: [MODE.sign],
+        audience: audiences.ofSignature(message.audience),
+        factors: 'identity',
+        needsPermit: true,
+      })
+      return { receipt: await tokens.receipt(authenticated, payloadHash) }
+    },
+
+    changePin: ({ body, meta }) => registrations.pinChange(body, proveSigned(meta)),
+
+    whoami: async ({ caller }) => caller,
+
+    identity: async ({ params, query, caller }) => {
+      audiences.checkService(caller.name)
+      const idCore = IdCore.fromBase64Url(params.idCore)
+      const userCore = userCoreOf(query)
+      await revocation.check(idCore, userCore)
+      const slot = currentSlot(await documents.current(), clock())
+      return parts.identities.describe(idCore, userCore, slot)
+    },
+
+    events: async ({ caller, meta }, response) => {
+      audiences.checkService(caller.name)
+      const lastEventId = meta.headers['last-event-id']
+      const id = typeof lastEventId === 'string' ? lastEventId : undefined
+      await parts.events.follow(caller.name, id, () => new SseWriter(response))
+    },
+
+    pushEvent: async ({ body }) => ({ number: await revocation.push(body.event) }),
+  }
+}
+
+function callerChecks(parts: Parts): CallerChecks<AuthenticatedFields, undefined> {
+  const { config, documents, singleUse, clock, tokens, revocation, verify, audiences } = parts
+  return {
+    server: async meta => {
+      const group = await documents.current().catch(refuseWhenStoreIsDown)
+      const check = serverCallerCheck({
+        keyOf: name => group.recipient(name)?.requestKey,
+        singleUse,
+        clock,
+        publicUrl: config.publicUrl,
+      })
+      return check(meta).catch(refuseWhenStoreIsDown)
+    },
+
+    /** `Bearer` with a token for the RPS' own audience, or a one-pass message for it. */
+    identity: async meta => {
+      const authorization = meta.headers.authorization ?? ''
+      const identify = async () => {
+        if (authorization.startsWith('Bearer ')) {
+          const token = await tokens.verify(authorization.slice('Bearer '.length))
+          await revocation.check(token.idCore, token.userCore)
+          return authenticatedFields(token)
+        }
+        if (!authorization.startsWith('MPIN ')) throw new Refused('UNAUTHENTICATED')
+        const { authenticated } = await verify.identity(await parts.verificationPorts(), {
+          message: parseAuthorization(authorization),
+          modes: [MODE.time],
+          audience: audiences.own,
+          factors: 'identity',
+          needsPermit: true,
+          source: sourceOf(meta.ip),
+          tlsExporter: parts.tlsExporter(meta),
+        })
+        return authenticatedFields(authenticated)
+      }
+      return identify().catch(refuseWhenStoreIsDown)
+    },
+  }
+}
+
+function userCoreOf({ userCore }: { userCore?: string | undefined }): Uint8Array {
+  return userCore === undefined ? NO_USER : fromBase64Url(userCore, 'userCore', 32)
+}
+
+/** What an authority refuses the ticket for goes to the device as it is. */
+function refuseRelayed(name: string, error: unknown): never {
+  const passedOn: readonly Code[] = [
+    'NOT_APPROVED',
+    'EXPIRED',
+    'ALREADY_ISSUED',
+    'FROZEN',
+    'RETRY_LATER',
+    'MALFORMED',
+  ]
+  if (error instanceof Refused && !passedOn.includes(error.code))
+    throw new Refused('RETRY_LATER', { log: `${name} refuses: ${error.message}`, retryAfter: 5 })
+  if (error instanceof Unreachable)
+    throw new Refused('RETRY_LATER', { detail: `no answer from ${name}`, log: error.message, retryAfter: 5 })
+  if (error instanceof UnexpectedAnswer)
+    throw new Refused('WRONG_SHARE', { detail: `wrong share from ${name}`, log: error.message })
+  throw error
+}
+
+/** Once, at the start; what fails here is tried again until it is there. */
+async function fetchServerKeys({ serverKeys, documents, log }: Parts): Promise<void> {
+  try {
+    await serverKeys.complete(await documents.current())
+  } catch (error) {
+    log.warn({ err: error, why: error instanceof Refused ? error.log : undefined }, 'no server keys yet')
+  }
+}
+
+async function fetchState({ revocation, log }: Parts): Promise<void> {
+  try {
+    await revocation.refresh()
+  } catch (error) {
+    log.warn({ err: error, why: error instanceof Refused ? error.log : undefined }, 'the RPA gave no state')
+  }
+}
+
+async function completeParts(parts: Parts): Promise<void> {
+  if (!parts.serverKeys.isComplete(parts.documents.latest)) await fetchServerKeys(parts)
+  try {
+    if ((await parts.revocation.number()) === null) await fetchState(parts)
+  } catch (error) {
+    parts.log.error({ err: error }, 'the store cannot be read')
+  }
+}
+
+async function purge({
+  clock,
+  singleUse,
+  documents,
+  permits,
+  identities,
+  registrations,
+  revocation,
+  log,
+}: Parts) {
+  try {
+    const now = clock()
+    await singleUse.purge(now - EXPIRED_KEPT)
+    const slot = currentSlot(await documents.current(), now)
+    await permits.purge(slot - 1)
+    await identities.purge(slot)
+    await registrations.purge(now)
+    await revocation.purge()
+  } catch (error) {
+    log.error({ err: error }, 'purge failed; tried again later')
+  }
+}
+
+async function readiness({ store, serverKeys, documents, revocation, clock }: Parts): Promise<Readiness> {
+  const writable = await store.writable()
+  const hasKeys = serverKeys.isComplete(documents.latest)
+  const hasState = writable && (await revocation.number()) !== null
+  const hasBegun = clock() / 1000 >= documents.latest.slotRule.origin
+  const checks = {
+    store: writable || 'the database cannot be written',
+    serverKeys: hasKeys || 'not fetched from the authorities yet',
+    revocation: hasState || 'no revocation state from the RPA yet',
+    clock: hasBegun || "the clock is before the group's origin",
+  }
+  return { ok: writable && hasKeys && hasState && hasBegun, checks }
+}
+
+/** Every handler, with a store that can't be used turned into RETRY_LATER: nothing is let in past it. */
+function failClosed<H extends Record<string, (...input: never[]) => Promise<unknown>>>(table: H): H {
+  const guarded = Object.entries(table).map(([name, handler]) => [
+    name,
+    async (...input: never[]) => handler(...input).catch(refuseWhenStoreIsDown),
+  ])
+  return Object.fromEntries(guarded) as H
+}
+
+function refuseWhenStoreIsDown(error: unknown): never {
+  if (error instanceof StoreError && error.reason === 'unavailable')
+    throw new Refused('RETRY_LATER', { log: error.message, retryAfter: 5 })
+  throw error
+}
+
+function urlOf(app: FastifyInstance): string {
+  const { address, port, family } = app.server.address() as AddressInfo
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+}

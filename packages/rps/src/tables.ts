@@ -1,0 +1,58 @@
+/** The tables of an RPS' database. Nothing in it is a key: S_dev, S_pin and the RPS' own keys lie in sealed files. */
+import type { Migration } from '@milagro-ts/store/database'
+import { singleUseMigration } from '@milagro-ts/store/single-use'
+import { sql } from 'kysely'
+
+export const rpsMigrations: readonly Migration[] = [
+  singleUseMigration(1),
+  {
+    id: 2,
+    name: 'rps',
+    async up(db) {
+      // The chain of group documents from the pinned groupId on.
+      await sql`CREATE TABLE group_revision (
+        number INTEGER PRIMARY KEY, document TEXT NOT NULL
+      ) STRICT`.execute(db)
+      // T0: since when the replay record has been kept.
+      await sql`CREATE TABLE replay_record (
+        id INTEGER PRIMARY KEY CHECK (id = 1), since INTEGER NOT NULL
+      ) STRICT`.execute(db)
+
+      // PIN generations: the highest issued, the highest that has logged in. Both only go up. user_core is empty for
+      // the PIN of a personal device. asked_slot: when the RPA was asked last.
+      await sql`CREATE TABLE account (
+        id_core BLOB NOT NULL, user_core BLOB NOT NULL,
+        issued INTEGER NOT NULL, accepted INTEGER NOT NULL, asked_slot INTEGER NOT NULL,
+        PRIMARY KEY (id_core, user_core)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      // What the RPA said about an identity (and a user on it), for the slot.
+      await sql`CREATE TABLE identity (
+        id_core BLOB NOT NULL, user_core BLOB NOT NULL, slot INTEGER NOT NULL,
+        attributes TEXT NOT NULL, instance TEXT NOT NULL, user_attributes TEXT,
+        PRIMARY KEY (id_core, user_core)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      await sql`CREATE TABLE permit (
+        id_core BLOB NOT NULL, slot INTEGER NOT NULL, permit BLOB NOT NULL,
+        PRIMARY KEY (id_core, slot)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+
+      // By enrolment key. digest: of what was asked; vouch_hash: of the M-Pin message that was proven for it.
+      await sql`CREATE TABLE registration (
+        hpke_key BLOB PRIMARY KEY, kind TEXT NOT NULL, digest BLOB NOT NULL, vouch_hash BLOB,
+        state TEXT NOT NULL, changed_at INTEGER NOT NULL
+      ) STRICT, WITHOUT ROWID`.execute(db)
+
+      // number: of the newest event or state; floor: at or below it nothing is taken any more; state: the newest
+      // signed one, for those who begin to follow.
+      await sql`CREATE TABLE revocation (
+        id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, floor INTEGER NOT NULL,
+        state TEXT NOT NULL, state_number INTEGER NOT NULL
+      ) STRICT`.execute(db)
+      await sql`CREATE TABLE denied (
+        id_core BLOB NOT NULL, user_core BLOB NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('banned', 'revoked')),
+        PRIMARY KEY (id_core, user_core, kind)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      await sql`CREATE TABLE event (number INTEGER PRIMARY KEY, event TEXT NOT NULL) STRICT`.execute(db)
+    },
+  },
+]

@@ -1,0 +1,248 @@
+/**
+ * The order in which an M-Pin message is verified (protocols.md §4), the same for logins, one pass, signatures,
+ * permits, PIN changes and a device's word for its user.
+ *
+ *   (1) shape: mode, audience, exporter, factors, payload               MALFORMED
+ *       slot and key epochs                                              EXPIRED
+ *       the source's failed proofs                                       RETRY_LATER
+ *       nonce taken | clientTime near                                    REPLAYED, EXPIRED | CLOCK
+ *   (2) the device proof alone: e(V_dev, Q)·e(U_dev + cA_dev, S_dev) = 1  WRONG_PROOF, the source pays
+ *       replay record of (idCore, U_dev), for clientTime                 REPLAYED
+ *       deny list                                                        BANNED, REVOKED
+ *       permit of the slot                                               WRONG_PERMIT, PERMIT_EXPIRED, BANNED …
+ *   (3) the account takes this pinGen                                    WRONG_PIN, uncounted
+ *       a strike reserved, +1 on both counters                           LOCKED
+ *   (4) the PIN proof, with ρ drawn now; the strike settled              WRONG_PIN
+ *
+ * Nothing before (2) looks at who the identity is: no table, no RPA, only the message. That the device proof holds is
+ * what says that the authorities issued this identity, so an unknown one costs and says the same as a known one with a
+ * wrong proof. Nothing before (3) counts a strike, so an outsider can lock nobody; nothing of (4) happens without one,
+ * so a thief can't dodge them.
+ */
+import type { Group } from '@milagro-ts/api/group'
+import type { Metrics } from '@milagro-ts/api/metrics'
+import { Refused } from '@milagro-ts/api/problem'
+import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { type IdCore, NO_USER } from '@milagro-ts/crypto/identity'
+import {
+  Authenticated,
+  type Binding,
+  DeviceProven,
+  factorsSatisfied,
+  type LoginMessage,
+  MODE,
+  type Mode,
+} from '@milagro-ts/crypto/mpin'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import type { ServerKey } from '@milagro-ts/crypto/server-key'
+import { slotStart, type VerifiedPermit } from '@milagro-ts/crypto/time-permit'
+import type { SingleUse } from '@milagro-ts/store/single-use'
+import type { AudiencePolicy } from './config.js'
+import { currentSlot } from './nonces.js'
+import type { Wanted } from './permits.js'
+import type { RateLimit } from './rate-limit.js'
+import type { Happening } from './relying-party.js'
+
+/** Wrong PINs in a row, and in the life of a pinGen. */
+const CONSECUTIVE_LIMIT = 3
+const CUMULATIVE_LIMIT = 30
+/** Milliseconds after which an unanswered reservation counts as wrong. */
+const RESERVATION = 30_000
+/** Milliseconds that a one-pass message is remembered: twice the largest Δ, so that a setting can't shorten it. */
+const REPLAY_KEPT = 2 * 300_000
+
+/** What one route asks of one message. */
+export interface Attempt {
+  readonly message: LoginMessage
+  readonly modes: readonly Mode[]
+  /** The policy of the one audience that the message must name. */
+  readonly audience: Pick<AudiencePolicy, 'name' | 'pin' | 'tlsExporter'>
+  /** `device`: the device alone, whatever its identity logs in with. `identity`: what its idCore and the audience ask. */
+  readonly factors: 'device' | 'identity'
+  readonly needsPermit: boolean
+  /** SHA-256 of the payload, in mode `sign`. */
+  readonly payloadHash?: Uint8Array | undefined
+  /** Of the connection that the message came on. */
+  readonly tlsExporter?: Uint8Array | undefined
+  /** Whose failed proofs are counted; absent where a service asks for others. */
+  readonly source?: string | undefined
+}
+
+export interface VerificationPorts {
+  readonly group: Group
+  readonly serverKey: (purpose: 'device' | 'pin', epoch: number) => ServerKey
+  readonly clock: Clock
+  readonly random: Random
+  /** Δ in seconds. */
+  readonly delta: number
+  /** T0, unix milliseconds: since when the replay record has been kept. */
+  readonly replaySince: number
+  readonly takeNonce: (nonce: Uint8Array) => Promise<void>
+  readonly singleUse: SingleUse
+  readonly failedProofs: RateLimit
+  readonly checkRevocation: (idCore: IdCore, userCore: Uint8Array) => Promise<void>
+  readonly permit: (wanted: Wanted, carried: LoginMessage['permit']) => Promise<VerifiedPermit>
+  /** May a PIN of this generation be tried? */
+  readonly takesPin: (
+    account: { idCore: IdCore; userCore: Uint8Array; pinGen: number },
+    slot: number,
+  ) => Promise<boolean>
+  /** A PIN of this generation was right; false when it is over by now. */
+  readonly acceptPin: (idCore: IdCore, userCore: Uint8Array, pinGen: number) => Promise<boolean>
+  readonly tell: (happening: Happening) => void
+  readonly metrics: Metrics
+}
+
+export interface DeviceVerified {
+  readonly proven: DeviceProven
+  /** Where the route needs one. */
+  readonly permit: VerifiedPermit | undefined
+}
+export interface Verified {
+  readonly authenticated: Authenticated
+  readonly permit: VerifiedPermit | undefined
+}
+
+/** A port of the server, so that a test can run one that verifies wrongly and see the story stop. */
+export interface Verification {
+  /** Steps 1 and 2. */
+  readonly device: (ports: VerificationPorts, attempt: Attempt) => Promise<DeviceVerified>
+  /** All four steps. */
+  readonly identity: (ports: VerificationPorts, attempt: Attempt) => Promise<Verified>
+}
+export const verification: Verification = { device: verifyDevice, identity: verifyIdentity }
+
+/** Refused with one of the codes above; a message that gets through has used its nonce or its place in the record. */
+export async function verifyDevice(ports: VerificationPorts, attempt: Attempt): Promise<DeviceVerified> {
+  const { message, source } = attempt
+  const binding = checkShape(ports, attempt)
+  const S_dev = ports.serverKey('device', message.deviceEpoch)
+  if (message.pin !== undefined) ports.serverKey('pin', message.pin.pinEpoch)
+  if (source !== undefined) ports.failedProofs.check(source)
+  if (message.nonce !== undefined) await ports.takeNonce(message.nonce)
+  if (message.clientTime !== undefined) checkClientTime(ports, message.clientTime)
+
+  const proven = DeviceProven.verify(message, binding, S_dev)
+  if (proven === null) {
+    if (source !== undefined) ports.failedProofs.charge(source)
+    ports.metrics.count('device_proofs_failed')
+    throw new Refused('WRONG_PROOF')
+  }
+  const { idCore, slot } = message
+  const userCore = message.pin?.userCore ?? NO_USER
+  if (message.clientTime !== undefined) await recordReplay(ports, message)
+  await ports.checkRevocation(idCore, userCore)
+  const permit = attempt.needsPermit
+    ? await ports.permit({ idCore, userCore, slot }, message.permit)
+    : undefined
+  return { proven, permit }
+}
+
+export async function verifyIdentity(ports: VerificationPorts, attempt: Attempt): Promise<Verified> {
+  const { proven, permit } = await verifyDevice(ports, attempt)
+  const { idCore, slot, audience, pin } = attempt.message
+  if (pin === undefined) return { authenticated: Authenticated.byDevice(proven), permit }
+
+  const { userCore, pinGen, pinEpoch } = pin
+  if (!(await ports.takesPin({ idCore, userCore, pinGen }, slot)))
+    throw new Refused('WRONG_PIN', { log: 'unknown user, or a PIN generation that is not in use' })
+  const tell = (event: 'locked' | 'wrong-pin') =>
+    ports.tell({
+      event,
+      idCore: idCore.mpinId,
+      ...(userCore.length === 0 ? {} : { userCore: toBase64Url(userCore) }),
+      pinGen,
+      amr: ['device'],
+      audience,
+      slot,
+    })
+  const account = strikeAccount(idCore, userCore, pinGen)
+  const reserved = await ports.singleUse.reserve(account, {
+    now: ports.clock(),
+    consecutiveLimit: CONSECUTIVE_LIMIT,
+    cumulativeLimit: CUMULATIVE_LIMIT,
+    reservationMs: RESERVATION,
+  })
+  if ('locked' in reserved) {
+    tell('locked')
+    const isForGood = reserved.locked === 'cumulative'
+    throw new Refused('LOCKED', { detail: isForGood ? 'a new PIN is needed' : 'an operator must unlock' })
+  }
+  const settle = (correct: boolean) =>
+    ports.singleUse.settle(reserved.reservation, { now: ports.clock(), correct })
+
+  const S_pin = ports.serverKey('pin', pinEpoch)
+  const authenticated = Authenticated.byPin(proven, S_pin, ports.random)
+  if (authenticated === null) {
+    await settle(false)
+    ports.metrics.count('pins_wrong')
+    const { consecutive, cumulative } = await ports.singleUse.strikes(account)
+    tell(consecutive >= CONSECUTIVE_LIMIT || cumulative >= CUMULATIVE_LIMIT ? 'locked' : 'wrong-pin')
+    throw new Refused('WRONG_PIN')
+  }
+  const isAccepted = await ports.acceptPin(idCore, userCore, pinGen)
+  await settle(true)
+  if (!isAccepted) throw new Refused('WRONG_PIN', { log: 'a newer PIN came into use meanwhile' })
+  return { authenticated, permit }
+}
+
+/** One counter for each PIN generation: guesses at an old PIN say nothing about a new one. */
+export function strikeAccount(idCore: IdCore, userCore: Uint8Array, pinGen: number): string {
+  return `${idCore.mpinId}/${toBase64Url(userCore)}/${pinGen}`
+}
+
+/** Everything that can be said from the message and the settings alone. */
+function checkShape(ports: VerificationPorts, attempt: Attempt): Binding {
+  const { message, audience, payloadHash } = attempt
+  const { pin } = message
+  const malformed = (field: string, detail: string) => new Refused('MALFORMED', { field, detail })
+  if (!attempt.modes.includes(message.mode)) throw malformed('mode', 'this route takes another mode')
+  if (message.audience !== audience.name) throw malformed('audience', 'not an audience of this route')
+  if (
+    message.mode === MODE.sign &&
+    !(payloadHash && message.payloadHash && equalBytes(payloadHash, message.payloadHash))
+  )
+    throw malformed('payloadHash', 'not of this payload')
+  const isSatisfied =
+    attempt.factors === 'device'
+      ? pin === undefined
+      : factorsSatisfied(message.idCore.factors, pin !== undefined, audience.pin === 'required') &&
+        !(audience.pin === 'never' && pin !== undefined)
+  if (!isSatisfied) throw malformed('factors', 'a factor is missing or forbidden')
+  if (audience.tlsExporter === 'required' && attempt.tlsExporter === undefined)
+    throw malformed('tlsExporter', 'this audience wants logins bound to their TLS connection')
+  checkSlotAndEpochs(ports, message)
+  return {
+    groupId: ports.group.groupId,
+    ...(audience.tlsExporter === 'required' ? { tlsExporter: attempt.tlsExporter } : {}),
+  }
+}
+
+/** The current slot, or the former one within `grace`; the slot fixes the key epochs. */
+function checkSlotAndEpochs({ group, clock }: VerificationPorts, message: LoginMessage): void {
+  const { slot, deviceEpoch, pin } = message
+  const now = clock()
+  const current = currentSlot(group, now)
+  const isFormer =
+    slot === current - 1 && now / 1000 - slotStart(group.slotRule, current) < group.policy.grace
+  if (slot !== current && !isFormer) throw new Refused('EXPIRED', { field: 'slot' })
+  if (deviceEpoch !== group.epochAt('device', slot)) throw new Refused('EXPIRED', { field: 'deviceEpoch' })
+  if (pin !== undefined && pin.pinEpoch !== group.epochAt('pin', slot))
+    throw new Refused('EXPIRED', { field: 'pinEpoch' })
+}
+
+/** |clientTime − now| ≤ Δ, and after the time that our replay record can speak for. */
+function checkClientTime({ clock, delta, replaySince }: VerificationPorts, clientTime: number): void {
+  if (Math.abs(clientTime - Math.floor(clock() / 1000)) > delta) throw new Refused('CLOCK')
+  // A message of before T0 may have been used before the record began.
+  if (clientTime <= replaySince / 1000 + delta)
+    throw new Refused('CLOCK', {
+      detail: 'the replay record begins later: use a nonce, or try again in a while',
+    })
+}
+
+async function recordReplay({ singleUse, clock }: VerificationPorts, message: LoginMessage): Promise<void> {
+  const key = `${message.idCore.mpinId} ${toBase64Url(message.U_dev.encode())}`
+  if (!(await singleUse.put('one-pass', key, { expiresAt: clock() + REPLAY_KEPT })))
+    throw new Refused('REPLAYED', { detail: 'this message was used before' })
+}
