@@ -30,7 +30,7 @@ export function openApi(table: Readonly<Record<string, Route>>, title: string): 
   }
   return JSON.stringify({
     openapi: '3.1.0',
-    info: { title, version: '1', license: { name: 'Apache-2.0' } },
+    info: { title, version: '1', license: { name: 'Apache-2.0', identifier: 'Apache-2.0' } },
     paths,
     components: {
       schemas: { Problem },

@@ -1,0 +1,326 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { createClient, routeUrl, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
+import { Refused } from '@milagro-ts/api/problem'
+import type { RouteTable } from '@milagro-ts/api/route'
+import { Strict } from '@milagro-ts/api/schemas'
+import Type from 'typebox'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { serve } from './http-server.js'
+
+const table = {
+  put: {
+    method: 'PUT',
+    path: '/v1/things/:id/parts/:part',
+    summary: 'Everything that a call can carry.',
+    caller: 'open',
+    params: Strict({ id: Type.String(), part: Type.String() }),
+    query: Strict({ a: Type.Optional(Type.String()), b: Type.Optional(Type.String()) }),
+    body: Strict({ text: Type.String() }),
+    response: Strict({ said: Type.String() }),
+    refuses: ['CONFLICT', 'LOCKED'],
+  },
+  get: {
+    method: 'GET',
+    path: '/v1/get',
+    summary: 'Nothing but an answer.',
+    caller: 'open',
+    response: Strict({ said: Type.String() }),
+    refuses: ['CONFLICT'],
+  },
+  stream: {
+    method: 'GET',
+    path: '/v1/stream',
+    summary: 'Not for this client.',
+    caller: 'open',
+    stream: 'text/event-stream',
+    refuses: [],
+  },
+} as const satisfies RouteTable
+
+/** A server that answers as told, whatever it is asked; it counts its requests. */
+async function peer(
+  answer: (response: ServerResponse, request: IncomingMessage) => void,
+): Promise<{ url: string; requests: IncomingMessage[] }> {
+  const requests: IncomingMessage[] = []
+  const server = createServer((request, response) => {
+    requests.push(request)
+    answer(response, request)
+  })
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  onTestFinished(
+    () =>
+      new Promise<void>(resolve => {
+        server.close(() => resolve())
+        server.closeAllConnections()
+      }),
+  )
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, requests }
+}
+
+const json = (response: ServerResponse, status: number, value: unknown, type = 'application/json') =>
+  response.writeHead(status, { 'content-type': type }).end(JSON.stringify(value))
+const problem = (code: string, status: number, more: object = {}) => ({
+  type: `urn:milagro-ts:${code}`,
+  title: 'x',
+  status,
+  code,
+  ...more,
+})
+/** What a call of `get` came to. */
+const outcome = async (url: string, options: object = {}): Promise<unknown> =>
+  createClient(table, { baseUrl: url, ...options })
+    .get({})
+    .catch((error: unknown) => error)
+
+describe('a call', () => {
+  test('carries parameters, query, body and authorization', async () => {
+    let given: unknown
+    const { url } = await serve(
+      { put: table.put },
+      {
+        put: async ({ params, query, body, meta }) => {
+          given = { params, query, body, authorization: meta.headers.authorization, url: meta.url }
+          return { said: 'yes' }
+        },
+      },
+    )
+    const signed: unknown[] = []
+    const client = createClient(table, {
+      baseUrl: `${url}/`,
+      authorize: async request => {
+        signed.push(request)
+        return 'signed'
+      },
+    })
+    const id = 'a/b?c#d%&é ..'
+    const input = {
+      params: { id, part: '1' },
+      query: { a: '&=+ é', b: undefined as never },
+      body: { text: 'ü' },
+    }
+    expect(await client.put(input)).toEqual({ said: 'yes' })
+    const target = '/v1/things/a%2Fb%3Fc%23d%25%26%C3%A9%20../parts/1?a=%26%3D%2B+%C3%A9'
+    expect(given).toEqual({
+      params: { id, part: '1' },
+      query: { a: '&=+ é' },
+      body: { text: 'ü' },
+      authorization: 'signed',
+      url: target,
+    })
+    // What is signed is what is sent.
+    expect(signed).toEqual([
+      { method: 'PUT', url: url + target, body: new TextEncoder().encode('{"text":"ü"}') },
+    ])
+    await client.put({ ...input, authorization: 'mine' })
+    expect(given).toMatchObject({ authorization: 'mine' })
+    expect(signed).toHaveLength(1)
+  })
+
+  test('has a function for every route but the streams', () => {
+    expect(Object.keys(createClient(table, { baseUrl: 'http://127.0.0.1' }))).toEqual(['put', 'get'])
+  })
+
+  test.each(['', '.', '..'])('does not leave its path by a parameter %j', part => {
+    expect(() => routeUrl(table.put, 'http://server', { params: { id: 'a', part } })).toThrow(TypeError)
+  })
+  test('wants every parameter', () => {
+    expect(() => routeUrl(table.put, 'http://server', { params: { id: 'a' } })).toThrow(TypeError)
+  })
+  test('is made once, whatever comes back', async () => {
+    const { url, requests } = await peer(response => response.destroy())
+    expect(await outcome(url)).toBeInstanceOf(Unreachable)
+    expect(requests).toHaveLength(1)
+  })
+})
+
+describe('Unreachable', () => {
+  test('nobody listens', async () => {
+    const { url } = await peer(() => {})
+    const port = Number(new URL(url).port)
+    const error = await outcome(`http://127.0.0.1:${port === 1 ? 2 : 1}`)
+    expect(error).toBeInstanceOf(Unreachable)
+    expect((error as Error).message).toMatch(/^GET http:\/\/127\.0\.0\.1:1\/v1\/get got no answer$/)
+  })
+  test('no answer in time', async () => {
+    const { url } = await peer(() => {})
+    expect(await outcome(url, { timeout: 50 })).toBeInstanceOf(Unreachable)
+  })
+  test('an answer that begins in time and never ends', async () => {
+    const { url } = await peer(response => {
+      response.writeHead(200, { 'content-type': 'application/json' }).write('{"said":')
+    })
+    expect(await outcome(url, { timeout: 50 })).toBeInstanceOf(Unreachable)
+  })
+  test('the connection is reset before an answer', async () => {
+    const { url } = await peer(response => response.socket?.resetAndDestroy())
+    expect(await outcome(url)).toBeInstanceOf(Unreachable)
+  })
+  test('the connection is reset within the answer', async () => {
+    const { url } = await peer(response => {
+      response.writeHead(200, { 'content-type': 'application/json', 'content-length': 100 })
+      response.write('{"said":"y', () => response.socket?.resetAndDestroy())
+    })
+    expect(await outcome(url)).toBeInstanceOf(Unreachable)
+  })
+  test('the answer is shorter than it says', async () => {
+    const { url } = await peer(response => {
+      response.writeHead(200, { 'content-type': 'application/json', 'content-length': 100 })
+      response.write('{"said":"yes"}', () => response.socket?.end())
+    })
+    expect(await outcome(url)).toBeInstanceOf(Unreachable)
+  })
+  test('something that is not HTTP answers', async () => {
+    const { url } = await peer(response => response.socket?.end('SSH-2.0-x\r\n'))
+    expect(await outcome(url)).toBeInstanceOf(Unreachable)
+  })
+  test('the caller gives up', async () => {
+    const { url } = await peer(() => {})
+    const call = createClient(table, { baseUrl: url }).get({ signal: AbortSignal.abort() })
+    await expect(call).rejects.toBeInstanceOf(Unreachable)
+  })
+  test('names the route, not the values that were sent', async () => {
+    const client = createClient(table, { baseUrl: 'http://127.0.0.1:1' })
+    const error = await client
+      .put({ params: { id: 'hunter2', part: 'hunter2' }, query: { a: 'hunter2' }, body: { text: 'hunter2' } })
+      .catch((error: unknown) => error)
+    expect((error as Error).message).toBe('PUT http://127.0.0.1:1/v1/things/:id/parts/:part got no answer')
+  })
+})
+
+describe('UnexpectedAnswer', () => {
+  const answers: [string, (response: ServerResponse) => void][] = [
+    ['a field too many', response => json(response, 200, { said: 'x', more: 1 })],
+    ['a field too few', response => json(response, 200, {})],
+    ['a field of another type', response => json(response, 200, { said: 1 })],
+    ['null', response => json(response, 200, null)],
+    ['nothing', response => response.writeHead(200, { 'content-type': 'application/json' }).end()],
+    ['no content', response => response.writeHead(204).end()],
+    ['a page', response => response.writeHead(200, { 'content-type': 'text/html' }).end('<html></html>')],
+    ['JSON that calls itself a page', response => json(response, 200, { said: 'x' }, 'text/html')],
+    ['JSON of no type', response => response.writeHead(200).end('{"said":"x"}')],
+    ['a problem that calls itself a success', response => json(response, 200, problem('CONFLICT', 409))],
+    [
+      'JSON with a key twice',
+      response =>
+        response.writeHead(200, { 'content-type': 'application/json' }).end('{"said":"x","said":"y"}'),
+    ],
+    [
+      'JSON with a lone surrogate',
+      response => response.writeHead(200, { 'content-type': 'application/json' }).end('{"said":"\\ud800"}'),
+    ],
+    [
+      'text that is not UTF-8',
+      response =>
+        response
+          .writeHead(200, { 'content-type': 'application/json' })
+          .end(Buffer.from([...Buffer.from('{"said":"'), 0xff, ...Buffer.from('"}')])),
+    ],
+    ['a redirect', response => response.writeHead(302, { location: '/v1/other' }).end()],
+    [
+      'a redirect that keeps the method',
+      response => response.writeHead(307, { location: 'http://x/' }).end(),
+    ],
+    [
+      'a proxy’s page',
+      response => response.writeHead(502, { 'content-type': 'text/html' }).end('<h1>502</h1>'),
+    ],
+    ['an error without a document', response => response.writeHead(500).end()],
+    ['an error in another form', response => json(response, 400, { error: 'x' })],
+    ['a problem of another type', response => json(response, 409, problem('CONFLICT', 409))],
+    ['a problem with an unknown code', response => json(response, 409, problem('OH_NO', 409), PROBLEM)],
+    ['a problem named after a method', response => json(response, 409, problem('toString', 409), PROBLEM)],
+    ['a problem under another status', response => json(response, 500, problem('CONFLICT', 409), PROBLEM)],
+    [
+      'a problem with a status not its own',
+      response => json(response, 500, problem('CONFLICT', 500), PROBLEM),
+    ],
+    ['a problem with more', response => json(response, 409, problem('CONFLICT', 409, { more: 1 }), PROBLEM)],
+  ]
+  const PROBLEM = 'application/problem+json'
+
+  test.each(answers)('%s', async (_, answer) => {
+    const { url, requests } = await peer(answer)
+    expect(await outcome(url)).toBeInstanceOf(UnexpectedAnswer)
+    expect(requests.map(request => request.url)).toEqual(['/v1/get'])
+  })
+
+  test('an answer that is too large, told or not', async () => {
+    const { url } = await peer(response => json(response, 200, { said: 'x'.repeat(200) }))
+    expect(await outcome(url, { answerLimit: 211 })).toEqual({ said: 'x'.repeat(200) })
+    expect(await outcome(url, { answerLimit: 210 })).toBeInstanceOf(UnexpectedAnswer)
+  })
+
+  test('an answer without an end', async () => {
+    const { url } = await peer(response => {
+      response.writeHead(200, { 'content-type': 'application/json' })
+      const more = () => {
+        while (!response.destroyed && response.write(' '.repeat(16_384)));
+        response.once('drain', more)
+      }
+      more()
+    })
+    expect(await outcome(url, { answerLimit: 1_000_000 })).toBeInstanceOf(UnexpectedAnswer)
+  })
+
+  test('an answer that grows when unpacked', async () => {
+    const { gzipSync } = await import('node:zlib')
+    const packed = gzipSync(Buffer.alloc(5_000_000, ' '))
+    expect(packed.length).toBeLessThan(10_000)
+    const { url } = await peer(response =>
+      response.writeHead(200, { 'content-type': 'application/json', 'content-encoding': 'gzip' }).end(packed),
+    )
+    expect(await outcome(url, { answerLimit: 1_000_000 })).toBeInstanceOf(UnexpectedAnswer)
+  })
+})
+
+describe('Refused', () => {
+  test('with everything that the peer said', async () => {
+    const { url } = await peer(response => {
+      response.setHeader('retry-after', '12')
+      json(
+        response,
+        503,
+        problem('RETRY_LATER', 503, { detail: 'busy', field: 'a' }),
+        'application/problem+json; x=y',
+      )
+    })
+    const error = await outcome(url)
+    expect(error).toBeInstanceOf(Refused)
+    expect(error).toMatchObject({
+      code: 'RETRY_LATER',
+      status: 503,
+      detail: 'busy',
+      field: 'a',
+      retryAfter: 12,
+    })
+  })
+
+  test.each(['soon', '-1', '1e9', '99999999999', 'Wed, 21 Oct 2026 07:28:00 GMT', ''])(
+    'Retry-After: %s is not believed',
+    async after => {
+      const { url } = await peer(response => {
+        response.setHeader('retry-after', after)
+        json(response, 503, problem('RETRY_LATER', 503), 'application/problem+json')
+      })
+      expect(await outcome(url)).toMatchObject({ code: 'RETRY_LATER', retryAfter: undefined })
+    },
+  )
+
+  test('as our own servers say it', async () => {
+    const { url } = await serve(
+      { get: table.get },
+      {
+        get: async () => {
+          throw new Refused('CONFLICT', { detail: 'taken', field: 'name', log: 'not for you' })
+        },
+      },
+    )
+    expect(await outcome(url)).toMatchObject({
+      code: 'CONFLICT',
+      detail: 'taken',
+      field: 'name',
+      log: undefined,
+    })
+  })
+})
