@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { type IncomingHttpHeaders, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import { StoreError } from '@milagro-ts/store/store-error'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
@@ -348,6 +349,9 @@ const FASTIFY_CODES: ReadonlyMap<unknown, Code> = new Map<unknown, Code>([
 
 export function toRefused(error: unknown): Refused {
   if (error instanceof Refused) return error
+  // Nothing is decided past a store that can't be used.
+  if (error instanceof StoreError && error.reason === 'unavailable')
+    return new Refused('RETRY_LATER', { log: error.message, retryAfter: 5 })
   if (error instanceof DecodeError) return new Refused('MALFORMED', { field: error.field, detail: error.why })
   return new Refused(FASTIFY_CODES.get((error as { code?: unknown } | null)?.code) ?? 'INTERNAL')
 }

@@ -1,13 +1,13 @@
 /** What every part of an authority works with: its keys, its groups, its store, and the world as ports. */
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
+import type { RateLimit } from '@milagro-ts/api/rate-limit'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import type { Store } from '@milagro-ts/store/database'
 import type { Acceptance } from './acceptance.js'
 import type { AuthorityKeys } from './authority-keys.js'
 import type { Groups } from './groups.js'
 import type { LedgerMark } from './ledger-mark.js'
-import type { RateLimit } from './rate-limit.js'
 
 export interface Authority {
   readonly name: string

@@ -1,40 +1,35 @@
 /** Settings of an authority. The passphrase is not among them: it comes from MILAGRO_DTA_PASSPHRASE(_FILE). */
 import { type Environment, loadConfig, readSecret } from '@milagro-ts/api/config'
 import { Strict } from '@milagro-ts/api/schemas'
+import {
+  ListenSetting,
+  LogLevelSetting,
+  RateSetting,
+  ServerNameSetting,
+  TrustProxySetting,
+  UrlSetting,
+} from '@milagro-ts/api/settings'
 import Type, { type Static } from 'typebox'
-
-const Listen = Strict({
-  host: Type.String({ minLength: 1, maxLength: 253 }),
-  /** 0: any free port. */
-  port: Type.Integer({ minimum: 0, maximum: 65_535 }),
-})
-const Bucket = Strict({
-  /** Requests a second in the long run. */
-  perSecond: Type.Number({ exclusiveMinimum: 0, maximum: 1_000_000 }),
-  /** Requests at once after a quiet time. */
-  burst: Type.Integer({ minimum: 1, maximum: 1_000_000 }),
-})
 
 export const DtaConfig = Strict({
   /** The authority's name in group documents. */
-  name: Type.String({ minLength: 1, maxLength: 253, pattern: '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$' }),
-  listen: Listen,
+  name: ServerNameSetting,
+  listen: ListenSetting,
   /** Health, metrics and the operator's routes; keep it on the loopback. */
-  adminListen: Listen,
+  adminListen: ListenSetting,
   /** Where others reach it. With it, proposals that give another address are refused. */
-  publicUrl: Type.Optional(Type.String({ minLength: 8, maxLength: 256, pattern: '^https?://[^\\s]+$' })),
+  publicUrl: Type.Optional(UrlSetting),
   dataDir: Type.String({ minLength: 1 }),
   rateLimit: Type.Optional(
     Strict({
       /** For one source address (IPv6: one /64). */
-      address: Type.Optional(Bucket),
+      address: Type.Optional(RateSetting),
       /** For everything issued in one group. */
-      group: Type.Optional(Bucket),
+      group: Type.Optional(RateSetting),
     }),
   ),
-  /** Addresses of reverse proxies whose X-Forwarded-For is believed. */
-  trustProxy: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 16 })),
-  logLevel: Type.Optional(Type.Enum(['fatal', 'error', 'warn', 'info', 'debug'])),
+  trustProxy: Type.Optional(TrustProxySetting),
+  logLevel: Type.Optional(LogLevelSetting),
 })
 export type DtaConfig = Static<typeof DtaConfig>
 

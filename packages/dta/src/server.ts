@@ -3,12 +3,13 @@
  * with health, metrics and the operator's few moves.
  */
 import { mkdir } from 'node:fs/promises'
-import type { AddressInfo } from 'node:net'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
+import { RateLimit, sourceOf } from '@milagro-ts/api/rate-limit'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { createApp, type Handlers, type Meta, mount, type ServerCaller } from '@milagro-ts/api/serve'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
@@ -34,7 +35,6 @@ import { Groups } from './groups.js'
 import { issuedUpTo, readIssuance } from './issuance-log.js'
 import { LedgerMark } from './ledger-mark.js'
 import { issuePermitShare } from './permits.js'
-import { RateLimit, sourceOf } from './rate-limit.js'
 import { concludeRevision, revisionStatus, signRevision } from './revisions.js'
 import { issueServerKey } from './server-keys.js'
 import { issueShare } from './shares.js'
@@ -97,7 +97,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
   const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
   const app = createApp({ title: 'Distributed trust authority', log, metrics, ...trust })
   app.addHook('onRequest', async request => sources.take(sourceOf(request.ip)))
-  mount(app, dtaRoutes, failClosed(publicHandlers(authority, foundings)), {
+  mount(app, dtaRoutes, publicHandlers(authority, foundings), {
     server: serverCheck(authority, singleUse),
   })
 
@@ -109,7 +109,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     ready: () => readiness(authority),
     adminToken,
     table: dtaAdminRoutes,
-    handlers: failClosed(adminHandlers(authority, foundings)),
+    handlers: adminHandlers(authority, foundings),
   })
 
   const purge = () =>
@@ -120,15 +120,8 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     admin,
     adminToken,
     async start() {
-      await app.listen(config.listen)
-      try {
-        await admin.listen(config.adminListen)
-      } catch (error) {
-        await app.close()
-        throw error
-      }
+      const urls = await listenBoth({ app, admin }, config)
       endPurging = (options.timers ?? systemTimers).every(PURGE_INTERVAL, purge)
-      const urls = { url: urlOf(app), adminUrl: urlOf(admin) }
       log.info({ ...urls, groups: groups.all.length }, 'serving')
       return urls
     },
@@ -272,7 +265,7 @@ function serverCheck(authority: Authority, singleUse: SingleUse): (meta: Meta) =
       clock: authority.clock,
       publicUrl: (group.authority(index) as { url: string }).url,
     })
-    return check(meta).catch(refuseWhenStoreIsDown)
+    return check(meta)
   }
 }
 
@@ -288,24 +281,4 @@ async function readiness({ store, clock, groups }: Authority): Promise<Readiness
     groups: groups.all.length > 0 || 'no group yet',
   }
   return { ok: writable && !behind, checks }
-}
-
-/** Every handler, with a store that can't be used turned into RETRY_LATER: nothing is issued past it. */
-function failClosed<H extends Record<string, (input: never) => Promise<unknown>>>(handlers: H): H {
-  const guarded = Object.entries(handlers).map(([name, handler]) => [
-    name,
-    (input: never) => handler(input).catch(refuseWhenStoreIsDown),
-  ])
-  return Object.fromEntries(guarded) as H
-}
-
-function refuseWhenStoreIsDown(error: unknown): never {
-  if (error instanceof StoreError && error.reason === 'unavailable')
-    throw new Refused('RETRY_LATER', { log: error.message, retryAfter: 5 })
-  throw error
-}
-
-function urlOf(app: FastifyInstance): string {
-  const { address, port, family } = app.server.address() as AddressInfo
-  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
 }

@@ -1,25 +1,25 @@
 /** Settings of fleet. The passphrase is not among them: it comes from MILAGRO_FLEET_PASSPHRASE(_FILE). */
 import { type Environment, loadConfig, readSecret } from '@milagro-ts/api/config'
 import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import {
+  ListenSetting,
+  LogLevelSetting,
+  ServerNameSetting,
+  TrustProxySetting,
+  UrlSetting,
+} from '@milagro-ts/api/settings'
 import Type, { type Static } from 'typebox'
 
-const Listen = Strict({
-  host: Type.String({ minLength: 1, maxLength: 253 }),
-  /** 0: any free port. */
-  port: Type.Integer({ minimum: 0, maximum: 65_535 }),
-})
-const Url = Type.String({ minLength: 8, maxLength: 256, pattern: '^https?://[^\\s]+$' })
-const ServerName = Type.String({ minLength: 1, maxLength: 253, pattern: '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$' })
 const Days = Type.Integer({ minimum: 1, maximum: 3650 })
 
 export const FleetConfig = Strict({
   /** Its name as a recipient in the group document. */
-  name: ServerName,
-  listen: Listen,
+  name: ServerNameSetting,
+  listen: ListenSetting,
   /** Health and metrics; keep it on the loopback. */
-  adminListen: Listen,
+  adminListen: ListenSetting,
   /** Where the RPS and operators reach it: the audience of operators' tokens. */
-  publicUrl: Url,
+  publicUrl: UrlSetting,
   dataDir: Type.String({ minLength: 1 }),
   /**
    * The group document: its first revision, or an array of revisions from the first on. Read at the first start.
@@ -28,9 +28,9 @@ export const FleetConfig = Strict({
   groupFile: Type.Optional(Type.String({ minLength: 1 })),
   groupId: Type.Optional(GroupIdField),
   /** `issuer`: `iss` of its tokens, its own publicUrl; the url unless said. */
-  rps: Strict({ url: Url, issuer: Type.Optional(Url) }),
+  rps: Strict({ url: UrlSetting, issuer: Type.Optional(UrlSetting) }),
   /** The recipient of the group document whose request key may call. */
-  rpsName: ServerName,
+  rpsName: ServerNameSetting,
   /** What a vehicle's ticket is for. */
   devicePurposes: Type.Optional(
     Type.Array(Type.Enum(['device', 'agree', 'sign']), { minItems: 1, maxItems: 3 }),
@@ -46,9 +46,8 @@ export const FleetConfig = Strict({
   /** Registrations that may wait at the same time. */
   pendingLimit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100_000 })),
   auditDays: Type.Optional(Days),
-  /** Addresses of reverse proxies whose X-Forwarded-For is believed. */
-  trustProxy: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 16 })),
-  logLevel: Type.Optional(Type.Enum(['fatal', 'error', 'warn', 'info', 'debug'])),
+  trustProxy: Type.Optional(TrustProxySetting),
+  logLevel: Type.Optional(LogLevelSetting),
 })
 export type FleetConfig = Static<typeof FleetConfig>
 

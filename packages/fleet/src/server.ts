@@ -3,12 +3,11 @@
  * admin one. Callbacks prove themselves with the RPS' request key, operators with an access token.
  */
 import { mkdir } from 'node:fs/promises'
-import type { AddressInfo } from 'node:net'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import { ConfigError } from '@milagro-ts/api/config'
+import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
-import { Refused } from '@milagro-ts/api/problem'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import type { Route } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
@@ -172,19 +171,19 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
   mount(
     app,
     rpaRoutes,
-    trail.around(rpaRoutes, failClosed(callbacks), () => 'rps'),
+    trail.around(rpaRoutes, callbacks, () => 'rps'),
     {
-      server: meta => rpsCheck(meta).catch(refuseWhenStoreIsDown),
+      server: meta => rpsCheck(meta),
     },
   )
   const ports = { store, register, enrolments, bans, operators, rotation, reconciliation, outbox, group }
   const operatorRoutes = trail.around(
     fleetRoutes,
-    failClosed(fleetHandlers(ports)),
+    fleetHandlers(ports),
     ({ caller }: { caller: Operator }) => caller.actor,
   ) as FleetHandlers
   mount<typeof fleetRoutes, undefined, Operator>(app, fleetRoutes, operatorRoutes, {
-    operator: (meta: Meta) => operators.check(meta).catch(refuseWhenStoreIsDown),
+    operator: (meta: Meta) => operators.check(meta),
   })
 
   const adminToken = adminTokenOf(config.dataDir, random)
@@ -209,13 +208,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     setupCode: setupCode === null ? null : { ...setupCode, operator },
     recoveryCode: name => operators.recoveryCode(name),
     async start() {
-      await app.listen(config.listen)
-      try {
-        await admin.listen(config.adminListen)
-      } catch (error) {
-        await app.close()
-        throw error
-      }
+      const urls = await listenBoth({ app, admin }, config)
       await bans.watch()
       outbox.start()
       const keepHouse = () => {
@@ -226,7 +219,6 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       }
       endHousekeeping = timers.every(HOUSEKEEPING, keepHouse)
       keepHouse()
-      const urls = { url: urlOf(app), adminUrl: urlOf(admin) }
       log.info({ ...urls, revision: group.current.revision }, 'serving')
       return urls
     },
@@ -350,31 +342,4 @@ async function purge(
 ): Promise<void> {
   await singleUse.purge(now - PURGE_SLACK)
   await store.db.deleteFrom('audit').where('at', '<', auditBefore).execute()
-}
-
-/** Every handler, with a store that can't be used turned into RETRY_LATER: nothing is decided past it. */
-function failClosed<H extends AnyHandlers>(handlers: H): H {
-  const guarded = Object.entries(handlers).map(([name, handler]) => [
-    name,
-    // A handler may refuse before it returns a promise.
-    async (input: never) => {
-      try {
-        return await handler(input)
-      } catch (error) {
-        return refuseWhenStoreIsDown(error)
-      }
-    },
-  ])
-  return Object.fromEntries(guarded) as H
-}
-
-function refuseWhenStoreIsDown(error: unknown): never {
-  if (error instanceof StoreError && error.reason === 'unavailable')
-    throw new Refused('RETRY_LATER', { log: error.message, retryAfter: 5 })
-  throw error
-}
-
-function urlOf(app: FastifyInstance): string {
-  const { address, port, family } = app.server.address() as AddressInfo
-  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
 }

@@ -1,28 +1,22 @@
 /** Settings of an RPS. The passphrase is not among them: it comes from MILAGRO_RPS_PASSPHRASE(_FILE). */
 import { ConfigError, type Environment, loadConfig, readSecret } from '@milagro-ts/api/config'
 import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import {
+  ListenSetting,
+  LogLevelSetting,
+  RateSetting,
+  ServerNameSetting,
+  TrustProxySetting,
+  UrlSetting,
+} from '@milagro-ts/api/settings'
 import Type, { type Static } from 'typebox'
-
-const Name = Type.String({ minLength: 1, maxLength: 253, pattern: '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$' })
-const Url = Type.String({ minLength: 8, maxLength: 256, pattern: '^https?://[^\\s]+$' })
-const Listen = Strict({
-  host: Type.String({ minLength: 1, maxLength: 253 }),
-  /** 0: any free port. */
-  port: Type.Integer({ minimum: 0, maximum: 65_535 }),
-})
-const Bucket = Strict({
-  /** Requests a second in the long run. */
-  perSecond: Type.Number({ exclusiveMinimum: 0, maximum: 1_000_000 }),
-  /** Requests at once after a quiet time. */
-  burst: Type.Integer({ minimum: 1, maximum: 1_000_000 }),
-})
 
 /** What the RPS asks of logins for one service. */
 export const AudiencePolicy = Strict({
   /** The service's origin (`https://host[:port]`) or another name; compared byte for byte. */
   name: Type.String({ minLength: 1, maxLength: 256 }),
   /** The recipient of the group document that may verify, redeem, look up and follow events for it. */
-  service: Type.Optional(Name),
+  service: Type.Optional(ServerNameSetting),
   pin: Type.Enum(['never', 'optional', 'required']),
   /** Whether the challenge is bound to the TLS connection; required or absent, never "if present". */
   tlsExporter: Type.Enum(['absent', 'required']),
@@ -31,34 +25,33 @@ export type AudiencePolicy = Static<typeof AudiencePolicy>
 
 export const RpsConfig = Strict({
   /** The RPS' name among the recipients of the group document. */
-  name: Name,
-  listen: Listen,
+  name: ServerNameSetting,
+  listen: ListenSetting,
   /** Health and metrics; keep it on the loopback. */
-  adminListen: Listen,
+  adminListen: ListenSetting,
   /** Where others reach it: its own audience, the issuer of its tokens, and what request JWTs are bound to. */
-  publicUrl: Url,
+  publicUrl: UrlSetting,
   dataDir: Type.String({ minLength: 1 }),
   /** Pinned: all 32 bytes. */
   groupId: GroupIdField,
   /** The first revision, or an array of all of them; read while the data folder has none. */
   groupFile: Type.Optional(Type.String({ minLength: 1 })),
   /** Without groupFile: an authority's address, where the first revision is fetched. */
-  groupUrl: Type.Optional(Url),
-  rpa: Strict({ url: Url }),
+  groupUrl: Type.Optional(UrlSetting),
+  rpa: Strict({ url: UrlSetting }),
   audiences: Type.Array(AudiencePolicy, { maxItems: 256 }),
   /** Δ: how far clientTime may be from the server's clock, in seconds. */
   deltaSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 300 })),
   rateLimit: Type.Optional(
     Strict({
       /** Everything from one source address (IPv6: one /64). */
-      address: Type.Optional(Bucket),
+      address: Type.Optional(RateSetting),
       /** Device proofs from one source that didn't hold. */
-      failedProofs: Type.Optional(Bucket),
+      failedProofs: Type.Optional(RateSetting),
     }),
   ),
-  /** Addresses of reverse proxies whose X-Forwarded-For is believed. */
-  trustProxy: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 16 })),
-  logLevel: Type.Optional(Type.Enum(['fatal', 'error', 'warn', 'info', 'debug'])),
+  trustProxy: Type.Optional(TrustProxySetting),
+  logLevel: Type.Optional(LogLevelSetting),
 })
 export type RpsConfig = Static<typeof RpsConfig>
 

@@ -1,4 +1,4 @@
-/** `node main.js --config file.json [--init]` (process.ts). */
-import { runRps } from './process.js'
+/** `node main.js --config file.json [--init]` (rps-process.ts). */
+import { runRps } from './rps-process.js'
 
 await runRps()

@@ -4,14 +4,15 @@
  * is verified stands in verification.ts alone.
  */
 import { mkdir } from 'node:fs/promises'
-import type { AddressInfo } from 'node:net'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { ConfigError } from '@milagro-ts/api/config'
 import type { Group } from '@milagro-ts/api/group'
+import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { type Code, Refused } from '@milagro-ts/api/problem'
+import { RateLimit, sourceOf } from '@milagro-ts/api/rate-limit'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import type { AuthenticatedFields } from '@milagro-ts/api/schemas'
@@ -38,7 +39,6 @@ import { Identities } from './identities.js'
 import { currentSlot, Nonces, slotEnd } from './nonces.js'
 import { Otts } from './otts.js'
 import { Permits } from './permits.js'
-import { RateLimit, sourceOf } from './rate-limit.js'
 import { type ProveSigned, Registrations } from './registrations.js'
 import { RelyingParty } from './relying-party.js'
 import { Revocation } from './revocation.js'
@@ -126,7 +126,7 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
   const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
   const app = createApp({ title: 'Authentication server (RPS)', log, metrics, ...trust })
   app.addHook('onRequest', async request => sources.take(sourceOf(request.ip)))
-  mount(app, rpsRoutes, failClosed(handlers(parts)), callerChecks(parts))
+  mount(app, rpsRoutes, handlers(parts), callerChecks(parts))
 
   const adminToken = adminTokenOf(config.dataDir, options.random)
   const admin = createAdmin({
@@ -146,19 +146,12 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
     adminToken,
     async start() {
       await Promise.all([fetchServerKeys(parts), fetchState(parts)])
-      await app.listen(config.listen)
-      try {
-        await admin.listen(config.adminListen)
-      } catch (error) {
-        await app.close()
-        throw error
-      }
+      const urls = await listenBoth({ app, admin }, config)
       parts.events.start()
       ends = [
         timers.every(PURGE_INTERVAL, () => void purge(parts)),
         timers.every(RETRY_INTERVAL, () => void completeParts(parts)),
       ]
-      const urls = { url: urlOf(app), adminUrl: urlOf(admin) }
       log.info(urls, 'serving')
       return urls
     },
@@ -471,14 +464,14 @@ function callerChecks(parts: Parts): CallerChecks<AuthenticatedFields, undefined
   const { config, documents, singleUse, clock, tokens, revocation, verify, audiences } = parts
   return {
     server: async meta => {
-      const group = await documents.current().catch(refuseWhenStoreIsDown)
+      const group = await documents.current()
       const check = serverCallerCheck({
         keyOf: name => group.recipient(name)?.requestKey,
         singleUse,
         clock,
         publicUrl: config.publicUrl,
       })
-      return check(meta).catch(refuseWhenStoreIsDown)
+      return check(meta)
     },
 
     /** `Bearer` with a token for the RPS' own audience, or a one-pass message for it. */
@@ -502,7 +495,7 @@ function callerChecks(parts: Parts): CallerChecks<AuthenticatedFields, undefined
         })
         return authenticatedFields(authenticated)
       }
-      return identify().catch(refuseWhenStoreIsDown)
+      return identify()
     },
   }
 }
@@ -591,24 +584,4 @@ async function readiness({ store, serverKeys, documents, revocation, clock }: Pa
     clock: hasBegun || "the clock is before the group's origin",
   }
   return { ok: writable && hasKeys && hasState && hasBegun, checks }
-}
-
-/** Every handler, with a store that can't be used turned into RETRY_LATER: nothing is let in past it. */
-function failClosed<H extends Record<string, (...input: never[]) => Promise<unknown>>>(table: H): H {
-  const guarded = Object.entries(table).map(([name, handler]) => [
-    name,
-    async (...input: never[]) => handler(...input).catch(refuseWhenStoreIsDown),
-  ])
-  return Object.fromEntries(guarded) as H
-}
-
-function refuseWhenStoreIsDown(error: unknown): never {
-  if (error instanceof StoreError && error.reason === 'unavailable')
-    throw new Refused('RETRY_LATER', { log: error.message, retryAfter: 5 })
-  throw error
-}
-
-function urlOf(app: FastifyInstance): string {
-  const { address, port, family } = app.server.address() as AddressInfo
-  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
 }

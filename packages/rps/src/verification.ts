@@ -22,6 +22,7 @@
 import type { Group } from '@milagro-ts/api/group'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
+import type { RateLimit } from '@milagro-ts/api/rate-limit'
 import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { type IdCore, NO_USER } from '@milagro-ts/crypto/identity'
 import {
@@ -40,7 +41,6 @@ import type { SingleUse } from '@milagro-ts/store/single-use'
 import type { AudiencePolicy } from './config.js'
 import { currentSlot } from './nonces.js'
 import type { Wanted } from './permits.js'
-import type { RateLimit } from './rate-limit.js'
 import type { Happening } from './relying-party.js'
 
 /** Wrong PINs in a row, and in the life of a pinGen. */

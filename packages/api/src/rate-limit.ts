@@ -3,8 +3,9 @@
  * sources the one that was quiet for the longest starts afresh. They are kept per process, since nothing rests on them
  * but the load: strikes, nonces and replay live in the store.
  */
-import { Refused } from '@milagro-ts/api/problem'
+
 import type { Clock } from '@milagro-ts/crypto/ports'
+import { Refused } from './problem.js'
 
 export interface Rate {
   readonly perSecond: number
@@ -34,13 +35,18 @@ export class RateLimit {
   check(source: string): void {
     const tokens = this.#tokens(source)
     if (tokens >= 1) return
+    // Refused, but not quiet: it must not be forgotten in favour of others.
+    this.#keep(source, tokens)
     const retryAfter = Math.max(1, Math.ceil((1 - tokens) / this.#rate.perSecond))
     throw new Refused('RETRY_LATER', { detail: 'too many requests', retryAfter })
   }
 
   /** Takes one token, down to none. */
   charge(source: string): void {
-    const tokens = Math.max(0, this.#tokens(source) - 1)
+    this.#keep(source, Math.max(0, this.#tokens(source) - 1))
+  }
+
+  #keep(source: string, tokens: number): void {
     this.#buckets.delete(source)
     this.#buckets.set(source, { tokens, at: this.#clock() })
     if (this.#buckets.size <= this.#capacity) return

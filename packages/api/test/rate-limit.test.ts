@@ -1,4 +1,4 @@
-import { RateLimit, sourceOf } from '@milagro-ts/dta/rate-limit'
+import { RateLimit, sourceOf } from '@milagro-ts/api/rate-limit'
 import { expect, test } from 'vitest'
 
 const clock = { now: 1_000_000 }

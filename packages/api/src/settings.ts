@@ -1,0 +1,25 @@
+/** Settings that every server has. */
+import Type from 'typebox'
+import { Strict } from './schemas.js'
+
+export const ListenSetting = Strict({
+  host: Type.String({ minLength: 1, maxLength: 253 }),
+  /** 0: any free port. */
+  port: Type.Integer({ minimum: 0, maximum: 65_535 }),
+})
+export const UrlSetting = Type.String({ minLength: 8, maxLength: 256, pattern: '^https?://[^\\s]+$' })
+/** A name in the group document. */
+export const ServerNameSetting = Type.String({
+  minLength: 1,
+  maxLength: 253,
+  pattern: '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$',
+})
+export const RateSetting = Strict({
+  /** Requests a second in the long run. */
+  perSecond: Type.Number({ exclusiveMinimum: 0, maximum: 1_000_000 }),
+  /** Requests at once after a quiet time. */
+  burst: Type.Integer({ minimum: 1, maximum: 1_000_000 }),
+})
+/** Addresses of reverse proxies whose X-Forwarded-For is believed. */
+export const TrustProxySetting = Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 16 })
+export const LogLevelSetting = Type.Enum(['fatal', 'error', 'warn', 'info', 'debug'])
