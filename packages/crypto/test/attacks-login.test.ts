@@ -731,8 +731,10 @@ test('two tokens of one key give both PINs and the key, without a strike: why a 
 })
 
 test('a message says its mode in one byte, and only three are known', () => {
-  const entries = decodeTlv(loginAlone().encode(), { tags: 19, field: 'message' })
-  for (const mode of [3, 4, 255]) {
-    expect(() => LoginMessage.decode(encodeTlv(entries.with(0, u8(mode))))).toThrow(DecodeError)
+  for (const message of [loginAlone(), loginAlone(timeTerms), loginAlone(signTerms)]) {
+    const entries = decodeTlv(message.encode(), { tags: 19, field: 'message' })
+    for (const mode of [3, 4, 255]) {
+      expect(() => LoginMessage.decode(encodeTlv(entries.with(0, u8(mode))))).toThrow(DecodeError)
+    }
   }
 })

@@ -47,9 +47,13 @@ const share = authorityIssue(
   seeded('share'),
 )
 
+/** `npm run test:long`: more cases, from the seed that it prints. */
+const long = process.env.MILAGRO_LONG === '1'
+const LONGER = long ? 25 : 1
+
 /** Numbers from 0 up to a bound, from a seed. */
-function dice(seed: string) {
-  const random = seeded(seed)
+function dice(name: string) {
+  const random = seeded(`${name} ${long ? process.env.MILAGRO_SEED : ''}`)
   return (bound: number): number => new DataView(random(4).buffer).getUint32(0) % bound
 }
 
@@ -133,7 +137,7 @@ describe.each(doors)('$name', ({ name, good, again, cases = 800 }) => {
 
   test(`${cases} mutations are refused or spelled as they came`, () => {
     const roll = dice(`mutations of ${name}`)
-    for (let i = 0; i < cases; i++) {
+    for (let i = 0; i < LONGER * cases; i++) {
       let bytes = good[roll(good.length)] as Uint8Array
       for (let times = 1 + roll(2); times > 0; times--) bytes = mutate(bytes, roll)
       const result = outcome(() => again(bytes))
@@ -179,7 +183,7 @@ describe.each([
   test('comes back, and 800 mutations are refused or spelled as they came', () => {
     expect(again(good)).toBe(good)
     const roll = dice(`text of ${name}`)
-    for (let i = 0; i < 800; i++) {
+    for (let i = 0; i < LONGER * 800; i++) {
       const text = [...mutate(utf8(good), roll)].map(byte => String.fromCharCode(byte)).join('')
       const spelled = roll(4) > 0 ? text : text + [' ', '=', '\n', '\0', '\u0130', '🔑'][roll(6)]
       let result: string
@@ -268,6 +272,32 @@ describe('JSON', () => {
     expect(() => decodeTokenFile({ ...tokenFile, v: 2 })).toThrow(DecodeError)
     expect(() => decodeTokenFile({ ...tokenFile, iterations: 0 })).toThrow(DecodeError)
   })
+})
+
+test('a permit is for a node or for an identity, and says no more than that', () => {
+  const [slot, , , , id, sealed] = decodeTlv(permit.encode(), { tags: 6, field: 'permit' })
+  const [, , depth, index] = decodeTlv(nodePermit.encode(), { tags: 6, field: 'permit' })
+  const [node, identity] = [Uint8Array.of(0), Uint8Array.of(1)]
+  const good = [
+    [slot, identity, undefined, undefined, id, sealed],
+    [slot, node, depth, index, undefined, sealed],
+  ]
+  const wrong = [
+    [slot, node, depth, index, id, sealed],
+    [slot, identity, depth, undefined, id, sealed],
+    [slot, identity, undefined, index, id, sealed],
+    [slot, identity, undefined, undefined, undefined, sealed],
+    [slot, node, undefined, index, undefined, sealed],
+    [slot, node, depth, undefined, undefined, sealed],
+    [slot, Uint8Array.of(2), undefined, undefined, id, sealed],
+    [slot, undefined, undefined, undefined, id, sealed],
+    [undefined, identity, undefined, undefined, id, sealed],
+    [slot, identity, undefined, undefined, id, undefined],
+    [slot, node, Uint8Array.of(33), index, undefined, sealed],
+    [slot, node, Uint8Array.of(1), index, undefined, sealed],
+  ]
+  for (const entries of good) expect(Permit.decode(encodeTlv(entries)).slot).toBe(SLOT)
+  for (const entries of wrong) expect(() => Permit.decode(encodeTlv(entries))).toThrow(DecodeError)
 })
 
 describe('a login message', () => {
