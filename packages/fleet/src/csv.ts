@@ -200,7 +200,7 @@ function headerOf({ line, cells }: CsvRecord): Column[] {
   const wrong = (why: string) => new CsvError([{ line, why }])
   const names = cells.map(cell => cell.normalize('NFC'))
   const columns = names.map((name, at): Column => {
-    if (name === '' || name !== name.trim() || CONTROL.test(name))
+    if (name === '' || name === '__proto__' || name !== name.trim() || CONTROL.test(name))
       throw wrong(`column ${at + 1} has no usable name`)
     if (name.length > ATTRIBUTE_NAME) throw wrong(`a column name is longer than ${ATTRIBUTE_NAME} characters`)
     if (name === 'vin' || name === 'instance') return { name, role: 'instance' }

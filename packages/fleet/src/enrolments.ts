@@ -53,6 +53,10 @@ type EnrolmentRow = Selectable<EnrolmentTable>
 /** The first PIN generation; 0 stands for "none has logged in yet". */
 const FIRST_PIN_GEN = 1
 const LAST_GENERATION = 0xffff
+/** Registrations that may wait of one vehicle, or of drivers on one vehicle. */
+const PENDING_OF_ONE = 20
+/** Seconds that a registration which nobody approved is still answered with what became of it. */
+const UNDECIDED_KEPT = 30 * 86_400
 
 export interface EnrolmentPorts {
   readonly store: Store<FleetSchema>
@@ -67,7 +71,7 @@ export interface EnrolmentPorts {
   readonly devicePurposes: readonly ('device' | 'agree' | 'sign')[]
   /** Seconds in which a registration may be asked for again. */
   readonly lifetime: number
-  /** Registrations that may wait for an operator at the same time. */
+  /** Registrations of unknown instances that may wait for an operator at the same time. */
   readonly pendingLimit: number
 }
 
@@ -324,7 +328,8 @@ export class Enrolments implements Directory {
   }
 
   async #device(tx: Db, registration: DeviceRegistration, now: number): Promise<EnrolmentRow> {
-    const { codeId, instance, hpkeKey } = registration
+    const { codeId, hpkeKey } = registration
+    const instance = registration.instance.normalize('NFC')
     const attributes = attributesText(registration.attributes)
     if (codeId === null) {
       // An operator's device would look like any other to whoever approves it.
@@ -335,7 +340,7 @@ export class Enrolments implements Directory {
     const code = await usableCode(tx, codeId, now)
     if (code.driver_id !== null) throw notForThis()
     const device = await deviceById(tx, code.device_id)
-    if (device.instance !== instance.normalize('NFC') || device.attributes !== attributes) throw notForThis()
+    if (device.instance !== instance || device.attributes !== attributes) throw notForThis()
     if (await isBanned(tx, { device: device.id }, now)) throw new Refused('BANNED', { field: 'instance' })
     await bindCode(tx, codeId, hpkeKey)
     const identity = await this.#newIdentity(tx, device, hpkeKey, now)
@@ -556,7 +561,7 @@ export class Enrolments implements Directory {
     now: number,
   ): Promise<EnrolmentRow> {
     const { pendingLimit, lifetime } = this.#ports
-    if (terms.state === 'pending') await checkPending(tx, pendingLimit, now)
+    if (terms.state === 'pending') await checkPending(tx, pendingLimit, terms, now)
     const { kind, digest, hpkeKey } = registration
     const { state, attributes, instance, identity, account } = terms
     return tx
@@ -566,7 +571,7 @@ export class Enrolments implements Directory {
         digest,
         hpke_key: hpkeKey,
         nonce: 'nonce' in registration ? registration.nonce : new Uint8Array(),
-        instance: instance?.normalize('NFC') ?? null,
+        instance: instance ?? null,
         attributes,
         identity_id: identity?.id ?? null,
         account_id: account?.id ?? null,
@@ -778,18 +783,55 @@ async function bindCode(tx: Db, codeId: Uint8Array, hpkeKey: Uint8Array): Promis
   await tx.updateTable('code').set({ used_by: hpkeKey }).where('code_id', '=', codeId).execute()
 }
 
-async function checkPending(tx: Db, limit: number, now: number): Promise<void> {
-  const { waiting } = await tx
+/**
+ * Anybody can ask for an unknown instance, so those have a budget of their own: a flood of them keeps no vehicle of
+ * the register, and no driver on an enrolled one, from asking.
+ */
+async function checkPending(
+  tx: Db,
+  limit: number,
+  { instance, identity }: { instance?: string; identity?: IdentityRow },
+  now: number,
+): Promise<void> {
+  const waiting = tx
     .selectFrom('enrolment')
-    .select(({ fn }) => fn.countAll<number>().as('waiting'))
+    .select(({ fn }) => fn.countAll<number>().as('count'))
     .where('state', '=', 'pending')
     .where('expires_at', '>', now)
-    .executeTakeFirstOrThrow()
-  if (waiting >= limit)
+  const known =
+    identity === undefined
+      ? await tx
+          .selectFrom('device')
+          .select('instance')
+          .where('instance', '=', instance ?? '')
+          .executeTakeFirst()
+      : undefined
+  const [query, most] =
+    identity !== undefined
+      ? [waiting.where('identity_id', '=', identity.id), PENDING_OF_ONE]
+      : known !== undefined
+        ? [waiting.where('instance', '=', known.instance), PENDING_OF_ONE]
+        : [
+            waiting
+              .where('kind', '=', 'device')
+              .where('instance', 'not in', tx.selectFrom('device').select('device.instance')),
+            limit,
+          ]
+  const { count } = await query.executeTakeFirstOrThrow()
+  if (count >= most)
     throw new Refused('RETRY_LATER', {
       detail: 'too many registrations wait for an operator',
       retryAfter: 60,
     })
+}
+
+/** Deletes registrations that ran out long ago without an approval. */
+export async function forgetUndecided(db: Db, now: number): Promise<void> {
+  await db
+    .deleteFrom('enrolment')
+    .where('state', 'in', ['pending', 'refused'])
+    .where('expires_at', '<', now - UNDECIDED_KEPT)
+    .execute()
 }
 
 async function tellAccount(tx: Db, identity: IdentityRow, account: AccountRow, now: number): Promise<void> {

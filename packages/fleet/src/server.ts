@@ -26,7 +26,7 @@ import { type Actor, audit } from './audit.js'
 import { Bans } from './bans.js'
 import { Codes, type IssuedCode } from './codes.js'
 import type { FleetConfig } from './config.js'
-import { Enrolments } from './enrolments.js'
+import { Enrolments, forgetUndecided } from './enrolments.js'
 import { type FleetHandlers, fleetHandlers } from './fleet-handlers.js'
 import {
   type FleetKeys,
@@ -309,12 +309,16 @@ class Trail {
   }
 }
 
-/** Numbers from the path, or nothing: what stands in a body may be a name. */
+/** What a request names: numbers from the path, or the identity or instance that the RPS asks about; no attributes. */
 function subjectOf(input: unknown): string {
-  const { params } = input as { params?: Readonly<Record<string, string>> }
-  return Object.entries(params ?? {})
-    .map(([name, value]) => `${name} ${value}`)
-    .join(', ')
+  const { params, body } = input as {
+    params?: Readonly<Record<string, string>>
+    body?: { readonly idCore?: unknown; readonly instance?: unknown }
+  }
+  const named = Object.entries(params ?? {}).map(([name, value]) => `${name} ${value}`)
+  if (typeof body?.idCore === 'string') named.push(`identity ${body.idCore}`)
+  else if (typeof body?.instance === 'string') named.push(`instance ${body.instance}`)
+  return named.join(', ')
 }
 
 async function readiness(
@@ -342,4 +346,5 @@ async function purge(
 ): Promise<void> {
   await singleUse.purge(now - PURGE_SLACK)
   await store.db.deleteFrom('audit').where('at', '<', auditBefore).execute()
+  await forgetUndecided(store.db, Math.floor(now / 1000))
 }

@@ -1,8 +1,8 @@
 /**
- * Fleet for real, over HTTP on the loopback, in a world where everyone else is the test: three authorities' keys, an RPS
+ * Fleet for real, over HTTP on the loopback, in a world where everyone else is the test: the authorities' keys, an RPS
  * that signs its calls and listens for events, a clock and timers that the test turns.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -27,6 +27,7 @@ import type { Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { codeId, decodeEnrolmentCode, enrolmentMac, sixWordIndices } from '@milagro-ts/crypto/enrolment'
 import type { Attributes } from '@milagro-ts/crypto/identity'
+import { slotAt } from '@milagro-ts/crypto/time-permit'
 import type { FleetConfig } from '@milagro-ts/fleet/config'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import { type FleetSchema, migrations } from '@milagro-ts/fleet/schema'
@@ -60,7 +61,8 @@ export class FakeTime implements Timers {
       if (due === undefined) break
       this.now = Math.max(this.now, due.at)
       if (due.every === undefined) this.#timers = this.#timers.filter(timer => timer !== due)
-      else due.at += due.every
+      // Once, however long the leap: housekeeping of two weeks in one second is a flood.
+      else due.at = end + due.every
       due.run()
     }
     this.now = end
@@ -81,6 +83,8 @@ export class FakeRps {
   group!: Group
   /** When set, every event is refused with it. */
   refuses: Code | undefined
+  /** When set, it says that it has events up to this number. */
+  answersWith: number | undefined
   /** When false, connections are cut. */
   up = true
   kid = 'token-1'
@@ -159,7 +163,7 @@ export class FakeRps {
         const { event } = JSON.parse(body) as { event: string }
         const payload = await verifyEvent({ event, group: this.group })
         this.events.push(payload)
-        answer(200, { number: payload.number })
+        answer(200, { number: this.answersWith ?? payload.number })
         for (const wake of this.#waiting.splice(0)) wake()
         return
       }
@@ -214,12 +218,12 @@ export class World {
     }
   }
 
-  /** A running fleet of a fresh group; nobody enrolled yet. */
+  /** A running fleet of a fresh group, of one authority unless addresses are given; nobody enrolled yet. */
   static async start(overrides: Partial<FleetConfig> = {}, authorityUrls: string[] = []): Promise<World> {
     const world = new World(await FakeRps.listen(), overrides)
     world.store = await world.#open()
     const { signers, requestKey, hpkeKey } = await openFleetKeys(world.#options())
-    const members = await makeMembers()
+    const members = await makeMembers({ n: Math.max(authorityUrls.length, 1) })
     const { proposal } = members
     world.members = {
       ...members,
@@ -260,6 +264,17 @@ export class World {
     await this.#run()
   }
 
+  /** As after `store restore`: the database of a backup in a data folder that has gone on. */
+  async restore(backup: string): Promise<void> {
+    await this.fleet.close()
+    await this.store.close()
+    const file = join(this.dataDir, 'fleet.sqlite')
+    for (const part of [file, `${file}-wal`, `${file}-shm`]) rmSync(part, { force: true })
+    copyFileSync(backup, file)
+    this.store = await this.#open()
+    await this.#run()
+  }
+
   async stop(): Promise<void> {
     await this.fleet.close()
     await this.store.close()
@@ -267,6 +282,9 @@ export class World {
     rmSync(this.dataDir, { recursive: true })
   }
 
+  get slot(): number {
+    return slotAt(this.group.slotRule, this.seconds)
+  }
   get seconds(): number {
     return Math.floor(this.time.now / 1000)
   }
@@ -378,7 +396,7 @@ export class World {
   }
   permit(idCore: string, userCore?: string) {
     const user = userCore === undefined ? {} : { userCore }
-    return this.asRps().permit({ body: { idCore, slot: SLOT, ...user } })
+    return this.asRps().permit({ body: { idCore, slot: this.slot, ...user } })
   }
 
   #open(): Promise<Store<FleetSchema>> {

@@ -1,0 +1,111 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { refusal, World } from './fleet-world.js'
+
+let world: World
+beforeEach(async () => {
+  world = await World.start()
+})
+afterEach(() => world.stop())
+
+const numbers = () => world.rps.events.map(({ number }) => number)
+const status = async () => (await world.api.status({})).events
+
+/** Lets fleet's answers to failed pushes come in, until `condition` holds. */
+async function settled(condition: () => Promise<boolean>): Promise<void> {
+  while (!(await condition())) await new Promise(resolve => setImmediate(resolve))
+}
+
+describe('an RPS that is away', () => {
+  test('gets every event in order when it is back', async () => {
+    const car = await world.car('VIN-1')
+    world.rps.up = false
+    const ban = await world.api.ban({ body: { vehicle: car.id, reason: 'x' } }).catch(() => null)
+    // The operator's token can't be checked against keys that were never asked for; it was asked for before.
+    expect(ban).not.toBeNull()
+    await world.api.unban({ params: { id: String(ban!.id) } })
+    await world.api.ban({ body: { vehicle: car.id, reason: 'y' } })
+    await settled(async () => (await status()).trouble !== undefined)
+    expect(await status()).toMatchObject({ last: 3, waiting: 3 })
+    world.rps.up = true
+    world.time.advance(10_000)
+    await world.rps.until(3)
+    expect(numbers()).toEqual([1, 2, 3])
+    expect(world.rps.events.map(({ kind }) => kind)).toEqual(['ban', 'unban', 'ban'])
+    await settled(async () => (await status()).waiting === 0)
+    expect((await status()).trouble).toBeUndefined()
+  })
+
+  test.each(['RETRY_LATER', 'CONFLICT', 'NOT_APPROVED', 'INTERNAL'] as const)(
+    'is asked again after %s',
+    async code => {
+      const car = await world.car('VIN-1')
+      world.rps.refuses = code
+      await world.api.ban({ body: { vehicle: car.id, reason: 'x' } })
+      await settled(async () => (await status()).trouble !== undefined)
+      expect((await status()).trouble).toContain(code)
+      world.rps.refuses = undefined
+      world.time.advance(200)
+      await world.rps.until(1)
+      expect(numbers()).toEqual([1])
+    },
+  )
+})
+
+test('events wait through a restart and are sent then', async () => {
+  const car = await world.car('VIN-1')
+  const driver = await world.driverOn(car)
+  await world.rps.until(1)
+  world.rps.up = false
+  await world.api.ban({ body: { driver: driver.id, reason: 'x', expiresAt: world.seconds + 60 } })
+  await world.restart()
+  expect(numbers()).toEqual([1])
+  world.rps.up = true
+  // The ban runs out while nobody looks: both events are sent, in order.
+  world.time.now += 61_000
+  await world.restart()
+  await world.rps.until(3)
+  expect(world.rps.events.map(({ number, kind }) => [number, kind])).toEqual([
+    [1, 'account'],
+    [2, 'ban'],
+    [3, 'unban'],
+  ])
+})
+
+test('a restart keeps vehicles, drivers, codes, bans, leaves, operators and replayed requests', async () => {
+  const car = await world.car('VIN-1')
+  const driver = await world.driverOn(car)
+  const banned = await world.car('VIN-2')
+  await world.api.ban({ body: { vehicle: banned.id, reason: 'x' } })
+  const { code } = await world.api.addVehicle({ body: { instance: 'VIN-3', attributes: {} } })
+  const before = await world.api.vehicle({ params: { id: String(car.id) } })
+  const setupCode = world.setupCode
+  await world.restart()
+  expect(world.fleet.setupCode).toBeNull()
+  expect(world.setupCode).toBe(setupCode)
+  expect(await world.api.vehicle({ params: { id: String(car.id) } })).toEqual(before)
+  expect(await refusal(world.permit(car.device.idCore, driver.user.userCore))).toBe('no refusal')
+  expect(await refusal(world.permit(banned.device.idCore))).toBe('BANNED idCore')
+  const third = await world.enrol({ instance: 'VIN-3', attributes: {}, code: code!.code })
+  expect(third.leaf).toBeGreaterThan(banned.device.leaf)
+})
+
+test('a database that was restored from a backup gives no leaf out twice and finds that the RPS is ahead', async () => {
+  const { id } = await world.car('VIN-1')
+  const backup = `${world.dataDir}/backup.sqlite`
+  await world.store.backup(backup)
+  const lost = await world.car('VIN-2')
+  await world.api.ban({ body: { vehicle: lost.id, reason: 'x' } })
+  await world.api.ban({ body: { vehicle: id, reason: 'x' } })
+  await world.rps.until(2)
+
+  await world.restore(backup)
+  const again = await world.car('VIN-3')
+  expect(again.device.leaf).toBeGreaterThan(lost.device.leaf)
+  world.rps.answersWith = 2
+  await world.api.ban({ body: { vehicle: id, reason: 'x' } })
+  await settled(async () => (await status()).last === 2)
+  expect(world.logLines.some(line => line.includes('the RPS knows later events'))).toBe(true)
+  world.rps.answersWith = undefined
+  await world.api.ban({ body: { vehicle: again.id, reason: 'x' } })
+  await world.rps.until(3)
+})
