@@ -6,8 +6,9 @@
  *   finish   asks again; with t signatures the document proves itself:
  *            -- document --> each authority (t of them: we take it into force too) --> the RPS
  *
- * Both moves may be repeated until everybody has the document. Which key signs is not a state of ours: it is whichever
- * of our keys the document in force names. The old key is deleted at the end.
+ * Both moves may be repeated; whoever was away gets the document later. Which key signs is not a state of ours: it is
+ * whichever of our keys the document in force names. The old key is deleted once t authorities and the RPS have the
+ * document.
  */
 import { type Client, createClient, Unreachable } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
@@ -163,6 +164,25 @@ export class KeyRotation {
     })
   }
 
+  /** Brings a signed document to those who were away. For the housekeeping: goes as far as it gets. */
+  carryOn(): Promise<void> {
+    return this.#alone(async () => {
+      const { store, group } = this.#ports
+      const newest = await store.db
+        .selectFrom('rotation')
+        .selectAll()
+        .where('state', 'in', ['signed', 'done'])
+        .orderBy('id', 'desc')
+        .executeTakeFirst()
+      if (newest === undefined) return
+      const delivered = JSON.parse(newest.delivered) as number[]
+      // A later revision that somebody else made brings this one's keys along.
+      const { revision } = JSON.parse(newest.document) as GroupDocument
+      const isNewest = group.current.revision <= revision
+      if (isNewest && delivered.length < group.current.n + 1) await this.#advance(newest)
+    })
+  }
+
   async #newest(): Promise<Rotation> {
     const rotation = await this.#ports.store.db
       .selectFrom('rotation')
@@ -190,15 +210,15 @@ export class KeyRotation {
       if (signatures.length >= t) state = 'signed'
       await this.#save(rotation.id, { state, signatures: JSON.stringify(signatures) })
     }
-    if (state === 'signed') {
-      // Saved before anybody gets it: every copy carries the same signatures.
+    if (state === 'signed' || state === 'done') {
+      // The signatures were saved before anybody gets them: every copy carries the same.
       const signed = { ...document, signatures }
       await this.#deliver(signed, authorities, delivered, troubles)
       if ([...delivered].filter(index => index !== RPS).length >= t) {
         await group.adopt(signed)
         await this.#publish(signed, delivered)
+        if (delivered.has(RPS)) state = 'done'
       }
-      if (delivered.size === authorities.length + 1) state = 'done'
       await this.#save(rotation.id, { state, delivered: JSON.stringify([...delivered]) })
       if (state === 'done') await this.#forget(rotation.old_kid)
     }

@@ -5,7 +5,8 @@
  *   commit → wake → push event n → {number ≥ n} → sent → event n + 1 …
  *                              ↘ anything else → again after 0.1 s, 0.2 s … 10 s
  *
- * An RPS that was away catches up by the state callback; a number it already has is answered like a new one.
+ * An RPS that was away catches up by the state callback; a number it already has is answered like a new one, with the
+ * number that it is at.
  */
 import { createClient, Unreachable } from '@milagro-ts/api/call'
 import type { Log } from '@milagro-ts/api/log'
@@ -16,8 +17,8 @@ import { IdCore } from '@milagro-ts/crypto/identity'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import type { RegistrationAuthority } from '@milagro-ts/rpa/registration-authority'
 import type { Store } from '@milagro-ts/store/database'
-import type { Selectable } from 'kysely'
-import { lastNumber } from './events.js'
+import type { Kysely, Selectable } from 'kysely'
+import { lastNumber, recordEvent } from './events.js'
 import type { EventTable, FleetSchema } from './schema.js'
 
 const FIRST_PAUSE = 100
@@ -141,12 +142,11 @@ export class Outbox {
         .execute()
       const last = await lastNumber(tx)
       if (number <= last) return
-      // Only a fleet whose database was restored is behind its RPS. Its state would be refused as an older one.
       log.error(
         { ours: last, theirs: number },
         'the RPS knows later events than this database: check the bans',
       )
-      await tx.updateTable('counter').set({ value: number }).where('name', '=', 'event').execute()
+      await renumber(tx, row.number, number)
     })
   }
 
@@ -163,4 +163,31 @@ export class Outbox {
     this.#endTimer = this.#ports.timers.after(this.#pause, () => this.wake())
     this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE)
   }
+}
+
+/**
+ * Only a fleet whose database was restored is behind its RPS, which took `sent` for an event that it had long ago. So
+ * that event, and those behind it, are told again under numbers that the RPS hasn't seen; the number left out between
+ * makes it ask for the whole state.
+ */
+async function renumber(tx: Kysely<FleetSchema>, sent: number, theirs: number): Promise<void> {
+  const rows = await tx
+    .selectFrom('event')
+    .selectAll()
+    .where('number', '>=', sent)
+    .orderBy('number')
+    .execute()
+  await tx.deleteFrom('event').where('number', '>=', sent).execute()
+  await tx
+    .updateTable('counter')
+    .set({ value: theirs + 1 })
+    .where('name', '=', 'event')
+    .execute()
+  for (const { kind, id_core, user_core, pin_gen, at } of rows)
+    await recordEvent(tx, at, {
+      kind,
+      idCore: IdCore.decode(id_core),
+      ...(user_core === null ? {} : { userCore: user_core }),
+      ...(pin_gen === null ? {} : { pinGen: pin_gen }),
+    })
 }

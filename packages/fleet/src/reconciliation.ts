@@ -79,11 +79,13 @@ export class Reconciliation {
           if (trouble !== undefined) break
           head = entryHash(groupId, entry)
           entries++
-          if (entries === remembered?.number && !equalBytes(head, remembered.hash))
-            trouble = `entry ${entries} is not the one that stood there before`
           const { number, at, purpose, idCoreHash } = entry
           if (!known.has(idCoreHash) && unknown.length < LISTED)
             unknown.push({ number, at, purpose, idCoreHash })
+          if (entries === remembered?.number && !equalBytes(head, remembered.hash)) {
+            trouble = `entry ${entries} is not the one that stood there before`
+            break
+          }
         }
       }
       if (trouble === undefined && remembered !== undefined && entries < remembered.number)

@@ -213,8 +213,8 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       outbox.start()
       const keepHouse = () => {
         const before = Math.floor(clock() / 1000) - (config.auditDays ?? 365) * DAY
-        Promise.all([group.refresh(), purge(store, singleUse, clock(), before)]).catch(error =>
-          log.error({ err: error }, 'housekeeping failed; tried again later'),
+        Promise.all([group.refresh(), rotation.carryOn(), purge(store, singleUse, clock(), before)]).catch(
+          error => log.error({ err: error }, 'housekeeping failed; tried again later'),
         )
       }
       endHousekeeping = timers.every(HOUSEKEEPING, keepHouse)

@@ -78,7 +78,7 @@ export class FakeTime implements Timers {
 /** What fleet sees of an RPS. Events are verified as they come. */
 export class FakeRps {
   readonly events: EventPayload[] = []
-  readonly tokenKey: Es256PrivateKey
+  tokenKey: Es256PrivateKey
   readonly #server: Server
   group!: Group
   /** When set, every event is refused with it. */
@@ -111,6 +111,10 @@ export class FakeRps {
     this.#server.closeAllConnections()
     return new Promise(resolve => this.#server.close(resolve))
   }
+  async changeTokenKey(): Promise<void> {
+    this.tokenKey = await generateEs256()
+    this.kid = `${this.kid}-next`
+  }
   /** Resolves once event `number` has come. */
   async until(number: number): Promise<void> {
     while (!this.events.some(event => event.number >= number))
@@ -138,7 +142,9 @@ export class FakeRps {
     let body = ''
     for await (const chunk of request) body += String(chunk)
     const answer = (status: number, value: unknown) =>
-      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value))
+      response
+        .writeHead(status, { 'content-type': `application/${status === 200 ? 'json' : 'problem+json'}` })
+        .end(JSON.stringify(value))
     const { pathname, searchParams } = new URL(request.url ?? '', this.url)
     switch (`${request.method} ${pathname}`) {
       case 'GET /v1/jwks': {
@@ -311,6 +317,9 @@ export class World {
     this.#operator ??= (await this.enrolOperator('admin', this.setupCode)).idCore
     const token = await this.rps.token({ sub: this.#operator, aud: this.config.publicUrl, iat: this.seconds })
     return `Bearer ${token}`
+  }
+  useOperator(idCore: string): void {
+    this.#operator = idCore
   }
   async enrolOperator(name: string, code: string): Promise<Approved> {
     return this.enrol({ instance: `operator:${name}`, attributes: { operator: name }, code })

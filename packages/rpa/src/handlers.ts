@@ -12,7 +12,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Refused } from '@milagro-ts/api/problem'
-import type { Route } from '@milagro-ts/api/route'
+import { codesOf, type Route } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { type Meta, type ServerCaller, toRefused } from '@milagro-ts/api/serve'
 import { parseStrictJson } from '@milagro-ts/api/strict-json'
@@ -65,17 +65,24 @@ export function createRpaHandler({ callbacks, server, onError }: RpaHandlerOptio
     }
   })
   return async request => {
-    let at = 'none'
+    let found: Compiled | undefined
     try {
-      const found = routeOf(compiled, request)
-      at = found.name
+      found = routeOf(compiled, request)
       return answer(200, 'application/json', await call(found, request))
     } catch (error) {
-      const refused = toRefused(error)
-      if (refused.code === 'INTERNAL') onError?.(error, at)
+      const refused = refusalOf(found, error)
       const later = refused.code === 'RETRY_LATER' ? { 'retry-after': String(refused.retryAfter ?? 1) } : {}
       return answer(refused.status, 'application/problem+json', refused.toProblem(), later)
     }
+  }
+
+  /** A code outside the route's list is a fault of this application, which the peer hears as INTERNAL. */
+  function refusalOf(found: Compiled | undefined, error: unknown): Refused {
+    const refused = toRefused(error)
+    const listed = found === undefined || codesOf(found.route).has(refused.code)
+    if (listed && refused.code !== 'INTERNAL') return refused
+    onError?.(error, found?.name ?? 'none')
+    return new Refused('INTERNAL')
   }
 
   async function call({ name, body, response }: Compiled, request: PlainRequest): Promise<unknown> {
@@ -144,7 +151,7 @@ function bodyOf(validator: Validator | undefined, { headers, body }: PlainReques
   }
   if (body.length > BODY_LIMIT) throw new Refused('TOO_LARGE')
   const type = headers['content-type']
-  if (typeof type !== 'string' || !/^application\/json\s*(;|$)/i.test(type))
+  if (typeof type !== 'string' || !/^application\/json(?: *; *charset="?utf-8"?)?$/i.test(type))
     throw new Refused('UNSUPPORTED_MEDIA_TYPE')
   const value = parseStrictJson(body)
   if (validator.Check(value)) return value

@@ -327,6 +327,14 @@ describe('the handler', () => {
   })
 })
 
+test('a code that the route doesn’t list is INTERNAL for the peer', async () => {
+  directory.happened = () => Promise.reject(new Refused('LOCKED', { detail: 'somebody else’s refusal' }))
+  const { idCore } = await enrolled()
+  const body = { event: 'login' as const, idCore, amr: ['device' as const], audience: 'a', slot: SLOT }
+  expect(await refusal(rps().authenticated({ body }))).toBe('INTERNAL')
+  expect(errors).toMatchObject([{ code: 'LOCKED' }])
+})
+
 test('an RA key that the group does not name signs nothing', async () => {
   const body = await registration()
   const other = (await makeGroup()).signers
