@@ -6,10 +6,10 @@ import { readFile } from 'node:fs/promises'
 import { createClient } from '@milagro-ts/api/call'
 import { ConfigError } from '@milagro-ts/api/config'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
-import { Group } from '@milagro-ts/api/group'
+import { documentHash, Group } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
-import { fromBase64Url } from '@milagro-ts/crypto/bytes'
+import { equalBytes, fromBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Connection, Store } from '@milagro-ts/store/database'
 import type { RpsConfig } from './config.js'
 
@@ -73,8 +73,12 @@ export class GroupDocuments {
    */
   async publish(document: GroupDocument): Promise<boolean> {
     const before = await this.current()
+    // Anyone may call: what can't be the next one is answered before any point of it is decoded.
+    const isKnown = equalBytes(documentHash(document), documentHash(before.document))
+    if (isKnown) return false
+    if (document.revision !== before.revision + 1)
+      throw new Refused('CONFLICT', { detail: `revision ${before.revision} is in force` })
     const next = await before.verifyNext(document)
-    if (next === before) return false
     await this.#store.atomic(connection => {
       if (!keep(connection, next.document))
         throw new Refused('CONFLICT', { detail: 'another revision came first' })

@@ -229,8 +229,10 @@ async function openParts(
       checkRevocation,
       permit: (wanted, carried) =>
         carried === undefined ? permits.obtain(group, wanted) : permits.takeCarried(group, wanted, carried),
-      takesPin: (account, slot) =>
-        accounts.takes(account, slot, (idCore, userCore, at) => identities.ask(idCore, userCore, at)),
+      takesPin: account =>
+        accounts.takes(account, currentSlot(group, clock()), (idCore, userCore, slot) =>
+          identities.ask(idCore, userCore, slot),
+        ),
       acceptPin: (idCore, userCore, pinGen) => accounts.accept(idCore, userCore, pinGen),
       tell: happening => relyingParty.tell(happening),
       metrics,
@@ -368,6 +370,8 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       const { group } = ports
       const message = LoginMessage.fromJson(body.login)
       const audience = audiences.ofLogin(message.audience)
+      if (body.authOtt === true && audience.service === undefined)
+        throw new Refused('MALFORMED', { field: 'authOtt', detail: 'no service could redeem it' })
       const { authenticated, permit: proven } = await verify.identity(ports, {
         ...attemptOf(meta),
         message,
@@ -391,12 +395,11 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
         audience: message.audience,
         slot,
       })
-      const wantsOtt = body.authOtt === true && audience.service !== undefined
       return {
         ...token,
         authenticated: fields,
         permit: toBase64Url(permit.permit.encode()),
-        ...(wantsOtt ? { authOtt: await otts.issue(audience.service as string, fields) } : {}),
+        ...(body.authOtt === true ? { authOtt: await otts.issue(audience.service as string, fields) } : {}),
       }
     },
 

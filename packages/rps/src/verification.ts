@@ -83,10 +83,7 @@ export interface VerificationPorts {
   readonly checkRevocation: (idCore: IdCore, userCore: Uint8Array) => Promise<void>
   readonly permit: (wanted: Wanted, carried: LoginMessage['permit']) => Promise<VerifiedPermit>
   /** May a PIN of this generation be tried? */
-  readonly takesPin: (
-    account: { idCore: IdCore; userCore: Uint8Array; pinGen: number },
-    slot: number,
-  ) => Promise<boolean>
+  readonly takesPin: (account: { idCore: IdCore; userCore: Uint8Array; pinGen: number }) => Promise<boolean>
   /** A PIN of this generation was right; false when it is over by now. */
   readonly acceptPin: (idCore: IdCore, userCore: Uint8Array, pinGen: number) => Promise<boolean>
   readonly tell: (happening: Happening) => void
@@ -144,7 +141,7 @@ export async function verifyIdentity(ports: VerificationPorts, attempt: Attempt)
   if (pin === undefined) return { authenticated: Authenticated.byDevice(proven), permit }
 
   const { userCore, pinGen, pinEpoch } = pin
-  if (!(await ports.takesPin({ idCore, userCore, pinGen }, slot)))
+  if (!(await ports.takesPin({ idCore, userCore, pinGen })))
     throw new Refused('WRONG_PIN', { log: 'unknown user, or a PIN generation that is not in use' })
   const tell = (event: 'locked' | 'wrong-pin') =>
     ports.tell({

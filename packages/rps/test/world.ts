@@ -70,6 +70,8 @@ export const SLOT = { origin: 1_767_225_600, length: 3_600 }
 export const NOON = (SLOT.origin + 1_000 * SLOT.length + 1_800) * 1000
 export const NOON_SLOT = 1_000
 /** The RPS' own audience; nothing listens there under this name. */
+/** Milliseconds: client and servers share one thread here, and a slow machine. */
+const CLIENT_TIMEOUT = 60_000
 export const OWN = 'https://rps.example'
 export const TRACKING = 'https://tracking.example'
 export const FLEET = 'https://fleet.example'
@@ -474,9 +476,13 @@ export class World {
       store,
       url,
       adminUrl,
-      client: createClient(rpsRoutes, { baseUrl: url }),
+      client: createClient(rpsRoutes, { baseUrl: url, timeout: CLIENT_TIMEOUT }),
       as: server =>
-        createClient(rpsRoutes, { baseUrl: url, authorize: request => this.authorize(server, url, request) }),
+        createClient(rpsRoutes, {
+          baseUrl: url,
+          timeout: CLIENT_TIMEOUT,
+          authorize: request => this.authorize(server, url, request),
+        }),
       async close() {
         if (isClosed) return
         isClosed = true
