@@ -61,7 +61,7 @@ export const trackingRoutes = {
       receipt: Jws(),
     }),
     response: Strict({ end: TrackEndField, stored: Type.Integer({ minimum: 0 }) }),
-    refuses: [...identityRefusals, 'CONFLICT'],
+    refuses: [...identityRefusals, 'NOT_APPROVED', 'CONFLICT'],
   },
   end: {
     method: 'GET',

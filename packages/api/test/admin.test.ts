@@ -117,8 +117,8 @@ describe('an admin route', () => {
     })
     expect(await outcome(response)).toBe('401 UNAUTHENTICATED')
   })
-  test.each(['', 'short'])('can’t be served with the token %j', adminToken => {
-    const options = { title: 'x', log: testLog().log, metrics: createMetrics('test'), adminToken }
+  test('can’t be served with an empty token', () => {
+    const options = { title: 'x', log: testLog().log, metrics: createMetrics('test'), adminToken: '' }
     const ready = async () => ({ ok: true, checks: {} })
     expect(() => createAdmin({ ...options, ready, table: {}, handlers: {} })).toThrow(TypeError)
   })
