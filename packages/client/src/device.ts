@@ -1,0 +1,563 @@
+/**
+ * A device with an identity: what an application uses.
+ *
+ *   Device.enrol → enrolUser, login, session, onePass, sign, permit, changePin
+ *
+ * Keys are read from the store for each proof and leave no function; a session with a PIN keeps D_pin until it is
+ * closed. What is repeated by itself and what isn't: errors.ts.
+ */
+import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
+import type { Group } from '@milagro-ts/api/group'
+import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads'
+import { type Code, Refused } from '@milagro-ts/api/problem'
+import type { AuthenticatedFields, LoginFields } from '@milagro-ts/api/schemas'
+import { verifyReceipt } from '@milagro-ts/api/statements'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { type Attributes, type IdCore, pinIdentityPoint } from '@milagro-ts/crypto/identity'
+import {
+  authorizationHeader,
+  clientProve,
+  type LoginMessage,
+  type LoginTerms,
+  MODE,
+  type PinTerms,
+} from '@milagro-ts/crypto/mpin'
+import { joinPin, type TokenFile } from '@milagro-ts/crypto/pin'
+import type { G1 } from '@milagro-ts/crypto/points'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import { SUITE } from '@milagro-ts/crypto/suite'
+import { Permit, slotAt, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
+import {
+  changePin,
+  type DeviceEnrolment,
+  deviceOf,
+  type Enrolled,
+  enrolDevice,
+  enrolUser,
+  type Patience,
+  tokensOf,
+  type UserEnrolment,
+} from './enrolling.js'
+import { ClientError } from './errors.js'
+import { followGroup, storedGroup } from './group-store.js'
+import { stretchPin } from './pin-stretch.js'
+import { type DeviceOptions, type Ports, portsOf } from './ports.js'
+import { type DeviceIdentity, type DeviceRecord, OWN_PIN, Records, type User } from './record.js'
+import { repeatSafely } from './repeat.js'
+import { Session } from './session.js'
+import { Turns } from './turns.js'
+import { unlockKey } from './unlocker.js'
+
+/** Who proves what to whom. */
+export interface ProofOptions {
+  /** The service's origin (`https://host[:port]`) or configured name, byte for byte. */
+  readonly audience: string
+  /** A user of this device, by name; absent for the device alone, or with its own PIN. */
+  readonly user?: string
+  readonly pin?: string
+  /** 32 bytes, where the audience's policy wants the proof bound to the TLS connection. */
+  readonly tlsExporter?: Uint8Array
+}
+
+export interface Login {
+  readonly accessToken: string
+  /** Seconds. */
+  readonly expiresIn: number
+  readonly authenticated: AuthenticatedFields
+  /** For the service's server to redeem, where it was asked for. */
+  readonly authOtt: string | undefined
+}
+
+export interface UserOnDevice {
+  readonly name: string
+  readonly attributes: Attributes
+  /** base64url; empty for the device's own PIN. */
+  readonly userCore: string
+  readonly pinGen: number
+}
+
+/** A PIN key, for as long as a call or a session takes. */
+interface PinInHand extends Omit<PinTerms, 'pinEpoch'> {
+  /** D_pin = τ + α·A_pin. Secret. */
+  readonly pinKey: G1
+}
+
+/** What a proof is bound to beside identity and audience, with the epochs of both purposes. */
+interface Terms {
+  readonly terms: Omit<LoginTerms, 'audience' | 'idCore'>
+  readonly pinEpoch: number
+}
+
+/** Seconds by which the device's clock and the RPS' may differ before the RPS' slot is not believed. */
+const CLOCK_TOLERANCE = 300
+
+/** Refusals that come before the PIN is looked at, and that another proof may not meet again. */
+const BEFORE_THE_PIN: ReadonlySet<Code> = new Set<Code>([
+  'EXPIRED',
+  'REPLAYED',
+  'CLOCK',
+  'WRONG_PERMIT',
+  'PERMIT_EXPIRED',
+])
+
+export class Device {
+  readonly idCore: IdCore
+  readonly groupId: Uint8Array
+  readonly attributes: Attributes
+  readonly instance: string
+  readonly #ports: Ports
+  readonly #records: Records
+  readonly #turns = new Turns()
+  #group: Group
+  #permit: VerifiedPermit | null = null
+  #fetching: Promise<VerifiedPermit> | undefined
+
+  private constructor(ports: Ports, records: Records, group: Group, device: DeviceIdentity) {
+    this.#ports = ports
+    this.#records = records
+    this.#group = group
+    this.idCore = device.idCore
+    this.groupId = group.groupId
+    this.attributes = device.attributes
+    this.instance = device.instance
+  }
+
+  /**
+   * Enrols by code, or by words that a person compares; then opens. Called again with the same arguments, after a
+   * crash or later, it goes on where it stopped, or opens what was enrolled. Throws ClientError as errors.ts says,
+   * Refused with the code of a server's refusal, Unreachable, DecodeError for a mistyped code.
+   */
+  static async enrol(options: DeviceOptions & DeviceEnrolment): Promise<Device> {
+    const ports = portsOf(options)
+    const records = new Records(options.store)
+    await enrolDevice(ports, records, options)
+    return Device.#opened(ports, records)
+  }
+
+  /** The device that was enrolled in this store. NOT_ENROLLED, STORE_DAMAGED, WRONG_GROUP. */
+  static async open(options: DeviceOptions): Promise<Device> {
+    return Device.#opened(portsOf(options), new Records(options.store))
+  }
+
+  static async #opened(ports: Ports, records: Records): Promise<Device> {
+    const record = await records.read()
+    const identity = deviceOf(record)
+    const { revisions, groupId, permit } = record as DeviceRecord
+    const device = new Device(ports, records, await storedGroup(revisions, groupId), identity)
+    if (permit !== null) device.#permit = device.#verified(permit)
+    return device
+  }
+
+  /** The M-Pin ID: base64url of idCore. */
+  get mpinId(): string {
+    return this.idCore.mpinId
+  }
+
+  async users(): Promise<readonly UserOnDevice[]> {
+    const { users } = await this.#record()
+    return users.map(user => {
+      const [{ userCore, pinGen }] = tokensOf(user) as [TokenFile]
+      return { name: user.name, attributes: user.attributes, userCore: toBase64Url(userCore), pinGen }
+    })
+  }
+
+  /**
+   * Enrols a person on this device, with a PIN that is chosen now; answers with the user's name. A new code for a user
+   * who is known is for a forgotten PIN. Called again with the same arguments it goes on where it stopped.
+   */
+  enrolUser(enrolment: UserEnrolment): Promise<string> {
+    return this.#turns.take('', async () => {
+      await this.#follow()
+      return enrolUser(await this.#enrolled(), enrolment, hpkeKey =>
+        this.#vouch(userEnrolmentPayload(enrolment.attributes, hpkeKey)),
+      )
+    })
+  }
+
+  /** Device proof, and with a user or a PIN also a PIN proof, to an access token. */
+  login(options: ProofOptions & { readonly authOtt?: boolean }): Promise<Login> {
+    return this.#asWhom(options, pin => this.#login(options, pin))
+  }
+
+  /** A login that is renewed silently. The first one is made here, so a wrong PIN shows at once. */
+  async session({ pin: typed, ...options }: ProofOptions): Promise<Session> {
+    let held: PinInHand | undefined
+    let first: Login | undefined = await this.#asWhom(
+      { ...options, ...(typed === undefined ? {} : { pin: typed }) },
+      pin => {
+        held = pin
+        return this.#login(options, pin)
+      },
+    )
+    const again = () => this.#login(options, held)
+    const session = new Session(async () => {
+      const login = first
+      first = undefined
+      if (login !== undefined) return login
+      return held === undefined
+        ? repeatSafely(this.#ports.wait, () => this.#freshly(again))
+        : this.#turns.take(turnOf(options.user), () => this.#freshly(again))
+    }, this.#ports.ticks)
+    await session.accessToken()
+    return session
+  }
+
+  /**
+   * `Authorization: MPIN …`: a proof for one request, made without asking anybody. With a PIN that was just changed it
+   * goes by the new one.
+   */
+  async onePass(options: ProofOptions): Promise<string> {
+    const [token] = await this.#tokens(options)
+    const pin = token === undefined ? undefined : await this.#join(token, options.pin as string)
+    return authorizationHeader(await this.#prove(options, await this.#termsOfNow(MODE.time), pin))
+  }
+
+  /** Signs a payload (≤ 32 KiB) for the audience; the RPS' receipt, a JWS that any service can check. */
+  sign(options: ProofOptions & { readonly payload: Uint8Array }): Promise<string> {
+    return this.#asWhom(options, pin => this.#sign(options, options.payload, pin))
+  }
+
+  /** The identity's permit for the current slot: the one in hand, or a new one. */
+  async permit(): Promise<VerifiedPermit> {
+    const seconds = Math.floor((await this.#ports.time.now()) / 1000)
+    if (this.#permit?.slot === slotAt(this.#group.slotRule, seconds)) return this.#permit
+    this.#fetching ??= repeatSafely(this.#ports.wait, () => this.#freshly(() => this.#fetchPermit())).finally(
+      () => {
+        this.#fetching = undefined
+      },
+    )
+    return this.#fetching
+  }
+
+  /**
+   * A new PIN: a new key from the authorities, against a proof of the old PIN. The old PIN works until the first login
+   * with the new one, and is gone then. Called again after a crash it goes on where it stopped, but wants the old PIN
+   * again. A PIN that was changed and never used is changed again by its new one.
+   */
+  changePin({
+    user,
+    oldPin,
+    newPin,
+    ...waits
+  }: { readonly user?: string; readonly oldPin: string; readonly newPin: string } & Omit<
+    Patience,
+    'onWords'
+  >): Promise<void> {
+    return this.#turns.take(turnOf(user), async () => {
+      await this.#follow()
+      const enrolled = await this.#enrolled()
+      const known = userOf(enrolled.record, user ?? OWN_PIN)
+      const [base] = tokensOf(known) as [TokenFile]
+      const pin = await this.#join(base, oldPin)
+      let message: LoginMessage | undefined
+      await changePin(enrolled, { user: known, base, newPin, waits }, hpkeKey =>
+        this.#freshly(async () => {
+          const asked = message ?? (await this.#signedForRps(pinChangePayload(hpkeKey), pin))
+          message = undefined
+          // The nonce is used up by the first that arrives, so the same bytes again are no second attempt.
+          const body = { message: fieldsOf(asked), hpkeKey: toBase64Url(hpkeKey) }
+          const { rps, wait } = this.#ports
+          const answer = await this.#decided(pin, () => repeatSafely(wait, () => rps.changePin({ body })))
+          message = asked
+          return answer
+        }),
+      )
+    })
+  }
+
+  /** Looks for newer revisions of the group document; WRONG_GROUP when the RPS offers an older or another one. */
+  async #follow(): Promise<void> {
+    const group = await followGroup(this.#ports, this.#group)
+    if (group.revision === this.#group.revision) return
+    this.#group = group
+    // Another process may have stored a newer one still.
+    await this.#update(record => ({
+      ...record,
+      revisions: group.revision > record.revisions.length ? group.documents : record.revisions,
+    }))
+  }
+
+  async #record(): Promise<DeviceRecord & { readonly device: DeviceIdentity }> {
+    const record = await this.#records.read()
+    const device = deviceOf(record)
+    if (!device.idCore.equals(this.idCore)) throw new ClientError('STORE_CHANGED')
+    return { ...(record as DeviceRecord), device }
+  }
+
+  #update(change: (record: DeviceRecord) => DeviceRecord): Promise<DeviceRecord> {
+    return this.#records.update(record => {
+      if (!deviceOf(record).idCore.equals(this.idCore)) throw new ClientError('STORE_CHANGED')
+      return change(record as DeviceRecord)
+    })
+  }
+
+  async #enrolled(): Promise<Enrolled> {
+    return {
+      ports: this.#ports,
+      records: this.#records,
+      record: await this.#record(),
+      group: this.#group,
+    }
+  }
+
+  /**
+   * Runs `work` as the device alone, which may be repeated, or as a user in turn, which may not. Of a changed PIN the
+   * new token is tried first; if the RPS says WRONG_PIN (or LOCKED) to it, the old one with the same PIN. The first
+   * success of a new token drops the old one.
+   */
+  async #asWhom<T>(
+    options: Pick<ProofOptions, 'user' | 'pin'>,
+    work: (pin: PinInHand | undefined) => Promise<T>,
+  ): Promise<T> {
+    if (isAlone(options)) {
+      await this.#tokens(options)
+      return repeatSafely(this.#ports.wait, () => this.#freshly(() => work(undefined)))
+    }
+    return this.#turns.take(turnOf(options.user), async () => {
+      const tokens = await this.#tokens(options)
+      let refusal: Refused | undefined
+      for (const token of tokens) {
+        const pin = await this.#join(token, options.pin as string)
+        try {
+          const result = await this.#freshly(() => work(pin))
+          if (tokens.length > 1 && token === tokens[0]) await this.#accepted(options.user, token)
+          return result
+        } catch (error) {
+          if (!(error instanceof Refused) || (error.code !== 'WRONG_PIN' && error.code !== 'LOCKED'))
+            throw error
+          refusal ??= error
+        }
+      }
+      throw refusal
+    })
+  }
+
+  /** The tokens to try, newest first; none for the device alone. PIN_NEEDED, UNKNOWN_USER. */
+  async #tokens(options: Pick<ProofOptions, 'user' | 'pin'>): Promise<readonly TokenFile[]> {
+    if (isAlone(options)) {
+      if (this.idCore.factors === 1) throw new ClientError('PIN_NEEDED')
+      return []
+    }
+    if (options.pin === undefined) throw new ClientError('PIN_NEEDED')
+    return tokensOf(userOf(await this.#record(), options.user ?? OWN_PIN))
+  }
+
+  /** The new PIN has logged in: from here on the RPS takes no other. */
+  async #accepted(name: string | undefined, { pinGen }: TokenFile): Promise<void> {
+    await this.#update(record => ({
+      ...record,
+      users: record.users.map(user =>
+        user.name === (name ?? OWN_PIN) && user.next?.pinGen === pinGen
+          ? { ...user, token: user.next, next: null }
+          : user,
+      ),
+    }))
+  }
+
+  /** D_pin = τ + α·A_pin. */
+  async #join(token: TokenFile, typed: string): Promise<PinInHand> {
+    const { groupId, idCore, userCore, pinGen, iterations } = token
+    const alpha = await stretchPin(typed, { idCore, userCore, pinGen }, iterations)
+    const A_pin = pinIdentityPoint(groupId, idCore, userCore, pinGen)
+    return { userCore, pinGen, pinKey: joinPin(token.token, alpha, A_pin) }
+  }
+
+  /** Makes the attempt once more, with everything fresh, if it was refused before the PIN was looked at. */
+  async #freshly<T>(attempt: () => Promise<T>): Promise<T> {
+    try {
+      return await attempt()
+    } catch (error) {
+      if (!(error instanceof Refused) || !BEFORE_THE_PIN.has(error.code)) throw error
+      if (error.code === 'WRONG_PERMIT' || error.code === 'PERMIT_EXPIRED') this.#permit = null
+      if (error.code === 'CLOCK') this.#ports.time.doubt()
+      // A slot or a key epoch may have ended in between.
+      if (error.code === 'EXPIRED') await this.#follow()
+      return attempt()
+    }
+  }
+
+  /** With a PIN in it a request without a usable answer is OUTCOME_UNKNOWN. */
+  async #decided<T>(pin: PinInHand | undefined, send: () => Promise<T>): Promise<T> {
+    try {
+      return await send()
+    } catch (error) {
+      const unknown =
+        error instanceof Unreachable ||
+        error instanceof UnexpectedAnswer ||
+        (error instanceof Refused && error.code === 'INTERNAL')
+      if (pin === undefined || !unknown) throw error
+      throw new ClientError('OUTCOME_UNKNOWN', undefined, { cause: error })
+    }
+  }
+
+  async #login(
+    options: Omit<ProofOptions, 'pin'> & { readonly authOtt?: boolean },
+    pin: PinInHand | undefined,
+  ): Promise<Login> {
+    const message = await this.#prove(options, await this.#termsByNonce(MODE.nonce), pin)
+    const body = { login: fieldsOf(message), ...(options.authOtt === true ? { authOtt: true } : {}) }
+    const answer = await this.#decided(pin, () => this.#ports.rps.login({ body }))
+    const { authenticated } = answer
+    const userCore = pin === undefined || pin.userCore.length === 0 ? undefined : toBase64Url(pin.userCore)
+    if (
+      authenticated.idCore !== this.mpinId ||
+      authenticated.userCore !== userCore ||
+      authenticated.audience !== options.audience ||
+      authenticated.amr.includes('pin') !== (pin !== undefined)
+    )
+      throw new ClientError('WRONG_ANSWER', 'somebody else was logged in')
+    await this.#keep(answer.permit, message.slot)
+    const { accessToken, expiresIn, authOtt } = answer
+    return { accessToken, expiresIn, authenticated, authOtt }
+  }
+
+  /** One request by the device's time; by a nonce where that time or its slot is refused. */
+  async #sign(
+    options: Omit<ProofOptions, 'pin'>,
+    payload: Uint8Array,
+    pin: PinInHand | undefined,
+  ): Promise<string> {
+    const send = async (terms: Terms) => {
+      const message = await this.#prove(options, terms, pin)
+      const body = { message: fieldsOf(message), payload: toBase64Url(payload) }
+      const { receipt } = await this.#decided(pin, () => this.#ports.rps.sign({ body }))
+      return this.#checkedReceipt(receipt, options.audience, payload)
+    }
+    try {
+      return await send(await this.#termsOfNow(MODE.sign, payload))
+    } catch (error) {
+      if (!(error instanceof Refused) || (error.code !== 'CLOCK' && error.code !== 'EXPIRED')) throw error
+      return send(await this.#termsByNonce(MODE.sign, payload))
+    }
+  }
+
+  async #checkedReceipt(receipt: string, audience: string, payload: Uint8Array): Promise<string> {
+    const { rpsAudience: issuer, rpsKeys } = this.#ports
+    const { sub, aud, payloadHash } = await rpsKeys.verified(keys => verifyReceipt({ receipt, keys, issuer }))
+    if (sub !== this.mpinId || aud !== audience || payloadHash !== toBase64Url(sha256(payload)))
+      throw new ClientError('WRONG_ANSWER', 'the receipt is for something else')
+    return receipt
+  }
+
+  async #vouch(payload: Uint8Array): Promise<LoginFields> {
+    return fieldsOf(await this.#signedForRps(payload, undefined))
+  }
+
+  async #signedForRps(payload: Uint8Array, pin: PinInHand | undefined): Promise<LoginMessage> {
+    return this.#prove(
+      { audience: this.#ports.rpsAudience },
+      await this.#termsByNonce(MODE.sign, payload),
+      pin,
+    )
+  }
+
+  async #fetchPermit(): Promise<VerifiedPermit> {
+    const { rps, rpsAudience: audience } = this.#ports
+    const message = await this.#prove({ audience }, await this.#termsByNonce(MODE.nonce), undefined)
+    const { permit } = await rps.permit({ body: { login: fieldsOf(message) } })
+    return this.#keep(permit, message.slot)
+  }
+
+  /** A nonce and what the RPS says of slot and epochs, believed where the group document and the clock agree. */
+  async #termsByNonce(mode: LoginTerms['mode'], payload?: Uint8Array): Promise<Terms> {
+    const { rps, wait, time } = this.#ports
+    const { nonce, slot, deviceEpoch, pinEpoch } = await repeatSafely(wait, () => rps.nonce({ body: {} }))
+    const seconds = Math.floor((await time.now()) / 1000)
+    const { slotRule } = this.#group
+    if (
+      slot < slotAt(slotRule, seconds - CLOCK_TOLERANCE) ||
+      slot > slotAt(slotRule, seconds + CLOCK_TOLERANCE)
+    )
+      throw new ClientError('WRONG_ANSWER', 'the RPS’ slot is not the one of the device’s clock')
+    if (!this.#epochsAre(slot, deviceEpoch, pinEpoch)) await this.#follow()
+    if (!this.#epochsAre(slot, deviceEpoch, pinEpoch))
+      throw new ClientError('WRONG_ANSWER', 'the RPS’ key epochs are not those of the group document')
+    const fresh = { nonce: fromBase64Url(nonce, 'nonce', 32) }
+    return { terms: { mode, deviceEpoch, slot, ...fresh, ...hashOf(payload) }, pinEpoch }
+  }
+
+  #epochsAre(slot: number, deviceEpoch: number, pinEpoch: number): boolean {
+    const group = this.#group
+    return group.epochAt('device', slot) === deviceEpoch && group.epochAt('pin', slot) === pinEpoch
+  }
+
+  async #termsOfNow(mode: LoginTerms['mode'], payload?: Uint8Array): Promise<Terms> {
+    const clientTime = Math.floor((await this.#ports.time.now()) / 1000)
+    const slot = slotAt(this.#group.slotRule, clientTime)
+    const deviceEpoch = this.#group.epochAt('device', slot)
+    const pinEpoch = this.#group.epochAt('pin', slot)
+    if (deviceEpoch === null || pinEpoch === null)
+      throw new ClientError('WRONG_GROUP', 'the group has not begun yet by the device’s clock')
+    return { terms: { mode, deviceEpoch, slot, clientTime, ...hashOf(payload) }, pinEpoch }
+  }
+
+  async #prove(
+    { audience, tlsExporter }: Pick<ProofOptions, 'audience' | 'tlsExporter'>,
+    { terms, pinEpoch }: Terms,
+    pin: PinInHand | undefined,
+  ): Promise<LoginMessage> {
+    const { idCore, groupId } = this
+    const { unlocker, random } = this.#ports
+    const { device } = await this.#record()
+    const deviceKey = await unlockKey(unlocker, { groupId, idCore }, device)
+    const permit = this.#permit?.slot === terms.slot ? this.#permit.permit : undefined
+    return clientProve({
+      terms: { ...terms, audience, idCore },
+      binding: { groupId, ...(tlsExporter === undefined ? {} : { tlsExporter }) },
+      deviceKey,
+      pin: pin && { terms: { userCore: pin.userCore, pinGen: pin.pinGen, pinEpoch }, pinKey: pin.pinKey },
+      permit,
+      random,
+    })
+  }
+
+  /** Checks and stores a permit that came for `slot`; WRONG_ANSWER for one that isn't this device's. */
+  async #keep(text: string, slot: number): Promise<VerifiedPermit> {
+    const held = this.#permit
+    if (held !== null && held.slot === slot && toBase64Url(held.permit.encode()) === text) return held
+    const permit = decodePermit(text)
+    const verified = permit.slot === slot ? this.#verified(permit) : null
+    if (verified === null) throw new ClientError('WRONG_ANSWER', 'the permit does not verify')
+    this.#permit = verified
+    await this.#update(record => ({ ...record, permit }))
+    return verified
+  }
+
+  #verified(permit: Permit): VerifiedPermit | null {
+    const keys = this.#group.keysAt('permit', permit.slot)
+    if (keys?.pub === undefined) return null
+    const terms = { groupId: this.groupId, permitEpoch: keys.epoch, rule: this.#group.slotRule }
+    const verified = VerifiedPermit.verify(terms, keys.pub, permit)
+    return verified?.covers(this.idCore) === true ? verified : null
+  }
+}
+
+const isAlone = ({ user, pin }: Pick<ProofOptions, 'user' | 'pin'>): boolean =>
+  user === undefined && pin === undefined
+
+/** Logins of one user take turns; enrolments have the empty turn, which no user can. */
+const turnOf = (user: string | undefined): string => `user ${user ?? OWN_PIN}`
+
+function userOf({ users }: DeviceRecord, name: string): User {
+  const user = users.find(known => known.name === name)
+  if (user === undefined) throw new ClientError('UNKNOWN_USER')
+  return user
+}
+
+function hashOf(payload: Uint8Array | undefined): { payloadHash?: Uint8Array } {
+  return payload === undefined ? {} : { payloadHash: sha256(payload) }
+}
+
+function fieldsOf(message: LoginMessage): LoginFields {
+  return { ...message.toJson(), suite: SUITE }
+}
+
+function decodePermit(text: string): Permit {
+  try {
+    return Permit.decode(fromBase64Url(text, 'permit'))
+  } catch (error) {
+    if (!(error instanceof DecodeError)) throw error
+    throw new ClientError('WRONG_ANSWER', 'the permit does not decode', { cause: error })
+  }
+}

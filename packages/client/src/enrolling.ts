@@ -1,0 +1,379 @@
+/**
+ * Drives an enrolment to its end: stores the waiting state, posts, waits, collects, and stores what came of it in the
+ * one write that destroys the enrolment key. Called again after a crash or a lost answer it goes on where it stopped,
+ * with the same enrolment key, so an enrolment code is never used up by an accident.
+ */
+import type { Group } from '@milagro-ts/api/group'
+import { Refused } from '@milagro-ts/api/problem'
+import type { Approved, RegistrationAnswer } from '@milagro-ts/api/rpa-routes'
+import type { LoginFields } from '@milagro-ts/api/schemas'
+import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { codeId, decodeEnrolmentCode, type EnrolmentCode } from '@milagro-ts/crypto/enrolment'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { type Attributes, encodeAttributes } from '@milagro-ts/crypto/identity'
+import type { TokenFile } from '@milagro-ts/crypto/pin'
+import {
+  DeviceAwaitingApproval,
+  DeviceAwaitingShares,
+  DeviceKeys,
+  PinAwaitingApproval,
+  PinAwaitingShares,
+  PinKey,
+  userWords,
+} from './enrol.js'
+import { ClientError } from './errors.js'
+import { fetchGroup, followGroup, storedGroup } from './group-store.js'
+import { collectKey } from './key-collection.js'
+import { checkNewPin } from './pin-stretch.js'
+import type { Ports } from './ports.js'
+import { type DeviceRecord, OWN_PIN, type Pending, type Records, type User } from './record.js'
+import { repeatSafely } from './repeat.js'
+import { lockKey } from './unlocker.js'
+
+/** How long, and how, to wait for an approval. */
+export interface Patience {
+  /** Shows the six words to whoever compares them; called once, when approval is by hand. */
+  readonly onWords?: (words: string) => void
+  /** Seconds until STILL_PENDING; 900 unless said. The same call later goes on waiting. */
+  readonly patience?: number
+  readonly signal?: AbortSignal
+}
+
+export interface DeviceEnrolment extends Patience {
+  /** The enrolment code; without one a person approves by the six words, and `groupId` is pinned by the caller. */
+  readonly code?: string
+  /** base64url of 32 bytes; with a code it must be the code's own. */
+  readonly groupId?: string
+  readonly attributes: Attributes
+  /** Instance or VIN. */
+  readonly instance: string
+  /** For a device that has a PIN of its own. */
+  readonly pin?: string
+  /** Refuse an approval with other factors. */
+  readonly factors?: 0 | 1 | 2
+}
+
+export interface UserEnrolment extends Patience {
+  readonly code?: string
+  readonly attributes: Attributes
+  /** What this device calls the user; the attribute `driverName` unless said. */
+  readonly name?: string
+  readonly pin: string
+}
+
+/** Milliseconds between two looks, from the first to the slowest. */
+const FIRST_LOOK = 1_000
+const SLOWEST_LOOK = 15_000
+const PATIENCE = 900
+
+export async function enrolDevice(ports: Ports, records: Records, enrolment: DeviceEnrolment): Promise<void> {
+  const { attributes, instance, pin, factors } = enrolment
+  if (pin !== undefined) checkNewPin(pin, ports.pinCost)
+  const code = enrolment.code === undefined ? undefined : decodeEnrolmentCode(enrolment.code)
+  const groupId = pinnedGroup(enrolment.groupId, code)
+  const record = await records.read()
+  if (record?.device != null) {
+    if (isEnrolment(record, { groupId, attributes, instance, code })) return
+    throw new ClientError('ALREADY_ENROLLED')
+  }
+  const known = record !== null && equalBytes(record.groupId, groupId) ? record.revisions : null
+  const group =
+    known === null
+      ? await fetchGroup(ports, groupId)
+      : await followGroup(ports, await storedGroup(known, groupId))
+
+  const held = record?.pending.find(pending => pending.kind === 'device')
+  const waiting =
+    known !== null && held?.kind === 'device' && sameDevice(held, { attributes, instance, code })
+      ? await DeviceAwaitingApproval.resume(held)
+      : await DeviceAwaitingApproval.request({ groupId, attributes, instance, code, random: ports.random })
+  // Stored before it is sent: a code is bound to the first enrolment key that comes with it.
+  await records.update(former => {
+    if (former?.device != null) throw new ClientError('STORE_CHANGED')
+    const revisions = group.documents
+    return { groupId, revisions, device: null, users: [], pending: [waiting.pending], permit: null }
+  })
+  if (code === undefined) enrolment.onWords?.(waiting.words(groupId))
+
+  const post = () => ports.rps.register({ body: waiting.pending.request })
+  await untilIssued(ports, records, waiting.pending, enrolment, post, async answer => {
+    const now = await ports.time.now()
+    const current = await followGroup(ports, group)
+    const approved = await DeviceAwaitingShares.verify(waiting, answer, { group: current, now, factors })
+    if (approved.pinGen !== undefined && pin === undefined) throw new ClientError('PIN_NEEDED')
+    const keys = await DeviceKeys.combine(approved, (purpose, collection) =>
+      collectKey(ports, purpose, collection),
+    )
+    const { idCore } = approved
+    const locked = await lockKey(ports.unlocker, { groupId, idCore }, keys.deviceKey)
+    const token = keys.pinKey === null ? null : await keys.pinKey.split(pin as string, ports.pinCost)
+    const own = codeIdOf(code)
+    await finish(records, waiting.pending, former => ({
+      ...former,
+      revisions: current.documents,
+      device: { idCore, attributes: { ...attributes }, instance, codeId: own, ...locked },
+      users: token === null ? [] : [{ name: OWN_PIN, attributes: {}, token, next: null, codeId: own }],
+    }))
+  })
+}
+
+/** What an enrolled device lends to the enrolment of a user, or of a new PIN. */
+export interface Enrolled {
+  readonly ports: Ports
+  readonly records: Records
+  readonly record: DeviceRecord
+  readonly group: Group
+}
+
+/** `vouch` makes the device's word over user attributes and enrolment key: a fresh `sign` message at each call. */
+export async function enrolUser(
+  { ports, records, record, group }: Enrolled,
+  enrolment: UserEnrolment,
+  vouch: (hpkeKey: Uint8Array) => Promise<LoginFields>,
+): Promise<string> {
+  const { attributes, pin } = enrolment
+  checkNewPin(pin, ports.pinCost)
+  const name = enrolment.name ?? attributes.driverName
+  if (name === undefined || name === OWN_PIN || name.length > 256)
+    throw new RangeError('a user wants a name of 1–256 characters')
+  const { groupId } = group
+  const code = enrolment.code === undefined ? undefined : decodeEnrolmentCode(enrolment.code)
+  if (code !== undefined && !equalBytes(code.groupId, groupId))
+    throw new ClientError('WRONG_GROUP', 'the enrolment code is of another group')
+  const user = record.users.find(known => known.name === name)
+  // The same code again is the enrolment that has been done; another code is for a forgotten PIN.
+  if (user !== undefined && user.codeId === codeIdOf(code)) {
+    if (code !== undefined) return name
+    throw new ClientError('ALREADY_ENROLLED', 'this user is enrolled; a forgotten PIN takes a new code')
+  }
+
+  const held = record.pending.find(pending => pending.kind === 'user' && pending.name === name)
+  const waiting =
+    held?.kind === 'user' && sameUser(held, { attributes, code })
+      ? await PinAwaitingApproval.resume(held)
+      : await PinAwaitingApproval.user({ name, groupId, attributes, code, random: ports.random })
+  await begin(records, waiting.pending)
+  if (code === undefined) enrolment.onWords?.(userWords(groupId, waiting))
+
+  let word = await vouch(waiting.keyPair.publicKey)
+  const post = async () => {
+    try {
+      return await ports.rps.register({ body: { ...waiting.pending.request, vouch: word } })
+    } catch (error) {
+      // The word holds for one nonce; these refusals come before anything else is looked at.
+      if (!(error instanceof Refused) || !STALE.has(error.code)) throw error
+      word = await vouch(waiting.keyPair.publicKey)
+      return ports.rps.register({ body: { ...waiting.pending.request, vouch: word } })
+    }
+  }
+  const former = tokensOf(user)
+  await untilIssued(ports, records, waiting.pending, enrolment, post, async answer => {
+    const token = await pinToken(ports, waiting, answer, { record, group, former, pin })
+    await finish(records, waiting.pending, newest => {
+      const made: User = { name, attributes: { ...attributes }, token, next: null, codeId: codeIdOf(code) }
+      const before = newest.users.find(known => known.name === name)
+      // A new key for a known user is like a changed PIN: the old token stays until the new one has logged in.
+      const after = before === undefined ? made : { ...made, token: before.token, next: token }
+      return {
+        ...newest,
+        users: [...newest.users.filter(known => known.name !== name), after],
+        pending: newest.pending.filter(pending => pending.kind !== 'pin' || pending.name !== name),
+      }
+    })
+  })
+  return name
+}
+const STALE: ReadonlySet<string> = new Set(['EXPIRED', 'REPLAYED', 'CLOCK', 'PERMIT_EXPIRED'])
+
+/** `ask` proves the old PIN over the new enrolment key to the RPS, and brings its answer; called again to look again. */
+export async function changePin(
+  { ports, records, record, group }: Enrolled,
+  {
+    user,
+    base,
+    newPin,
+    waits,
+  }: { user: User; base: TokenFile; newPin: string; waits: Omit<Patience, 'onWords'> },
+  ask: (hpkeKey: Uint8Array) => Promise<RegistrationAnswer>,
+): Promise<void> {
+  checkNewPin(newPin, ports.pinCost)
+  const { name } = user
+  const { pinGen } = base
+  const held = record.pending.find(pending => pending.kind === 'pin' && pending.name === name)
+  const waiting =
+    held?.kind === 'pin' && held.pinGen === pinGen
+      ? await PinAwaitingApproval.resume(held)
+      : await PinAwaitingApproval.newPin({ name, pinGen, random: ports.random })
+  await begin(records, waiting.pending)
+  // Proven anew even when an unfinished change is taken up again: whoever finds one half done still needs the old PIN.
+  const post = () => ask(waiting.keyPair.publicKey)
+  const former = [base, ...tokensOf(user).filter(token => token !== base)]
+  await untilIssued(ports, records, waiting.pending, waits, post, async answer => {
+    const next = await pinToken(ports, waiting, answer, { record, group, former, pin: newPin })
+    await finish(records, waiting.pending, newest => ({
+      ...newest,
+      users: newest.users.map(known => (known.name === name ? { ...known, token: base, next } : known)),
+    }))
+  })
+}
+
+/** The tokens of a user, newest first. */
+export function tokensOf(user: User | undefined): readonly TokenFile[] {
+  if (user === undefined) return []
+  return user.next === null ? [user.token] : [user.next, user.token]
+}
+
+async function pinToken(
+  ports: Ports,
+  waiting: PinAwaitingApproval,
+  answer: Approved,
+  {
+    record,
+    group,
+    former,
+    pin,
+  }: { record: DeviceRecord; group: Group; former: readonly TokenFile[]; pin: string },
+): Promise<TokenFile> {
+  const { idCore } = deviceOf(record)
+  const now = await ports.time.now()
+  const current = await followGroup(ports, group)
+  const approved = await PinAwaitingShares.verify(waiting, answer, { group: current, now, idCore, former })
+  const key = await PinKey.combine(approved, (purpose, collection) => collectKey(ports, purpose, collection))
+  return key.split(pin, ports.pinCost)
+}
+
+/**
+ * Looks until the RA has decided, then issues; once more from the start when the ticket ran out in between.
+ * ENROLMENT_REFUSED and ENROLMENT_EXPIRED end the enrolment and destroy its key; STILL_PENDING leaves it.
+ */
+async function untilIssued(
+  ports: Ports,
+  records: Records,
+  pending: Pending,
+  { patience = PATIENCE, signal }: Patience,
+  post: () => Promise<RegistrationAnswer>,
+  issue: (answer: Approved) => Promise<void>,
+): Promise<void> {
+  let waited = 0
+  let pause = FIRST_LOOK
+  let reissued = false
+  for (;;) {
+    signal?.throwIfAborted()
+    const answer = await repeatSafely(ports.wait, post, signal)
+    if (answer.state === 'approved') {
+      try {
+        return await issue(answer)
+      } catch (error) {
+        if (reissued || !(error instanceof Refused) || error.code !== 'EXPIRED') throw error
+        ports.time.doubt()
+        reissued = true
+        continue
+      }
+    }
+    if (answer.state !== 'pending') {
+      await records.update(record => without(record, pending))
+      throw new ClientError(answer.state === 'refused' ? 'ENROLMENT_REFUSED' : 'ENROLMENT_EXPIRED')
+    }
+    if (waited >= patience * 1000) throw new ClientError('STILL_PENDING')
+    await ports.wait(pause)
+    waited += pause
+    pause = Math.min(2 * pause, SLOWEST_LOOK)
+  }
+}
+
+/** Stores the waiting state, in place of another one of the same kind and name. */
+async function begin(records: Records, pending: Pending): Promise<void> {
+  await records.update(record => {
+    const others = needed(record).pending.filter(other => !rivals(other, pending))
+    return { ...needed(record), pending: [...others, pending] }
+  })
+}
+
+/**
+ * The write that stores what came of it and drops the enrolment key. STORE_CHANGED when somebody else has finished or
+ * replaced this enrolment meanwhile: the key in hand is then forgotten unsplit.
+ */
+async function finish(
+  records: Records,
+  pending: Pending,
+  change: (record: DeviceRecord) => DeviceRecord,
+): Promise<void> {
+  await records.update(record => {
+    const still = record?.pending.some(other => equalBytes(other.secret, pending.secret))
+    if (record === null || still !== true) throw new ClientError('STORE_CHANGED')
+    return change(without(record, pending))
+  })
+}
+
+function without(record: DeviceRecord | null, pending: Pending): DeviceRecord {
+  const others = needed(record).pending.filter(other => !equalBytes(other.secret, pending.secret))
+  return { ...needed(record), pending: others }
+}
+
+function rivals(one: Pending, other: Pending): boolean {
+  if (one.kind === 'device' || other.kind === 'device') return one.kind === other.kind
+  return one.kind === other.kind && one.name === other.name
+}
+
+function needed(record: DeviceRecord | null): DeviceRecord {
+  if (record === null) throw new ClientError('NOT_ENROLLED')
+  return record
+}
+
+export function deviceOf(record: DeviceRecord | null): NonNullable<DeviceRecord['device']> {
+  const device = record?.device ?? null
+  if (device === null) throw new ClientError('NOT_ENROLLED')
+  return device
+}
+
+function pinnedGroup(text: string | undefined, code: EnrolmentCode | undefined): Uint8Array {
+  const given = text === undefined ? undefined : fromBase64Url(text, 'groupId', 32)
+  if (given !== undefined && code !== undefined && !equalBytes(given, code.groupId))
+    throw new ClientError('WRONG_GROUP', 'the enrolment code is of another group')
+  const groupId = code?.groupId ?? given
+  if (groupId === undefined) throw new RangeError('an enrolment wants a code, or the groupId to pin')
+  return groupId
+}
+
+const codeIdOf = (code: EnrolmentCode | undefined): string | null =>
+  code === undefined ? null : toBase64Url(codeId(code.secret))
+
+interface DeviceClaim {
+  readonly attributes: Attributes
+  readonly instance: string
+  readonly code: EnrolmentCode | undefined
+}
+
+/** Is what the store holds the outcome of this very enrolment? */
+function isEnrolment(
+  { groupId, device }: DeviceRecord,
+  claim: DeviceClaim & { readonly groupId: Uint8Array },
+): boolean {
+  return (
+    device !== null &&
+    equalBytes(groupId, claim.groupId) &&
+    device.codeId === codeIdOf(claim.code) &&
+    device.instance === claim.instance &&
+    sameAttributes(device.attributes, claim.attributes)
+  )
+}
+
+function sameDevice({ request }: Extract<Pending, { kind: 'device' }>, claim: DeviceClaim): boolean {
+  return request.instance === claim.instance && sameUser({ request }, claim)
+}
+
+function sameUser(
+  { request }: { request: { attributes: Attributes; codeId?: string } },
+  { attributes, code }: { attributes: Attributes; code: EnrolmentCode | undefined },
+): boolean {
+  return (request.codeId ?? null) === codeIdOf(code) && sameAttributes(request.attributes, attributes)
+}
+
+function sameAttributes(one: Attributes, other: Attributes): boolean {
+  try {
+    return equalBytes(encodeAttributes(one), encodeAttributes(other))
+  } catch (error) {
+    if (error instanceof DecodeError) return false
+    throw error
+  }
+}
