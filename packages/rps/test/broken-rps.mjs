@@ -2,7 +2,7 @@
  * An RPS that verifies wrongly, as a process: BROKEN_RPS=accepts-everything or ignores-permits, and the arguments of
  * the real one. Wants the built packages.
  */
-import { runRps } from '@milagro-ts/rps/process'
+import { runRps } from '@milagro-ts/rps/rps-process'
 import { acceptsEverything, ignoresPermits } from './broken-verification.mjs'
 
 const faults = { 'accepts-everything': acceptsEverything, 'ignores-permits': ignoresPermits }
