@@ -51,6 +51,8 @@ export interface DeviceEnrolment extends Patience {
   readonly pin?: string
   /** Refuse an approval with other factors. */
   readonly factors?: 0 | 1 | 2
+  /** The store holds a former generation of this device, of the same group: it stays until this enrolment is done. */
+  readonly replace?: boolean
 }
 
 export interface UserEnrolment extends Patience {
@@ -73,8 +75,11 @@ export async function enrolDevice(ports: Ports, records: Records, enrolment: Dev
   const groupId = pinnedGroup(enrolment.groupId, code)
   const record = await records.read()
   if (record?.device != null) {
-    if (isEnrolment(record, { groupId, attributes, instance, code })) return
-    throw new ClientError('ALREADY_ENROLLED')
+    // By hand nothing tells a next generation from the one that is here.
+    const nextByHand = enrolment.replace === true && code === undefined
+    if (!nextByHand && isEnrolment(record, { groupId, attributes, instance, code })) return
+    if (enrolment.replace !== true || !equalBytes(record.groupId, groupId))
+      throw new ClientError('ALREADY_ENROLLED')
   }
   const known = record !== null && equalBytes(record.groupId, groupId) ? record.revisions : null
   const group =
@@ -82,16 +87,21 @@ export async function enrolDevice(ports: Ports, records: Records, enrolment: Dev
       ? await fetchGroup(ports, groupId)
       : await followGroup(ports, await storedGroup(known, groupId))
 
-  const held = record?.pending.find(pending => pending.kind === 'device')
-  const waiting =
-    known !== null && held?.kind === 'device' && sameDevice(held, { attributes, instance, code })
-      ? await DeviceAwaitingApproval.resume(held)
-      : await DeviceAwaitingApproval.request({ groupId, attributes, instance, code, random: ports.random })
-  // Stored before it is sent: a code is bound to the first enrolment key that comes with it.
+  const fresh = await DeviceAwaitingApproval.request({
+    groupId,
+    attributes,
+    instance,
+    code,
+    random: ports.random,
+  })
+  const held = known === null ? undefined : heldFor(record, fresh.pending)
+  const waiting = held === undefined ? fresh : await DeviceAwaitingApproval.resume(held)
   await records.update(former => {
-    if (former?.device != null) throw new ClientError('STORE_CHANGED')
-    const revisions = group.documents
-    return { groupId, revisions, device: null, users: [], pending: [waiting.pending], permit: null }
+    if (former?.device?.idCore.mpinId !== record?.device?.idCore.mpinId)
+      throw new ClientError('STORE_CHANGED')
+    const kept = former !== null && equalBytes(former.groupId, groupId) ? former : null
+    const empty = { groupId, device: null, users: [], pending: [], permit: null }
+    return begun({ ...(kept ?? empty), revisions: group.documents }, waiting.pending)
   })
   if (code === undefined) enrolment.onWords?.(waiting.words(groupId))
 
@@ -112,7 +122,10 @@ export async function enrolDevice(ports: Ports, records: Records, enrolment: Dev
       ...former,
       revisions: current.documents,
       device: { idCore, attributes: { ...attributes }, instance, codeId: own, ...locked },
+      // Users of a former generation had their keys on that identity.
       users: token === null ? [] : [{ name: OWN_PIN, attributes: {}, token, next: null, codeId: own }],
+      pending: [],
+      permit: null,
     }))
   })
 }
@@ -141,18 +154,15 @@ export async function enrolUser(
   if (code !== undefined && !equalBytes(code.groupId, groupId))
     throw new ClientError('WRONG_GROUP', 'the enrolment code is of another group')
   const user = record.users.find(known => known.name === name)
-  // The same code again is the enrolment that has been done; another code is for a forgotten PIN.
-  if (user !== undefined && user.codeId === codeIdOf(code)) {
-    if (code !== undefined) return name
+  if (user !== undefined && code === undefined)
     throw new ClientError('ALREADY_ENROLLED', 'this user is enrolled; a forgotten PIN takes a new code')
-  }
+  // The same code again is the enrolment that has been done; another code is for a forgotten PIN.
+  if (user !== undefined && user.codeId === codeIdOf(code)) return name
 
-  const held = record.pending.find(pending => pending.kind === 'user' && pending.name === name)
-  const waiting =
-    held?.kind === 'user' && sameUser(held, { attributes, code })
-      ? await PinAwaitingApproval.resume(held)
-      : await PinAwaitingApproval.user({ name, groupId, attributes, code, random: ports.random })
-  await begin(records, waiting.pending)
+  const fresh = await PinAwaitingApproval.user({ name, groupId, attributes, code, random: ports.random })
+  const held = heldFor(record, fresh.pending)
+  const waiting = held === undefined ? fresh : await PinAwaitingApproval.resume(held)
+  await records.update(former => begun(needed(former), waiting.pending))
   if (code === undefined) enrolment.onWords?.(userWords(groupId, waiting))
 
   let word = await vouch(waiting.keyPair.publicKey)
@@ -177,7 +187,8 @@ export async function enrolUser(
       return {
         ...newest,
         users: [...newest.users.filter(known => known.name !== name), after],
-        pending: newest.pending.filter(pending => pending.kind !== 'pin' || pending.name !== name),
+        // Whatever else was under way for this user has been overtaken.
+        pending: newest.pending.filter(other => other.kind === 'device' || other.name !== name),
       }
     })
   })
@@ -199,12 +210,10 @@ export async function changePin(
   checkNewPin(newPin, ports.pinCost)
   const { name } = user
   const { pinGen } = base
-  const held = record.pending.find(pending => pending.kind === 'pin' && pending.name === name)
-  const waiting =
-    held?.kind === 'pin' && held.pinGen === pinGen
-      ? await PinAwaitingApproval.resume(held)
-      : await PinAwaitingApproval.newPin({ name, pinGen, random: ports.random })
-  await begin(records, waiting.pending)
+  const fresh = await PinAwaitingApproval.newPin({ name, pinGen, random: ports.random })
+  const held = heldFor(record, fresh.pending)
+  const waiting = held === undefined ? fresh : await PinAwaitingApproval.resume(held)
+  await records.update(former => begun(needed(former), waiting.pending))
   // Proven anew even when an unfinished change is taken up again: whoever finds one half done still needs the old PIN.
   const post = () => ask(waiting.keyPair.publicKey)
   const former = [base, ...tokensOf(user).filter(token => token !== base)]
@@ -213,6 +222,7 @@ export async function changePin(
     await finish(records, waiting.pending, newest => ({
       ...newest,
       users: newest.users.map(known => (known.name === name ? { ...known, token: base, next } : known)),
+      pending: newest.pending.filter(other => other.kind !== 'pin' || other.name !== name),
     }))
   })
 }
@@ -281,17 +291,41 @@ async function untilIssued(
   }
 }
 
-/** Stores the waiting state, in place of another one of the same kind and name. */
-async function begin(records: Records, pending: Pending): Promise<void> {
-  await records.update(record => {
-    const others = needed(record).pending.filter(other => !rivals(other, pending))
-    return { ...needed(record), pending: [...others, pending] }
-  })
+/** Waiting states that are kept; the oldest go first. */
+const MOST_PENDING = 8
+
+/** The record with a waiting state, to be stored before anything is sent: a code is bound to the first key it comes with. */
+function begun(record: DeviceRecord, pending: Pending): DeviceRecord {
+  const others = record.pending.filter(other => !equalBytes(other.secret, pending.secret))
+  // Another process has begun the same with a key of its own; the next call takes that one up.
+  if (others.some(other => sameClaim(other, pending))) throw new ClientError('STORE_CHANGED')
+  return { ...record, pending: [...others, pending].slice(-MOST_PENDING) }
+}
+
+/** The waiting state of the same claim, with its enrolment key, if this is not the first call. */
+function heldFor<P extends Pending>(record: DeviceRecord | null, pending: P): P | undefined {
+  return record?.pending.find((other): other is P => sameClaim(other, pending))
+}
+
+function sameClaim(one: Pending, other: Pending): boolean {
+  if (one.kind === 'device' && other.kind === 'device')
+    return one.request.instance === other.request.instance && sameRequest(one.request, other.request)
+  if (one.kind === 'user' && other.kind === 'user')
+    return one.name === other.name && sameRequest(one.request, other.request)
+  return one.kind === 'pin' && other.kind === 'pin' && one.name === other.name && one.pinGen === other.pinGen
+}
+
+interface Request {
+  readonly attributes: Attributes
+  readonly codeId?: string
+}
+function sameRequest(one: Request, other: Request): boolean {
+  return one.codeId === other.codeId && sameAttributes(one.attributes, other.attributes)
 }
 
 /**
  * The write that stores what came of it and drops the enrolment key. STORE_CHANGED when somebody else has finished or
- * replaced this enrolment meanwhile: the key in hand is then forgotten unsplit.
+ * replaced this enrolment meanwhile: what is in hand is then forgotten, so of one key one token at most is stored.
  */
 async function finish(
   records: Records,
@@ -308,11 +342,6 @@ async function finish(
 function without(record: DeviceRecord | null, pending: Pending): DeviceRecord {
   const others = needed(record).pending.filter(other => !equalBytes(other.secret, pending.secret))
   return { ...needed(record), pending: others }
-}
-
-function rivals(one: Pending, other: Pending): boolean {
-  if (one.kind === 'device' || other.kind === 'device') return one.kind === other.kind
-  return one.kind === other.kind && one.name === other.name
 }
 
 function needed(record: DeviceRecord | null): DeviceRecord {
@@ -356,17 +385,6 @@ function isEnrolment(
     device.instance === claim.instance &&
     sameAttributes(device.attributes, claim.attributes)
   )
-}
-
-function sameDevice({ request }: Extract<Pending, { kind: 'device' }>, claim: DeviceClaim): boolean {
-  return request.instance === claim.instance && sameUser({ request }, claim)
-}
-
-function sameUser(
-  { request }: { request: { attributes: Attributes; codeId?: string } },
-  { attributes, code }: { attributes: Attributes; code: EnrolmentCode | undefined },
-): boolean {
-  return (request.codeId ?? null) === codeIdOf(code) && sameAttributes(request.attributes, attributes)
 }
 
 function sameAttributes(one: Attributes, other: Attributes): boolean {

@@ -88,8 +88,8 @@ const REFUSALS: Partial<Record<Code, Advice>> = {
   FROZEN: 'later',
   WRONG_SHARE: 'later',
   INTERNAL: 'later',
-  EXPIRED: 'again',
-  REPLAYED: 'again',
+  EXPIRED: 'later',
+  REPLAYED: 'later',
 }
 
 /** Whether a call of this SDK that ended with `error` is worth making again. Unknown errors: `never`. */

@@ -9,8 +9,8 @@
  *     permit?                                    the newest time permit
  *   }]}
  *
- * This version keeps one identity; a store with more is of a later one. The enrolment key's secret is in the same text
- * as the token that came of it never: the write that stores one drops the other.
+ * This version keeps one identity; a store with more is of a later one. An enrolment key's secret and a key that came
+ * of it never stand in one text: the write that stores one drops the other.
  */
 import { GroupDocument } from '@milagro-ts/api/group-document'
 import { DeviceRegistration as DeviceRegistrationFields } from '@milagro-ts/api/rpa-routes'

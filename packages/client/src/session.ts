@@ -41,7 +41,8 @@ export class Session {
    * can't be reached the one in hand serves to its end. Throws what a login throws.
    */
   async accessToken({ fresh = false }: { fresh?: boolean } = {}): Promise<string> {
-    const token = fresh ? undefined : this.#token
+    if (fresh) this.#token = undefined
+    const token = this.#token
     if (this.#login !== null && token !== undefined && this.#ticks() < token.renewAt) return token.text
     try {
       return (await this.#renew()).text
@@ -50,7 +51,10 @@ export class Session {
       if (token === undefined || now >= token.endsAt || !mayPass(error)) throw error
       // A login that may have been counted as a wrong PIN is not made again behind the caller's back.
       const unknown = error instanceof ClientError
-      this.#token = { ...token, renewAt: unknown ? token.endsAt : now + ATTEMPT_EVERY }
+      this.#token = {
+        ...token,
+        renewAt: unknown ? token.endsAt : Math.min(token.endsAt, now + ATTEMPT_EVERY),
+      }
       return token.text
     }
   }

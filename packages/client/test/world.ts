@@ -7,7 +7,7 @@ import { Writable } from 'node:stream'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { documentHash, Group } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
-import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
+import { type Es256PrivateKey, generateEs256, generateHpkeKey } from '@milagro-ts/api/keys'
 import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads'
@@ -78,7 +78,8 @@ interface Account {
   readonly salt: Uint8Array
   issued: number
   accepted: number
-  strikes: number
+  /** By pinGen. */
+  readonly strikes: Map<number, number>
 }
 interface Registration {
   readonly fields: string
@@ -128,6 +129,8 @@ export class World {
   readonly audiences = new Map<string, 'never' | 'optional' | 'required'>([[TRACKING, 'optional']])
   revisions: GroupDocument[] = []
   url = ''
+  /** Of the newest registration. */
+  lastHpkeKey = ''
   group!: Group
 
   readonly #codes = new Map<string, Code>()
@@ -204,6 +207,20 @@ export class World {
     registration.answer = await registration.approve()
   }
 
+  /** The operator approves whatever comes, without comparing; the RPS keeps the answer to show it to a device. */
+  async blindApproval(): Promise<{ answer: RegistrationAnswer }> {
+    const { publicKey } = await generateHpkeKey(systemRandom)
+    const registration = {
+      kind: 'device',
+      attributes: CAR,
+      instance: VIN,
+      hpkeKey: toBase64Url(publicKey),
+      nonce: toBase64Url(systemRandom(32)),
+      ...this.tamperRegistration({}),
+    }
+    return { answer: await this.#approveDevice(registration, 2, false) }
+  }
+
   refuseAll(state: 'refused' | 'expired'): void {
     for (const registration of this.#registrations.values()) registration.answer = { state }
   }
@@ -213,7 +230,7 @@ export class World {
   }
 
   unlock(): void {
-    for (const account of this.#accounts.values()) account.strikes = 0
+    for (const account of this.#accounts.values()) account.strikes.clear()
   }
 
   /** Authorities forget their ledger: only a test of the device's own guard wants that. */
@@ -348,6 +365,7 @@ export class World {
         ],
       }),
       register: async ({ body }) => {
+        this.lastHpkeKey = body.hpkeKey
         if (body.kind === 'device') return this.#register(this.tamperRegistration({ ...body }) as typeof body)
         const { vouch, ...fields } = body
         const known = this.#registrations.get(body.hpkeKey)
@@ -494,13 +512,14 @@ export class World {
     const account = this.account(idCore, toBase64Url(pin.userCore))
     if (account === undefined || pin.pinGen < account.accepted || pin.pinGen > account.issued)
       throw new Refused('WRONG_PIN')
-    if (account.strikes >= 3) throw new Refused('LOCKED')
+    const strikes = account.strikes.get(pin.pinGen) ?? 0
+    if (strikes >= 3) throw new Refused('LOCKED')
     const authenticated = Authenticated.byPin(proven, this.#serverKeys.pin, systemRandom)
     if (authenticated === null) {
-      account.strikes++
+      account.strikes.set(pin.pinGen, strikes + 1)
       throw new Refused('WRONG_PIN')
     }
-    account.strikes = 0
+    account.strikes.set(pin.pinGen, 0)
     account.accepted = pin.pinGen
     return authenticated
   }
@@ -537,7 +556,13 @@ export class World {
       const salt = mine?.salt ?? systemRandom(16)
       const userCore = userCoreOf({ groupId: this.group.groupId, attributes: body.attributes, salt })
       const key = `${idCore.mpinId}/${toBase64Url(userCore)}`
-      const account = mine ?? { attributes: body.attributes, salt, issued: 0, accepted: 0, strikes: 0 }
+      const account = mine ?? {
+        attributes: body.attributes,
+        salt,
+        issued: 0,
+        accepted: 0,
+        strikes: new Map<number, number>(),
+      }
       account.issued++
       this.#accounts.set(key, account)
       const pinGen = account.issued
@@ -606,7 +631,13 @@ export class World {
     })
     this.#identities.set(idCore.mpinId, body.attributes)
     if (ownPin)
-      this.#accounts.set(`${idCore.mpinId}/`, { attributes: null, salt, issued: 1, accepted: 0, strikes: 0 })
+      this.#accounts.set(`${idCore.mpinId}/`, {
+        attributes: null,
+        salt,
+        issued: 1,
+        accepted: 0,
+        strikes: new Map<number, number>(),
+      })
     const pin = ownPin ? { userCore: NO_USER, pinGen: 1 } : undefined
     return {
       state: 'approved',
