@@ -116,7 +116,7 @@ export class Group {
    * DecodeError for what is wrong in it, Refused NOT_APPROVED for a signature that is missing or wrong.
    */
   static async verifyFirst(value: unknown): Promise<Group> {
-    const first = readRevision(value)
+    const first = readContents(readDraft(value))
     if (first.document.revision !== 1) throw new Refused('CONFLICT', { detail: 'not a first revision' })
     await checkSignatures(first, first, first.document.n)
     return new Group(first.hash, [first])
@@ -137,18 +137,22 @@ export class Group {
 
   /** This group with one revision more. The one in force again gives the same group; an older one is CONFLICT. */
   async verifyNext(value: unknown): Promise<Group> {
-    const next = readRevision(value)
-    if (equalBytes(next.hash, this.#newest.hash)) return this
-    this.#checkStep(next)
-    await checkSignatures(next, this.#newest, this.#newest.document.t)
+    const draft = readDraft(value)
+    if (equalBytes(draft.hash, this.#newest.hash)) return this
+    this.#checkFollows(draft)
+    // Signatures before contents: those take subgroup checks and pairings, and anybody may bring a document.
+    await checkSignatures(draft, this.#newest, this.#newest.document.t)
+    const next = readContents(draft)
+    this.#checkEpochs(next)
     return new Group(this.groupId, [...this.#revisions, next])
   }
 
   /** Everything that `verifyNext` checks except signatures: what an authority does before it signs. The hash. */
   checkNext(value: unknown): Uint8Array {
-    const next = readRevision(value)
-    this.#checkStep(next)
-    return next.hash
+    const draft = readDraft(value)
+    this.#checkFollows(draft)
+    this.#checkEpochs(readContents(draft))
+    return draft.hash
   }
 
   get #newest(): Revision {
@@ -215,9 +219,8 @@ export class Group {
     return this.keysAt(purpose, slot)?.epoch ?? null
   }
 
-  #checkStep(next: Revision): void {
+  #checkFollows({ document: after }: Draft): void {
     const { document: before, hash } = this.#newest
-    const { document: after } = next
     const conflict = (detail: string) => new Refused('CONFLICT', { detail })
     if (after.revision !== before.revision + 1)
       throw conflict(`revision ${after.revision} does not follow revision ${before.revision}`)
@@ -227,6 +230,9 @@ export class Group {
       throw conflict('not the successor of the revision in force')
     if (after.slot.origin !== before.slot.origin || after.slot.length !== before.slot.length)
       throw conflict('slot origin and length are fixed by the first revision')
+  }
+
+  #checkEpochs(next: Revision): void {
     for (const purpose of PURPOSES) checkEpochs(purpose, this.keys(purpose), next.purposes[purpose])
   }
 }
@@ -244,10 +250,13 @@ function checkEpochs(purpose: Purpose, before: PurposeKeys, after: PurposeKeys):
   }
 }
 
-/** A revision whose contents hold by themselves; who signed it is another question. */
-interface Revision extends Members {
+/** A document of the right shape, its contents not looked at. */
+interface Draft {
   readonly document: GroupDocument
   readonly hash: Uint8Array
+}
+/** A revision whose contents hold by themselves; who signed it is another question. */
+interface Revision extends Members, Draft {
   readonly purposes: Readonly<Record<Purpose, PurposeKeys>>
 }
 interface Members {
@@ -256,12 +265,16 @@ interface Members {
   readonly ra: RaKeys
 }
 
-function readRevision(value: unknown): Revision {
+function readDraft(value: unknown): Draft {
   const document = frozen(structuredClone(shaped(documents, value, 'group')))
   if ((document.revision === 1) !== (document.previous === undefined))
     throw new DecodeError('previous', 'stands from revision 2 on')
   if ((document.revision === 1) !== (document.groupId === undefined))
     throw new DecodeError('groupId', 'stands from revision 2 on')
+  return { document, hash: documentHash(document) }
+}
+
+function readContents({ document, hash }: Draft): Revision {
   const members = readMembers(document)
   const read = (purpose: Purpose) => readKeys(purpose, document)
   const purposes = {
@@ -272,7 +285,7 @@ function readRevision(value: unknown): Revision {
     sign: read('sign'),
     encrypt: read('encrypt'),
   }
-  return { document, hash: documentHash(document), purposes, ...members }
+  return { document, hash, purposes, ...members }
 }
 
 function shaped<S extends TSchema>(
@@ -393,7 +406,7 @@ function onePolynomial(commitments: readonly G1[], t: number, ivk: G1): boolean 
 }
 
 /** At least `needed` of `signers`' authorities have signed, and nothing stands among the signatures that isn't one. */
-async function checkSignatures(revision: Revision, signers: Revision, needed: number): Promise<void> {
+async function checkSignatures(revision: Draft, signers: Revision, needed: number): Promise<void> {
   const { signatures } = revision.document
   if (new Set(signatures.map(({ index }) => index)).size !== signatures.length)
     throw new DecodeError('signatures', 'an authority signs once')
