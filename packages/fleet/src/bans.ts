@@ -41,6 +41,8 @@ export interface BanPorts {
 export class Bans {
   readonly #ports: BanPorts
   #endTimer: () => void = () => {}
+  #watching: Promise<void> = Promise.resolve()
+  #stopped = false
 
   constructor(ports: BanPorts) {
     this.#ports = ports
@@ -146,13 +148,17 @@ export class Bans {
     this.#endTimer = timers.after(wait, () => this.#onTimer())
   }
 
-  stop(): void {
+  /** Resolves when nothing is under way any more. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#watching
     this.#endTimer()
   }
 
   #onTimer(): void {
+    if (this.#stopped) return
     // A store that can't be used now is asked again; until then every permit lifts what is due itself.
-    this.watch().catch(() => {
+    this.#watching = this.watch().catch(() => {
       this.#endTimer = this.#ports.timers.after(1000, () => this.#onTimer())
     })
   }

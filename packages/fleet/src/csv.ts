@@ -9,7 +9,7 @@
  * counts, so a cell with a line break in it moves the count like any other break.
  */
 import type { Factors } from '@milagro-ts/crypto/identity'
-import { DEFAULT_FACTORS, type NewVehicle, OPERATOR_PREFIX } from './vehicle.js'
+import { DEFAULT_FACTORS, isReadable, type NewVehicle, OPERATOR_PREFIX } from './vehicle.js'
 
 export interface CsvRecord {
   /** Of the record's first character; the first line is 1. */
@@ -37,12 +37,13 @@ export interface VehicleRow extends NewVehicle {
 }
 
 const FAULTS = 20
+/** Vehicles of one file: they are registered in one transaction, which nobody else can write beside. */
+const ROWS = 20_000
 const CELL_LIMIT = 1024
 const COLUMNS = 34
 const ATTRIBUTE_NAME = 64
 const ATTRIBUTE_VALUE = 256
 const INSTANCE = 128
-const CONTROL = /\p{Cc}/u
 
 /** The vehicles of a file. Throws CsvError. */
 export function readVehicles(chunks: Iterable<string>): VehicleRow[] {
@@ -176,7 +177,7 @@ class VehicleReader {
     let factors = DEFAULT_FACTORS
     columns.forEach(({ name, role }, at) => {
       const cell = (cells[at] ?? '').normalize('NFC')
-      if (CONTROL.test(cell)) throw wrong(`'${name}' has a control character in it`)
+      if (!isReadable(cell)) throw wrong(`'${name}' has a character in it that can't be shown as it is`)
       if (cell !== cell.trim()) throw wrong(`'${name}' begins or ends with a space`)
       if (role === 'instance') instance = cell
       else if (cell === '') return
@@ -186,6 +187,7 @@ class VehicleReader {
       if (role === 'attribute' && cell.length > ATTRIBUTE_VALUE)
         throw wrong(`'${name}' is longer than ${ATTRIBUTE_VALUE} characters`)
     })
+    if (this.#rows.length >= ROWS) throw wrong(`more than ${ROWS} vehicles: split the file`)
     if (instance === '') throw wrong('the VIN is empty')
     if (instance.length > INSTANCE) throw wrong(`the VIN is longer than ${INSTANCE} characters`)
     if (instance.startsWith(OPERATOR_PREFIX)) throw wrong(`the VIN begins with '${OPERATOR_PREFIX}'`)
@@ -200,7 +202,7 @@ function headerOf({ line, cells }: CsvRecord): Column[] {
   const wrong = (why: string) => new CsvError([{ line, why }])
   const names = cells.map(cell => cell.normalize('NFC'))
   const columns = names.map((name, at): Column => {
-    if (name === '' || name === '__proto__' || name !== name.trim() || CONTROL.test(name))
+    if (name === '' || name === '__proto__' || name !== name.trim() || !isReadable(name))
       throw wrong(`column ${at + 1} has no usable name`)
     if (name.length > ATTRIBUTE_NAME) throw wrong(`a column name is longer than ${ATTRIBUTE_NAME} characters`)
     if (name === 'vin' || name === 'instance') return { name, role: 'instance' }

@@ -42,7 +42,15 @@ import type {
   FleetSchema,
   IdentityTable,
 } from './schema.js'
-import { attributesOf, attributesText, DEFAULT_FACTORS, OPERATOR_PREFIX } from './vehicle.js'
+import {
+  attributesOf,
+  attributesText,
+  checkAttributes,
+  checkDriver,
+  checkReadable,
+  DEFAULT_FACTORS,
+  OPERATOR_PREFIX,
+} from './vehicle.js'
 
 type Db = Kysely<FleetSchema>
 type DeviceRow = Selectable<DeviceTable>
@@ -54,7 +62,9 @@ type EnrolmentRow = Selectable<EnrolmentTable>
 const FIRST_PIN_GEN = 1
 const LAST_GENERATION = 0xffff
 /** Registrations that may wait of one vehicle, or of drivers on one vehicle. */
-const PENDING_OF_ONE = 20
+const PENDING_OF_ONE = 5
+/** Registrations that are listed for approval; the others follow as these are decided. */
+const LISTED = 1000
 /** Seconds that a registration which nobody approved is still answered with what became of it. */
 const UNDECIDED_KEPT = 30 * 86_400
 
@@ -230,7 +240,7 @@ export class Enrolments implements Directory {
     })
   }
 
-  /** Registrations that wait for an operator, oldest first. */
+  /** Registrations that wait for an operator, the oldest first, at most LISTED. */
   async pending(): Promise<PendingApproval[]> {
     const { db } = this.#ports.store
     const rows = await db
@@ -252,6 +262,7 @@ export class Enrolments implements Directory {
       .where('enrolment.state', '=', 'pending')
       .where('enrolment.expires_at', '>', this.#now())
       .orderBy('enrolment.id')
+      .limit(LISTED)
       .execute()
     return rows.map(row => ({
       id: row.id,
@@ -264,6 +275,16 @@ export class Enrolments implements Directory {
       createdAt: row.created_at,
       expiresAt: row.expires_at,
     }))
+  }
+
+  async pendingCount(): Promise<number> {
+    const { waiting } = await this.#ports.store.db
+      .selectFrom('enrolment')
+      .select(({ fn }) => fn.countAll<number>().as('waiting'))
+      .where('state', '=', 'pending')
+      .where('expires_at', '>', this.#now())
+      .executeTakeFirstOrThrow()
+    return waiting
   }
 
   /**
@@ -335,6 +356,8 @@ export class Enrolments implements Directory {
       // An operator's device would look like any other to whoever approves it.
       if (instance.startsWith(OPERATOR_PREFIX))
         throw new Refused('NOT_APPROVED', { detail: 'operators enrol by code' })
+      checkReadable('instance', instance)
+      checkAttributes(registration.attributes)
       return this.#insert(tx, registration, { instance, attributes, state: 'pending' }, now)
     }
     const code = await usableCode(tx, codeId, now)
@@ -359,8 +382,10 @@ export class Enrolments implements Directory {
     if (device.factors === 0 || device.own_pin === 1)
       throw new Refused('NOT_APPROVED', { field: 'idCore', detail: 'this device takes no drivers' })
     const attributes = attributesText(registration.attributes)
-    if (codeId === null)
+    if (codeId === null) {
+      checkDriver(registration.attributes)
       return this.#insert(tx, registration, { attributes, state: 'pending', identity }, now)
+    }
     const code = await usableCode(tx, codeId, now)
     if (code.device_id !== device.id || code.driver_id === null) throw notForThis()
     const driver = await tx

@@ -15,7 +15,7 @@ import type { Outbox } from './outbox.js'
 import type { Reconciliation } from './reconciliation.js'
 import type { Register } from './register.js'
 import type { FleetSchema } from './schema.js'
-import { DEFAULT_FACTORS, OPERATOR_PREFIX } from './vehicle.js'
+import { checkAttributes, checkDriver, checkReadable, DEFAULT_FACTORS, OPERATOR_PREFIX } from './vehicle.js'
 
 const PAGE = 100
 const LARGEST_PAGE = 1000
@@ -50,6 +50,8 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
       if (body.instance.startsWith(OPERATOR_PREFIX))
         throw new Refused('MALFORMED', { field: 'instance', detail: 'operators are invited' })
       const { instance, attributes, factors = DEFAULT_FACTORS, withCode = true } = body
+      checkReadable('instance', instance)
+      checkAttributes(attributes)
       const device = { kind: 'vehicle' as const, instance, attributes, factors, ownPin: false }
       return register.add(device, { withCode }, caller.actor)
     },
@@ -97,6 +99,7 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
       return { bans: (await bans.list()).map(ban => banEntry(ban, kinds)) }
     },
     ban: async ({ body, caller }) => {
+      checkReadable('reason', body.reason)
       const target = await targetOf(body)
       const ban = await bans.add(target, body, caller.actor)
       return banEntry(ban, new Set('operator' in body ? [body.operator] : []))
@@ -145,7 +148,7 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
         revision: group.current.revision,
         raKeys: [...group.current.raKeys.keys.keys()],
         ...counts,
-        pending: (await enrolments.pending()).length,
+        pending: await enrolments.pendingCount(),
         bans: (await bans.list()).length,
         events: { last: lastEvent, waiting, ...(trouble === undefined ? {} : { trouble }) },
       }
@@ -174,12 +177,6 @@ function rowsOf(csv: string) {
     if (!(error instanceof CsvError)) throw error
     throw new Refused('MALFORMED', { field: 'csv', detail: error.message })
   }
-}
-
-/** A driver without a name could be told from nobody. */
-function checkDriver(attributes: Readonly<Record<string, string>>): void {
-  if (attributes.driverName === undefined)
-    throw new Refused('MALFORMED', { field: 'attributes', detail: 'driverName is missing' })
 }
 
 function banEntry(ban: Ban, operators: ReadonlySet<number>) {

@@ -48,7 +48,8 @@ await runProcess('fleet', async () => {
       return null
     }
     const urls = await fleet.start()
-    if (fleet.setupCode !== null) say({ event: 'setup-code', ...fleet.setupCode })
+    const setupCode = await fleet.setupCode()
+    if (setupCode !== null) say({ event: 'setup-code', ...setupCode })
     return { urls, close: () => fleet.close().then(() => store.close()) }
   } catch (error) {
     await store.close()

@@ -9,9 +9,8 @@ import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
-import type { Route } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
-import { createApp, type Meta, mount, toRefused } from '@milagro-ts/api/serve'
+import { createApp, type Meta, mount } from '@milagro-ts/api/serve'
 import type { Signer } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url } from '@milagro-ts/crypto/bytes'
@@ -22,7 +21,7 @@ import type { Store } from '@milagro-ts/store/database'
 import { openSingleUse, type SingleUse } from '@milagro-ts/store/single-use'
 import { StoreError } from '@milagro-ts/store/store-error'
 import type { FastifyInstance } from 'fastify'
-import { type Actor, audit } from './audit.js'
+import { AuditTrail } from './audit.js'
 import { Bans } from './bans.js'
 import { Codes, type IssuedCode } from './codes.js'
 import type { FleetConfig } from './config.js'
@@ -73,8 +72,8 @@ export interface Fleet {
   readonly admin: FastifyInstance
   readonly adminToken: string
   readonly groupId: Uint8Array
-  /** The first operator's code, if this start made one: it is told nowhere else. */
-  readonly setupCode: (IssuedCode & { readonly operator: string }) | null
+  /** Makes the first operator's code, once: null when there is one, or an operator. It is told nowhere else. */
+  setupCode(): Promise<(IssuedCode & { readonly operator: string }) | null>
   /** A code for an operator, made at the server's own machine. */
   recoveryCode(operator: string): Promise<IssuedCode>
   /** Listens on both. Rejects when a port is taken. */
@@ -160,7 +159,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
 
   const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
   const app = createApp({ title: 'Fleet: a relying-party application', log, metrics, ...trust })
-  const trail = new Trail(store, clock, log)
+  const trail = new AuditTrail({ store, clock, log })
   const callbacks = createCallbacks({ authority, directory: enrolments, rpsName: config.rpsName })
   const rpsCheck = serverCallerCheck({
     keyOf: name => group.current.recipient(name)?.requestKey,
@@ -197,15 +196,18 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     handlers: {},
   })
 
-  const operator = config.firstOperator ?? 'admin'
-  const setupCode = await operators.setupCode(operator)
   let endHousekeeping = () => {}
+  let housekeeping: Promise<unknown> = Promise.resolve()
   return {
     app,
     admin,
     adminToken,
     groupId: group.current.groupId,
-    setupCode: setupCode === null ? null : { ...setupCode, operator },
+    async setupCode() {
+      const operator = config.firstOperator ?? 'admin'
+      const code = await operators.setupCode(operator)
+      return code === null ? null : { ...code, operator }
+    },
     recoveryCode: name => operators.recoveryCode(name),
     async start() {
       const urls = await listenBoth({ app, admin }, config)
@@ -213,8 +215,9 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       outbox.start()
       const keepHouse = () => {
         const before = Math.floor(clock() / 1000) - (config.auditDays ?? 365) * DAY
-        Promise.all([group.refresh(), rotation.carryOn(), purge(store, singleUse, clock(), before)]).catch(
-          error => log.error({ err: error }, 'housekeeping failed; tried again later'),
+        const duties = [group.refresh(), rotation.carryOn(), purge(store, singleUse, clock(), before)]
+        housekeeping = Promise.all(duties).catch((error: unknown) =>
+          log.error({ err: error }, 'housekeeping failed; tried again later'),
         )
       }
       endHousekeeping = timers.every(HOUSEKEEPING, keepHouse)
@@ -224,8 +227,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     },
     async close() {
       endHousekeeping()
-      bans.stop()
-      await Promise.all([app.close(), admin.close(), outbox.stop()])
+      await Promise.all([app.close(), admin.close(), bans.stop(), outbox.stop(), housekeeping])
     },
   }
 }
@@ -255,70 +257,6 @@ export async function openFleetKeys({
   const seal = new RowSeal(keys.dataKey, random)
   await storeRaKey(store.db, seal, await makeRaKey(), Math.floor(clock() / 1000))
   return { ...keys, seal, signers: await readRaKeys(store.db, seal) }
-}
-
-type AnyHandlers = Record<string, (input: never) => Promise<unknown>>
-
-/**
- * Writes into the audit trail what the transactions can't: refusals, which roll back, and callbacks that change
- * nothing. What did change something is written with the change.
- */
-class Trail {
-  readonly #store: Store<FleetSchema>
-  readonly #clock: Clock
-  readonly #log: Log
-
-  constructor(store: Store<FleetSchema>, clock: Clock, log: Log) {
-    this.#store = store
-    this.#clock = clock
-    this.#log = log
-  }
-
-  around<H extends AnyHandlers, I>(
-    table: Readonly<Record<string, Route>>,
-    handlers: H,
-    actorOf: (input: I) => Actor,
-  ): H {
-    const wrapped = Object.entries(handlers).map(([name, handler]) => {
-      const reading = table[name]?.caller === 'operator' && table[name]?.method === 'GET'
-      const told = async (input: never) => {
-        const subject = subjectOf(input)
-        const write = (outcome: string) =>
-          this.#write({ actor: actorOf(input as I), action: name, subject, outcome })
-        try {
-          const answer = await handler(input)
-          if (name === 'permit' || name === 'state') await write('signed')
-          return answer
-        } catch (error) {
-          if (!reading) await write(toRefused(error).code)
-          throw error
-        }
-      }
-      return [name, told]
-    })
-    return Object.fromEntries(wrapped) as H
-  }
-
-  /** A refusal stands even if the trail can't be written; whoever asked must hear the refusal. */
-  async #write(entry: { actor: Actor; action: string; subject: string; outcome: string }): Promise<void> {
-    try {
-      await audit(this.#store.db, Math.floor(this.#clock() / 1000), entry)
-    } catch (error) {
-      this.#log.error({ err: error, ...entry }, 'audit entry lost')
-    }
-  }
-}
-
-/** What a request names: numbers from the path, or the identity or instance that the RPS asks about; no attributes. */
-function subjectOf(input: unknown): string {
-  const { params, body } = input as {
-    params?: Readonly<Record<string, string>>
-    body?: { readonly idCore?: unknown; readonly instance?: unknown }
-  }
-  const named = Object.entries(params ?? {}).map(([name, value]) => `${name} ${value}`)
-  if (typeof body?.idCore === 'string') named.push(`identity ${body.idCore}`)
-  else if (typeof body?.instance === 'string') named.push(`instance ${body.instance}`)
-  return named.join(', ')
 }
 
 async function readiness(

@@ -1,4 +1,5 @@
 /** What the fleet calls a vehicle before it has an identity, and what an operator's device is named. */
+import { Refused } from '@milagro-ts/api/problem'
 import type { Attributes, Factors } from '@milagro-ts/crypto/identity'
 
 /** Instances of operators' devices begin with this; no vehicle's may. */
@@ -12,6 +13,32 @@ export interface NewVehicle {
   readonly instance: string
   readonly attributes: Attributes
   readonly factors: Factors
+}
+
+/**
+ * What an operator reads on a terminal or a page: no control characters (a terminal obeys them) and none that turn the
+ * direction of writing (a VIN that reads otherwise than it is). Refused MALFORMED names the field.
+ */
+export function checkReadable(field: string, ...texts: readonly string[]): void {
+  if (!texts.every(isReadable))
+    throw new Refused('MALFORMED', { field, detail: 'a character that can’t be shown as it is' })
+}
+
+export function isReadable(text: string): boolean {
+  return !UNREADABLE.test(text)
+}
+
+const UNREADABLE = /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u
+
+export function checkAttributes(attributes: Attributes): void {
+  checkReadable('attributes', ...Object.entries(attributes).flat())
+}
+
+/** A driver without a name could be told from nobody. */
+export function checkDriver(attributes: Attributes): void {
+  checkAttributes(attributes)
+  if (attributes.driverName === undefined)
+    throw new Refused('MALFORMED', { field: 'attributes', detail: 'driverName is missing' })
 }
 
 /** Attributes in one form: NFC, ordered by name. Two records with the same text are the same attributes. */

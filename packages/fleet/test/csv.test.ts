@@ -38,7 +38,7 @@ describe('a file of vehicles', () => {
 
   test('quotes commas, quotes and line breaks, and lines are counted as an editor counts', () => {
     expect(faults('vin,"a,b"\n"V""1","x,y"\nV2,"one\ntwo"\nV3\n')).toBe(
-      "line 3: 'a,b' has a control character in it; line 5: 1 cells where the header has 2",
+      "line 3: 'a,b' has a character in it that can't be shown as it is; line 5: 1 cells where the header has 2",
     )
     expect(readVehicles(['vin,"a,b"\n"V""1","x,y"'])).toMatchObject([
       { instance: 'V"1', attributes: { 'a,b': 'x,y' } },
@@ -93,7 +93,11 @@ describe('faults name their lines', () => {
     ['a stray quote', `${HEADER}\nV1,a"b,b,c\n`, 'line 2: a quote inside a cell that is not quoted'],
     ['text after a quote', `${HEADER}\nV1,"a"b,b,c\n`, 'line 2: something follows a closing quote'],
     ['a bare CR', `${HEADER}\rV1,a,b,c\n`, 'line 1: a carriage return without a line feed'],
-    ['a NUL', `${HEADER}\nV1,a\0,b,c\n`, "line 2: 'brand' has a control character in it"],
+    [
+      'a NUL',
+      `${HEADER}\nV1,a\0,b,c\n`,
+      "line 2: 'brand' has a character in it that can't be shown as it is",
+    ],
     [
       'a huge cell',
       `${HEADER}\nV1,${'a'.repeat(1025)},b,c\n`,
@@ -107,6 +111,11 @@ describe('faults name their lines', () => {
     ['too many columns', `vin${',x'.repeat(40)}\n`, 'line 1: more than 34 columns'],
   ])('%s', (_what, text, message) => {
     expect(faults(text)).toBe(message)
+  })
+
+  test('too many vehicles', () => {
+    const lines = Array.from({ length: 20_001 }, (_, i) => `V${i}`)
+    expect(faults(['vin', ...lines].join('\n'))).toBe('line 20002: more than 20000 vehicles: split the file')
   })
 
   test('all in one go, up to twenty', () => {

@@ -269,6 +269,35 @@ describe('enrolment by words', () => {
   })
 })
 
+describe('what a stranger sends', () => {
+  test.each(['\u001b[2J', 'a\nb', '\u202egpj', 'x\u2066y'])(
+    'is refused when it can’t be shown as it is: %j',
+    async text => {
+      const named = await world.registration({ instance: vin(), attributes: { [text]: 'x' } })
+      const valued = await world.registration({ instance: vin(), attributes: { brand: text } })
+      const vinned = await world.registration({ instance: text })
+      const outcomes = [named, valued, vinned].map(({ body }) => refusal(verify(body)))
+      expect(await Promise.all(outcomes)).toEqual([
+        'MALFORMED attributes',
+        'MALFORMED attributes',
+        'MALFORMED instance',
+      ])
+      const { device } = await world.car(vin())
+      const user = await world.userRegistration({ idCore: device.idCore, attributes: { driverName: text } })
+      expect(await refusal(verify(user.body))).toBe('MALFORMED attributes')
+      expect(await refusal(world.api.addDriver({ body: { attributes: { driverName: text } } }))).toBe(
+        'MALFORMED attributes',
+      )
+    },
+  )
+
+  test('about a driver has a name in it', async () => {
+    const { device } = await world.car(vin())
+    const user = await world.userRegistration({ idCore: device.idCore, attributes: { licence: '1' } })
+    expect(await refusal(verify(user.body))).toBe('MALFORMED attributes')
+  })
+})
+
 describe('a driver', () => {
   test('enrols by words, as the person that the operator knows', async () => {
     const car = await world.car(vin())

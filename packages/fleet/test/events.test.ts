@@ -81,7 +81,7 @@ test('a restart keeps vehicles, drivers, codes, bans, leaves, operators and repl
   const before = await world.api.vehicle({ params: { id: String(car.id) } })
   const setupCode = world.setupCode
   await world.restart()
-  expect(world.fleet.setupCode).toBeNull()
+  expect(await world.fleet.setupCode()).toBeNull()
   expect(world.setupCode).toBe(setupCode)
   expect(await world.api.vehicle({ params: { id: String(car.id) } })).toEqual(before)
   expect(await refusal(world.permit(car.device.idCore, driver.user.userCore))).toBe('no refusal')

@@ -426,8 +426,8 @@ export class World {
   }
   async #run(): Promise<void> {
     this.fleet = await createFleet(this.#options())
-    if (this.fleet.setupCode !== null) this.setupCode = this.fleet.setupCode.code
     const urls = await this.fleet.start()
+    this.setupCode = (await this.fleet.setupCode())?.code ?? this.setupCode
     this.url = urls.url
     this.adminUrl = urls.adminUrl
   }

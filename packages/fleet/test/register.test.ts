@@ -148,6 +148,19 @@ test('the audit trail tells who did what, and what was refused, without names or
   expect(older.entries[0]?.id).toBe(entries.at(-1)!.id - 1)
 })
 
+test('a flood of refused callbacks fills the audit trail with a count', async () => {
+  const { body } = await world.registration({ instance: 'FLOOD', code: world.setupCode })
+  for (let i = 0; i < 130; i++)
+    await refusal(world.asRps().verify({ body: { ...body, instance: `FLOOD-${i}` } }))
+  world.time.advance(10_000)
+  await refusal(world.asRps().verify({ body: { ...body, instance: 'FLOOD-LAST' } }))
+  const { entries } = await world.api.audit({ query: { limit: '1000' } })
+  const written = entries.filter(({ subject }) => subject.includes('FLOOD')).length
+  const [count] = entries.filter(({ outcome }) => outcome === 'left out')
+  expect(written).toBeLessThanOrEqual(101)
+  expect(Number(count?.subject.split(' ')[0]) + written).toBe(131)
+})
+
 describe('secrets', () => {
   test('stand in no log line, no audit entry and, except sealed, nowhere in the data folder', async () => {
     const { id, code } = await world.api.addVehicle({ body: { instance: 'SECRET-1', attributes: GOLF } })
