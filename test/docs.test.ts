@@ -1,0 +1,184 @@
+/** What the pages say and the sources say too is compared, so that neither can rot. */
+import { execFileSync } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { generateEs256 } from '@milagro-ts/api/keys'
+import { CODES } from '@milagro-ts/api/problem'
+import { signRequest } from '@milagro-ts/api/request-auth'
+import * as statements from '@milagro-ts/api/statements'
+import { fromBase64Url, toHex } from '@milagro-ts/crypto/bytes'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import { describe, expect, test } from 'vitest'
+import { readJson } from '../scripts/draw-graph.mjs'
+import { filled, pages } from '../scripts/fill-values.mjs'
+import { ROOT } from '../scripts/prepare.mjs'
+import { openApiFiles } from '../scripts/print-openapi.mjs'
+
+const read = (file: string) => readFileSync(ROOT + file, 'utf8')
+const markdown = execFileSync(
+  'git',
+  ['ls-files', '-z', '--cached', '--others', '--exclude-standard', '*.md'],
+  {
+    cwd: ROOT,
+    encoding: 'utf8',
+  },
+)
+  .split('\0')
+  .filter(file => file !== '' && existsSync(ROOT + file))
+
+/** The cells of a page's tables, without heads and rules. */
+function rows(text: string): string[][] {
+  return [...text.matchAll(/^\|(.*)\|$/gm)]
+    .map(([, line = '']) => line.split('|').map(cell => cell.trim()))
+    .filter(([first = '']) => !/^-+$/.test(first))
+}
+
+test('docs/errors.md lists the codes, their status and their meaning', () => {
+  const listed = rows(read('docs/errors.md')).slice(1)
+  expect(listed).toEqual(
+    Object.entries(CODES).map(([code, { status, means }]) => [`\`${code}\``, String(status), means]),
+  )
+})
+
+describe('the glossary', () => {
+  const words = rows(read('docs/glossary.md'))
+    .slice(1)
+    .map(([word = '']) => word)
+  const plain = words.map(word => word.toLowerCase().replaceAll(/[^a-z0-9]/g, ''))
+
+  test('has a meaning for every word', () => {
+    expect(words.length).toBeGreaterThan(40)
+    for (const row of rows(read('docs/glossary.md')).slice(1)) {
+      expect(row).toEqual([expect.stringMatching(/^\*\*[^*]+\*\*$/), expect.stringMatching(/^.{8,}$/)])
+    }
+  })
+  test('has each word once', () => {
+    expect(plain.filter((word, at) => plain.indexOf(word) !== at)).toEqual([])
+  })
+  test('is sorted by letters and digits', () => {
+    expect(plain).toEqual([...plain].sort())
+  })
+})
+
+describe('worked values', () => {
+  test.each(pages())('%s holds what vectors/v1.json holds (node scripts/fill-values.mjs)', file => {
+    expect(read(file)).toBe(filled(read(file)).page)
+  })
+  test('are many', () => {
+    expect(pages().reduce((sum, file) => sum + filled(read(file)).values, 0)).toBeGreaterThan(50)
+  })
+  test('a path that is not there is an error', () => {
+    expect(() => filled('```values\nlogin.nothing\n```\n')).toThrow("vectors/v1.json has no 'login.nothing'")
+    expect(() => filled('```values\nlogin.constructor\n```\n')).toThrow()
+  })
+  test('a value that was changed is put right', () => {
+    expect(filled('```values\npin.iterations = 2000\n```\n').page).toBe(
+      '```values\npin.iterations = 1000\n```\n',
+    )
+  })
+  test('the group document beside them is the one with their groupId', () => {
+    const { general } = readJson('vectors/v1.json') as unknown as {
+      general: { groupDocument: { jcs: string; groupId: string } }
+    }
+    const { jcs, groupId } = general.groupDocument
+    expect(JSON.parse(read('docs/protocols/group-document.example.json'))).toEqual(JSON.parse(jcs))
+    expect(toHex(sha256(new TextEncoder().encode(jcs)))).toBe(groupId)
+  })
+})
+
+test.each(Object.entries(openApiFiles()))(
+  '%s is what the routes say (node scripts/print-openapi.mjs)',
+  (file, text) => {
+    expect(read(file)).toBe(text)
+  },
+)
+
+describe('commands', () => {
+  const { scripts } = readJson('package.json') as unknown as { scripts: Record<string, string> }
+
+  test.each(markdown)('%s names scripts that exist', file => {
+    const commands = [...read(file).matchAll(/(?:^|`|&& )(npm|node) +([^`#\n]*)/gm)]
+    const unknown = commands
+      .map(([, tool, rest = '']) => [tool, ...rest.trim().split(/\s+/)])
+      .filter(([tool, first = '', second = '']) => {
+        if (tool === 'node') return /[./]/.test(first) && !existsSync(ROOT + first)
+        if (first === 'start' || first === 'test') return !(first in scripts)
+        return first === 'run' ? !(second in scripts) : !['ci', 'install'].includes(first)
+      })
+      .map(words => words.join(' '))
+    expect(unknown).toEqual([])
+  })
+
+  test('scripts name files that exist', () => {
+    const files = Object.values(scripts).flatMap(command => /^node (\S+)/.exec(command)?.slice(1) ?? [])
+    expect(files.filter(file => !existsSync(ROOT + file))).toEqual([])
+  })
+})
+
+describe('docs/protocols/statements.md', () => {
+  interface Payload {
+    readonly properties: Record<
+      string,
+      { enum?: string[]; const?: unknown; items?: Payload; properties?: unknown; maxLength?: number }
+    >
+    readonly required: readonly string[]
+  }
+  const listed = rows(read('docs/protocols/statements.md'))
+    .filter(([typ = '']) => /^`[a-z-]+\+jwt`$/.test(typ))
+    .map(([typ = '', , payload = '']): [string, string] => [typ.slice(1, -1), payload])
+  const payloads = statements as unknown as Record<string, Payload>
+  /** `typ` and schema as the source ties them. */
+  const signed = [
+    ...read('packages/api/src/statements.ts').matchAll(/\{ typ: '([^']+)', validator: Compile\((\w+)\) \}/g),
+  ].map(([, typ = '', name = '']): [string, string] => [typ, name])
+
+  /** `a, b?, c {x: y}, d [{e, f?}], g (…)` to its parts, split at the outer commas. */
+  const fields = (text: string) => text.split(/, (?![^({[]*[)}\]])/)
+  const nameOf = (field: string) => /^\w+\??/.exec(field)?.[0] ?? field
+  const named = ({ properties, required }: Payload) =>
+    Object.keys(properties).map(name => (required.includes(name) ? name : `${name}?`))
+
+  test('lists every statement that is signed, and no other', () => {
+    const exported = Object.keys(payloads).filter(name => /Payload$/.test(name))
+    expect(signed.map(([, name]) => name).sort()).toEqual(exported.sort())
+    expect(listed.map(([typ]) => typ).sort()).toEqual(
+      [...signed.map(([typ]) => typ), 'mpin-request+jwt'].sort(),
+    )
+  })
+
+  test.each(signed)('%s: its fields', (typ, name) => {
+    const schema = payloads[name] as Payload
+    const said = fields(new Map(listed).get(typ) ?? '')
+    expect(said.map(nameOf)).toEqual(named(schema))
+    for (const field of said) {
+      const {
+        enum: values,
+        const: only,
+        items,
+        maxLength,
+      } = schema.properties[nameOf(field).replace('?', '')] ?? {}
+      const [, inner] = /\[\{(.*)\}\]/.exec(field) ?? []
+      if (inner !== undefined) expect(fields(inner).map(nameOf)).toEqual(named(items as Payload))
+      const words = [...field.matchAll(/`(\w+)`/g)].map(([, word]) => word)
+      if (values !== undefined) expect(words).toEqual(values)
+      if (only !== undefined && words.length > 0) expect(words).toEqual([String(only)])
+      const [, bytes] = /\((\d+)[,)]/.exec(field) ?? []
+      if (bytes !== undefined) expect(maxLength).toBe(Math.ceil((Number(bytes) * 4) / 3))
+    }
+  })
+
+  test('mpin-request+jwt: its fields', async () => {
+    const request = { method: 'GET', url: 'http://server/', body: new Uint8Array() }
+    const key = await generateEs256()
+    const header = await signRequest(request, {
+      name: 'rps',
+      key,
+      clock: () => 0,
+      random: length => new Uint8Array(length),
+    })
+    const [head = '', payload = ''] = header.replace('MPIN-Request ', '').split('.')
+    const decoded = (part: string) => JSON.parse(new TextDecoder().decode(fromBase64Url(part, 'part')))
+    expect(decoded(head).typ).toBe('mpin-request+jwt')
+    const said = fields(new Map(listed).get('mpin-request+jwt') ?? '').map(nameOf)
+    expect(said.sort()).toEqual(Object.keys(decoded(payload)).sort())
+  })
+})
