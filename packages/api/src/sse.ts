@@ -78,7 +78,7 @@ export async function* readEvents(body: ReadableStream<Uint8Array>): AsyncGenera
     if (text === '') continue
     // A CR LF that two chunks share is one line end.
     if (endedInCr && text.startsWith('\n')) text = text.slice(1)
-    endedInCr = text.endsWith('\r') || (endedInCr && text === '')
+    endedInCr = text.endsWith('\r')
     let start = 0
     for (const { index, 0: end } of text.matchAll(LINE_END)) {
       line += text.slice(start, index)

@@ -56,6 +56,7 @@ describe('the reader', () => {
     ['an id without data', 'id: 1\n\n', [null]],
     ['empty lines are no heartbeat', '\n\n\n\ndata: x\n\n\n\n', [{ data: 'x' }]],
     ['CR LF', 'id: 1\r\ndata: x\r\n\r\n:\r\n\r\n', [{ id: '1', data: 'x' }, null]],
+    ['CR LF and then LF', 'data: x\r\n\ndata: y\r\n\n', [{ data: 'x' }, { data: 'y' }]],
     ['CR alone', 'id: 1\rdata: x\r\r:\r\r', [{ id: '1', data: 'x' }, null]],
     ['line ends of all kinds', 'data: a\r\ndata: b\rdata: c\n\r\n', [{ data: 'a\nb\nc' }]],
     ['a byte order mark', '\ufeffdata: x\n\n', [{ data: 'x' }]],
