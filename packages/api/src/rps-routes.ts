@@ -133,8 +133,7 @@ export const rpsRoutes = {
   permit: {
     method: 'POST',
     path: '/v1/permits',
-    summary:
-      'The identity’s time permit for the current slot, against a device proof (audience: the RPS itself).',
+    summary: 'The identity’s time permit for the slot of its device proof (audience: the RPS itself).',
     caller: 'open',
     body: Strict({ login: LoginFields }),
     response: Strict({ permit: BytesUpTo(160), slot: Uint32, endsAt: UnixSeconds }),

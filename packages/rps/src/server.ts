@@ -359,8 +359,7 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
         factors: 'device',
         needsPermit: false,
       })
-      const { idCore } = proven.message
-      const slot = currentSlot(group, clock())
+      const { idCore, slot } = proven.message
       const { permit } = await permits.obtain(group, { idCore, userCore: NO_USER, slot })
       return { permit: toBase64Url(permit.encode()), slot, endsAt: slotEnd(group, slot) }
     },
@@ -381,9 +380,10 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
         needsPermit: true,
       })
       const { idCore, userCore, amr } = authenticated
+      const permit = proven ?? (await permits.obtain(group, { idCore, userCore, slot: message.slot }))
       // A login in the grace of a slot that is over gets a token of the present one, or none.
       const slot = currentSlot(group, clock())
-      const permit = proven?.slot === slot ? proven : await permits.obtain(group, { idCore, userCore, slot })
+      if (permit.slot !== slot) await permits.obtain(group, { idCore, userCore, slot })
       const token = await tokens.access(authenticated, { slot, slotEnd: slotEnd(group, slot) })
       const fields = authenticatedFields(authenticated)
       parts.relyingParty.tell({

@@ -1,9 +1,21 @@
 /** Time permits: composed, carried, kept; what happens when the RPA or an authority is away, lies or refuses. */
+import { verifyAccessToken } from '@milagro-ts/api/statements'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { authorizationHeader } from '@milagro-ts/crypto/mpin'
 import { Permit } from '@milagro-ts/crypto/time-permit'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { asFields, type Car, codeOf, NOON, NOON_SLOT, OWN, type RunningRps, World } from './world.js'
+import {
+  asFields,
+  type Car,
+  codeOf,
+  NOON,
+  NOON_SLOT,
+  OWN,
+  type RunningRps,
+  TRACKING,
+  tokenKeys,
+  World,
+} from './world.js'
 
 let world: World
 let rps: RunningRps
@@ -68,13 +80,17 @@ describe('carried', () => {
     const permit = world.permitOf(car.idCore, NOON_SLOT)
     expect(await codeOf(world.login(rps, car, { permit }))).toBe('PERMIT_EXPIRED')
     const login = await world.login(rps, car, { permit, slot: NOON_SLOT })
+    expect(login.permit).toBe(toBase64Url(permit.encode()))
     // The token rests on the present slot's permit.
-    expect(Permit.decode(Buffer.from(login.permit, 'base64url')).slot).toBe(NOON_SLOT + 1)
+    const token = { token: login.accessToken, keys: await tokenKeys(rps), issuer: OWN, audience: TRACKING }
+    expect((await verifyAccessToken({ ...token, now: world.clock.now })).slot).toBe(NOON_SLOT + 1)
     expect(login.expiresIn).toBe(300)
   })
 
-  test('a login for the former slot without a permit of it', async () => {
+  test('a login for the former slot without a permit of it, and asking for one', async () => {
     world.clock.now = (world.group.slotRule.origin + (NOON_SLOT + 1) * 3600 + 10) * 1000
+    const login = asFields(await world.message(rps, car, { audience: OWN, slot: NOON_SLOT }))
+    expect(await codeOf(rps.client.permit({ body: { login } }))).toBe('PERMIT_EXPIRED')
     expect(await codeOf(world.login(rps, car, { slot: NOON_SLOT }))).toBe('PERMIT_EXPIRED')
   })
 })

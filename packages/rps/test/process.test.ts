@@ -1,0 +1,169 @@
+/** The server as a process: `dist/main.js`, as the command line and `npm start` run it. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { createClient, Unreachable } from '@milagro-ts/api/call'
+import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { asFields, codeOf, type MessageOptions, PASSPHRASE, until, World } from './world.js'
+
+const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url))
+const BROKEN = fileURLToPath(new URL('./broken-rps.mjs', import.meta.url))
+
+let world: World
+const children: ChildProcess[] = []
+beforeAll(async () => {
+  world = await World.make()
+  // The process has the machine's clock, so the world around it has it too.
+  Object.defineProperty(world.clock, 'now', { get: () => Date.now() })
+})
+afterEach(async () => {
+  for (const child of children.splice(0)) {
+    if (child.exitCode !== null || child.signalCode !== null) continue
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+})
+afterAll(() => world.close())
+
+async function writeConfig(changes: object = {}): Promise<string> {
+  const path = join(world.folder, 'rps.json')
+  await writeFile(path, JSON.stringify({ ...world.configWith(), ...changes }))
+  return path
+}
+
+type Env = Record<string, string>
+function run(args: string[], env: Env = {}, program = MAIN): ChildProcess {
+  const whole = { PATH: process.env.PATH ?? '', MILAGRO_RPS_PASSPHRASE: PASSPHRASE, ...env }
+  const child = spawn(process.execPath, [program, ...args], { env: whole })
+  children.push(child)
+  return child
+}
+
+/** Runs to the end. */
+async function finish(args: string[], env?: Env): Promise<{ code: number; out: string; err: string }> {
+  const child = run(args, env)
+  let [out, err] = ['', '']
+  child.stdout?.on('data', chunk => {
+    out += chunk
+  })
+  child.stderr?.on('data', chunk => {
+    err += chunk
+  })
+  const [code] = (await once(child, 'close')) as [number]
+  return { code, out, err }
+}
+
+/** Starts and waits for the ready line. */
+async function serve(args: string[], env?: Env, program?: string) {
+  const child = run(args, env, program)
+  child.stderr?.resume()
+  const [line] = (await once(createInterface(child.stdout!), 'line')) as [string]
+  const ready = JSON.parse(line) as { event: string; url: string; adminUrl: string; pid: number }
+  expect([ready.event, ready.pid]).toEqual(['ready', child.pid])
+  const client = createClient(rpsRoutes, { baseUrl: ready.url, timeout: 60_000 })
+  const login = async (who: Parameters<World['prove']>[0], options: MessageOptions = {}) => {
+    const { nonce } = await client.nonce({ body: {} })
+    return client.login({ body: { login: asFields(world.prove(who, { nonce, ...options }).toJson()) } })
+  }
+  return { child, client, login, ...ready }
+}
+
+test('--init makes the keys once and says their public halves', async () => {
+  const config = await writeConfig({ dataDir: join(world.folder, 'fresh'), name: 'rps2' })
+  const first = await finish(['--config', config, '--init'])
+  expect(first.code).toBe(0)
+  expect(JSON.parse(first.out)).toEqual({
+    event: 'initialised',
+    name: 'rps2',
+    requestKey: expect.stringMatching(/^[\w-]{44}$/),
+    hpkeKey: expect.stringMatching(/^[\w-]{43}$/),
+  })
+  expect((await finish(['--config', config, '--init'])).out).toBe(first.out)
+})
+
+test('killed in the middle, it goes on where it was; told to end, it ends', async () => {
+  const args = ['--config', await writeConfig()]
+  const car = world.makeCar()
+  const driver = world.makeDriver(car)
+  const first = await serve(args)
+  await first.login(car, { driver })
+  expect(await codeOf(first.login(car, { driver, wrongPin: true }))).toBe('WRONG_PIN')
+  await first.client.pushEvent({ body: { event: await world.event('ban', world.makeCar().idCore) } })
+  const { nonce } = await first.client.nonce({ body: {} })
+  const asked = world.authorities.map(authority => authority.asked.serverKeys)
+  first.child.kill('SIGKILL')
+  await once(first.child, 'exit')
+
+  const second = await serve(args)
+  expect(world.authorities.map(authority => authority.asked.serverKeys)).toEqual(asked)
+  await second.login(car, { nonce })
+  for (let i = 0; i < 2; i++)
+    expect(await codeOf(second.login(car, { driver, wrongPin: true }))).toBe('WRONG_PIN')
+  expect(await codeOf(second.login(car, { driver }))).toBe('LOCKED')
+  second.child.kill('SIGTERM')
+  expect(await once(second.child, 'exit')).toEqual([0, null])
+  await expect(second.client.nonce({ body: {} })).rejects.toBeInstanceOf(Unreachable)
+}, 120_000)
+
+test('a start that fails says why in one line, and how by its exit code', async () => {
+  const good = await writeConfig()
+  const oneLine = ({ err }: { err: string }) => {
+    expect(err.trim().split('\n')).toHaveLength(1)
+    return err
+  }
+  const without = await finish(['--config', good], { MILAGRO_RPS_PASSPHRASE: '' })
+  expect([without.code, oneLine(without)]).toEqual([2, expect.stringContaining('MILAGRO_RPS_PASSPHRASE')])
+  const wrong = await finish(['--config', good], { MILAGRO_RPS_PASSPHRASE: 'another' })
+  expect([wrong.code, oneLine(wrong)]).toEqual([1, expect.stringContaining('the passphrase is wrong')])
+  const flag = await finish(['--confg', good])
+  expect([flag.code, oneLine(flag)]).toEqual([2, expect.stringContaining('--confg')])
+
+  const audience = { name: 'twice', pin: 'optional', tlsExporter: 'absent' }
+  for (const [changes, why] of [
+    [{ deltaSeconds: 301 }, 'deltaSeconds'],
+    [{ colour: 'red' }, 'colour'],
+    [{ audiences: [audience, audience] }, 'stands twice'],
+    [{ audiences: [{ ...audience, name: 'e\u0301' }] }, 'NFC'],
+    [{ groupFile: '/nowhere', dataDir: join(world.folder, 'none') }, '/nowhere'],
+    [{ groupId: toBase64Url(new Uint8Array(32)) }, 'another group'],
+  ] as const) {
+    const refused = await finish(['--config', await writeConfig(changes)])
+    expect([refused.code, oneLine(refused)]).toEqual([2, expect.stringContaining(why)])
+  }
+
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  const { port } = taken.address() as { port: number }
+  const busy = await finish([
+    '--config',
+    await writeConfig({ listen: { host: '127.0.0.1', port }, logLevel: 'fatal' }),
+  ])
+  expect([busy.code, oneLine(busy)]).toEqual([1, `milagro rps: 127.0.0.1:${port} is taken\n`])
+  taken.close()
+
+  const damaged = join(world.folder, 'damaged')
+  const config = await writeConfig({ dataDir: damaged })
+  await finish(['--config', config, '--init'])
+  await writeFile(join(damaged, 'rps.sqlite'), 'not a database, whatever its name says'.repeat(50))
+  const refused = await finish(['--config', config])
+  expect([refused.code, oneLine(refused)]).toEqual([1, expect.stringContaining('damaged')])
+}, 120_000)
+
+test('the broken ones run as the real one does', async () => {
+  const args = ['--config', await writeConfig()]
+  const car = world.makeCar()
+  const driver = world.makeDriver(car)
+  const everything = await serve(args, { BROKEN_RPS: 'accepts-everything' }, BROKEN)
+  for (let i = 0; i < 4; i++) await everything.login(car, { driver, wrongPin: true })
+  everything.child.kill('SIGTERM')
+  await once(everything.child, 'exit')
+  const permits = await serve(args, { BROKEN_RPS: 'ignores-permits' }, BROKEN)
+  await permits.login(car, { permit: world.permitOf(world.makeCar().idCore) })
+  await until(() => world.rpa.told.length > 0)
+}, 120_000)
