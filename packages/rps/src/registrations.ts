@@ -87,7 +87,7 @@ export class Registrations {
     const row = await this.#find(key, digest)
     if (row !== undefined && isOver(row.state)) return { state: row.state }
     const answer = await this.#ports.relyingParty.verify(body)
-    await this.#move(key, { digest, kind: body.kind, state: answer.state })
+    await this.#move(key, digest, answer.state)
     await this.#learn(answer)
     return answer
   }
@@ -149,19 +149,18 @@ export class Registrations {
     prove: ProveSigned,
   ): Promise<RegistrationAnswer> {
     const { idCore } = message
-    const { kind } = forwarded
     const digest = canonicalHash(forwarded)
     const row = await this.#find(key, digest)
     if (row?.vouchHash === undefined || !equalBytes(row.vouchHash, vouchHash)) {
       await prove(message, payloadHash, pin)
-      await this.#proven(key, { digest, kind, vouchHash })
+      await this.#proven(key, digest, vouchHash)
     } else {
       // The message was proven before; whether its sender may still speak is asked anew.
       await this.#ports.checkRevocation(idCore, message.pin?.userCore ?? NO_USER)
     }
     if (row !== undefined && isOver(row.state)) return { state: row.state }
     const answer = await this.#ports.relyingParty.verify(forwarded)
-    await this.#move(key, { digest, kind, state: answer.state })
+    await this.#move(key, digest, answer.state)
     await this.#learn(answer)
     return answer
   }
@@ -180,22 +179,15 @@ export class Registrations {
   }
 
   /** The message counts from now on, in the place of an earlier one for the same request. */
-  async #proven(
-    key: Uint8Array,
-    { digest, kind, vouchHash }: { digest: Uint8Array; kind: string; vouchHash: Uint8Array },
-  ): Promise<void> {
+  async #proven(key: Uint8Array, digest: Uint8Array, vouchHash: Uint8Array): Promise<void> {
     await this.#ports.store.atomic(connection => {
       if (stateOf(connection, key, digest) === 'none')
-        insert(connection, key, { digest, kind, state: 'proven' }, this.#ports.clock())
+        insert(connection, key, digest, 'proven', this.#ports.clock())
       connection.run('UPDATE registration SET vouch_hash = ? WHERE hpke_key = ?', [vouchHash, key])
     })
   }
 
-  async #move(
-    key: Uint8Array,
-    to: { digest: Uint8Array; kind: string; state: RegistrationAnswer['state'] },
-  ): Promise<void> {
-    const { digest, state } = to
+  async #move(key: Uint8Array, digest: Uint8Array, state: RegistrationAnswer['state']): Promise<void> {
     const now = this.#ports.clock()
     await this.#ports.store.atomic(connection => {
       const from = stateOf(connection, key, digest)
@@ -203,7 +195,7 @@ export class Registrations {
       if (from === state) return
       if (!MOVES[from].includes(state))
         throw new Refused('RETRY_LATER', { log: `the RPA moves a registration from ${from} to ${state}` })
-      if (from === 'none') insert(connection, key, to, now)
+      if (from === 'none') insert(connection, key, digest, state, now)
       else
         connection.run('UPDATE registration SET state = ?, changed_at = ? WHERE hpke_key = ?', [
           state,
@@ -236,13 +228,16 @@ function stateOf(connection: Connection, key: Uint8Array, digest: Uint8Array): S
 function insert(
   connection: Connection,
   key: Uint8Array,
-  { digest, kind, state }: { digest: Uint8Array; kind: string; state: State },
+  digest: Uint8Array,
+  state: State,
   now: number,
 ): void {
-  connection.run(
-    'INSERT INTO registration (hpke_key, kind, digest, state, changed_at) VALUES (?, ?, ?, ?, ?)',
-    [key, kind, digest, state, now],
-  )
+  connection.run('INSERT INTO registration (hpke_key, digest, state, changed_at) VALUES (?, ?, ?, ?)', [
+    key,
+    digest,
+    state,
+    now,
+  ])
 }
 
 function isOver(state: State): state is 'refused' | 'expired' {

@@ -50,6 +50,8 @@ interface Held {
   readonly floor: number
   readonly state: string
   readonly stateNumber: number
+  readonly stateRevision: number
+  readonly resumable: number
 }
 
 export class Revocation {
@@ -114,9 +116,10 @@ export class Revocation {
     const next = await this.#ports.store.atomic(connection => {
       const now = held(connection)
       if (now === undefined) return null
-      const { number, state, stateNumber } = now
+      const { number, state, stateNumber, resumable } = now
       if (cursor === number) return { events: [] }
-      const resumed = cursor !== null && cursor < number ? eventsAfter(connection, cursor) : []
+      const canResume = cursor !== null && resumable <= cursor && cursor < number
+      const resumed = canResume ? eventsAfter(connection, cursor) : []
       if (cursor !== null && resumed.length > 0 && resumed.every((row, i) => row.number === cursor + 1 + i))
         return { events: resumed }
       // A hole, or a follower that is ahead of us: only the state tells where we are.
@@ -127,6 +130,13 @@ export class Revocation {
     })
     if (next === null) throw new Refused('RETRY_LATER', { detail: 'no revocation state yet', retryAfter: 5 })
     return next
+  }
+
+  /** False when there is no state, or one signed under an earlier group document: its RA keys may have changed. */
+  async isCurrent(): Promise<boolean> {
+    const { revision } = await this.#ports.group()
+    const now = await this.#ports.store.atomic(held)
+    return now !== undefined && now.stateRevision >= revision
   }
 
   /** Calls `changed` whenever this process has taken something in. Returns the function that ends it. */
@@ -151,15 +161,17 @@ export class Revocation {
   async #refresh(): Promise<void> {
     const { relyingParty, group, log, store, accounts } = this.#ports
     const statement = await relyingParty.state()
+    const verifier = await group()
     let state: RevocationState
     try {
-      state = await verifyState({ state: statement, group: await group() })
+      state = await verifyState({ state: statement, group: verifier })
     } catch (error) {
       throw new Refused('RETRY_LATER', { log: `the RPA's state: ${(error as Error).message}`, retryAfter: 5 })
     }
     const before = await store.atomic(connection => {
       const now = held(connection)
-      if (now === undefined || state.number >= now.number) replace(connection, state, statement, now)
+      if (now === undefined || state.number >= now.number)
+        replace(connection, { state, statement, revision: verifier.revision }, now)
       if (now === undefined || state.number > now.number) accounts.doubt(connection)
       return now
     })
@@ -208,13 +220,15 @@ export class Revocation {
 }
 
 function held(connection: Connection): Held | undefined {
-  const [row] = connection.all('SELECT number, floor, state, state_number FROM revocation')
+  const [row] = connection.all('SELECT * FROM revocation')
   if (row === undefined) return undefined
   return {
     number: Number(row.number),
     floor: Number(row.floor),
     state: row.state as string,
     stateNumber: Number(row.state_number),
+    stateRevision: Number(row.state_revision),
+    resumable: Number(row.resumable),
   }
 }
 
@@ -245,8 +259,7 @@ function denied(connection: Connection, idCore: IdCore, userCore: Uint8Array): u
 
 function replace(
   connection: Connection,
-  state: RevocationState,
-  statement: string,
+  { state, statement, revision }: { state: RevocationState; statement: string; revision: number },
   now: Held | undefined,
 ): void {
   connection.run('DELETE FROM denied')
@@ -259,11 +272,20 @@ function replace(
     )
   for (const { idCore } of state.payload.revoked)
     apply(connection, 'revoke', IdCore.fromBase64Url(idCore), NO_USER)
+  const isNewlySigned = now === undefined || revision > now.stateRevision
   connection.run(
-    'INSERT INTO revocation (id, number, floor, state, state_number) VALUES (1, ?, ?, ?, ?) ' +
-      'ON CONFLICT DO UPDATE SET number = excluded.number, state = excluded.state, state_number = excluded.state_number',
-    // Events of before our first state are history: an unlock among them could be anybody's replay.
-    [state.number, now?.floor ?? state.number, statement, state.number],
+    'INSERT INTO revocation (id, number, floor, state, state_number, state_revision, resumable) ' +
+      'VALUES (1, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET number = excluded.number, state = excluded.state, ' +
+      'state_number = excluded.state_number, state_revision = excluded.state_revision, resumable = excluded.resumable',
+    [
+      state.number,
+      // Events of before our first state are history: an unlock among them could be anybody's replay.
+      now?.floor ?? state.number,
+      statement,
+      state.number,
+      revision,
+      isNewlySigned ? state.number : now.resumable,
+    ],
   )
 }
 

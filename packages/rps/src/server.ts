@@ -317,9 +317,8 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
     publishRevision: async ({ body }) => {
       if (await documents.publish(body.document)) {
         parts.log.info({ revision: body.document.revision }, 'a new revision of the group document')
+        // New key epochs want server keys; new RA keys want a state for followers that these keys have signed.
         void completeParts(parts)
-        // Its RA keys may be others; followers must get statements that these keys have signed.
-        void fetchState(parts)
       }
       return { revision: documents.latest.revision }
     },
@@ -546,7 +545,7 @@ async function fetchState({ revocation, log }: Parts): Promise<void> {
 async function completeParts(parts: Parts): Promise<void> {
   if (!parts.serverKeys.isComplete(parts.documents.latest)) await fetchServerKeys(parts)
   try {
-    if ((await parts.revocation.number()) === null) await fetchState(parts)
+    if (!(await parts.revocation.isCurrent())) await fetchState(parts)
   } catch (error) {
     parts.log.error({ err: error }, 'the store cannot be read')
   }

@@ -38,15 +38,16 @@ export const rpsMigrations: readonly Migration[] = [
 
       // By enrolment key. digest: of what was asked; vouch_hash: of the M-Pin message that was proven for it.
       await sql`CREATE TABLE registration (
-        hpke_key BLOB PRIMARY KEY, kind TEXT NOT NULL, digest BLOB NOT NULL, vouch_hash BLOB,
+        hpke_key BLOB PRIMARY KEY, digest BLOB NOT NULL, vouch_hash BLOB,
         state TEXT NOT NULL, changed_at INTEGER NOT NULL
       ) STRICT, WITHOUT ROWID`.execute(db)
 
       // number: of the newest event or state; floor: at or below it nothing is taken any more; state: the newest
-      // signed one, for those who begin to follow.
+      // signed one, for those who begin to follow; state_revision: the group document whose RA keys signed it;
+      // resumable: before it, events were signed under an earlier document.
       await sql`CREATE TABLE revocation (
         id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, floor INTEGER NOT NULL,
-        state TEXT NOT NULL, state_number INTEGER NOT NULL
+        state TEXT NOT NULL, state_number INTEGER NOT NULL, state_revision INTEGER NOT NULL, resumable INTEGER NOT NULL
       ) STRICT`.execute(db)
       await sql`CREATE TABLE denied (
         id_core BLOB NOT NULL, user_core BLOB NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('banned', 'revoked')),

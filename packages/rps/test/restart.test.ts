@@ -117,6 +117,52 @@ describe('server keys', () => {
   })
 })
 
+test('the log holds no token, no proof, no name and no code', async () => {
+  const rps = await world.startRps()
+  const car = world.makeCar()
+  const driver = world.makeDriver(car, 'Ada Lovelace')
+  const message = await world.message(rps, car, { driver })
+  const login = await rps.client.login({ body: { login: asFields(message), authOtt: true } })
+  const wrong = await world.message(rps, car, { driver, wrongPin: true })
+  await codeOf(rps.client.login({ body: { login: asFields(wrong) } }))
+  await codeOf(
+    rps.client.login({ body: { login: asFields({ ...wrong, uDev: `${wrong.uDev.slice(0, -4)}AAAA` }) } }),
+  )
+  const authorization = authorizationHeader(world.prove(car, { audience: OWN }))
+  await codeOf(rps.client.whoami({ authorization }))
+  const [hpkeKey, nonce, codeId, mac] = [2, 3, 4, 5].map(fill => toBase64Url(new Uint8Array(32).fill(fill)))
+  const attributes = { driverName: 'Ada Lovelace' }
+  const device = { kind: 'device' as const, attributes, instance: 'VIN', hpkeKey: hpkeKey!, nonce: nonce! }
+  await rps.client.register({ body: { ...device, codeId: codeId!.slice(0, 22), mac: mac! } })
+  world.rpa.isDown = true
+  await codeOf(rps.client.register({ body: { ...device, hpkeKey: nonce!, nonce: nonce! } }))
+  const log = world.logged.join('')
+  expect(log).toContain('request refused')
+  const { uDev, vDev, uPin, t, vPin, z } = message
+  const secrets = [
+    login.accessToken,
+    login.authOtt!,
+    authorization.slice(5),
+    codeId!.slice(0, 22),
+    mac!,
+    hpkeKey!,
+  ]
+  for (const secret of [
+    ...secrets,
+    uDev,
+    vDev,
+    uPin!,
+    t!,
+    vPin!,
+    z!,
+    wrong.vPin!,
+    wrong.z!,
+    'Lovelace',
+    PASSPHRASE,
+  ])
+    expect(log.includes(secret)).toBe(false)
+})
+
 describe('a start is refused', () => {
   test('with another passphrase', async () => {
     await (await world.startRps()).close()

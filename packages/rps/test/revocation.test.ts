@@ -1,23 +1,75 @@
 /** Bans: events and states that the RPA pushes and signs, and the stream that services follow. */
+import { join } from 'node:path'
 import { generateEs256 } from '@milagro-ts/api/keys'
 import { readEvents, type ServerSentEvent } from '@milagro-ts/api/sse'
 import { verifyEvent, verifyState } from '@milagro-ts/api/statements'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type Car, codeOf, type RunningRps, type Server, until, World } from './world.js'
 
 let world: World
 let rps: RunningRps
 let car: Car
-beforeEach(async () => {
+/** A database for each test; the server keys are fetched once. */
+let store: string
+let tests = 0
+beforeAll(async () => {
   world = await World.make()
+})
+afterAll(() => world.close())
+beforeEach(async () => {
+  store = join(world.folder, `${++tests}.sqlite`)
   world.rpa.number = 4
-  rps = await world.startRps()
+  world.rpa.isDown = false
+  world.rpa.identities.clear()
+  world.rpa.asked.state = 0
+  rps = await world.startRps({ store })
   car = world.makeCar()
 })
-afterEach(() => world.close())
+afterEach(() => rps.close())
 
 const push = async (event: Promise<string> | string, to = rps) =>
   (await to.client.pushEvent({ body: { event: await event } })).number
+
+interface Reader {
+  readonly events: (ServerSentEvent | null)[]
+  readonly end: () => void
+  readonly ended: Promise<void>
+}
+const follow = (server: Server, from: RunningRps, lastEventId?: string) =>
+  followStream(world, server, from, lastEventId)
+async function followStream(
+  world: World,
+  server: Server,
+  from: RunningRps,
+  lastEventId?: string,
+): Promise<Reader> {
+  const url = `${from.url}/v1/events`
+  const connection = new AbortController()
+  const authorization = await world.authorize(server, from.url, {
+    method: 'GET',
+    url,
+    body: new Uint8Array(),
+  })
+  const response = await fetch(url, {
+    headers: { authorization, ...(lastEventId === undefined ? {} : { 'last-event-id': lastEventId }) },
+    signal: connection.signal,
+  })
+  if (!response.ok) throw new Error(((await response.json()) as { code: string }).code)
+  const events: (ServerSentEvent | null)[] = []
+  const ended = (async () => {
+    try {
+      for await (const event of readEvents(response.body!)) events.push(event)
+    } catch (error) {
+      if (!connection.signal.aborted) throw error
+    }
+  })()
+  return { events, ended, end: () => connection.abort() }
+}
+const ids = ({ events }: Reader) => events.map(event => event && `${event.event} ${event.id}`)
+const stop = async (...readers: Reader[]) => {
+  for (const reader of readers) reader.end()
+  await Promise.all(readers.map(({ ended }) => ended))
+}
 
 describe('events', () => {
   test('one after the other; the same again changes nothing', async () => {
@@ -97,7 +149,7 @@ describe('events', () => {
   test('an RPA that went back in time is not followed', async () => {
     await push(world.event('ban', car.idCore))
     world.rpa.number = 2
-    const replica = await world.startRps()
+    const replica = await world.startRps({ store })
     expect(await codeOf(world.login(replica, car))).toBe('BANNED')
     expect(world.logged.some(line => line.includes('went back to an older state'))).toBe(true)
     await replica.close()
@@ -106,79 +158,43 @@ describe('events', () => {
 
 describe('a start', () => {
   test('without any state nobody is let in; as soon as there is one, everybody is', async () => {
-    const other = await World.make()
-    other.rpa.isDown = true
-    const fresh = await other.startRps()
-    const someone = other.makeCar()
-    const permit = other.permitOf(someone.idCore)
-    expect(await codeOf(other.login(fresh, someone, { permit }))).toBe('RETRY_LATER')
+    world.rpa.isDown = true
+    const fresh = await world.startRps({ store: ':memory:' })
+    const permit = world.permitOf(car.idCore)
+    expect(await codeOf(world.login(fresh, car, { permit }))).toBe('RETRY_LATER')
     const ready = await fetch(`${fresh.adminUrl}/health/ready`)
     expect([ready.status, await ready.json()]).toMatchObject([
       503,
       { ok: false, checks: { revocation: 'no revocation state from the RPA yet', serverKeys: true } },
     ])
-    other.rpa.isDown = false
-    other.clock.turn(5_000)
+    world.rpa.isDown = false
+    world.clock.turn(5_000)
     await until(async () => (await fetch(`${fresh.adminUrl}/health/ready`)).ok)
-    await other.login(fresh, someone, { permit })
-    await other.close()
+    await world.login(fresh, car, { permit })
+    await fresh.close()
   })
 
   test('asks for what was banned while it was away', async () => {
     await rps.close()
     world.rpa.identities.get(car.idCore.mpinId)!.banned = true
     world.rpa.number++
-    const again = await world.startRps()
-    expect(await codeOf(world.login(again, car, { permit: world.permitOf(car.idCore) }))).toBe('BANNED')
+    rps = await world.startRps({ store })
+    expect(await codeOf(world.login(rps, car, { permit: world.permitOf(car.idCore) }))).toBe('BANNED')
   })
 
   test('remembers its list when the RPA is away', async () => {
     await world.ban(rps, car)
     await rps.close()
     world.rpa.isDown = true
-    const again = await world.startRps()
+    rps = await world.startRps({ store })
     const permit = world.permitOf(car.idCore)
-    expect(await codeOf(world.login(again, car, { permit }))).toBe('BANNED')
+    expect(await codeOf(world.login(rps, car, { permit }))).toBe('BANNED')
     const other = world.makeCar()
-    await world.login(again, other, { permit: world.permitOf(other.idCore) })
+    await world.login(rps, other, { permit: world.permitOf(other.idCore) })
   })
 })
 
 describe('the stream', () => {
-  interface Reader {
-    readonly events: (ServerSentEvent | null)[]
-    readonly end: () => void
-    readonly ended: Promise<void>
-  }
-  async function follow(server: Server, from: RunningRps, lastEventId?: string): Promise<Reader> {
-    const url = `${from.url}/v1/events`
-    const connection = new AbortController()
-    const authorization = await world.authorize(server, from.url, {
-      method: 'GET',
-      url,
-      body: new Uint8Array(),
-    })
-    const response = await fetch(url, {
-      headers: { authorization, ...(lastEventId === undefined ? {} : { 'last-event-id': lastEventId }) },
-      signal: connection.signal,
-    })
-    if (!response.ok) throw new Error(((await response.json()) as { code: string }).code)
-    const events: (ServerSentEvent | null)[] = []
-    const ended = (async () => {
-      try {
-        for await (const event of readEvents(response.body!)) events.push(event)
-      } catch (error) {
-        if (!connection.signal.aborted) throw error
-      }
-    })()
-    return { events, ended, end: () => connection.abort() }
-  }
-  const ids = ({ events }: Reader) => events.map(event => event && `${event.event} ${event.id}`)
-  const stop = async (...readers: Reader[]) => {
-    for (const reader of readers) reader.end()
-    await Promise.all(readers.map(({ ended }) => ended))
-  }
-
   test('the state first, then each event as it comes, signed by the RA', async () => {
     await push(world.event('ban', world.makeCar().idCore))
     const reader = await follow(world.tracking, rps)
@@ -235,7 +251,7 @@ describe('the stream', () => {
   })
 
   test('what another replica took in comes within a second', async () => {
-    const replica = await world.startRps()
+    const replica = await world.startRps({ store })
     const reader = await follow(world.fleet, replica)
     await until(() => reader.events.length === 1)
     await push(world.event('ban', car.idCore))
@@ -248,7 +264,7 @@ describe('the stream', () => {
   })
 
   test('only for servers that speak for an audience here', async () => {
-    const some = await world.startRps({ config: { audiences: [] } })
+    const some = await world.startRps({ store, config: { audiences: [] } })
     await expect(follow(world.tracking, some)).rejects.toThrow('FORBIDDEN')
     const stranger = { ...world.tracking, name: 'stranger' }
     await expect(follow(stranger, rps)).rejects.toThrow('UNAUTHENTICATED')
@@ -271,18 +287,40 @@ describe('the stream', () => {
   })
 })
 
-test('a thousand events are kept, old ones are forgotten, and nobody notices', async () => {
-  const numbers = Array.from({ length: 1_200 }, (_, i) => i + 5)
+test('old events are forgotten, and the state fetched anew, when newcomers would be sent too many', async () => {
   const filler = await world.event('account', car.idCore, { number: 5 })
   await rps.store.atomic(connection => {
-    for (const number of numbers)
+    for (let number = 5; number < 1_205; number++)
       connection.run('INSERT INTO event (number, event) VALUES (?, ?)', [number, filler])
     connection.run('UPDATE revocation SET number = ?', [1_204])
   })
   world.rpa.number = 1_204
-  const asked = world.rpa.asked.state
   world.clock.turn(60_000)
-  await until(() => world.rpa.asked.state === asked + 1)
+  await until(() => world.rpa.asked.state === 2)
   await push(world.event('ban', car.idCore))
   expect(await codeOf(world.login(rps, car))).toBe('BANNED')
+})
+
+test('after a change of the RA’s key followers are sent nothing that the old one has signed', async () => {
+  const other = await World.make()
+  const server = await other.startRps()
+  const gone = other.makeCar()
+  other.rpa.identities.get(gone.idCore.mpinId)!.banned = true
+  for (let i = 0; i < 2; i++) await push(other.event('ban', gone.idCore), server)
+
+  other.raKey = await generateEs256()
+  const ra = { m: 1, keys: [{ kid: 'ra1', key: other.raKey.publicKey.toBase64Url() }] }
+  const document = await other.nextRevision({ ra })
+  other.rpa.asked.state = 0
+  await server.client.publishRevision({ body: { document } })
+  await other.follow(document)
+  await until(() => other.rpa.asked.state === 1)
+  await push(other.event('unban', other.makeCar().idCore), server)
+  const resumed = await followStream(other, other.tracking, server, '1')
+  await until(() => resumed.events.length === 2)
+  expect(ids(resumed)).toEqual(['state 2', 'event 3'])
+  await verifyState({ state: resumed.events[0]!.data, group: other.group })
+  await verifyEvent({ event: resumed.events[1]!.data, group: other.group })
+  await stop(resumed)
+  await other.close()
 })

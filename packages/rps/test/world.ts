@@ -364,7 +364,7 @@ export class World {
   /** Addresses that can't be reached. */
   readonly unreachable = new Set<string>()
   readonly secrets = fromPurposes(() => Scalar.random(systemRandom))
-  readonly raKey: Es256PrivateKey
+  raKey: Es256PrivateKey
   readonly tracking: Server
   readonly fleet: Server
   readonly authorities: FakeAuthority[]
