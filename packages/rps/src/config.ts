@@ -46,7 +46,7 @@ export const RpsConfig = Strict({
     Strict({
       /** Everything from one source address (IPv6: one /64). */
       address: Type.Optional(RateSetting),
-      /** Device proofs from one source that didn't hold. */
+      /** From one source: device proofs that didn't hold, and as many registrations of devices that were refused. */
       failedProofs: Type.Optional(RateSetting),
     }),
   ),

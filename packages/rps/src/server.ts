@@ -45,7 +45,13 @@ import { Revocation } from './revocation.js'
 import { makeRpsKeys, type RpsKeys, readRpsKeys, rpsKeysExist } from './rps-keys.js'
 import { SERVER_KEY_PURPOSES, ServerKeys } from './server-keys.js'
 import { authenticatedFields, Tokens, userFields } from './tokens.js'
-import { type Attempt, type Verification, type VerificationPorts, verification } from './verification.js'
+import {
+  type Attempt,
+  REPLAY_KEPT,
+  type Verification,
+  type VerificationPorts,
+  verification,
+} from './verification.js'
 
 const ADDRESS_RATE = { perSecond: 200, burst: 2_000 }
 const FAILED_PROOF_RATE = { perSecond: 2, burst: 60 }
@@ -101,6 +107,7 @@ interface Parts {
   readonly permits: Permits
   readonly revocation: Revocation
   readonly registrations: Registrations
+  readonly failedRegistrations: RateLimit
   readonly serverKeys: ServerKeys
   readonly nonces: Nonces
   readonly otts: Otts
@@ -212,7 +219,7 @@ async function openParts(
     onError: error => log.error({ err: error }, 'a follower of the events was cut off'),
   })
   const failedProofs = new RateLimit(config.rateLimit?.failedProofs ?? FAILED_PROOF_RATE, clock)
-  const replaySince = await beginReplayRecord(store, clock())
+  await beginReplayRecord(store, clock())
 
   const verificationPorts = async (): Promise<VerificationPorts> => {
     const group = await documents.current()
@@ -222,7 +229,7 @@ async function openParts(
       clock,
       random,
       delta: config.deltaSeconds ?? DELTA,
-      replaySince,
+      replaySince: () => replayRecordSince(store),
       takeNonce: nonce => nonces.take(nonce),
       singleUse,
       failedProofs,
@@ -253,6 +260,7 @@ async function openParts(
     permits,
     revocation,
     registrations,
+    failedRegistrations: new RateLimit(config.rateLimit?.failedProofs ?? FAILED_PROOF_RATE, clock),
     serverKeys,
     nonces,
     otts: new Otts({ singleUse, clock, random }),
@@ -280,11 +288,24 @@ function checkRecipient(group: Group, { name }: RpsConfig, { requestKey, hpkeKey
 }
 
 /** T0: when a record that is empty now was begun. The same for every replica on one store. */
-async function beginReplayRecord(store: Store<unknown>, now: number): Promise<number> {
-  return store.atomic(connection => {
-    connection.run('INSERT INTO replay_record (id, since) VALUES (1, ?) ON CONFLICT DO NOTHING', [now])
-    return Number(connection.all('SELECT since FROM replay_record')[0]?.since)
-  })
+async function beginReplayRecord(store: Store<unknown>, now: number): Promise<void> {
+  await store.atomic(connection =>
+    connection.run('INSERT INTO replay_record (id, since) VALUES (1, ?) ON CONFLICT DO NOTHING', [now]),
+  )
+}
+
+function replayRecordSince(store: Store<unknown>): Promise<number> {
+  return store.atomic(connection => Number(connection.all('SELECT since FROM replay_record')[0]?.since))
+}
+
+/**
+ * Before what expired before `before` is forgotten: from here on the record speaks only for what was put in later, so
+ * that a clock that jumped ahead, purged and was set back makes no used message good again.
+ */
+async function raiseReplayRecord(store: Store<unknown>, before: number): Promise<void> {
+  await store.atomic(connection =>
+    connection.run('UPDATE replay_record SET since = max(since, ?)', [before - REPLAY_KEPT]),
+  )
 }
 
 function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields> {
@@ -311,6 +332,17 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       })
     }
 
+  /** A device proves nothing to us: what the RPA refuses is paid for by the source, as failed proofs are. */
+  const registerDevice = async (body: Parameters<Registrations['device']>[0], source: string) => {
+    parts.failedRegistrations.check(source)
+    try {
+      return await registrations.device(body)
+    } catch (error) {
+      parts.failedRegistrations.charge(source)
+      throw error
+    }
+  }
+
   return {
     group: ({ query }) => documents.document(query.revision),
 
@@ -331,7 +363,9 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
     jwks: async () => tokens.jwks(),
 
     register: ({ body, meta }) =>
-      body.kind === 'device' ? registrations.device(body) : registrations.user(body, proveSigned(meta)),
+      body.kind === 'device'
+        ? registerDevice(body, sourceOf(meta.ip))
+        : registrations.user(body, proveSigned(meta)),
 
     relayShare: async ({ params, body }) => {
       const group = await documents.current()
@@ -553,6 +587,7 @@ async function completeParts(parts: Parts): Promise<void> {
 
 async function purge({
   clock,
+  store,
   singleUse,
   documents,
   permits,
@@ -563,6 +598,7 @@ async function purge({
 }: Parts) {
   try {
     const now = clock()
+    await raiseReplayRecord(store, now - EXPIRED_KEPT)
     await singleUse.purge(now - EXPIRED_KEPT)
     const slot = currentSlot(await documents.current(), now)
     await permits.purge(slot - 1)

@@ -13,7 +13,7 @@ export const rpsMigrations: readonly Migration[] = [
       await sql`CREATE TABLE group_revision (
         number INTEGER PRIMARY KEY, document TEXT NOT NULL
       ) STRICT`.execute(db)
-      // T0: since when the replay record has been kept.
+      // T0: since when the replay record is whole; raised by what is purged of it.
       await sql`CREATE TABLE replay_record (
         id INTEGER PRIMARY KEY CHECK (id = 1), since INTEGER NOT NULL
       ) STRICT`.execute(db)

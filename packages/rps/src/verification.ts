@@ -13,6 +13,7 @@
  *   (3) the account takes this pinGen                                    WRONG_PIN, uncounted
  *       a strike reserved, +1 on both counters                           LOCKED
  *   (4) the PIN proof, with ρ drawn now; the strike settled              WRONG_PIN
+ *       deny list again: a ban may have come during all this             BANNED, REVOKED
  *
  * Nothing before (2) looks at who the identity is: no table, no RPA, only the message. That the device proof holds is
  * what says that the authorities issued this identity, so an unknown one costs and says the same as a known one with a
@@ -33,6 +34,7 @@ import {
   type LoginMessage,
   MODE,
   type Mode,
+  type PinProof,
 } from '@milagro-ts/crypto/mpin'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import type { ServerKey } from '@milagro-ts/crypto/server-key'
@@ -49,7 +51,7 @@ const CUMULATIVE_LIMIT = 30
 /** Milliseconds after which an unanswered reservation counts as wrong. */
 const RESERVATION = 30_000
 /** Milliseconds that a one-pass message is remembered: twice the largest Δ, so that a setting can't shorten it. */
-const REPLAY_KEPT = 2 * 300_000
+export const REPLAY_KEPT = 2 * 300_000
 
 /** What one route asks of one message. */
 export interface Attempt {
@@ -75,8 +77,8 @@ export interface VerificationPorts {
   readonly random: Random
   /** Δ in seconds. */
   readonly delta: number
-  /** T0, unix milliseconds: since when the replay record has been kept. */
-  readonly replaySince: number
+  /** Unix milliseconds since when the replay record is whole: T0, or what has been purged of it. */
+  readonly replaySince: () => Promise<number>
   readonly takeNonce: (nonce: Uint8Array) => Promise<void>
   readonly singleUse: SingleUse
   readonly failedProofs: RateLimit
@@ -117,7 +119,9 @@ export async function verifyDevice(ports: VerificationPorts, attempt: Attempt): 
   if (message.pin !== undefined) ports.serverKey('pin', message.pin.pinEpoch)
   if (source !== undefined) ports.failedProofs.check(source)
   if (message.nonce !== undefined) await ports.takeNonce(message.nonce)
-  if (message.clientTime !== undefined) checkClientTime(ports, message.clientTime)
+  if (message.clientTime !== undefined) await checkClientTime(ports, message.clientTime)
+  // Again, with nothing awaited between here and the charge: many sent at once all passed the first look.
+  if (source !== undefined) ports.failedProofs.check(source)
 
   const proven = DeviceProven.verify(message, binding, S_dev)
   if (proven === null) {
@@ -137,9 +141,21 @@ export async function verifyDevice(ports: VerificationPorts, attempt: Attempt): 
 
 export async function verifyIdentity(ports: VerificationPorts, attempt: Attempt): Promise<Verified> {
   const { proven, permit } = await verifyDevice(ports, attempt)
-  const { idCore, slot, audience, pin } = attempt.message
-  if (pin === undefined) return { authenticated: Authenticated.byDevice(proven), permit }
+  const { idCore, pin } = attempt.message
+  const authenticated =
+    pin === undefined ? Authenticated.byDevice(proven) : await verifyPin(ports, attempt, proven, pin)
+  // RPA and authorities may have taken seconds over the permit and the account; a ban of meanwhile counts.
+  await ports.checkRevocation(idCore, pin?.userCore ?? NO_USER)
+  return { authenticated, permit }
+}
 
+/** Steps 3 and 4. */
+async function verifyPin(
+  ports: VerificationPorts,
+  { message: { idCore, slot, audience } }: Attempt,
+  proven: DeviceProven,
+  pin: PinProof,
+): Promise<Authenticated> {
   const { userCore, pinGen, pinEpoch } = pin
   if (!(await ports.takesPin({ idCore, userCore, pinGen })))
     throw new Refused('WRONG_PIN', { log: 'unknown user, or a PIN generation that is not in use' })
@@ -180,7 +196,7 @@ export async function verifyIdentity(ports: VerificationPorts, attempt: Attempt)
   const isAccepted = await ports.acceptPin(idCore, userCore, pinGen)
   await settle(true)
   if (!isAccepted) throw new Refused('WRONG_PIN', { log: 'a newer PIN came into use meanwhile' })
-  return { authenticated, permit }
+  return authenticated
 }
 
 /** One counter for each PIN generation: guesses at an old PIN say nothing about a new one. */
@@ -229,10 +245,13 @@ function checkSlotAndEpochs({ group, clock }: VerificationPorts, message: LoginM
 }
 
 /** |clientTime − now| ≤ Δ, and after the time that our replay record can speak for. */
-function checkClientTime({ clock, delta, replaySince }: VerificationPorts, clientTime: number): void {
+async function checkClientTime(
+  { clock, delta, replaySince }: VerificationPorts,
+  clientTime: number,
+): Promise<void> {
   if (Math.abs(clientTime - Math.floor(clock() / 1000)) > delta) throw new Refused('CLOCK')
-  // A message of before T0 may have been used before the record began.
-  if (clientTime <= replaySince / 1000 + delta)
+  // A message of before that may have been used without a trace in the record.
+  if (clientTime <= (await replaySince()) / 1000 + delta)
     throw new Refused('CLOCK', {
       detail: 'the replay record begins later: use a nonce, or try again in a while',
     })

@@ -108,6 +108,8 @@ export class FakeAuthority {
   readonly shares: Readonly<Record<Purpose, Scalar>>
   behaviour: 'honest' | 'lying' | 'frozen' = 'honest'
   readonly asked = { serverKeys: 0, permits: 0, shares: 0 }
+  /** What happens elsewhere while a permit share is made. */
+  beforePermit: (() => Promise<void>) | undefined
   url = ''
   #app: FastifyInstance | undefined
 
@@ -143,6 +145,7 @@ export class FakeAuthority {
       },
       permits: async ({ body }) => {
         this.asked.permits++
+        await this.beforePermit?.()
         if (this.behaviour === 'frozen') throw new Refused('FROZEN')
         const { group, clock } = world
         const { statement } = body
@@ -216,6 +219,8 @@ export class FakeRpa {
   readonly registrations: Verify[] = []
   readonly asked = { permit: 0, state: 0 }
   isDown = false
+  /** What happens elsewhere between the answer and its arrival. */
+  beforePermit: (() => Promise<void>) | undefined
   number = 0
   verify: (body: Verify) => Promise<Approved | { state: 'pending' | 'refused' | 'expired' }> = async () => ({
     state: 'pending',
@@ -254,6 +259,7 @@ export class FakeRpa {
           },
           world.raSigner,
         )
+        await this.beforePermit?.()
         const { attributes, instance } = identity
         if (account === undefined) return { statement, attributes, instance }
         const { banned: _, ...known } = account
