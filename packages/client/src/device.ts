@@ -465,10 +465,7 @@ export class Device {
     const { nonce, slot, deviceEpoch, pinEpoch } = await repeatSafely(wait, () => rps.nonce({ body: {} }))
     const seconds = Math.floor((await time.now()) / 1000)
     const { slotRule } = this.#group
-    if (
-      slot < slotAt(slotRule, seconds - CLOCK_TOLERANCE) ||
-      slot > slotAt(slotRule, seconds + CLOCK_TOLERANCE)
-    )
+    if (slot < slotAt(slotRule, seconds - CLOCK_TOLERANCE) || slot > (await this.#latestSlot()))
       throw new ClientError('WRONG_ANSWER', 'the RPS’ slot is not the one of the device’s clock')
     if (!this.#epochsAre(slot, deviceEpoch, pinEpoch)) await this.#follow()
     if (!this.#epochsAre(slot, deviceEpoch, pinEpoch))
@@ -512,16 +509,27 @@ export class Device {
     })
   }
 
-  /** Checks and stores a permit that came for `slot`; WRONG_ANSWER for one that isn't this device's. */
+  /**
+   * Checks and stores a permit that came for `slot`, or for the next one where that has begun while the RPS was busy;
+   * WRONG_ANSWER for one that isn't this device's.
+   */
   async #keep(text: string, slot: number): Promise<VerifiedPermit> {
     const held = this.#permit
     if (held !== null && held.slot === slot && toBase64Url(held.permit.encode()) === text) return held
     const permit = decodePermit(text)
-    const verified = permit.slot === slot ? this.#verified(permit) : null
+    const isOfSlot =
+      permit.slot === slot || (permit.slot === slot + 1 && permit.slot <= (await this.#latestSlot()))
+    const verified = isOfSlot ? this.#verified(permit) : null
     if (verified === null) throw new ClientError('WRONG_ANSWER', 'the permit does not verify')
     this.#permit = verified
     await this.#update(record => ({ ...record, permit }))
     return verified
+  }
+
+  /** The slot that it may be by now, the RPS' clock being as far ahead as it may. */
+  async #latestSlot(): Promise<number> {
+    const seconds = Math.floor((await this.#ports.time.now()) / 1000)
+    return slotAt(this.#group.slotRule, seconds + CLOCK_TOLERANCE)
   }
 
   #verified(permit: Permit): VerifiedPermit | null {

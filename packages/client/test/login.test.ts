@@ -8,6 +8,7 @@ import { callbackUnlocker } from '@milagro-ts/client/unlocker'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { parseAuthorization } from '@milagro-ts/crypto/mpin'
 import { sha256 } from '@milagro-ts/crypto/sha256'
+import { slotStart } from '@milagro-ts/crypto/time-permit'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { CAR, JO, TRACKING, VIN, World } from './world.js'
 
@@ -188,6 +189,21 @@ describe('what is not believed', () => {
     }
     world.tamper = {}
     await car.permit()
+  })
+
+  test('a permit of the next slot is none, unless that slot has begun while the RPS was busy', async () => {
+    const car = await Device.open({ ...world.ports, store: await copyOf(withoutPermit(enrolledText)) })
+    const next = world.slot() + 1
+    const { now } = world
+    world.tamper = {
+      permit: ((answer: object) => {
+        world.now = slotStart(world.group.slotRule, next) * 1000
+        return { ...answer, permit: world.permitOf(car.idCore, next) }
+      }) as never,
+    }
+    expect((await car.permit()).slot).toBe(next)
+    world.tamper = {}
+    world.now = now
   })
 
   test('a receipt for another payload', async () => {
