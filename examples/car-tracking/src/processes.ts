@@ -116,11 +116,11 @@ export class ManagedProcess {
     this.#child.kill(signal)
   }
 
-  /** SIGTERM, and SIGKILL after five seconds. Settles when it has ended. */
-  async end(): Promise<void> {
+  /** SIGTERM, and SIGKILL for one that takes longer than `within` ms. Settles when it has ended. */
+  async end(within = END_WITHIN): Promise<void> {
     if (!this.running) return
     this.kill('SIGTERM')
-    const timer = setTimeout(() => this.kill('SIGKILL'), END_WITHIN)
+    const timer = setTimeout(() => this.kill('SIGKILL'), within)
     await this.ended
     clearTimeout(timer)
     this.#log.end()
@@ -158,6 +158,18 @@ function parseLine(line: string): ProcessEvent {
 
 function lastLine(file: string): string {
   return readFileSync(file, 'utf8').trimEnd().split('\n').at(-1) ?? ''
+}
+
+/** `work`, unless the signal fires first: then a rejection, and whatever `work` comes to is left behind. */
+export async function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  signal.throwIfAborted()
+  const left = new AbortController()
+  const aborted = new Promise<never>((_resolve, reject) => {
+    signal.addEventListener('abort', () => reject(new ProcessFailure('interrupted')), { signal: left.signal })
+  })
+  // Left behind, it may still fail: it was told to, by the end of the processes that it works with.
+  work.catch(() => undefined)
+  return Promise.race([work, aborted]).finally(() => left.abort())
 }
 
 /** True when nothing listens on the port of this machine's loopback. */

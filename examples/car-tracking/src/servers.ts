@@ -25,7 +25,13 @@ import { programFile } from '@milagro-ts/cli/programs'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
-import { ManagedProcess, type ProcessEvent, type ProcessOptions, runToEnd } from './processes.js'
+import {
+  ManagedProcess,
+  type ProcessEvent,
+  ProcessFailure,
+  type ProcessOptions,
+  runToEnd,
+} from './processes.js'
 
 export const AUTHORITIES = ['dta-1', 'dta-2', 'dta-3'] as const
 export const SERVERS = [...AUTHORITIES, 'rps', 'fleet', 'tracking'] as const
@@ -41,6 +47,8 @@ export interface ServersOptions {
   /** Seconds. */
   readonly slotLength: number
   readonly grace: number
+  /** Seconds that a one-pass clientTime may differ; for so long after its first start the RPS takes none. */
+  readonly deltaSeconds: number
   /** Another program in the RPS' place. */
   readonly rpsMain?: string | undefined
   readonly clock: Clock
@@ -62,6 +70,7 @@ export class Servers {
   readonly #options: ServersOptions
   readonly #running = new Map<ServerName, ManagedProcess>()
   #group: Group | undefined
+  #isEnding = false
 
   constructor(options: ServersOptions) {
     this.#options = options
@@ -99,12 +108,13 @@ export class Servers {
     else await this.#startAll(AUTHORITIES)
     this.#group = await Group.verifyFirst(JSON.parse(await readFile(this.#path('group.json'), 'utf8')))
     this.#options.progress(`group ${fingerprint(this.#group.groupId)}`)
-    await Promise.all(SERVERS.map(name => this.#settings(name)))
     await this.#startAll(['rps', 'fleet', 'tracking'])
   }
 
-  /** Starts one server and waits until it is ready. */
-  async startOne(name: ServerName): Promise<ManagedProcess> {
+  /** Starts one server and waits until it is ready; `port` puts it behind another than its published one. */
+  async startOne(name: ServerName, { port }: { port?: number } = {}): Promise<ManagedProcess> {
+    await this.#settings(name, port)
+    if (this.#isEnding) throw new ProcessFailure(`${name} is not started any more`)
     const child = new ManagedProcess(this.#processOptions(name, []))
     this.#running.set(name, child)
     await child.ready()
@@ -113,6 +123,7 @@ export class Servers {
 
   /** Ends everything in an order in which nobody misses anybody: who asks first, who is asked last. */
   async end(): Promise<void> {
+    this.#isEnding = true
     await Promise.all((['tracking', 'fleet', 'rps'] as const).map(name => this.#running.get(name)?.end()))
     await Promise.all(AUTHORITIES.map(name => this.#running.get(name)?.end()))
   }
@@ -168,12 +179,12 @@ export class Servers {
     await admin.accept({ body: { hash: toBase64Url(proposalHash(proposal)) } })
   }
 
-  async #settings(name: ServerName): Promise<void> {
+  async #settings(name: ServerName, port = this.#options.ports[name].public): Promise<void> {
     const { ports } = this.#options
     const host = '127.0.0.1'
     const common = {
       name,
-      listen: { host, port: ports[name].public },
+      listen: { host, port },
       adminListen: { host, port: ports[name].admin },
       publicUrl: this.url(name),
       dataDir: this.dataDir(name),
@@ -190,9 +201,10 @@ export class Servers {
         ...common,
         ...pinned,
         rpa: { url: this.url('fleet') },
+        deltaSeconds: this.#options.deltaSeconds,
         audiences: [
-          { name: this.url('tracking'), service: 'tracking', pin: 'optional' },
-          { name: this.url('fleet'), service: 'fleet', pin: 'optional' },
+          { name: this.url('tracking'), service: 'tracking', pin: 'optional', tlsExporter: 'absent' },
+          { name: this.url('fleet'), service: 'fleet', pin: 'optional', tlsExporter: 'absent' },
         ],
       },
       fleet: { ...common, ...pinned, rps: { url: this.url('rps') }, rpsName: 'rps' },

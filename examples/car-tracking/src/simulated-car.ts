@@ -3,8 +3,9 @@
  * track. Until a batch is answered the same batch is sent again, so a lost answer, a server that is down, or a start of
  * the car itself loses nothing and repeats nothing.
  */
-import { type Client, Unreachable } from '@milagro-ts/api/call'
+import { type Client, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { type Code, Refused } from '@milagro-ts/api/problem'
+import { ClientError } from '@milagro-ts/client/errors'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import type { Notes } from './car-notes.js'
@@ -48,7 +49,8 @@ export interface CarOptions {
 export type CarEvent =
   | { readonly event: 'stored'; readonly number: number; readonly positions: number; readonly total: number }
   | { readonly event: 'refused'; readonly code: Code; readonly waiting: number }
-  | { readonly event: 'unreachable'; readonly waiting: number }
+  /** No usable answer; the same again later. */
+  | { readonly event: 'trouble'; readonly why: string; readonly waiting: number }
   | { readonly event: 'driver-left'; readonly code: Code }
 
 /** Positions that wait at most; a car without a network for longer forgets the oldest. */
@@ -141,7 +143,9 @@ export class SimulatedCar {
   async #afterRefusal(error: unknown): Promise<void> {
     const { identity, say } = this.#options
     const waiting = this.#notes.waiting.length + (this.#notes.unanswered?.positions.length ?? 0)
-    if (error instanceof Unreachable) return say({ event: 'unreachable', waiting })
+    if (error instanceof Unreachable || error instanceof UnexpectedAnswer || error instanceof ClientError) {
+      return say({ event: 'trouble', why: error.message, waiting })
+    }
     if (!(error instanceof Refused)) throw error
     if (DRIVERS.includes(error.code) && identity.leaveDriver()) {
       this.#needsToken = true

@@ -61,7 +61,7 @@ export const trackingRoutes = {
       receipt: Jws(),
     }),
     response: Strict({ end: TrackEndField, stored: Type.Integer({ minimum: 0 }) }),
-    refuses: [...identityRefusals, 'NOT_APPROVED', 'CONFLICT'],
+    refuses: [...identityRefusals, 'CONFLICT'],
   },
   end: {
     method: 'GET',
@@ -77,7 +77,7 @@ export const trackingRoutes = {
     summary: 'Where every vehicle is.',
     caller: 'operator',
     response: Strict({ vehicles: Type.Array(Vehicle) }),
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'BANNED', 'REVOKED'],
+    refuses: identityRefusals,
   },
   track: {
     method: 'GET',
@@ -101,7 +101,7 @@ export const trackingRoutes = {
       /** Absent at the track's end. */
       more: Type.Optional(Uint32),
     }),
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'BANNED', 'REVOKED'],
+    refuses: identityRefusals,
   },
   stream: {
     method: 'GET',
@@ -109,6 +109,6 @@ export const trackingRoutes = {
     summary: 'Server-sent events: `position` for every batch as it is stored, with its last position.',
     caller: 'operator',
     stream: 'text/event-stream',
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'BANNED', 'REVOKED'],
+    refuses: identityRefusals,
   },
 } as const satisfies RouteTable

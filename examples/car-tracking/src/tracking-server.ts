@@ -13,6 +13,7 @@ import { createAdmin } from '@milagro-ts/api/admin'
 import { createClient, Unreachable } from '@milagro-ts/api/call'
 import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey } from '@milagro-ts/api/keys'
+import { listenBoth } from '@milagro-ts/api/listen'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
@@ -20,7 +21,13 @@ import { requestSigner } from '@milagro-ts/api/request-auth'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { createApp, type Handlers, type Meta, mount } from '@milagro-ts/api/serve'
 import { SseWriter } from '@milagro-ts/api/sse'
-import { verifyAccessToken, verifyEvent, verifyReceipt, verifyState } from '@milagro-ts/api/statements'
+import {
+  type ReceiptPayload,
+  verifyAccessToken,
+  verifyEvent,
+  verifyReceipt,
+  verifyState,
+} from '@milagro-ts/api/statements'
 import type { Timers } from '@milagro-ts/api/system'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { IdCore } from '@milagro-ts/crypto/identity'
@@ -48,6 +55,7 @@ export interface TrackingOptions {
   /** The server's requestKey in the group document. */
   readonly requestKey: Es256PrivateKey
   readonly adminToken: string
+  /** Closed by its opener. */
   readonly store: TrackStore
   readonly random: Random
   readonly clock: Clock
@@ -148,6 +156,15 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     return holder
   }
 
+  async function receiptOf(receipt: string): Promise<ReceiptPayload> {
+    try {
+      return await verifyReceipt({ receipt, keys: await keys.forToken(receipt), issuer: config.rps.url })
+    } catch (error) {
+      if (!(error instanceof Refused) || error.code !== 'NOT_APPROVED') throw error
+      throw new Refused('WRONG_PROOF', { detail: error.detail })
+    }
+  }
+
   const startOf = (idCore: IdCore) => trackStart(group.groupId, idCore.bytes)
 
   const handlers: Handlers<typeof trackingRoutes, Proven, Holder> = {
@@ -162,11 +179,7 @@ export function createTracking(options: TrackingOptions): TrackingServer {
       if (batch.positions.some(position => position.at > now + AHEAD)) {
         throw new Refused('CLOCK', { detail: 'a position is of the future' })
       }
-      const receipt = await verifyReceipt({
-        receipt: body.receipt,
-        keys: await keys.forToken(body.receipt),
-        issuer: config.rps.url,
-      })
+      const receipt = await receiptOf(body.receipt)
       const signed = sha256(headPayload(batch.number, batch.head))
       if (
         receipt.aud !== config.publicUrl ||
@@ -272,27 +285,28 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     admin,
     follower,
     async start() {
+      const urls = await listenBoth({ app, admin }, config)
       follower.start()
-      const url = await app.listen({ host: config.listen.host, port: config.listen.port })
-      const adminUrl = await admin.listen({ host: config.adminListen.host, port: config.adminListen.port })
-      return { url, adminUrl }
+      return urls
     },
     async close() {
       for (const { writer } of watchers) writer.close()
       await follower.stop()
       await Promise.all([app.close(), admin.close()])
-      await store.close()
     },
   }
 }
 
-/** The RPS' refusals of the peer's proof go on to the peer; that it is away is no fault of the peer's. */
+/** The RPS' refusals of the peer's proof go on to the peer; what it says of this server, or that it is away, doesn't. */
 async function fromRps<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer
   } catch (error) {
     if (error instanceof Unreachable) {
       throw new Refused('RETRY_LATER', { detail: 'the authentication server is unreachable', retryAfter: 1 })
+    }
+    if (error instanceof Refused && (error.code === 'UNAUTHENTICATED' || error.code === 'FORBIDDEN')) {
+      throw new Refused('INTERNAL', { log: `the authentication server refuses this one: ${error.message}` })
     }
     throw error
   }

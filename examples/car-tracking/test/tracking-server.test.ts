@@ -15,7 +15,7 @@ beforeEach(async () => {
   ;[first, afterFirst] = world.batch(CAR, world.start(CAR), world.positions(3))
   bearer = `Bearer ${await world.token(CAR)}`
 })
-afterEach(() => world.server.close())
+afterEach(() => world.close())
 
 const stored = async () => {
   const operator = `Bearer ${await world.token(OPERATOR, { amr: ['device', 'pin'] })}`
@@ -118,7 +118,7 @@ describe('a receipt is for one head of one vehicle', () => {
     ['an access token instead', () => world.token(CAR)],
   ])('%s', async (_what, receipt) => {
     const answer = await world.send(first, bearer, await receipt())
-    expect(answer.status).toBe(403)
+    expect(answer.body.code).toBe('WRONG_PROOF')
     expect(await stored()).toEqual([])
   })
 
@@ -275,7 +275,7 @@ describe('ban events', () => {
     const early = await TrackingWorld.make()
     const token = `Bearer ${await early.token(CAR)}`
     expect((await early.call('GET', '/v1/tracks/end', token)).body.code).toBe('RETRY_LATER')
-    await early.server.close()
+    await early.close()
   })
 })
 
@@ -300,10 +300,8 @@ describe('readers', () => {
   })
 
   test('the stream shows batches as they come, and ends when its reader is banned', async () => {
-    await world.server.app.listen({ host: '127.0.0.1', port: 0 })
-    const address = world.server.app.server.address() as { port: number }
     const operator = `Bearer ${await world.token(OPERATOR, { amr: ['device', 'pin'] })}`
-    const stream = await fetch(`http://127.0.0.1:${address.port}/v1/stream`, {
+    const stream = await fetch(`${await world.url()}/v1/stream`, {
       headers: { authorization: operator },
     })
     const reader = stream.body!.pipeThrough(new TextDecoderStream()).getReader()

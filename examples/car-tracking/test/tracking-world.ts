@@ -90,6 +90,8 @@ export class TrackingWorld {
   readonly clock = new FakeClock()
   readonly group: Group
   readonly server: TrackingServer
+  readonly #store: TrackStore
+  #url: Promise<string> | undefined
   readonly #ra: Es256PrivateKey
   readonly #tokenKey: Es256PrivateKey
   readonly #stranger: Es256PrivateKey
@@ -117,6 +119,7 @@ export class TrackingWorld {
     this.#ra = made.ra
     this.#tokenKey = made.tokenKey
     this.#stranger = made.stranger
+    this.#store = made.store
     this.server = createTracking({
       config: {
         name: 'tracking',
@@ -130,7 +133,7 @@ export class TrackingWorld {
       },
       group: made.group,
       requestKey: made.requestKey,
-      adminToken: 'test',
+      adminToken: 'an admin token of a test',
       store: made.store,
       random: fixedRandom('tracking'),
       clock: () => this.clock.now,
@@ -154,6 +157,17 @@ export class TrackingWorld {
       stranger: await generateEs256(),
       store: await TrackStore.open(':memory:'),
     })
+  }
+
+  async close() {
+    await this.server.close()
+    await this.#store.close()
+  }
+
+  /** Where the public listener is, listening from the first time on. */
+  url(): Promise<string> {
+    this.#url ??= this.server.app.listen({ host: '127.0.0.1', port: 0 })
+    return this.#url
   }
 
   /** Follows the stream, with its state taken in. */
@@ -276,13 +290,18 @@ export class TrackingWorld {
   }
 
   async call(method: 'GET' | 'POST', url: string, authorization: string | undefined, body?: object) {
-    const answer = await this.server.app.inject({
+    const answer = await fetch((await this.url()) + url, {
       method,
-      url,
-      ...(authorization === undefined ? {} : { headers: { authorization } }),
-      ...(body === undefined ? {} : { payload: body }),
+      headers: {
+        ...(authorization === undefined ? {} : { authorization }),
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     })
-    return { status: answer.statusCode, body: answer.json() as Record<string, unknown> & { code?: string } }
+    return {
+      status: answer.status,
+      body: (await answer.json()) as Record<string, unknown> & { code?: string },
+    }
   }
 
   get #seconds(): number {

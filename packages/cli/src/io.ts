@@ -1,8 +1,9 @@
 /** What commands share: their world as an argument, how they answer, and which exit code an error is. */
 import { readFileSync } from 'node:fs'
-import { Unreachable } from '@milagro-ts/api/call'
+import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { ConfigError, type Environment } from '@milagro-ts/api/config'
 import { Refused } from '@milagro-ts/api/problem'
+import { ClientError } from '@milagro-ts/client/errors'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { StoreError } from '@milagro-ts/store/store-error'
@@ -15,6 +16,8 @@ export interface Io {
   readonly fetch: typeof fetch
   readonly clock: Clock
   readonly random: Random
+  /** Whether somebody sits there who can be asked. */
+  readonly isTerminal: boolean
 }
 
 /** Exit codes of every command. */
@@ -59,7 +62,13 @@ export function explain(error: unknown): { exit: number; code: string; why: stri
   if (error instanceof UsageError || error instanceof ConfigError) {
     return { exit: EXIT.usage, code: 'USAGE', why: error.message }
   }
-  if (error instanceof Unreachable) return { exit: EXIT.unreachable, code: 'UNREACHABLE', why: error.message }
+  if (error instanceof Unreachable || error instanceof UnexpectedAnswer) {
+    return { exit: EXIT.unreachable, code: 'UNREACHABLE', why: error.message }
+  }
+  if (error instanceof ClientError) {
+    const exit = error.code === 'OUTCOME_UNKNOWN' ? EXIT.unreachable : EXIT.refused
+    return { exit, code: error.code, why: error.message.slice(error.code.length + 2) }
+  }
   if (error instanceof Refused) {
     return { exit: EXIT.refused, code: error.code, why: error.detail ?? error.toProblem().title }
   }

@@ -9,4 +9,5 @@ process.exitCode = await run(process.argv.slice(2), {
   fetch,
   clock: systemClock,
   random: systemRandom,
+  isTerminal: process.stdin.isTTY === true && process.stderr.isTTY === true,
 })

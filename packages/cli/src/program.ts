@@ -1,8 +1,11 @@
 /** The command's grammar: nouns and verbs, and the one place where an error becomes an exit code. */
 import { Command } from 'commander'
+import { addDevice } from './commands/device.js'
 import { addDta } from './commands/dta.js'
+import { addFleet } from './commands/fleet.js'
 import { addGroup } from './commands/group.js'
 import { addRps } from './commands/rps.js'
+import { addStore } from './commands/store.js'
 import { EXIT, explain, type Io } from './io.js'
 
 /** Runs one command line (without `node` and the file); the exit code. Never throws. */
@@ -38,5 +41,8 @@ export function milagro(io: Io, status: { exit: number }): Command {
   addGroup(program, io)
   addDta(program, io, status)
   addRps(program, status)
+  addFleet(program, io, status)
+  addDevice(program, io)
+  addStore(program, io)
   return program
 }

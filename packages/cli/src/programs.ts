@@ -1,8 +1,12 @@
-/** The servers' programs, each a process of its own: where their files are, and running one in the foreground. */
-import { spawn } from 'node:child_process'
+/** The servers' programs: where their files are, and becoming one of them. */
 import { fileURLToPath } from 'node:url'
 
-export type ServerKind = 'dta' | 'rps' | 'fleet'
+const PROGRAMS = {
+  dta: () => import('@milagro-ts/dta/main'),
+  rps: () => import('@milagro-ts/rps/main'),
+  fleet: () => import('@milagro-ts/fleet/main'),
+} as const
+export type ServerKind = keyof typeof PROGRAMS
 
 /** The file that `node` runs for a server. */
 export function programFile(kind: ServerKind): string {
@@ -10,19 +14,11 @@ export function programFile(kind: ServerKind): string {
 }
 
 /**
- * Runs a server's program with this process' streams, and hands on the signals that end it. Returns its exit code;
- * 1 when a signal ended it.
+ * Turns this process into a server's: its arguments, its standard output, its signals, its exit code. Done when it
+ * serves, or has said why it doesn't; the exit code so far.
  */
-export function runInForeground(kind: ServerKind, args: readonly string[]): Promise<number> {
-  const child = spawn(process.execPath, [programFile(kind), ...args], { stdio: 'inherit' })
-  const handOn = (signal: NodeJS.Signals) => child.kill(signal)
-  const signals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const
-  for (const signal of signals) process.on(signal, handOn)
-  return new Promise((resolve, reject) => {
-    child.once('error', reject)
-    child.once('close', code => {
-      for (const signal of signals) process.off(signal, handOn)
-      resolve(code ?? 1)
-    })
-  })
+export async function become(kind: ServerKind, args: readonly string[]): Promise<number> {
+  process.argv = [process.execPath, programFile(kind), ...args]
+  await PROGRAMS[kind]()
+  return Number(process.exitCode ?? 0)
 }

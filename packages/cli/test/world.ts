@@ -20,7 +20,10 @@ export interface Said {
   readonly json: Record<string, unknown>
 }
 
-export async function milagro(...argv: string[]): Promise<Said> {
+export const milagro = (...argv: string[]): Promise<Said> => milagroWith({}, ...argv)
+
+/** With an environment. */
+export async function milagroWith(env: Record<string, string>, ...argv: string[]): Promise<Said> {
   let out = ''
   let err = ''
   const exit = await run(argv, {
@@ -30,10 +33,11 @@ export async function milagro(...argv: string[]): Promise<Said> {
     err: text => {
       err += text
     },
-    env: {},
+    env,
     fetch,
     clock: systemClock,
     random: systemRandom,
+    isTerminal: false,
   })
   const json = argv.includes('--json') && out.startsWith('{') ? JSON.parse(out) : {}
   return { exit, out, err, json }
@@ -75,7 +79,7 @@ export class Folder {
       log: silent(),
     })
     const { url, adminUrl } = await dta.start()
-    this.#closers.push(() => dta.close().then(() => store.close()))
+    this.onClose(() => dta.close().then(() => store.close()))
     const { hostname, port } = new URL(adminUrl)
     const config = await this.write(`${name}.json`, {
       dataDir,
@@ -102,6 +106,10 @@ export class Folder {
       slot: { length: 86_400 },
       policy: { lead: 1, grace: 300 },
     })
+  }
+
+  onClose(close: () => Promise<unknown>): void {
+    this.#closers.unshift(close)
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,6 @@
 /** `init` and `serve`, which every server has: both run its own program in the foreground. */
 import type { Command } from 'commander'
-import { runInForeground, type ServerKind } from '../programs.js'
+import { become, type ServerKind } from '../programs.js'
 
 export function addServerVerbs(noun: Command, kind: ServerKind, status: { exit: number }): void {
   noun
@@ -9,7 +9,7 @@ export function addServerVerbs(noun: Command, kind: ServerKind, status: { exit: 
     .requiredOption('--config <file>', 'settings, JSON')
     .option('--json', 'answer with one JSON object (the program always does)')
     .action(async (options: { config: string }) => {
-      status.exit = await runInForeground(kind, ['--config', options.config, '--init'])
+      status.exit = await become(kind, ['--config', options.config, '--init'])
     })
   noun
     .command('serve')
@@ -17,6 +17,6 @@ export function addServerVerbs(noun: Command, kind: ServerKind, status: { exit: 
     .requiredOption('--config <file>', 'settings, JSON')
     .option('--json', 'answer with one JSON object a line (the program always does)')
     .action(async (options: { config: string }) => {
-      status.exit = await runInForeground(kind, ['--config', options.config])
+      status.exit = await become(kind, ['--config', options.config])
     })
 }

@@ -1,0 +1,42 @@
+/** Settings of a simulated car. Codes and the PIN are secrets: `MILAGRO_CAR_CODE`, `…_DRIVER_CODE`, `…_PIN` (or `…_FILE`). */
+import { type Environment, loadConfig } from '@milagro-ts/api/config'
+import { AttributesField, GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import Type, { type Static } from 'typebox'
+
+const Url = Type.String({ pattern: '^https?://[^/\\s]+$' })
+const Milliseconds = Type.Integer({ minimum: 50, maximum: 3_600_000 })
+
+export const CarConfig = Strict({
+  name: Type.String({ minLength: 1, maxLength: 64 }),
+  /** Addresses of the authentication server and of the tracking server, which is the audience. */
+  rps: Url,
+  tracking: Url,
+  dataDir: Type.String({ minLength: 1 }),
+  /** VIN */
+  instance: Type.String({ minLength: 1, maxLength: 128 }),
+  attributes: AttributesField,
+  /** Pinned, for a car that enrols by words; a code names its group itself. */
+  groupId: Type.Optional(GroupIdField),
+  /** Who drives. */
+  driver: Type.Optional(Strict({ attributes: AttributesField })),
+  /** The track: a GPX file, or one drawn from a number. */
+  gpx: Type.Optional(Type.String({ minLength: 1 })),
+  seed: Type.Optional(Type.Integer({ minimum: 0 })),
+  /** Metres per second. */
+  speed: Type.Optional(Type.Number({ exclusiveMinimum: 0, maximum: 200 })),
+  /** Between two positions, and between two batches. */
+  positionEvery: Milliseconds,
+  reportEvery: Milliseconds,
+  /** PBKDF2 iterations below the usual number: for demonstrations and slow devices. */
+  slowIterations: Type.Optional(Type.Integer({ minimum: 1 })),
+})
+export type CarConfig = Static<typeof CarConfig>
+
+/** ConfigError names the first setting that is wrong. */
+export function loadCarConfig(
+  file: string | undefined,
+  env: Environment,
+  flags: Readonly<Record<string, unknown>>,
+): CarConfig {
+  return loadConfig(CarConfig, { prefix: 'MILAGRO_CAR', file, env, flags })
+}

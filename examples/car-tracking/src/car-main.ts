@@ -1,0 +1,185 @@
+/**
+ * A simulated car's process: `node dist/car-main.js --config car.json [--gpx track.gpx]`. It enrols if it hasn't yet,
+ * logs in, drives and reports until SIGTERM. Every event is a JSON line on standard output.
+ */
+import { mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { createClient } from '@milagro-ts/api/call'
+import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
+import { systemClock } from '@milagro-ts/api/system'
+import { Device } from '@milagro-ts/client/device'
+import { adviceOn } from '@milagro-ts/client/errors'
+import { fileTokenStore } from '@milagro-ts/client/file-token-store'
+import type { DeviceOptions } from '@milagro-ts/client/ports'
+import type { Session } from '@milagro-ts/client/session'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { type CarConfig, loadCarConfig } from './car-config.js'
+import { readNotes, writeNotes } from './car-notes.js'
+import { Drive, generatedTrack, parseGpx } from './gpx.js'
+import { type CarIdentity, SimulatedCar } from './simulated-car.js'
+import { trackingRoutes } from './tracking-routes.js'
+
+/** Milliseconds between two attempts at what can't be done yet. */
+const AGAIN = 1_000
+const DEFAULT_SPEED = 14
+
+const ending = new AbortController()
+process.once('SIGTERM', () => ending.abort())
+process.once('SIGINT', () => ending.abort())
+
+try {
+  const { values } = parseArgs({ options: { config: { type: 'string' }, gpx: { type: 'string' } } })
+  const config = loadCarConfig(
+    values.config,
+    process.env,
+    values.gpx === undefined ? {} : { gpx: values.gpx },
+  )
+  await drive(config, process.env, ending.signal)
+} catch (error) {
+  if (!ending.signal.aborted) {
+    const { code, message } = error as NodeJS.ErrnoException
+    process.stderr.write(`car: ${message}\n`)
+    const isUsage =
+      error instanceof ConfigError || error instanceof DecodeError || code?.startsWith('ERR_PARSE_ARGS')
+    process.exitCode = isUsage ? 2 : 1
+  }
+}
+
+async function drive(config: CarConfig, env: Environment, signal: AbortSignal): Promise<void> {
+  const { dataDir, positionEvery, reportEvery } = config
+  const track = config.gpx === undefined ? generatedTrack(config.seed ?? 1) : parseGpx(readTrack(config.gpx))
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 })
+  const device = await patiently(signal, () => enrolled(config, env))
+  const user =
+    config.driver === undefined ? undefined : await patiently(signal, () => seated(device, config, env))
+  const notes = join(dataDir, 'track.json')
+  const car = new SimulatedCar({
+    identity: identityOf(device, config, env, user),
+    tracking: createClient(trackingRoutes, { baseUrl: config.tracking }),
+    drive: new Drive(track, config.speed ?? DEFAULT_SPEED),
+    notes: await readNotes(notes),
+    save: changed => writeNotes(notes, changed),
+    clock: systemClock,
+    interval: positionEvery,
+    say,
+  })
+  say({ event: 'ready', idCore: device.mpinId, pid: process.pid })
+  await Promise.all([
+    until(signal, positionEvery, () => car.tick()),
+    until(signal, reportEvery, () => car.report()),
+  ])
+}
+
+/** The identity in the store; a new one by code or words when there is none. */
+async function enrolled(config: CarConfig, env: Environment): Promise<Device> {
+  const options: DeviceOptions = {
+    rps: config.rps,
+    store: fileTokenStore(join(config.dataDir, 'token.json')),
+    ...(config.slowIterations === undefined
+      ? {}
+      : { pinCost: { iterations: config.slowIterations, slowDevice: true as const } }),
+  }
+  const code = optionalSecret('MILAGRO_CAR_CODE', env)
+  const { attributes, instance, groupId } = config
+  const begin = performance.now()
+  const device = await Device.enrol({
+    ...options,
+    attributes,
+    instance,
+    ...(code === undefined ? {} : { code }),
+    ...(groupId === undefined ? {} : { groupId }),
+    onWords: words => say({ event: 'words', words }),
+  })
+  say({ event: 'enrolled', idCore: device.mpinId, milliseconds: Math.round(performance.now() - begin) })
+  return device
+}
+
+/** The driver's name on the device, enrolled if that hasn't been yet. */
+async function seated(device: Device, config: CarConfig, env: Environment): Promise<string> {
+  const attributes = config.driver?.attributes ?? {}
+  const known = (await device.users()).find(({ name }) => name === attributes.driverName)
+  if (known !== undefined) return known.name
+  const code = optionalSecret('MILAGRO_CAR_DRIVER_CODE', env)
+  const pin = readSecret('MILAGRO_CAR_PIN', env)
+  const user = await device.enrolUser({
+    attributes,
+    pin,
+    ...(code === undefined ? {} : { code }),
+    onWords: words => say({ event: 'words', words }),
+  })
+  say({ event: 'driver-enrolled' })
+  return user
+}
+
+/** The SDK's device and session as the car sees them. */
+function identityOf(
+  device: Device,
+  config: CarConfig,
+  env: Environment,
+  driver: string | undefined,
+): CarIdentity {
+  const audience = config.tracking
+  let user = driver
+  let session: Session | undefined
+  return {
+    groupId: device.groupId,
+    idCore: device.mpinId,
+    async accessToken({ fresh }) {
+      if (session !== undefined) return session.accessToken({ fresh })
+      const factors = user === undefined ? {} : { user, pin: readSecret('MILAGRO_CAR_PIN', env) }
+      session = await device.session({ audience, ...factors })
+      say({ event: 'logged-in', driver: user !== undefined })
+      return session.accessToken()
+    },
+    receipt: payload => device.sign({ audience, payload }),
+    leaveDriver() {
+      if (user === undefined) return false
+      user = undefined
+      session?.close()
+      session = undefined
+      return true
+    },
+  }
+}
+
+/** Makes an attempt again while the SDK says that it is worth it. */
+async function patiently<T>(signal: AbortSignal, attempt: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await attempt()
+    } catch (error) {
+      const advice = adviceOn(error)
+      if (advice !== 'again' && advice !== 'later') throw error
+      say({ event: 'waiting', why: (error as Error).message })
+      await sleep(AGAIN, undefined, { signal })
+    }
+  }
+}
+
+/** Does `work` every so many milliseconds, one after the other, until the car is to end. */
+async function until(signal: AbortSignal, milliseconds: number, work: () => Promise<unknown>): Promise<void> {
+  while (!signal.aborted) {
+    const begin = performance.now()
+    await work()
+    const left = Math.max(0, milliseconds - (performance.now() - begin))
+    await sleep(left, undefined, { signal }).catch(() => undefined)
+  }
+}
+
+function optionalSecret(name: string, env: Environment): string | undefined {
+  return env[name] === undefined && env[`${name}_FILE`] === undefined ? undefined : readSecret(name, env)
+}
+
+function readTrack(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new ConfigError(`gpx: cannot read '${path}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
+  }
+}
+
+function say(event: Readonly<Record<string, unknown>>): void {
+  process.stdout.write(`${JSON.stringify(event)}\n`)
+}

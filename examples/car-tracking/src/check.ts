@@ -1,0 +1,926 @@
+/**
+ * The story, played once with real processes over real HTTP: everybody enrols, logs in and reports; PINs lock and
+ * unlock; a driver and a car are banned; attackers are refused and named; servers are killed and come back.
+ *
+ * Each step asserts on what was observed, and reports it as one JSON line. Nothing is mocked: an attacker is a process
+ * of its own, or this one holding what an attacker of that kind would hold.
+ */
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { type Client, createClient } from '@milagro-ts/api/call'
+import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { generateHpkeKey } from '@milagro-ts/api/keys'
+import { type Code, Refused } from '@milagro-ts/api/problem'
+import { requestSigner } from '@milagro-ts/api/request-auth'
+import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
+import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import { signPermitStatement, signTicket, verifyReceipt } from '@milagro-ts/api/statements'
+import { systemClock, systemRandom } from '@milagro-ts/api/system'
+import { Device } from '@milagro-ts/client/device'
+import { ClientError } from '@milagro-ts/client/errors'
+import type { DeviceOptions } from '@milagro-ts/client/ports'
+import { type DeviceRecord, decodeRecord } from '@milagro-ts/client/record'
+import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
+import { IdCore } from '@milagro-ts/crypto/identity'
+import { G1 } from '@milagro-ts/crypto/points'
+import { Scalar } from '@milagro-ts/crypto/scalar'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import { SUITE } from '@milagro-ts/crypto/suite'
+import { Permit, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
+import { readNotes } from './car-notes.js'
+import { Cars } from './cars.js'
+import { Observer, type Seen } from './observer.js'
+import { Operator } from './operator.js'
+import { freePorts, ManagedProcess, type ProcessEvent, unlessAborted } from './processes.js'
+import { rawProof } from './raw-proof.js'
+import { RpsKeys } from './rps-keys.js'
+import { AUTHORITIES, SERVERS, type ServerName, Servers } from './servers.js'
+import { stolenRequestKey, stolenTicketKey } from './stolen-keys.js'
+import { checkBatch, headPayload, trackStart } from './track-chain.js'
+
+/** Seconds. */
+const SLOT = 15
+const DELTA = 5
+/** Milliseconds that a step may take, beyond waiting for a slot. */
+const PATIENCE = 20_000
+const BAN_WITHIN = 1_000
+/** PBKDF2 iterations: the story is about strikes, not about the cost of a guess. */
+const ITERATIONS = 1_000
+const OPERATOR_PIN = '271828'
+const ADA = { attributes: { driverName: 'Ada Lovelace' }, pin: '1815' }
+const GRACE = { attributes: { driverName: 'Grace Hopper' }, pin: '1906', wrongPin: '1907' }
+
+export interface CheckOptions {
+  readonly rpsMain?: string | undefined
+  /** Takes one JSON line. */
+  readonly say: (line: string) => void
+  readonly signal: AbortSignal
+}
+
+type Observed = Readonly<Record<string, unknown>>
+
+/** A step saw something else than it should. */
+class StepFailed extends Error {
+  override readonly name = 'StepFailed'
+}
+
+/** In the order in which they are played; a failure is reported under the step's name. */
+const STEPS: readonly (readonly [name: string, play: (story: Story) => Promise<Observed>])[] = [
+  ['servers-running', serversRunning],
+  ['operator-enrolled', operatorEnrolled],
+  ['enrolment-by-code', enrolmentByCode],
+  ['enrolment-by-approval', enrolmentByApproval],
+  ['driver-with-pin', driverWithPin],
+  ['login', login],
+  ['one-pass', onePass],
+  ['positions-stored', positionsStored],
+  ['garbage-permit', garbagePermit],
+  ['wrong-pin-locked', wrongPinLocked],
+  ['unlocked-by-operator', unlockedByOperator],
+  ['driver-banned', driverBanned],
+  ['car-banned', carBanned],
+  ['former-permit', formerPermit],
+  ['banned-car-permit', bannedCarPermit],
+  ['no-share-for-banned', noShareForBanned],
+  ['unbanned', unbanned],
+  ['lying-authority', lyingAuthority],
+  ['second-ticket', secondTicket],
+  ['relay-swaps-key', relaySwapsKey],
+  ['killed-and-restarted', killedAndRestarted],
+  ['car-restarted', carRestarted],
+  ['nothing-lost', nothingLost],
+]
+
+/** Plays the story; true when every step held. Its last line says so. */
+export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boolean> {
+  const begin = performance.now()
+  const folder = await mkdtemp(join(tmpdir(), 'milagro-check-'))
+  const ports = await freePorts(2 * SERVERS.length)
+  const portsOf = (name: ServerName) => {
+    const at = 2 * SERVERS.indexOf(name)
+    return { public: ports[at] as number, admin: ports[at + 1] as number }
+  }
+  const servers = new Servers({
+    folder,
+    ports: {
+      'dta-1': portsOf('dta-1'),
+      'dta-2': portsOf('dta-2'),
+      'dta-3': portsOf('dta-3'),
+      rps: portsOf('rps'),
+      fleet: portsOf('fleet'),
+      tracking: portsOf('tracking'),
+    },
+    slotLength: SLOT,
+    grace: 0,
+    deltaSeconds: DELTA,
+    rpsMain,
+    clock: systemClock,
+    random: systemRandom,
+    progress: () => {},
+  })
+  const story = new Story(folder, servers)
+  let playing = 'start'
+  let isGreen = false
+  try {
+    for (const [name, play] of STEPS) {
+      playing = name
+      const stepBegin = performance.now()
+      const observed = await unlessAborted(signal, play(story))
+      const milliseconds = Math.round(performance.now() - stepBegin)
+      say(JSON.stringify({ event: 'step', name, ...observed, milliseconds }))
+    }
+    isGreen = true
+    const seconds = Math.round((performance.now() - begin) / 1000)
+    say(JSON.stringify({ event: 'check', ok: true, steps: STEPS.length, seconds }))
+  } catch (error) {
+    say(JSON.stringify({ event: 'check', ok: false, step: playing, why: (error as Error).message }))
+  } finally {
+    await story.end()
+    await rm(folder, { recursive: true, force: true })
+  }
+  return isGreen
+}
+
+/** The cast: servers, cars, the operator, and a vehicle whose device this process plays itself. */
+class Story {
+  readonly folder: string
+  readonly servers: Servers
+  readonly cars: Cars
+  readonly observer = new Observer()
+  readonly others: ManagedProcess[] = []
+  /** By the car's name. */
+  readonly codes = new Map<string, string>()
+  readonly idCores = new Map<string, string>()
+  #operator: Operator | undefined
+  #probe: Device | undefined
+  readonly probeStore: TokenStore = memoryTokenStore()
+  probeVehicle = 0
+  ada = 0
+  grace = 0
+  driverBan = 0
+  carBan = 0
+  /** Of the probe, for a slot that has begun before the story's middle. */
+  formerPermit: Permit | undefined
+  /** The RA's word for car-2, given before its ban. */
+  formerStatement = ''
+
+  constructor(folder: string, servers: Servers) {
+    this.folder = folder
+    this.servers = servers
+    this.cars = new Cars(folder)
+  }
+
+  get operator(): Operator {
+    return present(this.#operator, 'the operator')
+  }
+  set operator(operator: Operator) {
+    this.#operator = operator
+  }
+  get probe(): Device {
+    return present(this.#probe, 'the probe')
+  }
+  set probe(probe: Device) {
+    this.#probe = probe
+  }
+
+  get tracking(): string {
+    return this.servers.url('tracking')
+  }
+  get rps(): Client<typeof rpsRoutes> {
+    return createClient(rpsRoutes, { baseUrl: this.servers.url('rps'), fetch: this.observer.fetch })
+  }
+
+  deviceOptions(store: TokenStore): DeviceOptions {
+    return {
+      rps: this.servers.url('rps'),
+      store,
+      pinCost: { iterations: ITERATIONS, slowDevice: true },
+      fetch: this.observer.fetch,
+    }
+  }
+
+  /** What was seen of a route, with the process that answered. */
+  saw(route: string): Observed {
+    return this.asObserved(this.observer.last(route))
+  }
+
+  asObserved({ origin, route, status, code }: Seen): Observed {
+    const name = SERVERS.find(one => this.servers.url(one) === origin)
+    const pid = name === undefined ? undefined : this.servers.process(name).pid
+    return { server: name, pid, route, status, ...(code === undefined ? {} : { code }) }
+  }
+
+  /** The refusal that `attempt` ends with, as it came over the wire; StepFailed if it succeeds or ends otherwise. */
+  async refusal(route: string, code: Code, attempt: () => Promise<unknown>): Promise<Observed> {
+    try {
+      await attempt()
+    } catch (error) {
+      if (!(error instanceof Refused)) throw new StepFailed(`${route}: ${(error as Error).message}`)
+      const seen = this.observer.last(route)
+      if (error.code === code && seen.code === code) return this.asObserved(seen)
+      throw new StepFailed(`${route} answered ${seen.status} ${seen.code}, not ${code}`)
+    }
+    throw new StepFailed(`${route} was not refused: it should have been ${code}`)
+  }
+
+  car(name: string): ManagedProcess {
+    return present(
+      this.cars.all.find(car => car.name === name),
+      name,
+    )
+  }
+
+  /** Starts a car that drives and reports quickly. */
+  async drive(name: string, secrets: { driverCode?: string } = {}): Promise<ManagedProcess> {
+    const code = this.codes.get(name)
+    const withDriver = secrets.driverCode !== undefined
+    return this.cars.start(
+      {
+        name,
+        rps: this.servers.url('rps'),
+        tracking: this.tracking,
+        instance: vinOf(name),
+        attributes: ATTRIBUTES,
+        seed: Number(name.slice(-1)),
+        positionEvery: 200,
+        reportEvery: 400,
+        slowIterations: ITERATIONS,
+        ...(code === undefined ? { groupId: this.servers.groupId } : {}),
+        ...(withDriver ? { driver: { attributes: ADA.attributes } } : {}),
+      },
+      { code, ...(withDriver ? { driverCode: secrets.driverCode, pin: ADA.pin } : {}) },
+    )
+  }
+
+  /** Starts an attacker's process; its address is what it says when it is ready. */
+  async attacker(name: string, file: string, args: readonly string[]): Promise<Attacker> {
+    const child = new ManagedProcess({
+      name,
+      file: fileURLToPath(new URL(file, import.meta.url)),
+      args,
+      logFile: join(this.folder, 'logs', `${name}.log`),
+    })
+    this.others.push(child)
+    const { url } = await child.ready()
+    return { url: url as string, pid: child.pid, end: () => child.end() }
+  }
+
+  /** The next event of a car that fits, from `from` on. */
+  async told(name: string, event: string, from = 0, fits = (_: ProcessEvent) => true): Promise<ProcessEvent> {
+    return this.car(name).waitFor(one => one.event === event && fits(one), {
+      from,
+      within: PATIENCE,
+      what: `'${event}'`,
+    })
+  }
+
+  /** The record of a car's token store, as a thief of its file would have it. */
+  async recordOf(name: string): Promise<DeviceRecord> {
+    return decodeRecord(await readFile(join(this.cars.dataDir(name), 'token.json'), 'utf8'))
+  }
+
+  async probeRecord(): Promise<DeviceRecord> {
+    return decodeRecord(present((await this.probeStore.read()) ?? undefined, 'the probe’s store'))
+  }
+
+  /** A login of the probe with this permit, right or wrong. */
+  async loginWith(permit: Uint8Array): Promise<unknown> {
+    const { rps, servers, tracking: audience } = this
+    const record = await this.probeRecord()
+    const login = await rawProof({
+      rps,
+      group: servers.group,
+      record,
+      audience,
+      permit,
+      random: systemRandom,
+    })
+    return rps.login({ body: { login } })
+  }
+
+  get slot(): number {
+    return slotAt(this.servers.group.slotRule, Math.floor(systemClock() / 1000))
+  }
+
+  /** Waits until a slot has begun, everybody's clock being this machine's. */
+  async untilSlot(slot: number): Promise<void> {
+    const begin = slotStart(this.servers.group.slotRule, slot) * 1000
+    await sleep(Math.max(0, begin - systemClock()) + 20)
+  }
+
+  async eventually<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
+    const begin = performance.now()
+    for (;;) {
+      const found = await look()
+      if (found !== undefined) return found
+      if (performance.now() - begin > PATIENCE)
+        throw new StepFailed(`${what}: not within ${PATIENCE / 1000} s`)
+      await sleep(100)
+    }
+  }
+
+  async end(): Promise<void> {
+    this.#operator?.close()
+    await Promise.all([this.cars.end(), ...this.others.map(other => other.end())])
+    await this.servers.end()
+  }
+}
+
+interface Attacker {
+  readonly url: string
+  readonly pid: number
+  end(): Promise<void>
+}
+
+const ATTRIBUTES = { brand: 'Milagro', model: 'Uno', variant: 'hatchback' }
+const vinOf = (name: string) => `VIN-${name.toUpperCase()}`
+
+async function serversRunning(story: Story): Promise<Observed> {
+  const { servers } = story
+  await servers.start()
+  const ready = await Promise.all(
+    SERVERS.map(name =>
+      story.eventually(`${name} is ready`, async () => {
+        const response = await fetch(`${servers.adminUrl(name)}/health/ready`)
+        return response.status === 200
+          ? { server: name, pid: servers.process(name).pid, status: 200 }
+          : undefined
+      }),
+    ),
+  )
+  expect(new Set(ready.map(({ pid }) => pid)).size === SERVERS.length, 'every server is a process of its own')
+  const { n, t, revision } = servers.group
+  return { servers: ready, groupId: servers.groupId, n, t, revision }
+}
+
+async function operatorEnrolled(story: Story): Promise<Observed> {
+  const { servers } = story
+  const setup = servers.process('fleet').events.find(({ event }) => event === 'setup-code')
+  expect(setup !== undefined, 'fleet prints a setup code at its first start')
+  const { operator, code } = setup as unknown as { operator: string; code: string }
+  story.operator = await Operator.open({
+    ...story.deviceOptions(memoryTokenStore()),
+    fleet: servers.url('fleet'),
+    tracking: story.tracking,
+    pin: OPERATOR_PIN,
+    setup: { operator, code },
+  })
+  const status = await story.operator.fleet.status({})
+  expect(status.operator === operator, 'fleet knows the operator')
+  return { ...story.saw('GET /v1/status'), operator }
+}
+
+async function enrolmentByCode(story: Story): Promise<Observed> {
+  const { fleet } = story.operator
+  const csv = ['vin,brand,model,variant', ...['car-1', 'car-2', 'probe'].map(csvRow)].join('\n')
+  const { vehicles } = await fleet.importVehicles({ body: { csv } })
+  for (const name of ['car-1', 'car-2', 'probe']) {
+    const made = vehicles.find(({ instance }) => instance === vinOf(name))
+    story.codes.set(name, present(made, name).code)
+  }
+  const { vehicles: listed } = await fleet.listVehicles({ query: { instance: vinOf('car-1') } })
+  const assigned = await fleet.assignDriver({
+    params: { id: String(present(listed[0], 'car-1').id) },
+    body: { attributes: ADA.attributes },
+  })
+  story.ada = assigned.driver
+  await story.drive('car-1', { driverCode: assigned.code.code })
+  await story.drive('car-2')
+  await story.drive('car-3')
+  const enrolled = await Promise.all(['car-1', 'car-2'].map(async name => enrolledCar(story, name)))
+  return { ...story.saw('POST /v1/vehicles/import'), cars: enrolled }
+}
+
+async function enrolledCar(story: Story, name: string): Promise<Observed> {
+  const { idCore, milliseconds } = await story.told(name, 'enrolled')
+  story.idCores.set(name, idCore as string)
+  return { car: name, pid: story.car(name).pid, idCore, milliseconds }
+}
+
+async function enrolmentByApproval(story: Story): Promise<Observed> {
+  const { words } = await story.told('car-3', 'words')
+  const { fleet } = story.operator
+  const waiting = await story.eventually('the registration waits for approval', async () => {
+    const { approvals } = await fleet.listApprovals({})
+    return approvals.find(({ instance }) => instance === vinOf('car-3'))
+  })
+  expect(waiting.words === words, `the console shows '${waiting.words}', the car '${words}'`)
+  const params = { id: String(waiting.id) }
+  const other = (words as string).split(' ').reverse().join(' ')
+  const refused = await story.refusal(`POST /v1/approvals/${waiting.id}`, 'NOT_APPROVED', () =>
+    fleet.approve({ params, body: { words: other } }),
+  )
+  await fleet.approve({ params, body: { words: words as string } })
+  return { words, otherWords: refused, ...(await enrolledCar(story, 'car-3')) }
+}
+
+async function driverWithPin(story: Story): Promise<Observed> {
+  await story.told('car-1', 'driver-enrolled')
+  const { fleet } = story.operator
+  const { vehicles } = await fleet.listVehicles({ query: { instance: vinOf('car-1') } })
+  const detail = await fleet.vehicle({ params: { id: String(present(vehicles[0], 'car-1').id) } })
+  const driver = present(
+    detail.drivers.find(({ id }) => id === story.ada),
+    'Ada in the register',
+  )
+  expect(driver.userCore !== undefined, 'the register has her userCore')
+  return {
+    ...story.saw('GET /v1/vehicles/'),
+    car: 'car-1',
+    userCore: driver.userCore,
+    pinGen: driver.issuedPinGen,
+  }
+}
+
+async function login(story: Story): Promise<Observed> {
+  const sessions = await Promise.all(
+    ['car-1', 'car-2', 'car-3'].map(async name => {
+      const { driver } = await story.told(name, 'logged-in')
+      return { car: name, pid: story.car(name).pid, driver }
+    }),
+  )
+  expect(sessions[0]?.driver === true && sessions[1]?.driver === false, 'car-1 has its driver, car-2 none')
+
+  const { fleet } = story.operator
+  const { vehicles } = await fleet.listVehicles({ query: { instance: vinOf('probe') } })
+  story.probeVehicle = present(vehicles[0], 'the probe in the register').id
+  story.probe = await Device.enrol({
+    ...story.deviceOptions(story.probeStore),
+    code: present(story.codes.get('probe'), 'the probe’s code'),
+    instance: vinOf('probe'),
+    attributes: ATTRIBUTES,
+  })
+  const { authenticated } = await story.probe.login({ audience: story.tracking })
+  expect(authenticated.idCore === story.probe.mpinId, 'the login is the probe’s')
+  story.formerPermit = (await story.probe.permit()).permit
+
+  // Kept for later: what the RA says of car-2 while it is not banned.
+  const { statement } = await (await asRps(story)).rpa.permit({
+    body: { idCore: present(story.idCores.get('car-2'), 'car-2'), slot: story.slot },
+  })
+  story.formerStatement = statement
+  return { ...story.saw('POST /v1/logins'), amr: authenticated.amr, cars: sessions }
+}
+
+async function onePass(story: Story): Promise<Observed> {
+  const authorization = await story.probe.onePass({ audience: story.tracking })
+  const whoami = (header: string) =>
+    story.observer.fetch(`${story.tracking}/v1/tracks/end`, { headers: { authorization: header } })
+  expect((await whoami(authorization)).status === 200, 'the one-pass proof is taken')
+  const first = story.saw('GET /v1/tracks/end')
+  await whoami(authorization)
+  const again = story.saw('GET /v1/tracks/end')
+  expect(again.code === 'REPLAYED', `the same proof again is ${again.status} ${again.code}`)
+  const rps = createClient(rpsRoutes, { baseUrl: story.servers.url('rps'), fetch: story.observer.fetch })
+  const own = await story.probe.onePass({ audience: story.servers.url('rps') })
+  expect((await rps.whoami({ authorization: own })).idCore === story.probe.mpinId, 'whoami names the probe')
+  return { ...first, again }
+}
+
+async function positionsStored(story: Story): Promise<Observed> {
+  const vehicles = await story.eventually('positions of three cars', async () => {
+    const { vehicles } = await story.operator.tracking.vehicles({})
+    return vehicles.length === 3 && vehicles.every(({ positions }) => positions >= 3) ? vehicles : undefined
+  })
+  const named = vehicles.map(({ idCore, positions, userCore }) => {
+    const [car] = [...story.idCores].find(([, id]) => id === idCore) ?? []
+    return { car, positions, driver: userCore !== undefined }
+  })
+  expect(
+    named.every(({ car }) => car !== undefined),
+    'every vehicle on the map is one of the cars',
+  )
+  const anonymous = await story.observer.fetch(`${story.tracking}/v1/vehicles`)
+  expect(anonymous.status === 401, 'nobody reads without an operator’s token')
+  return { ...story.saw('GET /v1/vehicles'), vehicles: named }
+}
+
+async function garbagePermit(story: Story): Promise<Observed> {
+  const point = G1.generator.mulSecret(Scalar.random(systemRandom))
+  const target = { type: 'id' as const, idCore: story.probe.idCore }
+  const garbage = await story.refusal('POST /v1/logins', 'WRONG_PERMIT', () =>
+    story.loginWith(Permit.of(story.slot, target, point).encode()),
+  )
+  const cut = await story.refusal('POST /v1/logins', 'MALFORMED', () => story.loginWith(new Uint8Array(40)))
+  return { ...garbage, cut }
+}
+
+async function wrongPinLocked(story: Story): Promise<Observed> {
+  const { fleet } = story.operator
+  const { driver, code } = await fleet.assignDriver({
+    params: { id: String(story.probeVehicle) },
+    body: { attributes: GRACE.attributes },
+  })
+  story.grace = driver
+  const { probe, tracking: audience } = story
+  const user = await probe.enrolUser({ code: code.code, attributes: GRACE.attributes, pin: GRACE.pin })
+  const { authenticated } = await probe.login({ audience, user, pin: GRACE.pin })
+  expect(authenticated.amr.includes('pin'), 'the right PIN logs in')
+  const wrong: Observed[] = []
+  for (let attempt = 1; attempt <= 3; attempt++) {
+    const login = () => probe.login({ audience, user, pin: GRACE.wrongPin })
+    wrong.push(await story.refusal('POST /v1/logins', 'WRONG_PIN', login))
+  }
+  const locked = await story.refusal('POST /v1/logins', 'LOCKED', () =>
+    probe.login({ audience, user, pin: GRACE.pin }),
+  )
+  const alone = await probe.login({ audience })
+  expect(alone.authenticated.amr.length === 1, 'the vehicle alone still logs in')
+  return { ...locked, wrong: wrong.map(({ status, code: refused }) => ({ status, code: refused })) }
+}
+
+async function unlockedByOperator(story: Story): Promise<Observed> {
+  const { operator, probe, tracking: audience } = story
+  await operator.fleet.unlock({
+    params: { id: String(story.probeVehicle), driver: String(story.grace) },
+    body: {},
+  })
+  const unlock = story.saw('POST /v1/vehicles/')
+  const user = GRACE.attributes.driverName
+  await story.eventually('the right PIN logs in again', async () => {
+    try {
+      return await probe.login({ audience, user, pin: GRACE.pin })
+    } catch (error) {
+      if (error instanceof Refused && error.code === 'LOCKED') return undefined
+      throw error
+    }
+  })
+  return { ...story.saw('POST /v1/logins'), unlock }
+}
+
+async function driverBanned(story: Story): Promise<Observed> {
+  const { operator } = story
+  const from = story.car('car-1').events.length
+  const begin = performance.now()
+  const ban = await operator.fleet.ban({ body: { driver: story.ada, reason: 'story' } })
+  story.driverBan = ban.id
+  const posted = story.saw('POST /v1/bans')
+  const left = await story.told('car-1', 'driver-left', from)
+  const milliseconds = Math.round(performance.now() - begin)
+  expect(left.code === 'BANNED', `the driver is refused with ${left.code}`)
+  expect(milliseconds <= BAN_WITHIN + 500, `the driver was refused only after ${milliseconds} ms`)
+  const after = story.car('car-1').events.length
+  const again = await story.told('car-1', 'logged-in', after - 1)
+  expect(again.driver === false, 'the car logs in without its driver')
+  const stored = await story.told('car-1', 'stored', after)
+  return {
+    ...posted,
+    driver: { code: left.code, refusedAfter: milliseconds },
+    car: { stored: stored.number },
+  }
+}
+
+async function carBanned(story: Story): Promise<Observed> {
+  const { fleet } = story.operator
+  const car = story.car('car-2')
+  const { vehicles } = await fleet.listVehicles({ query: { instance: vinOf('car-2') } })
+  const from = car.events.length
+  const begin = performance.now()
+  const ban = await fleet.ban({ body: { vehicle: present(vehicles[0], 'car-2').id, reason: 'story' } })
+  story.carBan = ban.id
+  const posted = story.saw('POST /v1/bans')
+  const refused = await story.told('car-2', 'refused', from)
+  const milliseconds = Math.round(performance.now() - begin)
+  expect(refused.code === 'BANNED', `the next position is refused with ${refused.code}`)
+  expect(milliseconds <= BAN_WITHIN, `the next position was refused only after ${milliseconds} ms`)
+  return {
+    ...posted,
+    position: { code: refused.code, refusedAfter: milliseconds, car: 'car-2', carPid: car.pid },
+  }
+}
+
+async function formerPermit(story: Story): Promise<Observed> {
+  const former = present(story.formerPermit, 'the former permit')
+  await story.untilSlot(former.slot + 1)
+  const expired = await story.refusal('POST /v1/logins', 'PERMIT_EXPIRED', () =>
+    story.loginWith(former.encode()),
+  )
+  const { permit } = await story.probe.permit()
+  expect(permit.slot > former.slot, 'the probe gets a permit of the new slot')
+  return { ...expired, permitSlot: former.slot, slot: permit.slot }
+}
+
+async function bannedCarPermit(story: Story): Promise<Observed> {
+  const stored = story.car('car-2').events.findLast(({ event }) => event === 'stored')
+  const refused = story.car('car-2').events.findLast(({ event }) => event === 'refused')
+  expect(refused?.code === 'BANNED', 'car-2 is still refused')
+  const record = await story.recordOf('car-2')
+  const { rps, servers } = story
+  const proof = { rps, group: servers.group, record, random: systemRandom }
+  const permit = await story.refusal('POST /v1/permits', 'BANNED', async () =>
+    rps.permit({ body: { login: await rawProof({ ...proof, audience: servers.url('rps') }) } }),
+  )
+  const login = await story.refusal('POST /v1/logins', 'BANNED', async () =>
+    rps.login({ body: { login: await rawProof({ ...proof, audience: story.tracking }) } }),
+  )
+  return { ...permit, login, lastStored: stored?.number }
+}
+
+async function noShareForBanned(story: Story): Promise<Observed> {
+  const { rpa, authorities, key } = await asRps(story)
+  const { group, groupId } = story.servers
+  const idCore = present(story.idCores.get('car-2'), 'car-2')
+  const slot = story.slot
+  const fromRa = await story.refusal('POST /v1/permit', 'BANNED', () =>
+    rpa.permit({ body: { idCore, slot } }),
+  )
+
+  const seconds = Math.floor(systemClock() / 1000)
+  const forged = await signPermitStatement(
+    {
+      suite: SUITE,
+      groupId,
+      keyEpoch: group.epochAt('permit', slot) ?? 0,
+      idCore,
+      slot,
+      banned: false,
+      iat: seconds,
+      exp: seconds + 60,
+      jti: toBase64Url(systemRandom(16)),
+    },
+    { key, kid: group.raKeys.keys.keys().next().value as string },
+  )
+  const refusals: Observed[] = []
+  for (const authority of authorities) {
+    const ask = (statement: string) => () => authority.permits({ params: { groupId }, body: { statement } })
+    const route = `POST /v1/groups/${groupId}/permits`
+    refusals.push({
+      forged: await story.refusal(route, 'NOT_APPROVED', ask(forged)),
+      old: await story.refusal(route, 'EXPIRED', ask(story.formerStatement)),
+    })
+  }
+  return { ...fromRa, authorities: refusals }
+}
+
+async function unbanned(story: Story): Promise<Observed> {
+  const { fleet } = story.operator
+  const from = story.car('car-2').events.length
+  await fleet.unban({ params: { id: String(story.carBan) } })
+  const lifted = story.saw('DELETE /v1/bans/')
+  const stored = await story.told('car-2', 'stored', from)
+  await fleet.unban({ params: { id: String(story.driverBan) } })
+  return { ...lifted, car: { name: 'car-2', pid: story.car('car-2').pid, stored: stored.number } }
+}
+
+async function lyingAuthority(story: Story): Promise<Observed> {
+  const { servers, operator } = story
+  const { code } = await addVehicle(story, 'probe-2')
+  const [moved] = await freePorts(1)
+  await servers.process('dta-3').end()
+  await servers.startOne('dta-3', { port: moved as number })
+  const liar = await story.attacker('liar', 'liar-main.js', [
+    '--port',
+    new URL(servers.url('dta-3')).port,
+    '--target',
+    `http://127.0.0.1:${moved}`,
+  ])
+  const store = memoryTokenStore()
+  const enrol = () =>
+    Device.enrol({ ...story.deviceOptions(store), code, instance: vinOf('probe-2'), attributes: ATTRIBUTES })
+  const named = await enrol().then(
+    () => {
+      throw new StepFailed('the device took a key that an authority lied about')
+    },
+    (error: unknown) => {
+      if (error instanceof ClientError && error.code === 'WRONG_SHARE') return error
+      throw error
+    },
+  )
+  const names = named.authorities.map(({ name }) => name)
+  expect(names.length === 1 && names[0] === 'dta-3', `the device names ${names.join(', ') || 'nobody'}`)
+  await liar.end()
+  await servers.process('dta-3').end()
+  await servers.startOne('dta-3')
+  const device = await enrol()
+  await device.login({ audience: story.tracking })
+  const { vehicles } = await operator.fleet.listVehicles({ query: { instance: vinOf('probe-2') } })
+  expect(vehicles[0]?.idCore === device.mpinId, 'the same enrolment ends well with the true authority')
+  return { ...story.saw('POST /v1/logins'), liar: { pid: liar.pid, code: named.code, named: names } }
+}
+
+async function secondTicket(story: Story): Promise<Observed> {
+  const { servers, folder } = story
+  const signer = await stolenTicketKey(folder)
+  const { group, groupId } = servers
+  const { publicKey } = await generateHpkeKey(systemRandom)
+  const seconds = Math.floor(systemClock() / 1000)
+  const ticket = await signTicket(
+    {
+      suite: SUITE,
+      groupId,
+      keyEpochs: { device: group.keys('device').epoch },
+      idCore: story.probe.mpinId,
+      purposes: ['device'],
+      hpkeKey: toBase64Url(publicKey),
+      hpkeKeyHash: toBase64Url(enrolmentKeyHash(publicKey)),
+      iat: seconds,
+      exp: seconds + 60,
+      jti: toBase64Url(systemRandom(16)),
+    },
+    signer,
+  )
+  const authorities = await Promise.all(
+    AUTHORITIES.map(async name => {
+      const observer = new Observer()
+      const client = createClient(dtaRoutes, { baseUrl: servers.url(name), fetch: observer.fetch })
+      const body = { ticket: [ticket], purpose: 'device' as const }
+      const code = await client.shares({ params: { groupId }, body }).then(
+        () => 'a share',
+        (error: unknown) => (error instanceof Refused ? error.code : String(error)),
+      )
+      expect(code === 'ALREADY_ISSUED', `${name} answers ${code}, not ALREADY_ISSUED`)
+      const token = (await readFile(join(servers.dataDir(name), 'admin-token'), 'utf8')).trim()
+      const admin = createClient(dtaAdminRoutes, { baseUrl: servers.adminUrl(name) })
+      const { groups } = await admin.status({ authorization: `Bearer ${token}` })
+      const alarms = groups.find(one => one.groupId === groupId)?.alarms ?? 0
+      expect(alarms >= 1, `${name} raises the alarm`)
+      const { route, status } = observer.last('POST ')
+      return { server: name, pid: servers.process(name).pid, route, status, code, alarms }
+    }),
+  )
+  return { authorities }
+}
+
+async function relaySwapsKey(story: Story): Promise<Observed> {
+  const relay = await story.attacker('relay', 'relay-main.js', ['--target', story.servers.url('rps')])
+  const { code } = await addVehicle(story, 'probe-3')
+  const store = memoryTokenStore()
+  const through = { ...story.deviceOptions(store), rps: relay.url, rpsAudience: story.servers.url('rps') }
+  const vehicle = { instance: vinOf('probe-3'), attributes: ATTRIBUTES }
+  const byCode = await story.refusal('POST /v1/registrations', 'NOT_APPROVED', () =>
+    Device.enrol({ ...through, code, ...vehicle }),
+  )
+
+  // By hand the words give the relay away: the console shows those of the relay's key.
+  const { fleet } = story.operator
+  const byWords = { instance: vinOf('probe-4'), attributes: ATTRIBUTES, groupId: story.servers.groupId }
+  let shown = ''
+  const waiting = Device.enrol({
+    ...through,
+    ...byWords,
+    store: memoryTokenStore(),
+    patience: 0,
+    onWords: words => {
+      shown = words
+    },
+  }).then(
+    () => 'an identity',
+    (error: unknown) => (error instanceof ClientError ? error.code : String(error)),
+  )
+  expect((await waiting) === 'STILL_PENDING', 'the registration through the relay waits')
+  const { approvals } = await fleet.listApprovals({})
+  const entry = present(
+    approvals.find(({ instance }) => instance === vinOf('probe-4')),
+    'the registration on the console',
+  )
+  expect(entry.words !== shown, 'the words on the console are not the device’s')
+  const params = { id: String(entry.id) }
+  const approved = await story.refusal(`POST /v1/approvals/${entry.id}`, 'NOT_APPROVED', () =>
+    fleet.approve({ params, body: { words: shown } }),
+  )
+  await fleet.refuse({ params, body: {} })
+  await relay.end()
+
+  const device = await Device.enrol({ ...story.deviceOptions(store), code, ...vehicle })
+  return { ...byCode, relay: { pid: relay.pid }, byHand: approved, direct: device.mpinId }
+}
+
+async function killedAndRestarted(story: Story): Promise<Observed> {
+  const { servers } = story
+  const names = ['car-1', 'car-2', 'car-3']
+  const before = names.map(name => ({ name, pid: story.car(name).pid, from: story.car(name).events.length }))
+  const killed = (['rps', 'dta-2'] as const).map(name => {
+    const { pid } = servers.process(name)
+    servers.process(name).kill('SIGKILL')
+    return { server: name, pid }
+  })
+  const ended = await Promise.all(killed.map(({ server }) => servers.process(server).ended))
+  expect(
+    ended.every(how => how === 'SIGKILL'),
+    'both were killed',
+  )
+  await Promise.all(before.map(({ name, from }) => story.told(name, 'trouble', from)))
+  const [rps, dta] = await Promise.all([servers.startOne('rps'), servers.startOne('dta-2')])
+  const again = before.map(({ name }) => story.car(name).events.length)
+  const cars = await Promise.all(
+    before.map(async ({ name, pid, from }, at) => {
+      const stored = await story.told(name, 'stored', again[at])
+      const car = story.car(name)
+      expect(car.running && car.pid === pid, `${name} has gone on running`)
+      expect(
+        !car.events.slice(from).some(({ event }) => event === 'enrolled'),
+        `${name} has not enrolled again`,
+      )
+      return { car: name, pid, stored: stored.number }
+    }),
+  )
+  return {
+    killed,
+    restarted: [
+      { server: 'rps', pid: rps.pid },
+      { server: 'dta-2', pid: dta.pid },
+    ],
+    cars,
+  }
+}
+
+async function carRestarted(story: Story): Promise<Observed> {
+  const before = story.car('car-3')
+  await before.end()
+  const after = await story.drive('car-3')
+  const { idCore } = await story.told('car-3', 'enrolled')
+  expect(idCore === story.idCores.get('car-3'), 'the car has the identity that it had')
+  expect(!after.events.some(({ event }) => event === 'words'), 'nobody had to approve again')
+  const stored = await story.told('car-3', 'stored')
+  return { car: 'car-3', formerPid: before.pid, pid: after.pid, stored: stored.number }
+}
+
+async function nothingLost(story: Story): Promise<Observed> {
+  await story.cars.end()
+  const { servers, operator } = story
+  const keys = new RpsKeys({ rps: story.rps, clock: systemClock })
+  const cars: Observed[] = []
+  for (const name of ['car-1', 'car-2', 'car-3']) {
+    const notes = present(
+      (await readNotes(join(story.cars.dataDir(name), 'track.json'))) ?? undefined,
+      `${name}’s notes`,
+    )
+    const idCore = IdCore.fromBase64Url(notes.idCore)
+    let end = trackStart(servers.group.groupId, idCore.bytes)
+    let positions = 0
+    for (let from: number | undefined = 1; from !== undefined; ) {
+      const page: Awaited<ReturnType<typeof operator.tracking.track>> = await operator.tracking.track({
+        params: { idCore: notes.idCore },
+        query: { from: String(from) },
+      })
+      for (const stored of page.batches) {
+        const head = fromBase64Url(stored.head, 'head', 32)
+        const after = checkBatch(idCore.bytes, end, { ...stored, previous: end.head, head })
+        if (typeof after === 'string')
+          throw new StepFailed(`${name}’s track breaks at batch ${stored.number}: ${after}`)
+        const receipt = await verifyReceipt({
+          receipt: stored.receipt,
+          keys: await keys.forToken(stored.receipt),
+          issuer: servers.url('rps'),
+        })
+        const signed = toBase64Url(sha256(headPayload(stored.number, head)))
+        expect(
+          receipt.payloadHash === signed && receipt.sub === notes.idCore,
+          `${name} signed batch ${stored.number}`,
+        )
+        positions += stored.positions.length
+        end = after
+      }
+      from = page.more
+    }
+    // The last batch may be stored although its answer came too late for the car's notes.
+    const isStored = notes.unanswered !== undefined && notes.unanswered.number < end.next
+    const unsent = notes.waiting.length + (isStored ? 0 : (notes.unanswered?.positions.length ?? 0))
+    expect(
+      positions + unsent === notes.taken,
+      `${name} took ${notes.taken}, stored ${positions}, still holds ${unsent}`,
+    )
+    cars.push({ car: name, batches: end.next - 1, positions, unsent, taken: notes.taken })
+  }
+  return { ...story.saw('GET /v1/jwks'), cars }
+}
+
+/** This process with the RPS' request key: what its thief could ask of the RA and of the authorities. */
+async function asRps(story: Story) {
+  const { servers, observer, folder } = story
+  const key = await stolenRequestKey(folder)
+  const authorize = requestSigner({ name: 'rps', key, clock: systemClock, random: systemRandom })
+  const { fetch } = observer
+  return {
+    key,
+    rpa: createClient(rpaRoutes, { baseUrl: servers.url('fleet'), fetch, authorize }),
+    authorities: AUTHORITIES.map(name =>
+      createClient(dtaRoutes, { baseUrl: servers.url(name), fetch, authorize }),
+    ),
+  }
+}
+
+async function addVehicle(story: Story, name: string): Promise<{ code: string }> {
+  const { code } = await story.operator.fleet.addVehicle({
+    body: { instance: vinOf(name), attributes: ATTRIBUTES, withCode: true },
+  })
+  return present(code, `a code for ${name}`)
+}
+
+function csvRow(name: string): string {
+  return [vinOf(name), ATTRIBUTES.brand, ATTRIBUTES.model, ATTRIBUTES.variant].join(',')
+}
+
+function expect(holds: boolean, what: string): void {
+  if (!holds) throw new StepFailed(what)
+}
+
+function present<T>(value: T | undefined, what: string): T {
+  if (value === undefined) throw new StepFailed(`${what} is missing`)
+  return value
+}

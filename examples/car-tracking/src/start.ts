@@ -1,0 +1,309 @@
+/**
+ * `npm start`: everything on this machine, each server and each car a process of its own, until Ctrl-C.
+ *
+ *   --fresh             forget the former state and start over
+ *   --port-base <n>     first of the ports (7400 unless said)
+ *   --check             play the story once in a temporary folder and say how it went, in JSON lines
+ *   --rps-main <file>   with --check: another program in the RPS' place
+ */
+import { existsSync } from 'node:fs'
+import { mkdir, readFile, rm } from 'node:fs/promises'
+import { join, relative, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { systemClock, systemRandom } from '@milagro-ts/api/system'
+import { fileTokenStore } from '@milagro-ts/client/file-token-store'
+import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
+import type { CarConfig } from './car-config.js'
+import { type CarSecrets, Cars } from './cars.js'
+import { check } from './check.js'
+import { Operator } from './operator.js'
+import { isFree, type ManagedProcess, unlessAborted } from './processes.js'
+import { AUTHORITIES, type Ports, SERVERS, type ServerName, Servers } from './servers.js'
+
+const FOLDER = '.milagro'
+const PORT_BASE = 7400
+/** Seconds: time permits of a day, as the protocol has it unless said. */
+const SLOT = 86_400
+const GRACE = 300
+
+/** Where each server listens, from the base on; admin listeners are 50 above. */
+const OFFSETS: Readonly<Record<ServerName, number>> = {
+  fleet: 0,
+  rps: 1,
+  tracking: 2,
+  'dta-1': 11,
+  'dta-2': 12,
+  'dta-3': 13,
+}
+
+/** The cars of the example: brand, model, variant, and who drives. */
+const CARS = [
+  {
+    name: 'car-1',
+    attributes: { brand: 'Volkswagen', model: 'ID.3', variant: 'Pro' },
+    driver: 'Ada Lovelace',
+  },
+  { name: 'car-2', attributes: { brand: 'Fiat', model: '500e', variant: 'Icon' }, driver: 'Grace Hopper' },
+  { name: 'car-3', attributes: { brand: 'Renault', model: 'Zoe', variant: 'Life' }, driver: undefined },
+] as const
+
+/** One clear line for the person who typed the command. */
+class StartError extends Error {
+  override readonly name = 'StartError'
+}
+
+const ending = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => ending.abort(signal))
+
+try {
+  const flags = readFlags()
+  if (flags.check) {
+    const say = (line: string) => void process.stdout.write(`${line}\n`)
+    process.exitCode = (await check({ rpsMain: flags.rpsMain, say, signal: ending.signal })) ? 0 : 1
+  } else await run(flags)
+} catch (error) {
+  process.stderr.write(`npm start: ${(error as Error).message}\n`)
+  process.exitCode = error instanceof StartError ? 2 : 1
+}
+
+interface Flags {
+  readonly check: boolean
+  readonly fresh: boolean
+  readonly portBase: number | undefined
+  readonly rpsMain: string | undefined
+}
+
+function readFlags(): Flags {
+  try {
+    const { values } = parseArgs({
+      options: {
+        check: { type: 'boolean', default: false },
+        fresh: { type: 'boolean', default: false },
+        'port-base': { type: 'string' },
+        'rps-main': { type: 'string' },
+      },
+    })
+    const base = values['port-base']
+    if (base !== undefined && !/^[1-9][0-9]{3,4}$/.test(base))
+      throw new Error('--port-base is a port from 1000 on')
+    const rpsMain = values['rps-main']
+    if (rpsMain !== undefined && !existsSync(rpsMain)) throw new Error(`--rps-main: there is no ${rpsMain}`)
+    return {
+      check: values.check,
+      fresh: values.fresh,
+      portBase: base === undefined ? undefined : Number(base),
+      rpsMain: rpsMain === undefined ? undefined : resolve(rpsMain),
+    }
+  } catch (error) {
+    throw new StartError((error as Error).message)
+  }
+}
+
+async function run({ fresh, portBase }: Flags): Promise<void> {
+  const begin = performance.now()
+  const folder = resolve(FOLDER)
+  if (fresh) await rm(folder, { recursive: true, force: true })
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const base = await settleBase(folder, portBase)
+  const ports = portsFrom(base)
+  await checkFree(ports)
+
+  const servers = new Servers({
+    folder,
+    ports,
+    slotLength: SLOT,
+    grace: GRACE,
+    deltaSeconds: 60,
+    clock: systemClock,
+    random: systemRandom,
+    progress: step => say(`  ${step}`),
+  })
+  const cars = new Cars(folder)
+  try {
+    say(`state in ${relative('.', folder)}/`)
+    await unlessAborted(ending.signal, bringUp(folder, servers, cars))
+    announce(folder, servers, cars, Math.round((performance.now() - begin) / 100) / 10)
+    await untilEnded(servers, cars)
+  } catch (error) {
+    if (!ending.signal.aborted) throw error
+  } finally {
+    say('ending')
+    await cars.end()
+    await servers.end()
+  }
+}
+
+async function bringUp(folder: string, servers: Servers, cars: Cars): Promise<void> {
+  await servers.start()
+  say('  the operator logs in')
+  const operator = await openOperator(folder, servers)
+  say(`  ${CARS.map(({ name }) => name).join(', ')} enrol and drive off`)
+  for (const car of CARS) await startCar(folder, car, servers, cars, operator)
+  operator.close()
+  await Promise.all(cars.all.map(car => car.ready()))
+}
+
+/** The group document and every audience hold the addresses, so the base is settled at the first start. */
+async function settleBase(folder: string, asked: number | undefined): Promise<number> {
+  const file = join(folder, 'settings.json')
+  if (!existsSync(file)) {
+    const base = asked ?? PORT_BASE
+    await writeFileAtomic(file, `${JSON.stringify({ portBase: base })}\n`)
+    return base
+  }
+  const { portBase } = JSON.parse(await readFile(file, 'utf8')) as { portBase: number }
+  if (asked !== undefined && asked !== portBase) {
+    throw new StartError(
+      `the group in ${FOLDER}/ was founded with --port-base ${portBase}; --fresh starts over`,
+    )
+  }
+  return portBase
+}
+
+function portsFrom(base: number): Readonly<Record<ServerName, Ports>> {
+  const at = (name: ServerName) => ({ public: base + OFFSETS[name], admin: base + OFFSETS[name] + 50 })
+  return {
+    fleet: at('fleet'),
+    rps: at('rps'),
+    tracking: at('tracking'),
+    'dta-1': at('dta-1'),
+    'dta-2': at('dta-2'),
+    'dta-3': at('dta-3'),
+  }
+}
+
+async function checkFree(ports: Readonly<Record<ServerName, Ports>>): Promise<void> {
+  for (const name of SERVERS) {
+    for (const port of [ports[name].public, ports[name].admin]) {
+      if (await isFree(port)) continue
+      throw new StartError(
+        `port ${port} (${name}) is taken: end what listens there, or use --fresh --port-base <n>`,
+      )
+    }
+  }
+}
+
+async function openOperator(folder: string, servers: Servers): Promise<Operator> {
+  const setup = servers.process('fleet').events.find(({ event }) => event === 'setup-code')
+  return Operator.open({
+    rps: servers.url('rps'),
+    store: fileTokenStore(join(folder, 'operator.json')),
+    fleet: servers.url('fleet'),
+    tracking: servers.url('tracking'),
+    pin: await madeOnce(join(folder, 'operator.pin'), () => String(100_000 + digits(900_000))),
+    ...(setup === undefined ? {} : { setup: setup as unknown as { operator: string; code: string } }),
+  })
+}
+
+/** Registers a car that fleet doesn't know yet, and starts its process. */
+async function startCar(
+  folder: string,
+  { name, attributes, driver }: (typeof CARS)[number],
+  servers: Servers,
+  cars: Cars,
+  operator: Operator,
+): Promise<void> {
+  const { fleet } = operator
+  const instance = `DEMO-${name.toUpperCase()}`
+  const person = driver === undefined ? undefined : { driverName: driver }
+  const { vehicles } = await fleet.listVehicles({ query: { instance } })
+  const secrets: { -readonly [K in keyof CarSecrets]: CarSecrets[K] } = {}
+  if (vehicles.length === 0) {
+    const { id, code } = await fleet.addVehicle({ body: { instance, attributes, withCode: true } })
+    secrets.code = code?.code
+    if (person !== undefined) {
+      const assigned = await fleet.assignDriver({ params: { id: String(id) }, body: { attributes: person } })
+      secrets.driverCode = assigned.code.code
+    }
+  } else {
+    secrets.code = await kept(join(folder, `${name}.code`))
+    secrets.driverCode = await kept(join(folder, `${name}.driverCode`))
+  }
+  if (person !== undefined)
+    secrets.pin = await madeOnce(join(folder, `${name}.pin`), () => String(1000 + digits(9000)))
+  const config: Omit<CarConfig, 'dataDir'> = {
+    name,
+    rps: servers.url('rps'),
+    tracking: servers.url('tracking'),
+    instance,
+    attributes,
+    seed: CARS.findIndex(car => car.name === name),
+    positionEvery: 1_000,
+    reportEvery: 3_000,
+    ...(person === undefined ? {} : { driver: { attributes: person } }),
+  }
+  await cars.start(config, secrets)
+}
+
+function announce(folder: string, servers: Servers, cars: Cars, seconds: number): void {
+  const shown = relative('.', folder)
+  const store = `--store ${join(shown, 'operator.json')} --rps ${servers.url('rps')}`
+  const pids = [...SERVERS.map(name => servers.process(name)), ...cars.all].map(
+    ({ name, pid }) => `${name} ${pid}`,
+  )
+  say(`running after ${seconds} s
+  fleet      ${servers.url('fleet')}    vehicles, drivers, bans
+  RPS        ${servers.url('rps')}    logins
+  tracking   ${servers.url('tracking')}    where every car is
+  D-TAs      ${AUTHORITIES.map(name => servers.url(name)).join('  ')}
+  group      ${servers.groupId}
+  processes  ${pids.join(', ')}
+  logs       ${join(shown, 'logs')}/
+
+As the operator:
+  export MILAGRO_PIN_FILE=${join(shown, 'operator.pin')}
+  npx milagro fleet list --url ${servers.url('fleet')} ${store}
+  npx milagro fleet ban --vehicle DEMO-CAR-2 --reason stolen --url ${servers.url('fleet')} ${store}
+  TOKEN=$(npx milagro device login --audience ${servers.url('tracking')} ${store})
+  curl -H "Authorization: Bearer $TOKEN" ${servers.url('tracking')}/v1/vehicles
+
+Ctrl-C ends everything.`)
+}
+
+/** Until somebody wants an end; a server that ends by itself is a failure, a car is news. */
+async function untilEnded(servers: Servers, cars: Cars): Promise<void> {
+  const isOver = new Promise<void>(resolve =>
+    ending.signal.addEventListener('abort', () => resolve(), { once: true }),
+  )
+  for (const car of cars.all) {
+    car.on(event => {
+      if (event.event === 'refused' || event.event === 'driver-left')
+        say(`${car.name}: ${event.event} ${event.code}`)
+      if (event.event === 'ended' && !ending.signal.aborted) say(`${car.name} has ended (${event.how})`)
+    })
+  }
+  const watch = async (server: ManagedProcess) => {
+    const how = await server.ended
+    // A Ctrl-C that reaches everybody at once ends servers a moment before this process knows of it.
+    await sleep(200)
+    if (!ending.signal.aborted) throw new StartError(`${server.name} has ended (${how}): see its log`)
+  }
+  await Promise.race([isOver, ...SERVERS.map(name => watch(servers.process(name)))])
+}
+
+async function kept(file: string): Promise<string | undefined> {
+  return existsSync(file) ? (await readFile(file, 'utf8')).trim() : undefined
+}
+
+/** A secret that is made at the first start and kept in a file of mode 0600. */
+async function madeOnce(file: string, make: () => string): Promise<string> {
+  const known = await kept(file)
+  if (known !== undefined) return known
+  const made = make()
+  await writeFileAtomic(file, `${made}\n`)
+  return made
+}
+
+/** Evenly from 0 to below `limit` (at most 2²⁴): draws that would favour small numbers are thrown away. */
+function digits(limit: number): number {
+  for (;;) {
+    const [a = 0, b = 0, c = 0] = systemRandom(3)
+    const drawn = a * 65_536 + b * 256 + c
+    if (drawn < 16_777_216 - (16_777_216 % limit)) return drawn % limit
+  }
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`)
+}

@@ -1,0 +1,100 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import {
+  freePorts,
+  isFree,
+  ManagedProcess,
+  ProcessFailure,
+  runToEnd,
+  unlessAborted,
+} from '@milagro-ts/car-tracking/processes'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+
+let folder: string
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'milagro-processes-'))
+})
+afterEach(() => rm(folder, { recursive: true }))
+
+async function program(source: string) {
+  const file = join(folder, 'program.mjs')
+  await writeFile(file, source)
+  return { name: 'program', file, args: ['one'], env: { SECRET_FILE: 'x' }, logFile: join(folder, 'log') }
+}
+const SAY_READY = `console.log(JSON.stringify({ event: 'ready', args: process.argv.slice(2), env: process.env }))`
+
+test('a process says that it is ready, with its own environment only, and ends when asked', async () => {
+  process.env.MILAGRO_OF_THE_PARENT = 'secret'
+  const child = new ManagedProcess(await program(`${SAY_READY}\nsetInterval(() => {}, 1000)`))
+  const ready = await child.ready()
+  expect(ready.args).toEqual(['one'])
+  expect(ready.env).toMatchObject({ SECRET_FILE: 'x' })
+  expect(ready.env).not.toHaveProperty('MILAGRO_OF_THE_PARENT')
+  delete process.env.MILAGRO_OF_THE_PARENT
+  await child.end()
+  expect(await child.ended).toBe('SIGTERM')
+  expect(child.running).toBe(false)
+  await child.end()
+})
+
+test('one that does not listen is killed', async () => {
+  const child = new ManagedProcess(
+    await program(`process.on('SIGTERM', () => {})\n${SAY_READY}\nsetInterval(() => {}, 1000)`),
+  )
+  await child.ready()
+  await child.end(50)
+  expect(await child.ended).toBe('SIGKILL')
+})
+
+test('one that ends before it is ready fails with its own last line', async () => {
+  const options = await program(
+    `console.error('first'); console.error('port 1 is taken'); process.exitCode = 1`,
+  )
+  const failure = await new ManagedProcess(options).ready().catch((error: unknown) => error)
+  expect(failure).toBeInstanceOf(ProcessFailure)
+  expect(failure).toMatchObject({ message: 'program has ended: port 1 is taken' })
+  await expect(runToEnd(options)).rejects.toThrow('program ended with 1: port 1 is taken')
+})
+
+test('lines that are no events are kept as text; events can be waited for after they were said', async () => {
+  const child = new ManagedProcess(
+    await program(`console.log('warning'); console.log('{"event":"a","n":1}'); console.log('{"n":2}')`),
+  )
+  await child.ended
+  expect(child.events).toEqual([
+    { event: 'line', text: 'warning' },
+    { event: 'a', n: 1 },
+    { event: 'line', text: '{"n":2}' },
+    { event: 'ended', how: 0 },
+  ])
+  expect(await child.waitFor(({ event }) => event === 'a')).toMatchObject({ n: 1 })
+  await expect(child.waitFor(({ event }) => event === 'a', { from: 2 })).rejects.toThrow(ProcessFailure)
+})
+
+test('what takes too long is named', async () => {
+  const child = new ManagedProcess(await program('setInterval(() => {}, 1000)'))
+  await expect(child.waitFor(() => false, { within: 10, what: 'car' })).rejects.toThrow(
+    'program: no car within 10 ms',
+  )
+  await child.end()
+})
+
+test('a port is free or not; free ones differ', async () => {
+  const server = createServer()
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as { port: number }
+  expect(await isFree(port)).toBe(false)
+  await new Promise(resolve => server.close(resolve))
+  expect(await isFree(port)).toBe(true)
+  expect(new Set(await freePorts(8)).size).toBe(8)
+})
+
+test('work goes on until somebody interrupts', async () => {
+  const interruption = new AbortController()
+  expect(await unlessAborted(interruption.signal, Promise.resolve(1))).toBe(1)
+  const never = unlessAborted(interruption.signal, new Promise(() => {}))
+  interruption.abort()
+  await expect(never).rejects.toThrow('interrupted')
+})

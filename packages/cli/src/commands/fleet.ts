@@ -1,0 +1,437 @@
+/** `milagro fleet`: an operator's hand on the register, over fleet's API, logged in by M-Pin. */
+import { readFileSync } from 'node:fs'
+import { type Client, createClient } from '@milagro-ts/api/call'
+import { Refused } from '@milagro-ts/api/problem'
+import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
+import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
+import type { Command } from 'commander'
+import { attributesOf } from '../attributes.js'
+import { answers, CommandRefused, type Io, type Outcome, table, UsageError } from '../io.js'
+import { logIn, type SessionOptions, withSession } from '../session.js'
+import { addServerVerbs } from './server-verbs.js'
+
+type Fleet = Client<typeof fleetRoutes>
+interface FleetOptions extends SessionOptions {
+  readonly url: string
+}
+
+export function addFleet(program: Command, io: Io, status: { exit: number }): void {
+  const fleet = program.command('fleet').description('the register of vehicles, drivers and operators')
+  addServerVerbs(fleet, 'fleet', status)
+
+  /** A verb that an operator uses: its work gets the API, logged in. */
+  const verb = <Args extends unknown[], Options extends object = object>(
+    line: string,
+    description: string,
+    work: (api: Fleet, ...args: [...Args, FleetOptions & Options]) => Promise<Outcome>,
+  ): Command => {
+    const [name, ...words] = line.split(' ')
+    const command = fleet.command(name as string).description(description)
+    for (const word of words) command.argument(word)
+    withSession(command).requiredOption('--url <url>', 'address of fleet')
+    return answers(io, command, async (...given: [...Args, FleetOptions & Options]) => {
+      const options = given.at(-1) as FleetOptions
+      return work(await open(options, io), ...given)
+    })
+  }
+
+  verb<[string | undefined], { state?: string }>(
+    'list [what]',
+    'vehicles (unless said), drivers, operators, approvals or bans',
+    async (api, what, { state }) => list(api, what ?? 'vehicles', state),
+  ).option('--state <state>', 'vehicles: registered, invited, enrolled or revoked')
+
+  verb<[string, string], AttributeOptions & { factors?: string; code: boolean; vehicle?: string }>(
+    'add <what> <name>',
+    'register a vehicle (its VIN), a driver on a vehicle (driverName), or an operator; prints the enrolment code',
+    async (api, what, name, options) => add(api, what, name, options),
+  )
+    .option('--attribute <name=value...>', 'what the vehicle, or the person, is known by')
+    .option('--vehicle <vin>', 'for a driver: on which vehicle')
+    .option('--factors <n>', 'for a vehicle: 0 device alone, 1 device and PIN, 2 PIN where a service asks')
+    .option('--no-code', 'for a vehicle: it enrols by the six words')
+
+  verb<[string], { out?: string }>(
+    'import <csv>',
+    'register every vehicle of a CSV file (vin, attributes …), or none of them',
+    async (api, file, { out }) => {
+      const { vehicles } = await api.importVehicles({ body: { csv: readText(file) } })
+      const csv = [`vin,code`, ...vehicles.map(({ instance, code }) => `${quoted(instance)},${code}`)]
+      if (out !== undefined) await writeFileAtomic(out, `${csv.join('\n')}\n`, 0o600)
+      return {
+        json: out === undefined ? { vehicles } : { vehicles: vehicles.length, out },
+        text: out === undefined ? csv : [`${vehicles.length} vehicles, their codes are in ${out}`],
+      }
+    },
+  ).option('--out <file>', 'write the codes there (mode 0600) instead of printing them')
+
+  verb<[string], { words?: string; refuse?: boolean; nextGeneration?: boolean }>(
+    'approve <id>',
+    'approve a registration whose six words are the same on device and console',
+    async (api, id, { words, refuse, nextGeneration }) => {
+      const params = { id: numeral(id, 'id') }
+      if (refuse) {
+        await api.refuse({ params, body: {} })
+        return { json: { refused: Number(id) }, text: [`refused ${id}`] }
+      }
+      if (words === undefined) throw new UsageError('say --words with the six words that the device shows')
+      await api.approve({ params, body: { words, ...(nextGeneration ? { nextGeneration } : {}) } })
+      return { json: { approved: Number(id) }, text: [`approved ${id}`] }
+    },
+  )
+    .option('--words <words>', 'the six words that the device shows')
+    .option('--next-generation', 'the vehicle is enrolled: end that identity and make the next')
+    .option('--refuse', 'refuse it instead')
+
+  verb<[string], { driver?: string }>(
+    'resend <vin>',
+    'a new enrolment code; the one sent before is worth nothing any more',
+    async (api, vin, { driver }) => {
+      const id = await vehicleId(api, vin)
+      const code =
+        driver === undefined
+          ? await api.vehicleCode({ params: { id }, body: {} })
+          : await api.driverCode({ params: { id, driver: numeral(driver, 'driver') }, body: {} })
+      return { json: code, text: codeText(code) }
+    },
+  ).option('--driver <id>', 'for this driver on the vehicle')
+
+  verb<[], { vehicle?: string; driver?: string; operator?: string; reason: string; until?: string }>(
+    'ban',
+    'ban a vehicle, a driver or an operator: refused everywhere at once',
+    async (api, options) => {
+      const terms = {
+        reason: options.reason,
+        ...(options.until === undefined ? {} : { expiresAt: unixSeconds(options.until) }),
+      }
+      const ban = await api.ban({ body: { ...(await banTarget(api, options)), ...terms } })
+      return { json: ban, text: [`ban ${ban.id}`] }
+    },
+  )
+    .option('--vehicle <vin>', 'this vehicle')
+    .option('--driver <id>', 'on every vehicle')
+    .option('--operator <id>', 'this operator')
+    .requiredOption('--reason <text>', 'for the register; nobody else is told')
+    .option('--until <time>', 'ends by itself, for example 2030-01-31T12:00:00Z')
+
+  verb<[string]>('unban <ban>', 'lift a ban', async (api, ban) => {
+    await api.unban({ params: { id: numeral(ban, 'ban') } })
+    return { json: { lifted: Number(ban) }, text: [`lifted ${ban}`] }
+  })
+
+  verb<[string | undefined], { driver?: string; operator?: string }>(
+    'unlock [vin]',
+    'forget the wrong PINs in a row of a driver on a vehicle, or of an operator',
+    async (api, vin, { driver, operator }) => {
+      const answer =
+        operator === undefined
+          ? await api.unlock({
+              params: { id: await vehicleId(api, needed(vin, 'vin')), driver: numeral(driver, 'driver') },
+              body: {},
+            })
+          : await api.unlockOperator({ params: { id: numeral(operator, 'operator') }, body: {} })
+      return { json: answer, text: ['unlocked'] }
+    },
+  )
+    .option('--driver <id>', 'which driver on the vehicle')
+    .option('--operator <id>', 'this operator instead')
+
+  verb<[string | undefined], { operator?: string }>(
+    'revoke [vin]',
+    'end the identity of a vehicle, or of an operator, now and for good',
+    async (api, vin, { operator }) => {
+      if (operator === undefined) {
+        await api.revoke({ params: { id: await vehicleId(api, needed(vin, 'vin')) }, body: {} })
+      } else await api.revokeOperator({ params: { id: numeral(operator, 'operator') }, body: {} })
+      return { json: { revoked: operator ?? vin }, text: [`revoked ${operator ?? vin}`] }
+    },
+  ).option('--operator <id>', 'this operator instead')
+
+  verb<[], { finish?: boolean; abandon?: boolean }>(
+    'rotate-key',
+    'make the next ticket key; once the authorities’ operators have accepted its revision: --finish',
+    async (api, { finish, abandon }) => {
+      if (abandon) {
+        await api.abandonKey({ body: {} })
+        return { json: { state: 'abandoned' }, text: ['abandoned'] }
+      }
+      const view = await (finish ? api.finishKey({ body: {} }) : api.rotateKey({ body: {} }))
+      return {
+        json: view,
+        text: [
+          `${view.oldKid} → ${view.newKid}: ${view.state}`,
+          `revision ${view.revision} ${view.documentHash}, ${view.needed} signatures needed`,
+          ...table(
+            ['authority', 'signed', 'delivered', 'trouble'],
+            view.authorities.map(({ name, signed, delivered, trouble }) => [
+              name,
+              yes(signed),
+              yes(delivered),
+              trouble ?? '',
+            ]),
+          ),
+        ],
+      }
+    },
+  )
+    .option('--finish', 'collect the signatures and take the key into use')
+    .option('--abandon', 'drop the change')
+
+  verb<[]>('status', 'counts, keys, and events that wait', async api => {
+    const answer = await api.status({})
+    return {
+      json: answer,
+      text: [
+        `group      ${answer.groupId}, revision ${answer.revision}`,
+        `vehicles   ${answer.vehicles}, ${answer.enrolled} enrolled, ${answer.drivers} drivers`,
+        `waiting    ${answer.pending} for approval, ${answer.events.waiting} events for the RPS`,
+        `bans       ${answer.bans}`,
+        `RA keys    ${answer.raKeys.join(', ')}`,
+        ...(answer.events.trouble === undefined ? [] : [`trouble    ${answer.events.trouble}`]),
+      ],
+    }
+  })
+
+  verb<[], { log?: boolean }>(
+    'audit',
+    'reconcile the authorities’ issuance logs with the register: every key without a vehicle',
+    async (api, { log }) => (log ? auditLog(api) : reconcile(api)),
+  ).option('--log', 'who did what, newest first, instead')
+}
+
+interface AttributeOptions {
+  readonly attribute?: readonly string[]
+}
+
+async function open(options: FleetOptions, io: Io): Promise<Fleet> {
+  const token = await logIn(options, options.url, io)
+  return createClient(fleetRoutes, {
+    baseUrl: options.url,
+    fetch: io.fetch,
+    authorize: async () => `Bearer ${token}`,
+  })
+}
+
+async function list(api: Fleet, what: string, state: string | undefined): Promise<Outcome> {
+  switch (what) {
+    case 'vehicles': {
+      const query = state === undefined ? {} : { state: state as 'enrolled' }
+      const vehicles = await pages(after => api.listVehicles({ query: { ...query, ...after } }), 'vehicles')
+      return {
+        json: { vehicles },
+        text: table(
+          ['id', 'vin', 'state', 'ban', 'attributes'],
+          vehicles.map(({ id, instance, state, ban, attributes }) => [
+            String(id),
+            instance,
+            state,
+            ban?.reason ?? '',
+            words(attributes),
+          ]),
+        ),
+      }
+    }
+    case 'drivers': {
+      const drivers = await pages(after => api.listDrivers({ query: after }), 'drivers')
+      return {
+        json: { drivers },
+        text: table(
+          ['id', 'ban', 'attributes'],
+          drivers.map(({ id, ban, attributes }) => [String(id), ban?.reason ?? '', words(attributes)]),
+        ),
+      }
+    }
+    case 'operators': {
+      const operators = await pages(after => api.listOperators({ query: after }), 'operators')
+      return {
+        json: { operators },
+        text: table(
+          ['id', 'name', 'state', 'ban'],
+          operators.map(({ id, instance, state, ban }) => [String(id), instance, state, ban?.reason ?? '']),
+        ),
+      }
+    }
+    case 'approvals': {
+      const { approvals } = await api.listApprovals({})
+      return {
+        json: { approvals },
+        text: table(
+          ['id', 'kind', 'words', 'vehicle', 'attributes'],
+          approvals.map(({ id, kind, words: six, instance, attributes }) => [
+            String(id),
+            kind,
+            six,
+            instance,
+            words(attributes),
+          ]),
+        ),
+      }
+    }
+    case 'bans': {
+      const { bans } = await api.listBans({})
+      return {
+        json: { bans },
+        text: table(
+          ['id', 'vehicle', 'driver', 'operator', 'reason'],
+          bans.map(({ id, vehicle, driver, operator, reason }) => [
+            String(id),
+            String(vehicle ?? ''),
+            String(driver ?? ''),
+            String(operator ?? ''),
+            reason,
+          ]),
+        ),
+      }
+    }
+    default:
+      throw new UsageError(`there are no '${what}' to list: vehicles, drivers, operators, approvals, bans`)
+  }
+}
+
+async function add(
+  api: Fleet,
+  what: string,
+  name: string,
+  options: AttributeOptions & { factors?: string; code: boolean; vehicle?: string },
+): Promise<Outcome> {
+  const attributes = attributesOf(options.attribute ?? [])
+  switch (what) {
+    case 'vehicle': {
+      const factors = options.factors === undefined ? {} : { factors: factorsOf(options.factors) }
+      const body = { instance: name, attributes, withCode: options.code, ...factors }
+      const { id, code } = await api.addVehicle({ body })
+      return {
+        json: { id, ...code },
+        text: [`vehicle ${id}`, ...(code === undefined ? ['enrols by the six words'] : codeText(code))],
+      }
+    }
+    case 'driver': {
+      if (options.vehicle === undefined) throw new UsageError('say --vehicle: on which vehicle')
+      const { driver, code } = await api.assignDriver({
+        params: { id: await vehicleId(api, options.vehicle) },
+        body: { attributes: { driverName: name, ...attributes } },
+      })
+      return { json: { driver, ...code }, text: [`driver ${driver}`, ...codeText(code)] }
+    }
+    case 'operator': {
+      const { id, code } = await api.inviteOperator({ body: { name } })
+      return { json: { id, ...code }, text: [`operator ${id}`, ...codeText(code)] }
+    }
+    default:
+      throw new UsageError(`can't add a '${what}': vehicle, driver, operator`)
+  }
+}
+
+async function banTarget(
+  api: Fleet,
+  { vehicle, driver, operator }: { vehicle?: string; driver?: string; operator?: string },
+) {
+  const said = [vehicle, driver, operator].filter(one => one !== undefined)
+  if (said.length !== 1) throw new UsageError('say one of --vehicle, --driver and --operator')
+  if (vehicle !== undefined) return { vehicle: Number(await vehicleId(api, vehicle)) }
+  if (driver !== undefined) return { driver: Number(numeral(driver, 'driver')) }
+  return { operator: Number(numeral(operator, 'operator')) }
+}
+
+async function reconcile(api: Fleet): Promise<Outcome> {
+  const { authorities } = await api.reconcile({})
+  const unknown = authorities.flatMap(({ name, unknown }) =>
+    unknown.map(key => ({ authority: name, ...key })),
+  )
+  const broken = authorities.filter(({ intact }) => !intact).map(({ name }) => name)
+  if (unknown.length > 0 || broken.length > 0) {
+    const keys = unknown.map(({ authority, number }) => `${authority} entry ${number}`)
+    throw new CommandRefused([...broken.map(name => `the log of ${name} is broken`), ...keys].join(', '))
+  }
+  return {
+    json: { authorities },
+    text: [
+      ...table(
+        ['authority', 'entries', 'trouble'],
+        authorities.map(({ name, entries, trouble }) => [name, String(entries), trouble ?? '']),
+      ),
+      'every key has its vehicle',
+    ],
+  }
+}
+
+async function auditLog(api: Fleet): Promise<Outcome> {
+  const { entries } = await api.audit({ query: {} })
+  return {
+    json: { entries },
+    text: table(
+      ['time', 'who', 'what', 'whom', 'outcome'],
+      entries.map(({ at, actor, action, subject, outcome }) => [
+        new Date(at * 1000).toISOString(),
+        actor,
+        action,
+        subject,
+        outcome,
+      ]),
+    ),
+  }
+}
+
+/** Every page of a list; pages are asked for by the last id of the one before. */
+async function pages<K extends string, T extends { readonly id: number }>(
+  ask: (after: { after?: string }) => Promise<Readonly<Record<K, readonly T[]>>>,
+  name: K,
+): Promise<T[]> {
+  const all: T[] = []
+  for (;;) {
+    const last = all.at(-1)
+    const page = (await ask(last === undefined ? {} : { after: String(last.id) }))[name]
+    if (page.length === 0) return all
+    all.push(...page)
+  }
+}
+
+/** The number of the vehicle with this VIN. Refused NOT_FOUND when there is none. */
+async function vehicleId(api: Fleet, vin: string): Promise<string> {
+  const { vehicles } = await api.listVehicles({ query: { instance: vin } })
+  const [found] = vehicles
+  if (found === undefined) throw new Refused('NOT_FOUND', { detail: `no vehicle ${vin}` })
+  return String(found.id)
+}
+
+function factorsOf(text: string): 0 | 1 | 2 {
+  if (text === '0' || text === '1' || text === '2') return Number(text) as 0 | 1 | 2
+  throw new UsageError('--factors is 0, 1 or 2')
+}
+
+function numeral(text: string | undefined, name: string): string {
+  if (text === undefined || !/^[1-9][0-9]{0,9}$/.test(text))
+    throw new UsageError(`${name}: a number is wanted`)
+  return text
+}
+
+function needed(text: string | undefined, name: string): string {
+  if (text === undefined) throw new UsageError(`${name} is missing`)
+  return text
+}
+
+function unixSeconds(text: string): number {
+  const time = Date.parse(text)
+  if (Number.isNaN(time)) throw new UsageError(`'${text}' is not a time`)
+  return Math.floor(time / 1000)
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new UsageError(`cannot read '${path}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
+  }
+}
+
+function codeText({ code, expiresAt }: { code: string; expiresAt: number }): string[] {
+  return [code, `good until ${new Date(expiresAt * 1000).toISOString()}`]
+}
+
+const words = (attributes: Readonly<Record<string, string>>) =>
+  Object.entries(attributes)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(' ')
+const yes = (value: boolean) => (value ? 'yes' : 'no')
+/** RFC 4180 */
+const quoted = (cell: string) => (/[",\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell)

@@ -1,0 +1,103 @@
+/** `milagro store`: copies of a server's database, and the steps of its schema. */
+import { access, copyFile, rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { dtaMigrations } from '@milagro-ts/dta/tables'
+import { migrations as fleetMigrations } from '@milagro-ts/fleet/schema'
+import { rpsMigrations } from '@milagro-ts/rps/tables'
+import { type Migration, openDatabase } from '@milagro-ts/store/database'
+import { type Command, Option } from 'commander'
+import { answers, CommandRefused, type Io, UsageError } from '../io.js'
+import type { ServerKind } from '../programs.js'
+
+const MIGRATIONS: Readonly<Record<ServerKind, readonly Migration[]>> = {
+  dta: dtaMigrations,
+  rps: rpsMigrations,
+  fleet: fleetMigrations,
+}
+interface StoreOptions {
+  readonly server: ServerKind
+  readonly dataDir: string
+}
+
+export function addStore(program: Command, io: Io): void {
+  const store = program.command('store').description('a server’s database: copies and schema')
+  const verb = (name: string, description: string) =>
+    store
+      .command(name)
+      .description(description)
+      .addOption(
+        new Option('--server <kind>', 'whose database it is')
+          .choices(['dta', 'rps', 'fleet'])
+          .makeOptionMandatory(),
+      )
+      .requiredOption('--data-dir <folder>', 'the server’s data folder')
+
+  answers(
+    io,
+    verb('backup', 'write a consistent copy; the server may run meanwhile').argument(
+      '<file>',
+      'must not exist',
+    ),
+    async (file: string, options: StoreOptions) => {
+      const database = await open(databaseOf(options), options.server)
+      await database.backup(file).finally(() => database.close())
+      return { json: { backup: file }, text: [`written to ${file}`] }
+    },
+  )
+
+  answers(
+    io,
+    verb('restore', 'put a copy in the database’s place; stop the server first').argument(
+      '<file>',
+      'as `store backup` wrote it',
+    ),
+    async (file: string, options: StoreOptions) => {
+      const target = databaseOf(options)
+      const former = `${target}.before-restore`
+      if (await exists(former))
+        throw new CommandRefused(`${former} is there from a restore before: move it away`)
+      if (!(await exists(file))) throw new UsageError(`cannot read '${file}'`)
+      const copy = `${target}.restoring`
+      await copyFile(file, copy)
+      try {
+        // Damage, or another server's database, shows here, while the former one is still in its place.
+        await (await open(copy, options.server)).close()
+        if (await exists(target)) {
+          // Closing folds the write-ahead log into the file that is put aside.
+          await (await open(target, options.server)).close()
+          await rename(target, former)
+        }
+        await rename(copy, target)
+      } finally {
+        await Promise.all(['', '-wal', '-shm'].map(suffix => rm(copy + suffix, { force: true })))
+      }
+      return { json: { restored: target, former }, text: [`restored; the former database is ${former}`] }
+    },
+  )
+
+  answers(
+    io,
+    verb('migrate', 'apply the schema’s newer steps, as the server’s start would'),
+    async (options: StoreOptions) => {
+      await (await open(databaseOf(options), options.server)).close()
+      const steps = MIGRATIONS[options.server].length
+      return { json: { steps }, text: [`at step ${steps}`] }
+    },
+  )
+}
+
+function databaseOf({ server, dataDir }: StoreOptions): string {
+  return join(dataDir, `${server}.sqlite`)
+}
+
+async function open(file: string, server: ServerKind) {
+  if (!(await exists(file))) throw new UsageError(`there is no ${file}`)
+  return openDatabase<unknown>({ file, migrations: MIGRATIONS[server] })
+}
+
+function exists(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  )
+}

@@ -1,0 +1,90 @@
+/**
+ * A token store on the command line: where it is, its PIN, and logging in with it. PINs and codes come from
+ * `MILAGRO_PIN`, `MILAGRO_NEW_PIN`, `MILAGRO_CODE` (or a file that `…_FILE` names), else they are asked for on a
+ * terminal; never from an argument, which every user of the machine can read.
+ */
+
+import { isCancel, password } from '@clack/prompts'
+import { readSecret } from '@milagro-ts/api/config'
+import { Device } from '@milagro-ts/client/device'
+import { fileTokenStore } from '@milagro-ts/client/file-token-store'
+import type { DeviceOptions } from '@milagro-ts/client/ports'
+import { OWN_PIN } from '@milagro-ts/client/record'
+import type { Command } from 'commander'
+import { type Io, UsageError } from './io.js'
+
+export interface SessionOptions {
+  readonly store: string
+  readonly rps?: string
+  readonly user?: string
+  readonly slowDevice?: string
+}
+
+/** The flags with which a command finds a token store and its RPS. */
+export function withSession(command: Command): Command {
+  return command
+    .requiredOption('--store <file>', 'the token store')
+    .option('--rps <url>', 'address of the RPS (or MILAGRO_RPS_URL)')
+}
+
+export function deviceOptions(options: SessionOptions, io: Io): DeviceOptions {
+  const rps = options.rps ?? io.env.MILAGRO_RPS_URL
+  if (rps === undefined) throw new UsageError('say --rps, or set MILAGRO_RPS_URL')
+  return {
+    rps,
+    store: fileTokenStore(options.store),
+    fetch: io.fetch,
+    clock: io.clock,
+    random: io.random,
+    ...(options.slowDevice === undefined
+      ? {}
+      : { pinCost: { iterations: iterationsOf(options.slowDevice), slowDevice: true as const } }),
+  }
+}
+
+export function openDevice(options: SessionOptions, io: Io): Promise<Device> {
+  return Device.open(deviceOptions(options, io))
+}
+
+/** An access token for `audience`: by the device alone, with its own PIN, or with a user's. */
+export async function logIn(options: SessionOptions, audience: string, io: Io): Promise<string> {
+  const device = await openDevice(options, io)
+  const { accessToken } = await device.login({ audience, ...(await whoProves(device, options.user, io)) })
+  return accessToken
+}
+
+/** The user and the PIN that a proof takes; nothing for a device that has no PIN and no user named. */
+export async function whoProves(
+  device: Device,
+  user: string | undefined,
+  io: Io,
+): Promise<{ user?: string; pin?: string }> {
+  if (user !== undefined) return { user, pin: await secret('PIN', `PIN of ${user}`, io) }
+  const hasOwn = (await device.users()).some(({ name }) => name === OWN_PIN)
+  return hasOwn ? { pin: await secret('PIN', 'PIN', io) } : {}
+}
+
+/** `MILAGRO_<name>` or its file; else asked for, with nothing shown. UsageError where nobody can be asked. */
+export async function secret(name: 'PIN' | 'NEW_PIN' | 'CODE', what: string, io: Io): Promise<string> {
+  const variable = `MILAGRO_${name}`
+  if (io.env[variable] !== undefined || io.env[`${variable}_FILE`] !== undefined)
+    return readSecret(variable, io.env)
+  if (!io.isTerminal) throw new UsageError(`${what}: set ${variable}_FILE (or ${variable})`)
+  const typed = await password({ message: what })
+  if (isCancel(typed) || typed === undefined || typed === '') throw new UsageError(`${what} is missing`)
+  return typed
+}
+
+/** For a PIN that is being chosen: typed twice where it is typed. */
+export async function chosenPin(name: 'PIN' | 'NEW_PIN', io: Io): Promise<string> {
+  const pin = await secret(name, 'new PIN', io)
+  const isTyped = io.env[`MILAGRO_${name}`] === undefined && io.env[`MILAGRO_${name}_FILE`] === undefined
+  if (isTyped && (await secret(name, 'the same PIN again', io)) !== pin)
+    throw new UsageError('the PINs differ')
+  return pin
+}
+
+function iterationsOf(text: string): number {
+  if (!/^[1-9][0-9]{0,8}$/.test(text)) throw new UsageError('--slow-device wants a number of iterations')
+  return Number(text)
+}

@@ -1,0 +1,220 @@
+import { readFile, stat } from 'node:fs/promises'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type RunningFleet, runFleet } from './running-fleet.js'
+import { Folder, milagroWith } from './world.js'
+
+let folder: Folder
+let system: RunningFleet
+const SLOW = ['--slow-device', '1000']
+
+beforeAll(async () => {
+  folder = await Folder.make()
+  system = await runFleet(folder)
+})
+afterAll(() => folder.close())
+
+const operator = (...argv: string[]) =>
+  milagroWith(
+    { MILAGRO_PIN: '271828', MILAGRO_RPS_URL: system.rps },
+    ...argv,
+    '--store',
+    folder.file('operator.json'),
+    '--url',
+    system.fleet,
+    '--json',
+  )
+const car = (env: Record<string, string>, ...argv: string[]) =>
+  milagroWith(
+    { MILAGRO_RPS_URL: system.rps, ...env },
+    'device',
+    ...argv,
+    '--store',
+    folder.file('car.json'),
+    '--json',
+  )
+
+test('an operator’s day and a car’s, by the command alone', { timeout: 120_000 }, async () => {
+  const enrolled = await milagroWith(
+    { MILAGRO_PIN: '271828', MILAGRO_CODE: system.setupCode },
+    'device',
+    'enroll',
+    '--with-pin',
+    '--instance',
+    `operator:${system.operator}`,
+    '--attribute',
+    `operator=${system.operator}`,
+    '--store',
+    folder.file('operator.json'),
+    '--rps',
+    system.rps,
+    ...SLOW,
+    '--json',
+  )
+  expect(enrolled).toMatchObject({ exit: 0, err: '' })
+  expect((await stat(folder.file('operator.json'))).mode & 0o777).toBe(0o600)
+  expect((await operator('fleet', 'status')).json).toMatchObject({ groupId: system.groupId, vehicles: 0 })
+
+  const added = await operator('fleet', 'add', 'vehicle', 'VIN-1', '--attribute', 'brand=Fiat', 'model=500e')
+  expect(added.exit).toBe(0)
+  const identity = ['--instance', 'VIN-1', '--attribute', 'brand=Fiat', 'model=500e']
+  const code = { MILAGRO_CODE: added.json.code as string }
+  const first = await car(code, 'enroll', ...identity)
+  expect(first).toMatchObject({ exit: 0, err: '' })
+  expect((await car(code, 'enroll', ...identity)).json).toEqual(first.json)
+
+  const driver = await operator('fleet', 'add', 'driver', 'Ada Lovelace', '--vehicle', 'VIN-1')
+  const ada = { MILAGRO_CODE: driver.json.code as string, MILAGRO_PIN: '1815' }
+  const seat = ['enroll', '--user', 'ada', '--attribute', 'driverName=Ada Lovelace', ...SLOW]
+  expect((await car(ada, ...seat)).json).toMatchObject({ user: 'ada' })
+  expect((await car({}, 'list')).json).toMatchObject({
+    instance: 'VIN-1',
+    users: [{ name: 'ada', pinGen: 1 }],
+  })
+
+  const login = ['login', '--audience', system.fleet]
+  expect((await car({}, ...login)).json).toMatchObject({ authenticated: { amr: ['device'] } })
+  const withPin = [...login, '--user', 'ada']
+  expect((await car({ MILAGRO_PIN: '1815' }, ...withPin)).json).toMatchObject({
+    authenticated: { amr: ['device', 'pin'] },
+  })
+  for (let attempt = 1; attempt <= 3; attempt++) {
+    expect(await car({ MILAGRO_PIN: '1816' }, ...withPin)).toMatchObject({
+      exit: 1,
+      json: { code: 'WRONG_PIN' },
+    })
+  }
+  expect((await car({ MILAGRO_PIN: '1815' }, ...withPin)).json).toMatchObject({ ok: false, code: 'LOCKED' })
+  const driverId = String(driver.json.driver)
+  expect((await operator('fleet', 'unlock', 'VIN-1', '--driver', driverId)).exit).toBe(0)
+  expect((await car({ MILAGRO_PIN: '1815' }, ...withPin)).exit).toBe(0)
+
+  const change = ['change-pin', '--user', 'ada', ...SLOW]
+  expect((await car({ MILAGRO_PIN: '1815', MILAGRO_NEW_PIN: '2718' }, ...change)).exit).toBe(0)
+  expect((await car({ MILAGRO_PIN: '2718' }, ...withPin)).exit).toBe(0)
+
+  expect((await car({}, 'permit')).json.slot).toBeTypeOf('number')
+  const file = await folder.write('letter.txt', 'hello')
+  expect((await car({}, 'sign', file, '--audience', system.fleet)).json.receipt).toMatch(
+    /^[\w-]+\.[\w-]+\.[\w-]+$/,
+  )
+
+  const ban = await operator(
+    'fleet',
+    'ban',
+    '--vehicle',
+    'VIN-1',
+    '--reason',
+    'stolen',
+    '--until',
+    '2099-01-01T00:00Z',
+  )
+  expect(ban.json).toMatchObject({ reason: 'stolen', expiresAt: 4_070_908_800 })
+  expect((await car({}, ...login)).json).toMatchObject({ ok: false, code: 'BANNED' })
+  expect((await operator('fleet', 'list', 'bans')).json.bans).toHaveLength(1)
+  expect((await operator('fleet', 'unban', String(ban.json.id))).exit).toBe(0)
+  expect((await car({}, ...login)).exit).toBe(0)
+
+  expect((await operator('fleet', 'audit')).json.authorities).toMatchObject([
+    { name: 'ta1', intact: true, unknown: [] },
+  ])
+  const entries = (await operator('fleet', 'audit', '--log')).json.entries as { action: string }[]
+  expect(entries.length).toBeGreaterThan(5)
+  const log = await milagroWith({}, 'dta', 'audit', '--url', system.dta, '--group', system.groupId, '--json')
+  expect(log.json).toMatchObject({ intact: true })
+  expect(log.json.entries).toBeGreaterThanOrEqual(4)
+
+  expect((await operator('fleet', 'revoke', 'VIN-1')).exit).toBe(0)
+  expect((await car({}, ...login)).json).toMatchObject({ ok: false, code: 'REVOKED' })
+})
+
+test('a vehicle enrols by the six words that a person compares', { timeout: 60_000 }, async () => {
+  const identity = ['--instance', 'VIN-2', '--attribute', 'brand=Fiat']
+  const enrol = () =>
+    milagroWith(
+      {},
+      'device',
+      'enroll',
+      '--words',
+      '--group',
+      system.groupId,
+      ...identity,
+      '--patience',
+      '0',
+      '--store',
+      folder.file('car-2.json'),
+      '--rps',
+      system.rps,
+      '--json',
+    )
+  const waiting = await enrol()
+  expect(waiting).toMatchObject({ exit: 1, json: { code: 'STILL_PENDING' } })
+  const words = /^compare: (.*)$/m.exec(waiting.err)?.[1] ?? ''
+  const { json } = await operator('fleet', 'list', 'approvals')
+  const [approval] = json.approvals as { id: number; words: string }[]
+  expect(approval?.words).toBe(words)
+  const id = String(approval?.id)
+  const wrong = await operator('fleet', 'approve', id, '--words', words.split(' ').reverse().join(' '))
+  expect(wrong).toMatchObject({ exit: 1, json: { code: 'NOT_APPROVED' } })
+  expect((await operator('fleet', 'approve', id, '--words', words)).exit).toBe(0)
+  expect((await enrol()).exit).toBe(0)
+})
+
+test('a CSV file is imported whole or not at all; codes can go to a file of one’s own', async () => {
+  const csv = await folder.write('cars.csv', 'vin,brand\nVIN-10,Fiat\nVIN-11,"Alfa, Romeo"\n')
+  const imported = await operator('fleet', 'import', csv, '--out', folder.file('codes.csv'))
+  expect(imported.json).toEqual({ vehicles: 2, out: folder.file('codes.csv') })
+  expect((await stat(folder.file('codes.csv'))).mode & 0o777).toBe(0o600)
+  expect(await readFile(folder.file('codes.csv'), 'utf8')).toMatch(/^vin,code\nVIN-10,[A-Z2-7-]+\nVIN-11,/)
+  const bad = await folder.write('bad.csv', 'vin,brand\nVIN-12,Fiat\nVIN-12,Fiat\n')
+  expect((await operator('fleet', 'import', bad)).exit).toBe(1)
+  const { vehicles } = (await operator('fleet', 'list')).json as { vehicles: { instance: string }[] }
+  expect(vehicles.map(({ instance }) => instance)).not.toContain('VIN-12')
+  expect(vehicles.map(({ instance }) => instance)).toContain('VIN-11')
+})
+
+test('what an operator types wrong is usage, what the register refuses is not', async () => {
+  expect(await operator('fleet', 'ban', '--reason', 'none')).toMatchObject({
+    exit: 2,
+    json: { code: 'USAGE' },
+  })
+  expect(await operator('fleet', 'resend', 'VIN-99')).toMatchObject({ exit: 1, json: { code: 'NOT_FOUND' } })
+  expect(await operator('fleet', 'list', 'trucks')).toMatchObject({ exit: 2 })
+  const resent = await operator('fleet', 'resend', 'VIN-10')
+  expect(resent.json.code).toMatch(/^[A-Z2-7-]+$/)
+  const wrongPin = await milagroWith(
+    { MILAGRO_PIN: '0' },
+    'fleet',
+    'status',
+    '--store',
+    folder.file('operator.json'),
+    '--url',
+    system.fleet,
+    '--rps',
+    system.rps,
+    '--json',
+  )
+  expect(wrongPin).toMatchObject({ exit: 1, json: { code: 'WRONG_PIN' } })
+  const noPin = await milagroWith(
+    {},
+    'fleet',
+    'status',
+    '--store',
+    folder.file('operator.json'),
+    '--url',
+    system.fleet,
+    '--rps',
+    system.rps,
+  )
+  expect(noPin).toMatchObject({ exit: 2, err: expect.stringContaining('MILAGRO_PIN_FILE') })
+  const nobody = await milagroWith(
+    {},
+    'device',
+    'list',
+    '--store',
+    folder.file('none.json'),
+    '--rps',
+    system.rps,
+    '--json',
+  )
+  expect(nobody).toMatchObject({ exit: 1, json: { code: 'NOT_ENROLLED' } })
+})

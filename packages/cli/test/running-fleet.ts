@@ -1,0 +1,117 @@
+/** A whole system in the test's process: one authority, RPS and fleet, and the setup code of its first operator. */
+import { createServer } from 'node:net'
+import { generateHpkeKey } from '@milagro-ts/api/keys'
+import { systemClock, systemRandom } from '@milagro-ts/api/system'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { type FleetSchema, migrations } from '@milagro-ts/fleet/schema'
+import { createFleet, openFleetKeys } from '@milagro-ts/fleet/server'
+import { createRps, openKeys } from '@milagro-ts/rps/server'
+import { rpsMigrations } from '@milagro-ts/rps/tables'
+import { openDatabase } from '@milagro-ts/store/database'
+import { type Folder, milagro, silent } from './world.js'
+
+export const PASSPHRASE = 'test'
+
+export interface RunningFleet {
+  readonly fleet: string
+  readonly rps: string
+  readonly dta: string
+  readonly groupId: string
+  readonly setupCode: string
+  readonly operator: string
+}
+
+export async function runFleet(folder: Folder): Promise<RunningFleet> {
+  const { url: dta, config: dtaConfig } = await folder.authority('ta1')
+  const [rpsPort, fleetPort] = [await freePort(), await freePort()]
+  const [rps, fleet] = [`http://127.0.0.1:${rpsPort}`, `http://127.0.0.1:${fleetPort}`]
+  const common = { adminListen: { host: '127.0.0.1', port: 0 }, groupFile: folder.file('group.json') }
+  const ports = { passphrase: PASSPHRASE, clock: systemClock, random: systemRandom, log: silent() }
+
+  const fleetStore = await openDatabase<FleetSchema>({ file: ':memory:', migrations })
+  const fleetConfig = {
+    ...common,
+    name: 'fleet',
+    listen: { host: '127.0.0.1', port: fleetPort },
+    publicUrl: fleet,
+    dataDir: folder.file('fleet'),
+    rps: { url: rps },
+    rpsName: 'rps',
+  }
+  const rpsConfig = {
+    ...common,
+    name: 'rps',
+    listen: { host: '127.0.0.1', port: rpsPort },
+    publicUrl: rps,
+    dataDir: folder.file('rps'),
+    rpa: { url: fleet },
+    audiences: [{ name: fleet, service: 'fleet', pin: 'optional' as const, tlsExporter: 'absent' as const }],
+    groupId: '',
+  }
+  const rpsKeys = await openKeys({ config: rpsConfig, ...ports })
+  const fleetKeys = await openFleetKeys({ config: fleetConfig, store: fleetStore, ...ports })
+  const recipient = async (name: string, purposes: string[], requestKey: string, hpkeKey: Uint8Array) => ({
+    name,
+    kind: 2,
+    generation: 1,
+    purposes,
+    hpkeKey: toBase64Url(hpkeKey),
+    requestKey,
+  })
+  const plan = await folder.write('plan.json', {
+    authorities: [dta],
+    t: 1,
+    ra: { m: 1, keys: fleetKeys.signers.map(({ kid, key }) => ({ kid, key: key.publicKey.toBase64Url() })) },
+    recipients: [
+      await recipient(
+        'rps',
+        ['device', 'pin'],
+        rpsKeys.requestKey.publicKey.toBase64Url(),
+        rpsKeys.hpkeKey.publicKey,
+      ),
+      await recipient(
+        'fleet',
+        [],
+        fleetKeys.requestKey.publicKey.toBase64Url(),
+        (await generateHpkeKey(systemRandom)).publicKey,
+      ),
+    ],
+    slot: { length: 86_400 },
+    policy: { lead: 1, grace: 300 },
+  })
+  const make = [
+    'group',
+    'make',
+    plan,
+    '--proposal',
+    folder.file('proposal.json'),
+    '--out',
+    folder.file('group.json'),
+  ]
+  const { proposalHash } = (await milagro(...make, '--json')).json
+  await milagro('group', 'accept', proposalHash as string, '--config', dtaConfig)
+  const groupId = (await milagro(...make, '--json')).json.groupId as string
+
+  const rpsStore = await openDatabase<unknown>({ file: ':memory:', migrations: rpsMigrations })
+  const rpsServer = await createRps({ config: { ...rpsConfig, groupId }, store: rpsStore, ...ports })
+  const fleetServer = await createFleet({ config: { ...fleetConfig, groupId }, store: fleetStore, ...ports })
+  await rpsServer.start()
+  await fleetServer.start()
+  folder.onClose(async () => {
+    await Promise.all([rpsServer.close(), fleetServer.close()])
+    await Promise.all([rpsStore.close(), fleetStore.close()])
+  })
+  const { code, operator } = fleetServer.setupCode ?? { code: '', operator: '' }
+  return { fleet, rps, dta, groupId, setupCode: code, operator }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number }
+      server.close(() => resolve(port))
+    })
+  })
+}

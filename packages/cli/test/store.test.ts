@@ -1,0 +1,67 @@
+import { writeFile } from 'node:fs/promises'
+import { dtaMigrations } from '@milagro-ts/dta/tables'
+import { openDatabase } from '@milagro-ts/store/database'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { Folder, milagro } from './world.js'
+
+let folder: Folder
+let file: string
+beforeEach(async () => {
+  folder = await Folder.make()
+  file = folder.file('dta.sqlite')
+})
+afterEach(() => folder.close())
+
+const store = (verb: string, ...more: string[]) =>
+  milagro('store', verb, ...more, '--server', 'dta', '--data-dir', folder.path, '--json')
+const accepted = async (change?: (hash: Uint8Array) => Uint8Array) => {
+  const database = await openDatabase<unknown>({ file, migrations: dtaMigrations })
+  const rows = await database.atomic(connection => {
+    if (change !== undefined) {
+      connection.run('INSERT INTO accepted (hash, at) VALUES (?, ?)', [change(new Uint8Array(32)), 1])
+    }
+    return connection.all('SELECT hash FROM accepted')
+  })
+  await database.close()
+  return rows.length
+}
+
+test('a database comes back as it was when it was copied', async () => {
+  await accepted(hash => hash.fill(1))
+  expect((await store('backup', folder.file('copy.sqlite'))).exit).toBe(0)
+  expect(await accepted(hash => hash.fill(2))).toBe(2)
+  expect((await store('restore', folder.file('copy.sqlite'))).json).toMatchObject({ restored: file })
+  expect(await accepted()).toBe(1)
+  expect(await store('restore', folder.file('copy.sqlite'))).toMatchObject({ exit: 1 })
+})
+
+test('a damaged copy, and another server’s, leave the database in its place', async () => {
+  await accepted(hash => hash.fill(1))
+  await writeFile(
+    folder.file('damaged.sqlite'),
+    'not a database at all, and long enough to be read as one. '.repeat(99),
+  )
+  expect(await store('restore', folder.file('damaged.sqlite'))).toMatchObject({
+    exit: 1,
+    json: { code: 'DAMAGED' },
+  })
+  await (await openDatabase({ file: folder.file('other.sqlite'), migrations: [] })).close()
+  const other = await openDatabase({
+    file: folder.file('rps.sqlite'),
+    migrations: [{ id: 1, name: 'another', up: async () => {} }],
+  })
+  await other.close()
+  expect(await store('restore', folder.file('rps.sqlite'))).toMatchObject({
+    exit: 1,
+    json: { code: 'FOREIGN' },
+  })
+  expect(await accepted()).toBe(1)
+})
+
+test('migrating says at which step the schema is; there must be a database', async () => {
+  expect(await store('migrate')).toMatchObject({ exit: 2 })
+  await accepted()
+  expect((await store('migrate')).json).toEqual({ steps: dtaMigrations.length })
+  const wrong = await milagro('store', 'migrate', '--server', 'tracking', '--data-dir', folder.path)
+  expect(wrong.exit).toBe(2)
+})
