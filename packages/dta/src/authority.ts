@@ -18,7 +18,7 @@ export interface Authority {
   readonly passphrase: string
   readonly groups: Groups
   readonly acceptance: Acceptance
-  /** Of everything that is issued, by group. */
+  /** Of everything that is issued, by group and kind: whoever holds a ticket can't use up the permits. */
   readonly issueLimit: RateLimit
   readonly ledgerMark: LedgerMark
   readonly store: Store<unknown>

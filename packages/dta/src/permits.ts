@@ -46,7 +46,7 @@ export async function issuePermitShare(
   // The API takes the former slot within `grace`, as verifiers must; new permits for it are of no use to anybody.
   if (slot < slotAt(group.slotRule, Math.floor(now / 1000)))
     throw new Refused('EXPIRED', { detail: 'the slot has ended' })
-  authority.issueLimit.take(toBase64Url(groupId))
+  authority.issueLimit.take(`${toBase64Url(groupId)} permits`)
 
   const permitEpoch = group.epochAt('permit', slot)
   if (permitEpoch === null) throw new Refused('EXPIRED', { detail: 'the group begins later' })

@@ -35,7 +35,7 @@ export async function issueServerKey(
     throw new Refused('FORBIDDEN', { detail: `${caller.name} is no recipient of ${purpose} keys` })
   if (!isServerKeyPurpose(purpose))
     throw new Refused('FORBIDDEN', { detail: `this authority issues no ${purpose} keys to servers` })
-  authority.issueLimit.take(toBase64Url(group.groupId))
+  authority.issueLimit.take(`${toBase64Url(group.groupId)} server keys`)
   const ctx = shareContext({
     groupId: group.groupId,
     purpose,

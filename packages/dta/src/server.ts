@@ -96,7 +96,15 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
 
   const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
   const app = createApp({ title: 'Distributed trust authority', log, metrics, ...trust })
-  app.addHook('onRequest', async request => sources.take(sourceOf(request.ip)))
+  // Calls that only a server makes count apart: an RPS relays for devices, and what those ask for without end must not
+  // cost the fleet its permits.
+  const serverPaths = new Set<string | undefined>(
+    Object.values(dtaRoutes).flatMap(({ caller, path }) => (caller === 'server' ? [path] : [])),
+  )
+  app.addHook('onRequest', async ({ ip, routeOptions }) => {
+    const source = sourceOf(ip)
+    sources.take(serverPaths.has(routeOptions.url) ? `${source} server` : source)
+  })
   mount(app, dtaRoutes, publicHandlers(authority, foundings), {
     server: serverCheck(authority, singleUse),
   })

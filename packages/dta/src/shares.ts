@@ -55,7 +55,7 @@ export async function issueShare(
   if (!BY_TICKET.includes(purpose))
     throw new Refused('NOT_APPROVED', { detail: `this authority issues no ${purpose} keys` })
   // Counted once the RA's signature is seen: strangers can't use up a group's allowance.
-  authority.issueLimit.take(toBase64Url(group.groupId))
+  authority.issueLimit.take(`${toBase64Url(group.groupId)} shares`)
 
   const { A, ctx } = ticket.shareTerms(purpose, index, shares.shareEpoch)
   const commitment = group.keys(purpose).commitments[index - 1] as G1
