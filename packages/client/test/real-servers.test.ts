@@ -137,6 +137,8 @@ beforeAll(async () => {
     ...quiet('fleet'),
   })
   await server.start()
+  const setup = await server.setupCode()
+  if (setup === null) throw new Error('fleet made no setup code')
   const rps = await createRps({
     ...world,
     config: { ...rpsSettings, groupId },
@@ -151,7 +153,7 @@ beforeAll(async () => {
 
   operator = await Device.enrol({
     ...ports(),
-    code: server.setupCode?.code as string,
+    code: setup.code,
     attributes: { operator: 'admin' },
     instance: 'operator:admin',
     pin: 'correct horse',
