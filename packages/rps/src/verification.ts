@@ -46,7 +46,7 @@ import type { Wanted } from './permits.js'
 import type { Happening } from './relying-party.js'
 
 /** Wrong PINs in a row, and in the life of a pinGen. */
-const CONSECUTIVE_LIMIT = 3
+export const CONSECUTIVE_LIMIT = 3
 const CUMULATIVE_LIMIT = 30
 /** Milliseconds after which an unanswered reservation counts as wrong. */
 const RESERVATION = 30_000

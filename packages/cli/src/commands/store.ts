@@ -1,8 +1,10 @@
 /** `milagro store`: copies of a server's database, and the steps of its schema. */
 import { access, copyFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { systemClock } from '@milagro-ts/api/system'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { migrations as fleetMigrations } from '@milagro-ts/fleet/schema'
+import { distrustRestored } from '@milagro-ts/rps/restore'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
 import { type Migration, openDatabase } from '@milagro-ts/store/database'
 import { type Command, Option } from 'commander'
@@ -61,7 +63,12 @@ export function addStore(program: Command, io: Io): void {
       await copyFile(file, copy)
       try {
         // Damage, or another server's database, shows here, while the former one is still in its place.
-        await (await open(copy, options.server)).close()
+        const restored = await open(copy, options.server)
+        try {
+          if (options.server === 'rps') await distrustRestored(restored, systemClock())
+        } finally {
+          await restored.close()
+        }
         if (await exists(target)) {
           // Closing folds the write-ahead log into the file that is put aside.
           await (await open(target, options.server)).close()
