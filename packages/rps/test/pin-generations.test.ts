@@ -2,6 +2,9 @@
 import { pinChangePayload } from '@milagro-ts/api/payloads'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { MODE } from '@milagro-ts/crypto/mpin'
+import { Accounts } from '@milagro-ts/rps/accounts'
+import { strikeAccount } from '@milagro-ts/rps/verification'
+import { openSingleUse } from '@milagro-ts/store/single-use'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import {
   asFields,
@@ -69,8 +72,9 @@ test('the old PIN works until the first login with the new one, and never after 
   await login(2)
   expect(await codeOf(login(1))).toBe('WRONG_PIN')
   expect(await codeOf(login(1, { wrongPin: true }))).toBe('WRONG_PIN')
-  // Uncounted: the old generation has no say any more.
-  for (let i = 0; i < 4; i++) expect(await codeOf(login(1))).toBe('WRONG_PIN')
+  // Uncounted, right or wrong: the old generation has no say any more.
+  for (let i = 0; i < 4; i++) expect(await codeOf(login(1, { wrongPin: true }))).toBe('WRONG_PIN')
+  expect(await codeOf(login(1))).toBe('WRONG_PIN')
   await login(2)
   await until(() => world.rpa.told.some(({ pinGen }) => pinGen === 2))
 })
@@ -146,7 +150,9 @@ test('an account event makes a generation known while the RPA is away', async ()
 test('acceptance is the higher of the two records: an RPS that lost its own asks the RPA', async () => {
   world.accountOf(car, driver).issuedPinGen = 3
   world.accountOf(car, driver).acceptedPinGen = 3
-  expect(await codeOf(login(1))).toBe('WRONG_PIN')
+  expect(await codeOf(login(1, { wrongPin: true }))).toBe('WRONG_PIN')
+  const account = strikeAccount(car.idCore, driver.userCore, 1)
+  expect(await openSingleUse(rps.store).strikes(account)).toEqual({ consecutive: 0, cumulative: 0 })
   expect(await codeOf(login(2))).toBe('WRONG_PIN')
   await login(3)
   // An RPA that was restored from a backup doesn't take it back.
@@ -169,4 +175,15 @@ test('of two generations that log in at once, the old one doesn’t get in after
   expect(outcomes[0]!.status).toBe('fulfilled')
   expect(await codeOf(world.login(replica, car, { driver }))).toBe('WRONG_PIN')
   await replica.close()
+})
+
+test('acceptance goes up only, whichever of two comes last', async () => {
+  await login(1)
+  const accounts = new Accounts(rps.store)
+  world.accountOf(car, driver).issuedPinGen = 3
+  expect(await accounts.accept(car.idCore, driver.userCore, 3)).toBe(true)
+  expect(await accounts.accept(car.idCore, driver.userCore, 2)).toBe(false)
+  expect(await accounts.accept(car.idCore, driver.userCore, 3)).toBe(true)
+  expect(await codeOf(login(2))).toBe('WRONG_PIN')
+  await login(3)
 })
