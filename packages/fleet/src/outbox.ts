@@ -23,6 +23,8 @@ import type { EventTable, FleetSchema } from './schema.js'
 
 const FIRST_PAUSE = 100
 const LONGEST_PAUSE = 10_000
+/** How far ahead of our events an RPS may honestly be after we were restored. Numbers end at 2³² − 1. */
+const FARTHEST = 1_000_000
 
 export interface OutboxPorts {
   readonly store: Store<FleetSchema>
@@ -133,7 +135,9 @@ export class Outbox {
       pinGen: row.pin_gen ?? undefined,
     })
     const { number } = await this.#rps.pushEvent({ body: { event } })
-    if (number < row.number) throw new Refused('CONFLICT', { log: `the RPS is at event ${number}` })
+    // Beyond it a lying RPS could use all numbers up, and no ban would ever be told to anybody again.
+    if (number < row.number || number > row.number + FARTHEST)
+      throw new Refused('CONFLICT', { log: `the RPS is at event ${number}` })
     await store.db.transaction().execute(async tx => {
       await tx
         .updateTable('event')
