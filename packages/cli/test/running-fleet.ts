@@ -101,7 +101,7 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
     await Promise.all([rpsServer.close(), fleetServer.close()])
     await Promise.all([rpsStore.close(), fleetStore.close()])
   })
-  const { code, operator } = fleetServer.setupCode ?? { code: '', operator: '' }
+  const { code, operator } = (await fleetServer.setupCode()) ?? { code: '', operator: '' }
   return { fleet, rps, dta, groupId, setupCode: code, operator }
 }
 
