@@ -1,0 +1,100 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ROOT } from '../scripts/prepare.mjs'
+
+// stranger.mjs was written by somebody who had docs/protocols and nothing else. What it can't do, the pages don't say.
+
+const stranger = join(ROOT, 'test/stranger.mjs')
+const run = promisify(execFile)
+
+test('the pages hold every input that a client needs to check itself', async () => {
+  const { stdout } = await run(process.execPath, [stranger, '--self-check'])
+  const lines = stdout
+    .trimEnd()
+    .split('\n')
+    .map(line => JSON.parse(line) as { event: string; ok?: boolean })
+  expect(lines.at(-1)).toEqual({ event: 'stranger', ok: true })
+  expect(lines.filter(({ event, ok }) => event === 'value' && ok).length).toBeGreaterThanOrEqual(70)
+})
+
+describe('a running system', () => {
+  let folder: string
+  let base: number
+  let system: ChildProcess
+  let said = ''
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'milagro-stranger-'))
+    base = await freePort()
+    const program = join(ROOT, 'examples/car-tracking/dist/start.js')
+    system = spawn(process.execPath, [program, '--port-base', String(base)], { cwd: folder })
+    await new Promise<void>((resolve, reject) => {
+      const hear = (chunk: Buffer) => {
+        said += chunk.toString()
+        if (said.includes('Ctrl-C ends')) resolve()
+      }
+      system.stdout?.on('data', hear)
+      system.stderr?.on('data', hear)
+      system.once('exit', () => reject(new Error(`the system ended: ${said}`)))
+    })
+  }, 120_000)
+
+  afterAll(async () => {
+    const ended = new Promise(resolve => system.once('exit', resolve))
+    system.kill('SIGINT')
+    if (system.exitCode === null) await ended
+    await rm(folder, { recursive: true })
+  }, 30_000)
+
+  test('enrols the stranger by code, logs it in, takes its one pass and signs its receipt', async () => {
+    const instance = 'STRANGER-1'
+    const attributes = { brand: 'Acme', model: 'Roadster' }
+    const [fleet, rps, audience] = [base, base + 1, base + 2].map(port => `http://127.0.0.1:${port}`)
+    const code = await newCode(instance, attributes, { fleet: fleet as string, rps: rps as string })
+    const asked = JSON.stringify({ attributes, instance, audience })
+    const { stdout } = await run(process.execPath, [stranger, rps as string, code, asked])
+    const events = stdout
+      .trimEnd()
+      .split('\n')
+      .map(line => JSON.parse(line) as { event: string; ok?: boolean })
+    expect(events.at(-1)).toMatchObject({ event: 'stranger', ok: true })
+    expect(events.map(({ event }) => event)).toEqual(
+      expect.arrayContaining(['login', 'whoami', 'receipt', 'permit']),
+    )
+  }, 60_000)
+
+  async function newCode(
+    vin: string,
+    attributes: Record<string, string>,
+    urls: { fleet: string; rps: string },
+  ): Promise<string> {
+    const given = Object.entries(attributes).flatMap(([name, value]) => ['--attribute', `${name}=${value}`])
+    const { stdout } = await run(
+      process.execPath,
+      [
+        join(ROOT, 'packages/cli/bin/milagro.mjs'),
+        ...['fleet', 'add', 'vehicle', vin, '--factors', '2', '--json', ...given],
+        ...['--url', urls.fleet, '--rps', urls.rps, '--store', '.milagro/operator.json'],
+      ],
+      { cwd: folder, env: { ...process.env, MILAGRO_PIN_FILE: '.milagro/operator.pin' } },
+    )
+    return (JSON.parse(stdout) as { code: string }).code
+  }
+})
+
+/** The first of the ports that the system takes; the others are just above. */
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number }
+      server.close(() => resolve(Math.min(port, 65_000)))
+    })
+  })
+}
