@@ -150,6 +150,8 @@ test('an account event makes a generation known while the RPA is away', async ()
 test('acceptance is the higher of the two records: an RPS that lost its own asks the RPA', async () => {
   world.accountOf(car, driver).issuedPinGen = 3
   world.accountOf(car, driver).acceptedPinGen = 3
+  // With the permit in hand the account is asked for by itself.
+  await world.login(rps, car)
   expect(await codeOf(login(1, { wrongPin: true }))).toBe('WRONG_PIN')
   const account = strikeAccount(car.idCore, driver.userCore, 1)
   expect(await openSingleUse(rps.store).strikes(account)).toEqual({ consecutive: 0, cumulative: 0 })
