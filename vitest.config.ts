@@ -23,7 +23,7 @@ export default defineConfig({
     include: ['packages/*/test/**/*.test.ts', 'examples/*/test/**/*.test.ts', 'test/**/*.test.ts'],
     exclude: ['**/node_modules/**', ...(long ? [] : ['**/*.long.test.ts'])],
     setupFiles: long ? ['test/campaign.ts'] : [],
-    testTimeout: 120_000,
+    testTimeout: long ? 3_600_000 : 120_000,
     hookTimeout: 180_000,
     pool: 'forks',
     maxWorkers: 2,
