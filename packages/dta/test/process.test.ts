@@ -197,7 +197,7 @@ describe('killed', () => {
   async function found(): Promise<void> {
     config = await writeConfig()
     ready = await serve(config)
-    const client = createClient(dtaRoutes, { baseUrl: ready.url })
+    const client = createClient(dtaRoutes, { baseUrl: ready.url, timeout: 100_000 })
     const { name, signKey, hpkeKey } = await client.authority({})
     ra = await generateEs256()
     const proposal: GroupProposal = {
@@ -241,7 +241,7 @@ describe('killed', () => {
     return signTicket(payload as Parameters<typeof signTicket>[0], { key: ra, kid: 'ra1' })
   }
   const ask = (ticket: string) =>
-    createClient(dtaRoutes, { baseUrl: ready.url }).shares({
+    createClient(dtaRoutes, { baseUrl: ready.url, timeout: 100_000 }).shares({
       params: { groupId: groupId() },
       body: { ticket: [ticket], purpose: 'device' },
     })
@@ -277,7 +277,7 @@ describe('killed', () => {
     }
     for (const ticket of tickets) await ask(ticket)
     const params = { groupId: groupId() }
-    const { entries } = await createClient(dtaRoutes, { baseUrl: ready.url }).log({ params, query: {} })
+    const { entries } = await createClient(dtaRoutes, { baseUrl: ready.url, timeout: 100_000 }).log({ params, query: {} })
     expect(entries.map(({ number }) => number)).toEqual(cars.map((_, i) => i + 1))
   })
 })
