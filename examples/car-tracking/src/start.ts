@@ -22,6 +22,9 @@ import { isFree, type ManagedProcess, unlessAborted } from './processes.js'
 import { AUTHORITIES, type Ports, SERVERS, type ServerName, Servers } from './servers.js'
 
 const FOLDER = '.milagro'
+/** In FOLDER: the port base of its group; and, while it runs, the number of this process. */
+const SETTINGS = 'settings.json'
+const RUNNING = 'running.pid'
 const PORT_BASE = 7400
 /** Seconds: time permits of a day, as the protocol has it unless said. */
 const SLOT = 86_400
@@ -36,6 +39,10 @@ const OFFSETS: Readonly<Record<ServerName, number>> = {
   'dta-2': 12,
   'dta-3': 13,
 }
+
+const ADMIN = 50
+/** Above it the highest admin listener would have no port. */
+const LAST_BASE = 65_535 - ADMIN - Math.max(...Object.values(OFFSETS))
 
 /** The cars of the example: brand, model, variant, and who drives. */
 const CARS = [
@@ -85,8 +92,8 @@ function readFlags(): Flags {
       },
     })
     const base = values['port-base']
-    if (base !== undefined && !/^[1-9][0-9]{3,4}$/.test(base))
-      throw new Error('--port-base is a port from 1000 on')
+    if (base !== undefined && (!/^[1-9][0-9]{3,4}$/.test(base) || Number(base) > LAST_BASE))
+      throw new Error(`--port-base is a port from 1000 to ${LAST_BASE}`)
     const rpsMain = values['rps-main']
     if (rpsMain !== undefined && !existsSync(rpsMain)) throw new Error(`--rps-main: there is no ${rpsMain}`)
     return {
@@ -103,11 +110,21 @@ function readFlags(): Flags {
 async function run({ fresh, portBase }: Flags): Promise<void> {
   const begin = performance.now()
   const folder = resolve(FOLDER)
+  // Before anything is touched: --fresh would take the files from under a system that runs.
+  await checkNotRunning(folder)
   if (fresh) await rm(folder, { recursive: true, force: true })
-  await mkdir(folder, { recursive: true, mode: 0o700 })
-  const base = await settleBase(folder, portBase)
+  const founded = await foundedBase(folder)
+  if (founded !== undefined && portBase !== undefined && founded !== portBase) {
+    throw new StartError(
+      `the group in ${FOLDER}/ was founded with --port-base ${founded}; --fresh starts over`,
+    )
+  }
+  const base = founded ?? portBase ?? PORT_BASE
   const ports = portsFrom(base)
-  await checkFree(ports)
+  await checkFree(ports, founded === undefined ? '--port-base <n>' : '--fresh --port-base <n>')
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  await writeFileAtomic(join(folder, SETTINGS), `${JSON.stringify({ portBase: base })}\n`)
+  await writeFileAtomic(join(folder, RUNNING), `${process.pid}\n`)
 
   const servers = new Servers({
     folder,
@@ -131,6 +148,7 @@ async function run({ fresh, portBase }: Flags): Promise<void> {
     say('ending')
     await cars.end()
     await servers.end()
+    await rm(join(folder, RUNNING), { force: true })
   }
 }
 
@@ -144,25 +162,50 @@ async function bringUp(folder: string, servers: Servers, cars: Cars): Promise<vo
   await Promise.all(cars.all.map(car => car.ready()))
 }
 
-/** The group document and every audience hold the addresses, so the base is settled at the first start. */
-async function settleBase(folder: string, asked: number | undefined): Promise<number> {
-  const file = join(folder, 'settings.json')
-  if (!existsSync(file)) {
-    const base = asked ?? PORT_BASE
-    await writeFileAtomic(file, `${JSON.stringify({ portBase: base })}\n`)
-    return base
+/** The base of the first start, which the group document and every audience hold; undefined before it. */
+async function foundedBase(folder: string): Promise<number | undefined> {
+  const file = join(folder, SETTINGS)
+  if (!existsSync(file)) return undefined
+  const base = portBaseOf(await readFile(file, 'utf8'))
+  if (base === undefined)
+    throw new StartError(`${join(FOLDER, SETTINGS)} is damaged: mend it, or start over with --fresh`)
+  return base
+}
+
+function portBaseOf(text: string): number | undefined {
+  try {
+    const { portBase } = JSON.parse(text) as { portBase?: unknown }
+    return typeof portBase === 'number' && portBase >= 1000 && portBase <= LAST_BASE ? portBase : undefined
+  } catch {
+    // Not JSON, or null: damaged either way, and the caller says so.
+    return undefined
   }
-  const { portBase } = JSON.parse(await readFile(file, 'utf8')) as { portBase: number }
-  if (asked !== undefined && asked !== portBase) {
-    throw new StartError(
-      `the group in ${FOLDER}/ was founded with --port-base ${portBase}; --fresh starts over`,
-    )
+}
+
+/**
+ * A process that was killed leaves its number behind, which by now may be anybody's: it counts only while the
+ * ports are in use too.
+ */
+async function checkNotRunning(folder: string): Promise<void> {
+  const pid = Number((await kept(join(folder, RUNNING))) ?? Number.NaN)
+  if (!Number.isInteger(pid) || pid < 1 || !isAlive(pid)) return
+  const settings = await kept(join(folder, SETTINGS))
+  const base = settings === undefined ? undefined : portBaseOf(settings)
+  if (base !== undefined && (await isFree(base)) && (await isFree(portsFrom(base)['dta-1'].public))) return
+  throw new StartError(`${FOLDER}/ is in use: end process ${pid} first`)
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
-  return portBase
 }
 
 function portsFrom(base: number): Readonly<Record<ServerName, Ports>> {
-  const at = (name: ServerName) => ({ public: base + OFFSETS[name], admin: base + OFFSETS[name] + 50 })
+  const at = (name: ServerName) => ({ public: base + OFFSETS[name], admin: base + OFFSETS[name] + ADMIN })
   return {
     fleet: at('fleet'),
     rps: at('rps'),
@@ -173,12 +216,12 @@ function portsFrom(base: number): Readonly<Record<ServerName, Ports>> {
   }
 }
 
-async function checkFree(ports: Readonly<Record<ServerName, Ports>>): Promise<void> {
+async function checkFree(ports: Readonly<Record<ServerName, Ports>>, flags: string): Promise<void> {
   for (const name of SERVERS) {
     for (const port of [ports[name].public, ports[name].admin]) {
       if (await isFree(port)) continue
       throw new StartError(
-        `port ${port} (${name}) is taken: end what listens there, or use --fresh --port-base <n>`,
+        `port ${port} (${name}) is taken: end what listens there, or use npm start -- ${flags}`,
       )
     }
   }

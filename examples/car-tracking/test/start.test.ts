@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -31,6 +31,7 @@ describe('npm start says in one line what is wrong', () => {
   test.each([
     ['an unknown flag', ['--chek'], /Unknown option '--chek'/],
     ['a port that is none', ['--port-base', 'x'], /--port-base/],
+    ['ports beyond the last one', ['--port-base', '65530'], /--port-base is a port from 1000 to 65472/],
     ['a program that is not there', ['--check', '--rps-main', 'none.mjs'], /there is no none\.mjs/],
   ])('%s', async (_what, args, why) => {
     const { exit, err } = await run('start.js', ...args)
@@ -39,18 +40,60 @@ describe('npm start says in one line what is wrong', () => {
     expect(err.trimEnd().split('\n')).toHaveLength(1)
   })
 
-  test('a port that is taken', async () => {
-    const server = createServer()
-    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-    const { port } = server.address() as { port: number }
-    const { exit, err } = await run('start.js', '--port-base', String(port))
-    await new Promise(resolve => server.close(resolve))
+  const state = async (files: Record<string, string>) => {
+    await mkdir(join(folder, '.milagro'))
+    for (const [name, text] of Object.entries(files)) await writeFile(join(folder, '.milagro', name), text)
+  }
+
+  test('a port that is taken, and then the state is as it was', async () => {
+    await using taken = await listening()
+    const { exit, err } = await run('start.js', '--port-base', String(taken.port))
     expect(exit).toBe(2)
-    expect(err).toContain(`port ${port} (`)
-    const again = await run('start.js', '--port-base', String(port + 100))
-    expect(again.err).toContain(`founded with --port-base ${port}`)
+    expect(err).toMatch(new RegExp(`port ${taken.port} \\(.*--port-base <n>`))
+    expect(err).not.toContain('--fresh')
+    expect(await readdir(folder)).toEqual([])
   })
+
+  test('another port base than the group was founded with', async () => {
+    await state({ 'settings.json': '{"portBase": 8100}' })
+    const { exit, err } = await run('start.js', '--port-base', '8200')
+    expect(exit).toBe(2)
+    expect(err).toContain('founded with --port-base 8100')
+  })
+
+  test.each(['{', 'null', '{"portBase": "8100"}'])('damaged settings: %s', async text => {
+    await state({ 'settings.json': text })
+    const { exit, err } = await run('start.js')
+    expect(exit).toBe(2)
+    expect(err).toMatch(/settings\.json is damaged.*--fresh/)
+  })
+
+  test.each([[[]], [['--fresh']], [['--fresh', '--port-base', '8200']]])(
+    'a system that runs in the same folder, which %j leaves alone',
+    async args => {
+      await using taken = await listening()
+      const settings = `{"portBase": ${taken.port}}`
+      await state({ 'settings.json': settings, 'running.pid': String(process.pid) })
+      const { exit, err } = await run('start.js', ...args)
+      expect(exit).toBe(2)
+      expect(err).toContain(`end process ${process.pid} first`)
+      expect(await readFile(join(folder, '.milagro', 'settings.json'), 'utf8')).toBe(settings)
+    },
+  )
 })
+
+/** A server on a port that is neither the first nor beyond the last that a port base may be. */
+async function listening() {
+  const server = createServer()
+  const listen = (port: number) =>
+    new Promise<boolean>(resolve => {
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => resolve(true))
+    })
+  let port = 20_000 + (process.pid % 10_000)
+  while (!(await listen(port))) port += 100
+  return { port, [Symbol.asyncDispose]: () => new Promise<void>(resolve => server.close(() => resolve())) }
+}
 
 describe('a car says in one line what is wrong', () => {
   const config = {

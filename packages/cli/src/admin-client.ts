@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Client, createClient } from '@milagro-ts/api/call'
 import type { RouteTable } from '@milagro-ts/api/route'
-import { type Io, readJsonFile, UsageError } from './io.js'
+import { addressOf, type Io, readJsonFile, UsageError } from './io.js'
 
 export interface AdminOptions {
   /** The server's settings file: its data folder and admin address are in there. */
@@ -25,7 +25,11 @@ export function adminClient<T extends RouteTable>(table: T, options: AdminOption
     throw new UsageError('say --config, or both --admin-url and --data-dir')
   }
   const token = readToken(join(dataDir, 'admin-token'))
-  return createClient(table, { baseUrl: url, fetch: io.fetch, authorize: async () => `Bearer ${token}` })
+  return createClient(table, {
+    baseUrl: addressOf(url, '--admin-url'),
+    fetch: io.fetch,
+    authorize: async () => `Bearer ${token}`,
+  })
 }
 
 interface Settings {

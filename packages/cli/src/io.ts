@@ -94,6 +94,12 @@ export function readJsonFile(path: string): unknown {
   }
 }
 
+/** `text`, where it is the address of a server. UsageError, which names the flag, where it isn't. */
+export function addressOf(text: string, flag: string): string {
+  if (URL.canParse(text) && /^https?:/i.test(text)) return text
+  throw new UsageError(`${flag}: '${text}' is not an address such as https://example.org`)
+}
+
 /** A table for people: columns as wide as their widest cell. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
   const widths = head.map((title, column) =>

@@ -11,7 +11,7 @@ import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
 import { OWN_PIN } from '@milagro-ts/client/record'
 import type { Command } from 'commander'
-import { type Io, UsageError } from './io.js'
+import { addressOf, type Io, UsageError } from './io.js'
 
 export interface SessionOptions {
   readonly store: string
@@ -31,7 +31,7 @@ export function deviceOptions(options: SessionOptions, io: Io): DeviceOptions {
   const rps = options.rps ?? io.env.MILAGRO_RPS_URL
   if (rps === undefined) throw new UsageError('say --rps, or set MILAGRO_RPS_URL')
   return {
-    rps,
+    rps: addressOf(rps, '--rps'),
     store: fileTokenStore(options.store),
     fetch: io.fetch,
     clock: io.clock,

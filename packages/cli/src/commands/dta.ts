@@ -3,7 +3,7 @@ import { createClient } from '@milagro-ts/api/call'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Command } from 'commander'
 import { type AdminOptions, adminClient } from '../admin-client.js'
-import { answers, CommandRefused, type Io, table } from '../io.js'
+import { addressOf, answers, CommandRefused, type Io, table } from '../io.js'
 import { checkIssuanceLog } from '../issuance-log.js'
 import { addServerVerbs } from './server-verbs.js'
 
@@ -73,7 +73,7 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
       .requiredOption('--url <url>', 'the authority')
       .requiredOption('--group <id>', 'groupId'),
     async (options: { url: string; group: string }) => {
-      const client = createClient(dtaRoutes, { baseUrl: options.url, fetch: io.fetch })
+      const client = createClient(dtaRoutes, { baseUrl: addressOf(options.url, '--url'), fetch: io.fetch })
       const found = await checkIssuanceLog(client, options.group)
       if (found.brokenAt !== undefined)
         throw new CommandRefused(`the log is broken at entry ${found.brokenAt}`)

@@ -6,7 +6,7 @@ import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
 import { attributesOf } from '../attributes.js'
-import { answers, CommandRefused, type Io, type Outcome, table, UsageError } from '../io.js'
+import { addressOf, answers, CommandRefused, type Io, type Outcome, table, UsageError } from '../io.js'
 import { logIn, type SessionOptions, withSession } from '../session.js'
 import { addServerVerbs } from './server-verbs.js'
 
@@ -204,9 +204,10 @@ interface AttributeOptions {
 }
 
 async function open(options: FleetOptions, io: Io): Promise<Fleet> {
-  const token = await logIn(options, options.url, io)
+  const url = addressOf(options.url, '--url')
+  const token = await logIn(options, url, io)
   return createClient(fleetRoutes, {
-    baseUrl: options.url,
+    baseUrl: url,
     fetch: io.fetch,
     authorize: async () => `Bearer ${token}`,
   })
