@@ -10,7 +10,11 @@ export interface OperatorOptions extends DeviceOptions {
   readonly tracking: string
   readonly pin: string
   /** From fleet's `setup-code` event, at its first start. */
-  readonly setup?: { readonly operator: string; readonly code: string } | undefined
+  readonly setup?: Setup | undefined
+}
+export interface Setup {
+  readonly operator: string
+  readonly code: string
 }
 
 export class Operator {

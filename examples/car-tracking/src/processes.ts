@@ -6,7 +6,8 @@ import { createInterface } from 'node:readline'
 
 /** How long a process may take from SIGTERM to its end, before it is killed, in ms. */
 const END_WITHIN = 5_000
-const READY_WITHIN = 30_000
+const READY_WITHIN = 60_000
+const LIFELINE = new URL('../dist/lifeline.js', import.meta.url).href
 
 /** One line that a process wrote; every line has the name of an event. */
 export interface ProcessEvent {
@@ -47,7 +48,7 @@ export class ManagedProcess {
     this.#log = createWriteStream(options.logFile, { flags: 'a', mode: 0o600 })
     const passed = ['PATH', 'HOME', 'TMPDIR', 'SystemRoot', 'NODE_OPTIONS', 'NODE_EXTRA_CA_CERTS']
     const inherited = Object.fromEntries(passed.map(name => [name, process.env[name]]))
-    this.#child = spawn(process.execPath, [options.file, ...options.args], {
+    this.#child = spawn(process.execPath, ['--import', LIFELINE, options.file, ...options.args], {
       env: { ...inherited, ...options.env },
       stdio: ['ignore', 'pipe', 'pipe'],
       // A group of its own: Ctrl-C in the terminal reaches the parent only, which then ends everybody in order.

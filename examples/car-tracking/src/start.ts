@@ -17,7 +17,7 @@ import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { CarConfig } from './car-config.js'
 import { type CarSecrets, Cars } from './cars.js'
 import { check } from './check.js'
-import { Operator } from './operator.js'
+import { Operator, type Setup } from './operator.js'
 import { isFree, type ManagedProcess, unlessAborted } from './processes.js'
 import { AUTHORITIES, type Ports, SERVERS, type ServerName, Servers } from './servers.js'
 
@@ -228,15 +228,26 @@ async function checkFree(ports: Readonly<Record<ServerName, Ports>>, flags: stri
 }
 
 async function openOperator(folder: string, servers: Servers): Promise<Operator> {
-  const setup = servers.process('fleet').events.find(({ event }) => event === 'setup-code')
   return Operator.open({
     rps: servers.url('rps'),
     store: fileTokenStore(join(folder, 'operator.json')),
     fleet: servers.url('fleet'),
     tracking: servers.url('tracking'),
     pin: await madeOnce(join(folder, 'operator.pin'), () => String(100_000 + digits(900_000))),
-    ...(setup === undefined ? {} : { setup: setup as unknown as { operator: string; code: string } }),
+    setup: await setupOf(folder, servers),
   })
+}
+
+/** Fleet says its setup code once, so it is kept: a start that was interrupted before the enrolment goes on with it. */
+async function setupOf(folder: string, servers: Servers): Promise<Setup | undefined> {
+  const file = join(folder, 'operator.setup')
+  const said = servers.process('fleet').events.find(({ event }) => event === 'setup-code')
+  if (said !== undefined) {
+    const { operator, code } = said as unknown as Setup
+    await writeFileAtomic(file, JSON.stringify({ operator, code }))
+  }
+  const text = await kept(file)
+  return text === undefined ? undefined : (JSON.parse(text) as Setup)
 }
 
 /** Registers a car that fleet doesn't know yet, and starts its process. */
@@ -251,17 +262,20 @@ async function startCar(
   const instance = `DEMO-${name.toUpperCase()}`
   const person = driver === undefined ? undefined : { driverName: driver }
   const { vehicles } = await fleet.listVehicles({ query: { instance } })
-  const secrets: { -readonly [K in keyof CarSecrets]: CarSecrets[K] } = {}
-  if (vehicles.length === 0) {
-    const { id, code } = await fleet.addVehicle({ body: { instance, attributes, withCode: true } })
-    secrets.code = code?.code
-    if (person !== undefined) {
-      const assigned = await fleet.assignDriver({ params: { id: String(id) }, body: { attributes: person } })
-      secrets.driverCode = assigned.code.code
-    }
-  } else {
-    secrets.code = await kept(join(folder, `${name}.code`))
-    secrets.driverCode = await kept(join(folder, `${name}.driverCode`))
+  const known = vehicles[0]
+  const id = String(
+    known?.id ?? (await fleet.addVehicle({ body: { instance, attributes, withCode: false } })).id,
+  )
+  // Codes are asked for where there are none: also when a former start was interrupted just before it kept them.
+  const secrets: { -readonly [K in keyof CarSecrets]: CarSecrets[K] } = {
+    code:
+      (await kept(join(folder, `${name}.code`))) ??
+      (await fleet.vehicleCode({ params: { id }, body: {} })).code,
+  }
+  if (person !== undefined) {
+    secrets.driverCode =
+      (await kept(join(folder, `${name}.driverCode`))) ??
+      (await fleet.assignDriver({ params: { id }, body: { attributes: person } })).code.code
   }
   if (person !== undefined)
     secrets.pin = await madeOnce(join(folder, `${name}.pin`), () => String(1000 + digits(9000)))

@@ -10,7 +10,7 @@ import {
   runToEnd,
   unlessAborted,
 } from '@milagro-ts/car-tracking/processes'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 
 let folder: string
 beforeEach(async () => {
@@ -56,6 +56,24 @@ test('one that ends before it is ready fails with its own last line', async () =
   expect(failure).toBeInstanceOf(ProcessFailure)
   expect(failure).toMatchObject({ message: 'program has ended: port 1 is taken' })
   await expect(runToEnd(options)).rejects.toThrow('program ended with 1: port 1 is taken')
+})
+
+test('one whose parent is killed ends by itself', async () => {
+  const { file, logFile } = await program(`${SAY_READY}\nsetInterval(() => {}, 1000)`)
+  const library = new URL('../dist/processes.js', import.meta.url).href
+  const parentFile = join(folder, 'parent.mjs')
+  await writeFile(
+    parentFile,
+    `import { ManagedProcess } from '${library}'
+    const child = new ManagedProcess(${JSON.stringify({ name: 'child', file, args: [], logFile })})
+    await child.ready()
+    console.log(JSON.stringify({ event: 'child', child: child.pid }))`,
+  )
+  const parent = new ManagedProcess({ name: 'parent', file: parentFile, args: [], logFile })
+  const { child } = await parent.waitFor(({ event }) => event === 'child')
+  parent.kill('SIGKILL')
+  await parent.ended
+  await vi.waitFor(() => expect(() => process.kill(child as number, 0)).toThrow('ESRCH'), { timeout: 10_000 })
 })
 
 test('lines that are no events are kept as text; events can be waited for after they were said', async () => {

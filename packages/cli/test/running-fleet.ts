@@ -101,8 +101,9 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
     await Promise.all([rpsServer.close(), fleetServer.close()])
     await Promise.all([rpsStore.close(), fleetStore.close()])
   })
-  const { code, operator } = (await fleetServer.setupCode()) ?? { code: '', operator: '' }
-  return { fleet, rps, dta, groupId, setupCode: code, operator }
+  const setup = await fleetServer.setupCode()
+  if (setup === null) throw new Error('fleet made no setup code')
+  return { fleet, rps, dta, groupId, setupCode: setup.code, operator: setup.operator }
 }
 
 function freePort(): Promise<number> {
