@@ -2,6 +2,7 @@
 import { type Client, createClient } from '@milagro-ts/api/call'
 import { Device } from '@milagro-ts/client/device'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
+import type { Session } from '@milagro-ts/client/session'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import { trackingRoutes } from './tracking-routes.js'
 
@@ -28,12 +29,12 @@ export class Operator {
     const { fetch = globalThis.fetch } = options
     this.fleet = createClient(fleetRoutes, {
       baseUrl: options.fleet,
-      fetch,
+      fetch: renewing(fetch, sessions.fleet),
       authorize: () => sessions.fleet.authorization(),
     })
     this.tracking = createClient(trackingRoutes, {
       baseUrl: options.tracking,
-      fetch,
+      fetch: renewing(fetch, sessions.tracking),
       authorize: () => sessions.tracking.authorization(),
     })
     this.#close = () => {
@@ -66,4 +67,16 @@ export class Operator {
   }
 }
 
-type Sessions = Readonly<Record<'fleet' | 'tracking', Awaited<ReturnType<Device['session']>>>>
+type Sessions = Readonly<Record<'fleet' | 'tracking', Session>>
+
+/** A token may end on its way; nothing was done then, so the request is made once more with a fresh one. */
+function renewing(fetch: typeof globalThis.fetch, session: Session): typeof globalThis.fetch {
+  return async (input, init) => {
+    const first = await fetch(input, init)
+    if (first.status !== 401) return first
+    await first.body?.cancel()
+    const headers = new Headers(init?.headers)
+    headers.set('authorization', await session.authorization({ fresh: true }))
+    return fetch(input, { ...init, headers })
+  }
+}
