@@ -277,7 +277,10 @@ describe('killed', () => {
     }
     for (const ticket of tickets) await ask(ticket)
     const params = { groupId: groupId() }
-    const { entries } = await createClient(dtaRoutes, { baseUrl: ready.url, timeout: 100_000 }).log({ params, query: {} })
+    const { entries } = await createClient(dtaRoutes, { baseUrl: ready.url, timeout: 100_000 }).log({
+      params,
+      query: {},
+    })
     expect(entries.map(({ number }) => number)).toEqual(cars.map((_, i) => i + 1))
   })
 })
