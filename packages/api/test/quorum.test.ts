@@ -129,12 +129,13 @@ describe('a car gets its key in sealed shares', () => {
     expect(await device(threeOfThree, honest(threeOfThree))).toEqual({ faults: [], right: true })
   })
 
-  test('although one lies, which is named', async () => {
+  test('although one lies: nobody else is named, whoever answers first', async () => {
     const lying = (authority: AskedAuthority) =>
       twoOfThree.shares[authority.index === 1 ? 'pin' : 'device'][authority.index - 1] as Scalar
     const { faults, right } = await device(twoOfThree, lying)
     expect(right).toBe(true)
-    expect(faults).toEqual([{ index: 1, name: 'ta1', kind: 'wrong-share' }])
+    // Two honest answers may come first, and then nobody waits for the third.
+    expect([{ index: 1, name: 'ta1', kind: 'wrong-share' }]).toEqual(expect.arrayContaining([...faults]))
   })
 
   test('not where all must answer and one lies', async () => {
