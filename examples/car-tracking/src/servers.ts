@@ -105,10 +105,9 @@ export class Servers {
     await Promise.all(SERVERS.map(name => this.#passphrase(name)))
     const isNew = !existsSync(this.#path('group.json'))
     if (isNew) await this.#foundGroup()
-    else await this.#startAll(AUTHORITIES)
     this.#group = await Group.verifyFirst(JSON.parse(await readFile(this.#path('group.json'), 'utf8')))
     this.#options.progress(`group ${fingerprint(this.#group.groupId)}`)
-    await this.#startAll(['rps', 'fleet', 'tracking'])
+    await this.#startAll(SERVERS.filter(name => !this.#running.has(name)))
   }
 
   /** Starts one server and waits until it is ready; `port` puts it behind another than its published one. */

@@ -154,11 +154,17 @@ async function run({ fresh, portBase }: Flags): Promise<void> {
 
 async function bringUp(folder: string, servers: Servers, cars: Cars): Promise<void> {
   await servers.start()
-  say('  the operator logs in')
-  const operator = await openOperator(folder, servers)
-  say(`  ${CARS.map(({ name }) => name).join(', ')} enrol and drive off`)
-  for (const car of CARS) await startCar(folder, car, servers, cars, operator)
-  operator.close()
+  const unregistered = CARS.filter(car =>
+    secretNames(car).some(name => !existsSync(secretFile(folder, car, name))),
+  )
+  if (unregistered.length > 0) {
+    say('  the operator logs in')
+    const operator = await openOperator(folder, servers)
+    for (const car of unregistered) await registerCar(folder, car, operator)
+    operator.close()
+  }
+  say(`  ${CARS.map(({ name }) => name).join(', ')} drive off`)
+  await Promise.all(CARS.map(car => startCar(folder, car, servers, cars)))
   await Promise.all(cars.all.map(car => car.ready()))
 }
 
@@ -250,46 +256,57 @@ async function setupOf(folder: string, servers: Servers): Promise<Setup | undefi
   return text === undefined ? undefined : (JSON.parse(text) as Setup)
 }
 
-/** Registers a car that fleet doesn't know yet, and starts its process. */
-async function startCar(
-  folder: string,
-  { name, attributes, driver }: (typeof CARS)[number],
-  servers: Servers,
-  cars: Cars,
-  operator: Operator,
-): Promise<void> {
-  const { fleet } = operator
-  const instance = `DEMO-${name.toUpperCase()}`
-  const person = driver === undefined ? undefined : { driverName: driver }
+type ExampleCar = (typeof CARS)[number]
+type SecretName = keyof CarSecrets
+
+function secretNames({ driver }: ExampleCar): readonly SecretName[] {
+  return driver === undefined ? ['code'] : ['code', 'driverCode', 'pin']
+}
+function secretFile(folder: string, { name }: ExampleCar, secret: SecretName): string {
+  return join(folder, `${name}.${secret}`)
+}
+function instanceOf({ name }: ExampleCar): string {
+  return `DEMO-${name.toUpperCase()}`
+}
+
+/**
+ * Makes a car and its driver known to fleet, and keeps their codes. Codes are asked for where there are none: also
+ * when a former start was interrupted just before it kept them.
+ */
+async function registerCar(folder: string, car: ExampleCar, { fleet }: Operator): Promise<void> {
+  const { attributes, driver } = car
+  const instance = instanceOf(car)
   const { vehicles } = await fleet.listVehicles({ query: { instance } })
-  const known = vehicles[0]
-  const id = String(
-    known?.id ?? (await fleet.addVehicle({ body: { instance, attributes, withCode: false } })).id,
+  const vehicle = vehicles[0] ?? (await fleet.addVehicle({ body: { instance, attributes, withCode: false } }))
+  const params = { id: String(vehicle.id) }
+  await madeOnce(
+    secretFile(folder, car, 'code'),
+    async () => (await fleet.vehicleCode({ params, body: {} })).code,
   )
-  // Codes are asked for where there are none: also when a former start was interrupted just before it kept them.
-  const secrets: { -readonly [K in keyof CarSecrets]: CarSecrets[K] } = {
-    code:
-      (await kept(join(folder, `${name}.code`))) ??
-      (await fleet.vehicleCode({ params: { id }, body: {} })).code,
-  }
-  if (person !== undefined) {
-    secrets.driverCode =
-      (await kept(join(folder, `${name}.driverCode`))) ??
-      (await fleet.assignDriver({ params: { id }, body: { attributes: person } })).code.code
-  }
-  if (person !== undefined)
-    secrets.pin = await madeOnce(join(folder, `${name}.pin`), () => String(1000 + digits(9000)))
+  if (driver === undefined) return
+  await madeOnce(secretFile(folder, car, 'driverCode'), async () => {
+    const { code } = await fleet.assignDriver({ params, body: { attributes: { driverName: driver } } })
+    return code.code
+  })
+  await madeOnce(secretFile(folder, car, 'pin'), () => String(1000 + digits(9000)))
+}
+
+/** Starts the process of a car that fleet knows. */
+async function startCar(folder: string, car: ExampleCar, servers: Servers, cars: Cars): Promise<void> {
+  const { name, attributes, driver } = car
   const config: Omit<CarConfig, 'dataDir'> = {
     name,
     rps: servers.url('rps'),
     tracking: servers.url('tracking'),
-    instance,
+    instance: instanceOf(car),
     attributes,
-    seed: CARS.findIndex(car => car.name === name),
+    seed: CARS.indexOf(car),
     positionEvery: 1_000,
     reportEvery: 3_000,
-    ...(person === undefined ? {} : { driver: { attributes: person } }),
+    ...(driver === undefined ? {} : { driver: { attributes: { driverName: driver } } }),
   }
+  const secrets: { -readonly [K in SecretName]?: CarSecrets[K] } = {}
+  for (const secret of secretNames(car)) secrets[secret] = await kept(secretFile(folder, car, secret))
   await cars.start(config, secrets)
 }
 
@@ -344,10 +361,10 @@ async function kept(file: string): Promise<string | undefined> {
 }
 
 /** A secret that is made at the first start and kept in a file of mode 0600. */
-async function madeOnce(file: string, make: () => string): Promise<string> {
+async function madeOnce(file: string, make: () => string | Promise<string>): Promise<string> {
   const known = await kept(file)
   if (known !== undefined) return known
-  const made = make()
+  const made = await make()
   await writeFileAtomic(file, `${made}\n`)
   return made
 }
