@@ -4,20 +4,19 @@
  *
  * Secret scalars go through `multiply` (fixed shape); `multiplyPublic` may take time that depends on the scalar.
  */
-import { expand_message_xmd, hash_to_field } from '@noble/curves/abstract/hash-to-curve.js'
 import { bls12_381 } from '@noble/curves/bls12-381.js'
+
+export { ORDER } from './curve.js'
+export { expandMessageXmd, hashToField } from './hash-to-field.js'
 
 const G1Point = bls12_381.G1.Point
 const G2Point = bls12_381.G2.Point
 const { Fr, Fp12 } = bls12_381.fields
-const { hash } = bls12_381.G1.defaults
 
 export type EngineG1 = InstanceType<typeof G1Point>
 export type EngineG2 = InstanceType<typeof G2Point>
 export type EngineGT = ReturnType<typeof bls12_381.pairing>
 
-/** The prime order of G1, G2 and GT. */
-export const ORDER: bigint = Fr.ORDER
 export const invertScalar = (scalar: bigint): bigint => Fr.inv(scalar)
 
 interface EngineGroup<P> {
@@ -85,11 +84,3 @@ export const hashToG2 = (message: Uint8Array, dst: Uint8Array): EngineG2 =>
   bls12_381.G2.hashToCurve(message, { DST: dst }) as EngineG2
 export const encodeToG2 = (message: Uint8Array, dst: Uint8Array): EngineG2 =>
   bls12_381.G2.encodeToCurve(message, { DST: dst }) as EngineG2
-/** RFC 9380 §5.2 hash_to_field with XMD SHA-256, L = 48, one element mod q. */
-export function hashToField(message: Uint8Array, dst: Uint8Array): bigint {
-  const [elements] = hash_to_field(message, 1, { p: ORDER, m: 1, k: 128, expand: 'xmd', hash, DST: dst })
-  return (elements as bigint[])[0] as bigint
-}
-/** RFC 9380 §5.3.1. */
-export const expandMessageXmd = (message: Uint8Array, dst: Uint8Array, length: number): Uint8Array =>
-  expand_message_xmd(message, dst, length, hash)

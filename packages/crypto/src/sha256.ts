@@ -31,8 +31,11 @@ function integerRoot(value: bigint, root: 2 | 3): bigint {
 
 const rotate = (word: number, by: number): number => (word >>> by) | (word << (32 - by))
 
+/** The message schedule of the block at work; zeroed when a message is done, since messages may be secret. */
+const w = new Uint32Array(64)
+
 /** One 64-byte block at `offset` into the state. No branch depends on the data. */
-function compress(state: Uint32Array, block: Uint8Array, offset: number, w: Uint32Array): void {
+function compress(state: Uint32Array, block: Uint8Array, offset: number): void {
   for (let i = 0; i < 16; i++) {
     const at = offset + 4 * i
     w[i] =
@@ -48,16 +51,14 @@ function compress(state: Uint32Array, block: Uint8Array, offset: number, w: Uint
     const s1 = rotate(w2, 17) ^ rotate(w2, 19) ^ (w2 >>> 10)
     w[i] = ((w[i - 16] as number) + s0 + (w[i - 7] as number) + s1) | 0
   }
-  let [a, b, c, d, e, f, g, h] = state as unknown as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ]
+  let a = state[0] as number
+  let b = state[1] as number
+  let c = state[2] as number
+  let d = state[3] as number
+  let e = state[4] as number
+  let f = state[5] as number
+  let g = state[6] as number
+  let h = state[7] as number
   for (let i = 0; i < 64; i++) {
     const S1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)
     const choice = (e & f) ^ (~e & g)
@@ -74,26 +75,66 @@ function compress(state: Uint32Array, block: Uint8Array, offset: number, w: Uint
     b = a
     a = (t1 + t2) | 0
   }
-  const round = [a, b, c, d, e, f, g, h]
-  for (let i = 0; i < 8; i++) state[i] = (state[i] as number) + (round[i] as number)
+  state[0] = (state[0] as number) + a
+  state[1] = (state[1] as number) + b
+  state[2] = (state[2] as number) + c
+  state[3] = (state[3] as number) + d
+  state[4] = (state[4] as number) + e
+  state[5] = (state[5] as number) + f
+  state[6] = (state[6] as number) + g
+  state[7] = (state[7] as number) + h
+}
+
+/** What has gone in already: whole blocks. */
+export interface Sha256Prefix {
+  readonly state: Uint32Array
+  /** Bytes, a multiple of 64. */
+  readonly length: number
+}
+const NOTHING: Sha256Prefix = { state: START, length: 0 }
+
+/** The parts as one message, padded to whole blocks for a digest after `prefix` (§5.1.1). */
+export function padded(parts: readonly Uint8Array[], prefix = NOTHING): Uint8Array {
+  const length = parts.reduce((sum, part) => sum + part.length, 0)
+  const blocks = new Uint8Array(((length + 8) >> 6) * 64 + 64)
+  let offset = 0
+  for (const part of parts) {
+    blocks.set(part, offset)
+    offset += part.length
+  }
+  blocks[length] = 0x80
+  const bits = (prefix.length + length) * 8
+  for (let i = 1, rest = bits; i <= 8; i++) {
+    blocks[blocks.length - i] = rest % 256
+    rest = Math.floor(rest / 256)
+  }
+  return blocks
+}
+
+/** The state after `blocks`, a multiple of 64 bytes. */
+export function afterBlocks(blocks: Uint8Array, prefix = NOTHING): Sha256Prefix {
+  if (blocks.length % 64 !== 0) throw new RangeError('whole blocks of 64 bytes expected')
+  const state = prefix.state.slice()
+  for (let offset = 0; offset < blocks.length; offset += 64) compress(state, blocks, offset)
+  w.fill(0)
+  return { state, length: prefix.length + blocks.length }
+}
+
+/** The digest of a message that was padded: 32 bytes. */
+export function digestOf({ state }: Sha256Prefix): Uint8Array {
+  const digest = new Uint8Array(32)
+  for (let i = 0; i < 8; i++) {
+    const word = state[i] as number
+    digest[4 * i] = word >>> 24
+    digest[4 * i + 1] = word >>> 16
+    digest[4 * i + 2] = word >>> 8
+    digest[4 * i + 3] = word
+  }
+  return digest
 }
 
 /** SHA-256 of the parts, one after the other: 32 bytes. */
-export function sha256(...parts: readonly Uint8Array[]): Uint8Array {
-  const message = concat(...parts)
-  const padded = new Uint8Array(((message.length + 8) >> 6) * 64 + 64)
-  padded.set(message)
-  padded[message.length] = 0x80
-  const view = new DataView(padded.buffer)
-  view.setUint32(padded.length - 8, Math.floor(message.length / 2 ** 29))
-  view.setUint32(padded.length - 4, (message.length * 8) >>> 0)
-  const state = START.slice()
-  const schedule = new Uint32Array(64)
-  for (let offset = 0; offset < padded.length; offset += 64) compress(state, padded, offset, schedule)
-  const digest = new DataView(new ArrayBuffer(32))
-  for (let i = 0; i < 8; i++) digest.setUint32(4 * i, state[i] as number)
-  return new Uint8Array(digest.buffer)
-}
+export const sha256 = (...parts: readonly Uint8Array[]): Uint8Array => digestOf(afterBlocks(padded(parts)))
 
 /** HMAC-SHA-256 over the parts, one after the other: 32 bytes. */
 export function hmacSha256(key: Uint8Array, ...parts: readonly Uint8Array[]): Uint8Array {
