@@ -22,7 +22,7 @@ import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
 import { ClientError } from '@milagro-ts/client/errors'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
-import { type DeviceRecord, decodeRecord } from '@milagro-ts/client/record'
+import { type DeviceRecord, decodeRecords } from '@milagro-ts/client/record'
 import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
@@ -281,11 +281,11 @@ class Story {
 
   /** The record of a car's token store, as a thief of its file would have it. */
   async recordOf(name: string): Promise<DeviceRecord> {
-    return decodeRecord(await readFile(join(this.cars.dataDir(name), 'token.json'), 'utf8'))
+    return onlyRecord(await readFile(join(this.cars.dataDir(name), 'token.json'), 'utf8'))
   }
 
   async probeRecord(): Promise<DeviceRecord> {
-    return decodeRecord(present((await this.probeStore.read()) ?? undefined, 'the probe’s store'))
+    return onlyRecord(present((await this.probeStore.read()) ?? undefined, 'the probe’s store'))
   }
 
   /** A login of the probe with this permit, right or wrong. */
@@ -918,6 +918,11 @@ function csvRow(name: string): string {
 
 function expect(holds: boolean, what: string): void {
   if (!holds) throw new StepFailed(what)
+}
+
+/** These stores hold one identity each. */
+function onlyRecord(text: string): DeviceRecord {
+  return present(decodeRecords(text)[0], 'the identity in the token store')
 }
 
 function present<T>(value: T | undefined, what: string): T {

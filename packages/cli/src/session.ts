@@ -3,18 +3,22 @@
  * `MILAGRO_PIN`, `MILAGRO_NEW_PIN`, `MILAGRO_CODE` (or a file that `…_FILE` names), else they are asked for on a
  * terminal; never from an argument, which every user of the machine can read.
  */
-
+import { dirname } from 'node:path'
 import { isCancel, password } from '@clack/prompts'
 import { readSecret } from '@milagro-ts/api/config'
 import { Device } from '@milagro-ts/client/device'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
+import { fileUnlocker } from '@milagro-ts/client/file-unlocker'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
 import { OWN_PIN } from '@milagro-ts/client/record'
+import type { Unlocker } from '@milagro-ts/client/unlocker'
 import type { Command } from 'commander'
 import { addressOf, type Io, UsageError } from './io.js'
 
 export interface SessionOptions {
   readonly store: string
+  readonly identity?: string
+  readonly unlocker?: string
   readonly rps?: string
   readonly user?: string
   readonly slowDevice?: string
@@ -24,6 +28,11 @@ export interface SessionOptions {
 export function withSession(command: Command): Command {
   return command
     .requiredOption('--store <file>', 'the token store')
+    .option(
+      '--identity <name>',
+      'where the store holds several: M-Pin ID or instance of the one that is meant',
+    )
+    .option('--unlocker <file>', 'key file without which the store opens nothing; outside of its folder')
     .option('--rps <url>', 'address of the RPS (or MILAGRO_RPS_URL)')
 }
 
@@ -33,12 +42,23 @@ export function deviceOptions(options: SessionOptions, io: Io): DeviceOptions {
   return {
     rps: addressOf(rps, '--rps'),
     store: fileTokenStore(options.store),
+    ...(options.identity === undefined ? {} : { identity: options.identity }),
+    ...(options.unlocker === undefined ? {} : { unlocker: unlockerOf(options.unlocker, options.store, io) }),
     fetch: io.fetch,
     clock: io.clock,
     random: io.random,
     ...(options.slowDevice === undefined
       ? {}
       : { pinCost: { iterations: iterationsOf(options.slowDevice), slowDevice: true as const } }),
+  }
+}
+
+function unlockerOf(file: string, store: string, { random }: Io): Unlocker {
+  try {
+    return fileUnlocker({ file, dataFolder: dirname(store), random })
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error
+    throw new UsageError(`--unlocker: ${error.message}`)
   }
 }
 

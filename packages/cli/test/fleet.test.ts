@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises'
+import { cp, mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type RunningFleet, runFleet } from './running-fleet.js'
 import { Folder, milagroWith } from './world.js'
@@ -67,8 +67,7 @@ test('an operator’s day and a car’s, by the command alone', { timeout: 120_0
   const seat = ['enroll', '--user', 'ada', '--attribute', 'driverName=Ada Lovelace', ...SLOW]
   expect((await car(ada, ...seat)).json).toMatchObject({ user: 'ada' })
   expect((await car({}, 'list')).json).toMatchObject({
-    instance: 'VIN-1',
-    users: [{ name: 'ada', pinGen: 1 }],
+    identities: [{ instance: 'VIN-1', unlocker: null, users: [{ name: 'ada', pinGen: 1 }] }],
   })
 
   const login = ['login', '--audience', system.fleet]
@@ -206,15 +205,67 @@ test('what an operator types wrong is usage, what the register refuses is not', 
     system.rps,
   )
   expect(noPin).toMatchObject({ exit: 2, err: expect.stringContaining('MILAGRO_PIN_FILE') })
-  const nobody = await milagroWith(
-    {},
-    'device',
-    'list',
-    '--store',
-    folder.file('none.json'),
-    '--rps',
-    system.rps,
-    '--json',
-  )
+  const nobody = await milagroWith({}, 'device', 'list', '--store', folder.file('none.json'), '--json')
   expect(nobody).toMatchObject({ exit: 1, json: { code: 'NOT_ENROLLED' } })
+})
+
+test('two vans in one store that a key file unlocks: moved without it they stay shut', async () => {
+  const store = folder.file('data/vans.json')
+  const keyFile = folder.file('keys/vans.key')
+  const device = (env: Record<string, string>, ...argv: string[]) =>
+    milagroWith({ MILAGRO_RPS_URL: system.rps, ...env }, 'device', ...argv)
+  const unlocked = ['--store', store, '--unlocker', keyFile]
+  for (const vin of ['VAN-1', 'VAN-2']) {
+    const added = await operator('fleet', 'add', 'vehicle', vin, '--attribute', 'brand=Fiat')
+    const code = { MILAGRO_CODE: added.json.code as string }
+    const enrolment = ['enroll', '--instance', vin, '--attribute', 'brand=Fiat', ...unlocked]
+    expect(await device(code, ...enrolment)).toMatchObject({ exit: 0, err: '' })
+  }
+  const listed = await device({}, 'list', '--store', store, '--json')
+  expect(listed.json).toMatchObject({
+    identities: [
+      { instance: 'VAN-1', unlocker: 'file' },
+      { instance: 'VAN-2', unlocker: 'file' },
+    ],
+  })
+  expect((await device({}, 'list', '--store', store)).out).toMatch(
+    /^VAN-1 \S{52}\n {2}group (?:[0-9a-f]{4} ?){4}, unlocked by file\nVAN-2 /,
+  )
+
+  const login = ['login', '--audience', system.fleet, '--json']
+  expect((await device({}, ...login, ...unlocked)).json).toMatchObject({ ok: false, code: 'WHICH_IDENTITY' })
+  const named = [...login, '--identity', 'VAN-2']
+  expect((await device({}, ...named, ...unlocked)).exit).toBe(0)
+  expect((await device({}, ...login, '--identity', 'VAN-3', ...unlocked)).json).toMatchObject({
+    ok: false,
+    code: 'NOT_ENROLLED',
+  })
+
+  // To another machine: the data folder is copied, what lies outside of it is not.
+  await mkdir(folder.file('moved'))
+  await cp(folder.file('data'), folder.file('moved/data'), { recursive: true })
+  const moved = ['--store', folder.file('moved/data/vans.json')]
+  expect(await device({}, ...named.filter(flag => flag !== '--json'), ...moved)).toMatchObject({
+    exit: 1,
+    out: '',
+    err: 'milagro: WRONG_UNLOCKER: the device key wants a file unlocker\n',
+  })
+  const movedKey = folder.file('moved/keys/vans.key')
+  expect((await device({}, ...named, ...moved, '--unlocker', movedKey)).json).toMatchObject({
+    ok: false,
+    code: 'WRONG_UNLOCKER',
+    why: expect.stringContaining('ENOENT'),
+  })
+  await mkdir(folder.file('moved/keys'))
+  await writeFile(movedKey, new Uint8Array(32).fill(1), { mode: 0o600 })
+  expect((await device({}, ...named, ...moved, '--unlocker', movedKey)).json).toMatchObject({
+    ok: false,
+    code: 'WRONG_UNLOCKER',
+    why: 'the file unlocker is not the one of this device key',
+  })
+  await rename(keyFile, movedKey)
+  expect((await device({}, ...named, ...moved, '--unlocker', movedKey)).exit).toBe(0)
+
+  const inside = await device({}, ...named, '--store', store, '--unlocker', folder.file('data/vans.key'))
+  expect(inside).toMatchObject({ exit: 2, json: { code: 'USAGE' } })
 })

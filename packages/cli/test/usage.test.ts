@@ -52,7 +52,7 @@ describe('exit code 2, and why, for a wrong command line', () => {
   test.each([
     ['--url', ['dta', 'audit', '--group', 'A', '--url', 'garbage']],
     ['--url', ['fleet', 'list', '--store', 's', '--rps', 'http://127.0.0.1:1', '--url', 'file:///x']],
-    ['--rps', ['device', 'list', '--store', 's', '--rps', '127.0.0.1:7401']],
+    ['--rps', ['device', 'permit', '--store', 's', '--rps', '127.0.0.1:7401']],
   ])('an address in %s that is none', async (flag, argv) => {
     expect(await milagro(...argv)).toMatchObject({ exit: 2, err: expect.stringContaining(`${flag}: `) })
   })

@@ -43,9 +43,17 @@ import { ClientError } from './errors.js'
 import { followGroup, storedGroup } from './group-store.js'
 import { stretchPin } from './pin-stretch.js'
 import { type DeviceOptions, type Ports, portsOf } from './ports.js'
-import { type DeviceIdentity, type DeviceRecord, OWN_PIN, Records, type User } from './record.js'
+import {
+  type DeviceIdentity,
+  type DeviceRecord,
+  decodeRecords,
+  OWN_PIN,
+  Records,
+  type User,
+} from './record.js'
 import { repeatSafely } from './repeat.js'
 import { Session } from './session.js'
+import type { TokenStore } from './token-store.js'
 import { Turns } from './turns.js'
 import { unlockKey } from './unlocker.js'
 
@@ -75,6 +83,20 @@ export interface UserOnDevice {
   /** base64url; empty for the device's own PIN. */
   readonly userCore: string
   readonly pinGen: number
+}
+
+/** What may be told of an identity in a store. */
+export interface IdentityInStore {
+  /** base64url */
+  readonly groupId: string
+  readonly instance: string
+  /** Absent while the first enrolment is under way. */
+  readonly mpinId: string | undefined
+  /** Kind of the unlocker that the device key lies under. */
+  readonly unlocker: string | undefined
+  readonly users: readonly UserOnDevice[]
+  /** Enrolments and changes of a PIN that wait for their end. */
+  readonly underWay: number
 }
 
 /** A PIN key, for as long as a call or a session takes. */
@@ -113,14 +135,20 @@ export class Device {
   #permit: VerifiedPermit | null = null
   #fetching: Promise<VerifiedPermit> | undefined
 
-  private constructor(ports: Ports, records: Records, group: Group, device: DeviceIdentity) {
+  private constructor(
+    ports: Ports,
+    records: Records,
+    group: Group,
+    device: DeviceIdentity,
+    instance: string,
+  ) {
     this.#ports = ports
     this.#records = records
     this.#group = group
     this.idCore = device.idCore
     this.groupId = group.groupId
     this.attributes = device.attributes
-    this.instance = device.instance
+    this.instance = instance
   }
 
   /**
@@ -130,21 +158,37 @@ export class Device {
    */
   static async enrol(options: DeviceOptions & DeviceEnrolment): Promise<Device> {
     const ports = portsOf(options)
-    const records = new Records(options.store)
-    await enrolDevice(ports, records, options)
-    return Device.#opened(ports, records)
+    return Device.#opened(ports, await enrolDevice(ports, options.store, options))
   }
 
-  /** The device that was enrolled in this store. NOT_ENROLLED, STORE_DAMAGED, WRONG_GROUP. */
+  /**
+   * The device that was enrolled in this store; `identity` says which, where there are several. NOT_ENROLLED,
+   * WHICH_IDENTITY, STORE_DAMAGED, WRONG_GROUP.
+   */
   static async open(options: DeviceOptions): Promise<Device> {
-    return Device.#opened(portsOf(options), new Records(options.store))
+    return Device.#opened(portsOf(options), await Records.select(options.store, options.identity))
+  }
+
+  /** Who is in a token store, without a secret of theirs; asks nobody. Throws STORE_DAMAGED and what the store throws. */
+  static async list(store: TokenStore): Promise<readonly IdentityInStore[]> {
+    const text = await store.read()
+    return (text === null ? [] : decodeRecords(text)).map(
+      ({ groupId, instance, device, users, pending }) => ({
+        groupId: toBase64Url(groupId),
+        instance,
+        mpinId: device?.idCore.mpinId,
+        unlocker: device?.unlocker ?? undefined,
+        users: users.map(userOnDevice),
+        underWay: pending.length,
+      }),
+    )
   }
 
   static async #opened(ports: Ports, records: Records): Promise<Device> {
     const record = await records.read()
     const identity = deviceOf(record)
-    const { revisions, groupId, permit } = record as DeviceRecord
-    const device = new Device(ports, records, await storedGroup(revisions, groupId), identity)
+    const { revisions, groupId, instance, permit } = record as DeviceRecord
+    const device = new Device(ports, records, await storedGroup(revisions, groupId), identity, instance)
     if (permit !== null) device.#permit = device.#verified(permit)
     return device
   }
@@ -156,10 +200,7 @@ export class Device {
 
   async users(): Promise<readonly UserOnDevice[]> {
     const { users } = await this.#record()
-    return users.map(user => {
-      const [{ userCore, pinGen }] = tokensOf(user) as [TokenFile]
-      return { name: user.name, attributes: user.attributes, userCore: toBase64Url(userCore), pinGen }
-    })
+    return users.map(userOnDevice)
   }
 
   /**
@@ -546,6 +587,11 @@ const isAlone = ({ user, pin }: Pick<ProofOptions, 'user' | 'pin'>): boolean =>
 
 /** Logins of one user take turns; enrolments have the empty turn, which no user can. */
 const turnOf = (user: string | undefined): string => `user ${user ?? OWN_PIN}`
+
+function userOnDevice(user: User): UserOnDevice {
+  const [{ userCore, pinGen }] = tokensOf(user) as [TokenFile]
+  return { name: user.name, attributes: user.attributes, userCore: toBase64Url(userCore), pinGen }
+}
 
 function userOf({ users }: DeviceRecord, name: string): User {
   const user = users.find(known => known.name === name)

@@ -26,8 +26,9 @@ import { fetchGroup, followGroup, storedGroup } from './group-store.js'
 import { collectKey } from './key-collection.js'
 import { checkNewPin } from './pin-stretch.js'
 import type { Ports } from './ports.js'
-import { type DeviceRecord, OWN_PIN, type Pending, type Records, type User } from './record.js'
+import { type DeviceRecord, OWN_PIN, type Pending, Records, type User } from './record.js'
 import { repeatSafely } from './repeat.js'
+import type { TokenStore } from './token-store.js'
 import { lockKey } from './unlocker.js'
 
 /** How long, and how, to wait for an approval. */
@@ -51,7 +52,7 @@ export interface DeviceEnrolment extends Patience {
   readonly pin?: string
   /** Refuse an approval with other factors. */
   readonly factors?: 0 | 1 | 2
-  /** The store holds a former generation of this device, of the same group: it stays until this enrolment is done. */
+  /** The store holds a former generation of this instance: it stays until this enrolment is done. */
   readonly replace?: boolean
 }
 
@@ -68,24 +69,28 @@ const FIRST_LOOK = 1_000
 const SLOWEST_LOOK = 15_000
 const PATIENCE = 900
 
-export async function enrolDevice(ports: Ports, records: Records, enrolment: DeviceEnrolment): Promise<void> {
+/** The identity's records, once it is enrolled: new, or in the store already by this very claim. */
+export async function enrolDevice(
+  ports: Ports,
+  store: TokenStore,
+  enrolment: DeviceEnrolment,
+): Promise<Records> {
   const { attributes, instance, pin, factors } = enrolment
   if (pin !== undefined) checkNewPin(pin, ports.pinCost)
   const code = enrolment.code === undefined ? undefined : decodeEnrolmentCode(enrolment.code)
   const groupId = pinnedGroup(enrolment.groupId, code)
+  const records = new Records(store, { groupId, instance })
   const record = await records.read()
   if (record?.device != null) {
     // By hand nothing tells a next generation from the one that is here.
     const nextByHand = enrolment.replace === true && code === undefined
-    if (!nextByHand && isEnrolment(record, { groupId, attributes, instance, code })) return
-    if (enrolment.replace !== true || !equalBytes(record.groupId, groupId))
-      throw new ClientError('ALREADY_ENROLLED')
+    if (!nextByHand && isEnrolment(record, { attributes, code })) return records
+    if (enrolment.replace !== true) throw new ClientError('ALREADY_ENROLLED')
   }
-  const known = record !== null && equalBytes(record.groupId, groupId) ? record.revisions : null
   const group =
-    known === null
+    record === null
       ? await fetchGroup(ports, groupId)
-      : await followGroup(ports, await storedGroup(known, groupId))
+      : await followGroup(ports, await storedGroup(record.revisions, groupId))
 
   const fresh = await DeviceAwaitingApproval.request({
     groupId,
@@ -94,14 +99,13 @@ export async function enrolDevice(ports: Ports, records: Records, enrolment: Dev
     code,
     random: ports.random,
   })
-  const held = known === null ? undefined : heldFor(record, fresh.pending)
+  const held = heldFor(record, fresh.pending)
   const waiting = held === undefined ? fresh : await DeviceAwaitingApproval.resume(held)
   await records.update(former => {
     if (former?.device?.idCore.mpinId !== record?.device?.idCore.mpinId)
       throw new ClientError('STORE_CHANGED')
-    const kept = former !== null && equalBytes(former.groupId, groupId) ? former : null
-    const empty = { groupId, device: null, users: [], pending: [], permit: null }
-    return begun({ ...(kept ?? empty), revisions: group.documents }, waiting.pending)
+    const empty = { groupId, instance, device: null, users: [], pending: [], permit: null }
+    return begun({ ...(former ?? empty), revisions: group.documents }, waiting.pending)
   })
   if (code === undefined) enrolment.onWords?.(waiting.words(groupId))
 
@@ -121,13 +125,14 @@ export async function enrolDevice(ports: Ports, records: Records, enrolment: Dev
     await finish(records, waiting.pending, former => ({
       ...former,
       revisions: current.documents,
-      device: { idCore, attributes: { ...attributes }, instance, codeId: own, ...locked },
+      device: { idCore, attributes: { ...attributes }, codeId: own, ...locked },
       // Users of a former generation had their keys on that identity.
       users: token === null ? [] : [{ name: OWN_PIN, attributes: {}, token, next: null, codeId: own }],
       pending: [],
       permit: null,
     }))
   })
+  return records
 }
 
 /** What an enrolled device lends to the enrolment of a user, or of a new PIN. */
@@ -308,8 +313,7 @@ function heldFor<P extends Pending>(record: DeviceRecord | null, pending: P): P 
 }
 
 function sameClaim(one: Pending, other: Pending): boolean {
-  if (one.kind === 'device' && other.kind === 'device')
-    return one.request.instance === other.request.instance && sameRequest(one.request, other.request)
+  if (one.kind === 'device' && other.kind === 'device') return sameRequest(one.request, other.request)
   if (one.kind === 'user' && other.kind === 'user')
     return one.name === other.name && sameRequest(one.request, other.request)
   return one.kind === 'pin' && other.kind === 'pin' && one.name === other.name && one.pinGen === other.pinGen
@@ -367,22 +371,14 @@ function pinnedGroup(text: string | undefined, code: EnrolmentCode | undefined):
 const codeIdOf = (code: EnrolmentCode | undefined): string | null =>
   code === undefined ? null : toBase64Url(codeId(code.secret))
 
-interface DeviceClaim {
-  readonly attributes: Attributes
-  readonly instance: string
-  readonly code: EnrolmentCode | undefined
-}
-
-/** Is what the store holds the outcome of this very enrolment? */
+/** Is what the store holds of this group and instance the outcome of this very enrolment? */
 function isEnrolment(
-  { groupId, device }: DeviceRecord,
-  claim: DeviceClaim & { readonly groupId: Uint8Array },
+  { device }: DeviceRecord,
+  claim: { readonly attributes: Attributes; readonly code: EnrolmentCode | undefined },
 ): boolean {
   return (
     device !== null &&
-    equalBytes(groupId, claim.groupId) &&
     device.codeId === codeIdOf(claim.code) &&
-    device.instance === claim.instance &&
     sameAttributes(device.attributes, claim.attributes)
   )
 }

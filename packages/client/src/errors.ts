@@ -21,7 +21,11 @@ export const CLIENT_CODES = {
   NOT_ENROLLED: { advice: 'never', means: 'The token store holds no identity yet.' },
   ALREADY_ENROLLED: {
     advice: 'never',
-    means: 'The token store holds another identity, or this user, already.',
+    means: 'The token store holds an identity of this instance, or this user, already.',
+  },
+  WHICH_IDENTITY: {
+    advice: 'never',
+    means: 'The token store holds several identities of that name: say which, by its M-Pin ID.',
   },
   UNKNOWN_USER: { advice: 'never', means: 'No user of this name is enrolled on this device.' },
   PIN_NEEDED: { advice: 'never', means: 'This identity, or this user, goes with a PIN.' },
@@ -45,6 +49,14 @@ export const CLIENT_CODES = {
   OUTCOME_UNKNOWN: {
     advice: 'strike',
     means: 'A request with a PIN proof got no answer; the attempt may have been counted.',
+  },
+  STORE_UNAVAILABLE: {
+    advice: 'later',
+    means: 'The token store cannot be read or written: a full disk, a read-only folder, no permission.',
+  },
+  STORE_LOCKED: {
+    advice: 'later',
+    means: 'Another process holds the token store and does not let go of it.',
   },
   STORE_DAMAGED: { advice: 'never', means: 'The token store cannot be read by this version.' },
   STORE_CHANGED: {

@@ -21,6 +21,8 @@ export interface DeviceOptions {
   /** The RPS' own audience, if it isn't its address. */
   readonly rpsAudience?: string
   readonly store: TokenStore
+  /** Which identity of the store to open, by M-Pin ID or instance, where it holds several. */
+  readonly identity?: string
   /** Where α_hw comes from; without one the store alone holds the device key. */
   readonly unlocker?: Unlocker
   /** `none`: the device has no clock that it trusts, and takes the RPS' signed time. */

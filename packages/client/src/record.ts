@@ -2,15 +2,18 @@
  * What stands in a token store. Tokens have the form of encoding.md's token file, everything else is next to them:
  *
  *   {suite, v, identities: [{
- *     groupId, revisions                         the group document from the first revision to the newest seen
- *     device   {idCore, attributes, instance, key, unlocker?, keyHash, codeId?}      once enrolled
+ *     groupId, instance                          of which there is one each: this pair is what an identity goes by
+ *     revisions                                  the group document from the first revision to the newest seen
+ *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?}                once enrolled
  *     users    [{name, attributes, token, next?, codeId?}]       next: a new PIN's token, until its first login
  *     pending  [{kind, secret, …}]               enrolments under way; secret: the private half of the enrolment key
  *     permit?                                    the newest time permit
  *   }]}
  *
- * This version keeps one identity; a store with more is of a later one. An enrolment key's secret and a key that came
- * of it never stand in one text: the write that stores one drops the other.
+ * Several devices, of one group or of several, may share a store; a next generation takes its former one's place, and
+ * an identity of which neither a key nor an enrolment is left goes. All of them stand in one text, so a writer of one
+ * never loses what another wrote of the others. An enrolment key's secret and a key that came of it never stand in one
+ * text: the write that stores one drops the other.
  */
 import { GroupDocument } from '@milagro-ts/api/group-document'
 import { DeviceRegistration as DeviceRegistrationFields } from '@milagro-ts/api/rpa-routes'
@@ -46,7 +49,6 @@ export type DeviceRegistration = Static<typeof DeviceRegistrationFields>
 export interface DeviceIdentity extends LockedKey {
   readonly idCore: IdCore
   readonly attributes: Attributes
-  readonly instance: string
   /** base64url of the code's id, where it was enrolled by one: the same code again is the same enrolment. */
   readonly codeId: string | null
 }
@@ -79,8 +81,14 @@ export type Pending =
       readonly pinGen: number
     }
 
-export interface DeviceRecord {
+/** Which of the identities of a store. */
+export interface IdentityKey {
   readonly groupId: Uint8Array
+  /** Instance or VIN. */
+  readonly instance: string
+}
+
+export interface DeviceRecord extends IdentityKey {
   readonly revisions: readonly GroupDocument[]
   readonly device: DeviceIdentity | null
   readonly users: readonly User[]
@@ -103,12 +111,12 @@ const UserName = Type.String({ maxLength: 256 })
 const Secret = { secret: Bytes(32) }
 const StoredIdentity = Strict({
   groupId: GroupIdField,
+  instance: Type.String({ minLength: 1, maxLength: 128 }),
   revisions: Type.Array(GroupDocument, { minItems: 1 }),
   device: Type.Optional(
     Strict({
       idCore: IdCoreField,
       attributes: AttributesField,
-      instance: Type.String(),
       key: Bytes(48),
       unlocker: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
       keyHash: Bytes(32),
@@ -133,18 +141,52 @@ const StoredIdentity = Strict({
   ),
   permit: Type.Optional(BytesUpTo(160)),
 })
+type StoredIdentity = Static<typeof StoredIdentity>
+/** More is not a device's store but somebody's database. */
+const MOST_IDENTITIES = 64
 const StoredText = Strict({
   suite: Type.Literal(SUITE),
   v: Type.Literal(1),
-  identities: Type.Array(StoredIdentity, { minItems: 1, maxItems: 1 }),
+  identities: Type.Array(StoredIdentity, { maxItems: MOST_IDENTITIES }),
 })
 const texts = Compile(StoredText)
 
-export function encodeRecord(record: DeviceRecord): string {
+export function encodeRecords(records: readonly DeviceRecord[]): string {
+  return encodeText(records.map(encodeIdentity))
+}
+
+/** STORE_DAMAGED for anything but a text of this version; the message says nothing of what stands in it. */
+export function decodeRecords(text: string): DeviceRecord[] {
+  return decodeText(text).map(decodeIdentity)
+}
+
+function encodeText(identities: readonly StoredIdentity[]): string {
+  return JSON.stringify({ suite: SUITE, v: 1, identities: [...identities] } satisfies Static<
+    typeof StoredText
+  >)
+}
+
+function decodeText(text: string): readonly StoredIdentity[] {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    // The parser's message quotes the text, which is secret.
+    throw new ClientError('STORE_DAMAGED', 'the token store is not JSON')
+  }
+  if (!texts.Check(value)) throw new ClientError('STORE_DAMAGED')
+  const keys = value.identities.map(({ groupId, instance }) => `${groupId} ${instance}`)
+  if (new Set(keys).size < keys.length)
+    throw new ClientError('STORE_DAMAGED', 'the token store holds one identity twice')
+  return value.identities
+}
+
+function encodeIdentity(record: DeviceRecord): StoredIdentity {
   const { device } = record
   const codeId = (id: string | null) => (id === null ? {} : { codeId: id })
-  const identity: Static<typeof StoredIdentity> = {
+  return {
     groupId: toBase64Url(record.groupId),
+    instance: record.instance,
     revisions: [...record.revisions],
     ...(device === null
       ? {}
@@ -152,7 +194,6 @@ export function encodeRecord(record: DeviceRecord): string {
           device: {
             idCore: device.idCore.mpinId,
             attributes: { ...device.attributes },
-            instance: device.instance,
             key: toBase64Url(device.key.encode()),
             ...(device.unlocker === null ? {} : { unlocker: device.unlocker }),
             keyHash: toBase64Url(device.keyHash),
@@ -169,36 +210,26 @@ export function encodeRecord(record: DeviceRecord): string {
     pending: record.pending.map(pending => ({ ...pending, secret: toBase64Url(pending.secret) })),
     ...(record.permit === null ? {} : { permit: toBase64Url(record.permit.encode()) }),
   }
-  return JSON.stringify({ suite: SUITE, v: 1, identities: [identity] } satisfies Static<typeof StoredText>)
 }
 
 function tokenJson(token: TokenFile): Static<typeof TokenFileFields> {
   return { ...encodeTokenFile(token), suite: SUITE, v: 1 }
 }
 
-/** STORE_DAMAGED for anything but a text of this version; the message says nothing of what stands in it. */
-export function decodeRecord(text: string): DeviceRecord {
-  let value: unknown
+function decodeIdentity(stored: StoredIdentity): DeviceRecord {
   try {
-    value = JSON.parse(text)
-  } catch {
-    // The parser's message quotes the text, which is secret.
-    throw new ClientError('STORE_DAMAGED', 'the token store is not JSON')
-  }
-  if (!texts.Check(value)) throw new ClientError('STORE_DAMAGED')
-  const [identity] = value.identities as [Static<typeof StoredIdentity>]
-  try {
-    return decodeIdentity(identity)
+    return decodeFields(stored)
   } catch (error) {
     if (!(error instanceof DecodeError)) throw error
     throw new ClientError('STORE_DAMAGED', `the token store is damaged at ${error.field}`, { cause: error })
   }
 }
 
-function decodeIdentity(stored: Static<typeof StoredIdentity>): DeviceRecord {
+function decodeFields(stored: StoredIdentity): DeviceRecord {
   const { device, permit } = stored
   return {
     groupId: fromBase64Url(stored.groupId, 'groupId', 32),
+    instance: stored.instance,
     revisions: stored.revisions,
     device:
       device === undefined
@@ -206,7 +237,6 @@ function decodeIdentity(stored: Static<typeof StoredIdentity>): DeviceRecord {
         : {
             idCore: IdCore.fromBase64Url(device.idCore),
             attributes: device.attributes,
-            instance: device.instance,
             key: G1.decode(fromBase64Url(device.key, 'device.key', 48), 'device.key'),
             unlocker: device.unlocker ?? null,
             keyHash: fromBase64Url(device.keyHash, 'device.keyHash', 32),
@@ -230,38 +260,79 @@ function decodeIdentity(stored: Static<typeof StoredIdentity>): DeviceRecord {
 /** Times that a change is made again because another one came in between. */
 const ATTEMPTS = 32
 
-/** A token store that holds records. */
+/** One identity in a token store that may hold others. */
 export class Records {
   readonly #store: TokenStore
-  /** The last text decoded: points are expensive to decode. */
-  #last: { readonly text: string; readonly record: DeviceRecord } | undefined
+  readonly #key: IdentityKey
+  /** The last record decoded, and of which text: points are expensive to decode. */
+  #last: { readonly stored: string; readonly record: DeviceRecord } | undefined
 
-  constructor(store: TokenStore) {
+  constructor(store: TokenStore, key: IdentityKey) {
     this.#store = store
+    this.#key = key
+  }
+
+  /**
+   * The enrolled identity that `identity` names, by M-Pin ID or instance; unnamed, the only one. NOT_ENROLLED: none of
+   * that name, or none at all. WHICH_IDENTITY: several.
+   */
+  static async select(store: TokenStore, identity: string | undefined): Promise<Records> {
+    const text = await store.read()
+    const enrolled = (text === null ? [] : decodeText(text)).filter(({ device }) => device !== undefined)
+    const named =
+      identity === undefined
+        ? enrolled
+        : enrolled.filter(({ instance, device }) => identity === device?.idCore || identity === instance)
+    const [one, ...more] = named
+    if (one === undefined)
+      throw new ClientError(
+        'NOT_ENROLLED',
+        enrolled.length === 0 ? undefined : 'the token store holds other identities, not this one',
+      )
+    if (more.length > 0) throw new ClientError('WHICH_IDENTITY')
+    const { groupId, instance } = one
+    return new Records(store, { groupId: fromBase64Url(groupId, 'groupId', 32), instance })
   }
 
   async read(): Promise<DeviceRecord | null> {
-    return this.#decode(await this.#store.read())
+    const text = await this.#store.read()
+    return this.#own(text === null ? [] : decodeText(text))
   }
 
   /** `change` is made on the newest record, again if another writer was faster; what it throws ends the update. */
   async update(change: (record: DeviceRecord | null) => DeviceRecord): Promise<DeviceRecord> {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const former = await this.#store.read()
-      const record = change(this.#decode(former))
-      const text = encodeRecord(record)
+      const identities = former === null ? [] : decodeText(former)
+      const record = change(this.#own(identities))
+      const own = encodeIdentity(record)
+      const at = identities.findIndex(identity => this.#isOwn(identity))
+      const isLeft = record.device !== null || record.pending.length > 0
+      const text = encodeText([
+        ...identities.slice(0, at < 0 ? identities.length : at),
+        ...(isLeft ? [own] : []),
+        ...(at < 0 ? [] : identities.slice(at + 1)),
+      ])
       if (text === former) return record
+      if (at < 0 && identities.length >= MOST_IDENTITIES)
+        throw new ClientError('STORE_UNAVAILABLE', `the token store holds ${MOST_IDENTITIES} identities`)
       if (await this.#store.replace(former, text)) {
-        this.#last = { text, record }
+        this.#last = { stored: JSON.stringify(own), record }
         return record
       }
     }
     throw new ClientError('STORE_CHANGED')
   }
 
-  #decode(text: string | null): DeviceRecord | null {
-    if (text === null) return null
-    if (this.#last?.text !== text) this.#last = { text, record: decodeRecord(text) }
+  #isOwn({ groupId, instance }: StoredIdentity): boolean {
+    return instance === this.#key.instance && groupId === toBase64Url(this.#key.groupId)
+  }
+
+  #own(identities: readonly StoredIdentity[]): DeviceRecord | null {
+    const own = identities.find(identity => this.#isOwn(identity))
+    if (own === undefined) return null
+    const stored = JSON.stringify(own)
+    if (this.#last?.stored !== stored) this.#last = { stored, record: decodeIdentity(own) }
     return this.#last.record
   }
 }

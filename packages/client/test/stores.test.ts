@@ -9,7 +9,7 @@ import { Device } from '@milagro-ts/client/device'
 import { ClientError } from '@milagro-ts/client/errors'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { fileUnlocker } from '@milagro-ts/client/file-unlocker'
-import { decodeRecord, encodeRecord, Records } from '@milagro-ts/client/record'
+import { type DeviceRecord, decodeRecords, encodeRecords, Records } from '@milagro-ts/client/record'
 import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
 import { IdCore } from '@milagro-ts/crypto/identity'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
@@ -108,9 +108,10 @@ describe('a record', () => {
     text = (await store.read()) as string
   })
   afterAll(() => world.close())
+  const single = (stored: string) => decodeRecords(stored)[0] as DeviceRecord
 
   test('with a device, tokens, a waiting state and a permit goes through its codec unchanged', () => {
-    expect(encodeRecord(decodeRecord(text))).toBe(text)
+    expect(encodeRecords(decodeRecords(text))).toBe(text)
     const [{ device, users, pending, permit }] = JSON.parse(text).identities
     expect(Object.keys(users[0].token)).toEqual([
       'suite',
@@ -151,7 +152,7 @@ describe('a record', () => {
     for (const bad of damaged) {
       let thrown: unknown
       try {
-        decodeRecord(bad)
+        decodeRecords(bad)
       } catch (error) {
         thrown = error
       }
@@ -166,10 +167,10 @@ describe('a record', () => {
   test('changed by two at once keeps both changes', async () => {
     const store = memoryTokenStore()
     await store.replace(null, text)
-    const [one, other] = [new Records(store), new Records(store)]
+    const [one, other] = [new Records(store, single(text)), new Records(store, single(text))]
     await Promise.all([
-      one.update(record => ({ ...decodeRecord(text), ...record, permit: null })),
-      other.update(record => ({ ...decodeRecord(text), ...record, pending: [] })),
+      one.update(record => ({ ...single(text), ...record, permit: null })),
+      other.update(record => ({ ...single(text), ...record, pending: [] })),
     ])
     const record = await one.read()
     expect([record?.permit, record?.pending]).toEqual([null, []])
@@ -182,7 +183,7 @@ describe('a record', () => {
       replace: async () => false,
     }
     await expect(
-      new Records(restless).update(() => ({ ...decodeRecord(text), permit: null })),
+      new Records(restless, single(text)).update(() => ({ ...single(text), permit: null })),
     ).rejects.toMatchObject({ code: 'STORE_CHANGED' })
   })
 })

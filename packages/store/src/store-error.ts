@@ -9,6 +9,8 @@ export type StoreReason =
   | 'missing'
   /** Disk full, no permission, locked for too long, an I/O error: may pass; callers fail closed until it does. */
   | 'unavailable'
+  /** Another process holds the file lock and didn't let go in time. */
+  | 'locked'
 
 /** A store that can't be used. The message is one line for an operator and holds no stored value. */
 export class StoreError extends Error {

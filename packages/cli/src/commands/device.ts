@@ -1,7 +1,10 @@
 /** `milagro device`: a device's (or an operator's) identity in a token store. */
 import { readFileSync } from 'node:fs'
+import { fingerprint } from '@milagro-ts/api/group'
 import { Device } from '@milagro-ts/client/device'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { ClientError } from '@milagro-ts/client/errors'
+import { fileTokenStore } from '@milagro-ts/client/file-token-store'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Command } from 'commander'
 import { attributesOf } from '../attributes.js'
 import { answers, type Io, UsageError } from '../io.js'
@@ -135,21 +138,27 @@ export function addDevice(program: Command, io: Io): void {
 
   answers(
     io,
-    withSession(device.command('list').description('who is in the token store')),
-    async (options: SessionOptions) => {
-      const opened = await openDevice(options, io)
-      const users = await opened.users()
+    device
+      .command('list')
+      .description('who is in the token store; asks nobody and wants no secret')
+      .requiredOption('--store <file>', 'the token store'),
+    async ({ store }: { store: string }) => {
+      const identities = await Device.list(fileTokenStore(store))
+      if (identities.length === 0) throw new ClientError('NOT_ENROLLED')
       return {
         json: {
-          idCore: opened.mpinId,
-          groupId: toBase64Url(opened.groupId),
-          instance: opened.instance,
-          users: users.map(({ name, userCore, pinGen }) => ({ name, userCore, pinGen })),
+          identities: identities.map(({ mpinId, unlocker, users, ...identity }) => ({
+            ...identity,
+            idCore: mpinId ?? null,
+            unlocker: unlocker ?? null,
+            users: users.map(({ name, userCore, pinGen }) => ({ name, userCore, pinGen })),
+          })),
         },
-        text: [
-          `${opened.instance} ${opened.mpinId}`,
+        text: identities.flatMap(({ groupId, instance, mpinId, unlocker, users }) => [
+          `${instance} ${mpinId ?? '(not enrolled yet)'}`,
+          `  group ${fingerprint(fromBase64Url(groupId, 'groupId', 32))}${unlocker === undefined ? '' : `, unlocked by ${unlocker}`}`,
           ...users.map(({ name, pinGen }) => `  ${name === '' ? '(own PIN)' : name}, PIN ${pinGen}`),
-        ],
+        ]),
       }
     },
   )
