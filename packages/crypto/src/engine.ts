@@ -4,6 +4,7 @@
  *
  * Secret scalars go through `multiply` (fixed shape); `multiplyPublic` may take time that depends on the scalar.
  */
+import { pippenger } from '@noble/curves/abstract/curve.js'
 import { bls12_381 } from '@noble/curves/bls12-381.js'
 
 export { ORDER } from './curve.js'
@@ -32,6 +33,8 @@ interface EngineGroup<P> {
   isIdentity(a: P): boolean
   multiply(a: P, secret: bigint): P
   multiplyPublic(a: P, scalar: bigint): P
+  /** Σ scalar·point, in a time that depends on all of them. */
+  sumOfProducts(points: readonly P[], scalars: readonly bigint[]): P
 }
 
 function group<P extends EngineG1 | EngineG2>(
@@ -59,17 +62,43 @@ function group<P extends EngineG1 | EngineG2>(
     // The library's fixed-shape ladder takes 1…q−1 only; zero is no secret that a protocol draws.
     multiply: (a, secret) => (secret === 0n || a.is0() ? Point.ZERO : (a.multiply(secret) as P)),
     multiplyPublic: (a, scalar) => (scalar === 0n || a.is0() ? Point.ZERO : (a.multiplyUnsafe(scalar) as P)),
+    sumOfProducts(points, scalars) {
+      if (points.length !== scalars.length) throw new RangeError('one scalar for each point')
+      // Pippenger's buckets pay from a handful of points on.
+      if (points.length > 8)
+        return pippenger(Point as never, [...points] as never, [...scalars]) as unknown as P
+      return points.reduce<P>(
+        (sum, point, i) => this.add(sum, this.multiplyPublic(point, scalars[i] as bigint)),
+        Point.ZERO,
+      )
+    },
   }
 }
 
 export const engineG1: EngineGroup<EngineG1> = group<EngineG1>(G1Point, 48)
 export const engineG2: EngineGroup<EngineG2> = group<EngineG2>(G2Point, 96)
 
-/** Π e(P, R), identities included; the value of e is the usual library one, final exponent 3(p¹²−1)/q. */
-export function pairingProduct(pairs: readonly (readonly [EngineG1, EngineG2])[]): EngineGT {
-  const counted = pairs.filter(([P, R]) => !P.is0() && !R.is0())
-  return bls12_381.pairingBatch(counted.map(([g1, g2]) => ({ g1, g2 })))
+/** The lines of a fixed point of G2: what a Miller loop needs of it, worked out once. */
+export interface EngineLines {
+  /** Null for the identity: e is one. */
+  readonly lines: ReturnType<typeof bls12_381.utils.calcPairingPrecomputes> | null
 }
+export const prepareG2 = (R: EngineG2): EngineLines => ({
+  lines: R.is0() ? null : bls12_381.utils.calcPairingPrecomputes(R),
+})
+
+/** Π e(P, R), identities included; the value of e is the usual library one, final exponent 3(p¹²−1)/q. */
+export function pairingProduct(pairs: readonly (readonly [EngineG1, EngineG2 | EngineLines])[]): EngineGT {
+  const loops = pairs.flatMap(([P, R]) => {
+    const { lines } = 'lines' in R ? R : prepareG2(R)
+    if (P.is0() || lines === null) return []
+    const { x, y } = P.toAffine()
+    return [[lines, x, y] as [typeof lines, bigint, bigint]]
+  })
+  return Fp12.finalExponentiate(bls12_381.millerLoopBatch(loops))
+}
+/** a/b. Values of e only: their inverse is their conjugate. */
+export const divideGT = (a: EngineGT, b: EngineGT): EngineGT => Fp12.mul(a, Fp12.conjugate(b))
 export const equalGT = (a: EngineGT, b: EngineGT): boolean => Fp12.eql(a, b)
 export const isOneGT = (a: EngineGT): boolean => Fp12.eql(a, Fp12.ONE)
 /** 576 bytes: Fp2 → Fp6 → Fp12, c0 first, 48-byte big-endian each. */

@@ -4,14 +4,17 @@
  */
 import {
   bytesOfGT,
+  divideGT,
   type EngineG1,
   type EngineG2,
   type EngineGT,
+  type EngineLines,
   engineG1,
   engineG2,
   equalGT,
   isOneGT,
-  pairingProduct,
+  prepareG2,
+  pairingProduct as productOfPairings,
 } from './engine.js'
 import { DecodeError } from './errors.js'
 import type { Scalar } from './scalar.js'
@@ -54,6 +57,18 @@ export class G1 {
 
   static sum(points: readonly G1[]): G1 {
     return points.reduce((total, point) => total.add(point), G1.identity)
+  }
+  /**
+   * Σ scalars_i·points_i. Public points and scalars only: the time depends on all of them. RangeError unless there is
+   * one scalar for each point.
+   */
+  static sumOfProducts(points: readonly G1[], scalars: readonly Scalar[]): G1 {
+    return new G1(
+      engineG1.sumOfProducts(
+        points.map(point => point.#point),
+        scalars.map(scalar => scalar.toBigInt()),
+      ),
+    )
   }
 
   /** 48 bytes; the identity has a spelling too, which `decode` refuses. */
@@ -145,6 +160,33 @@ export class G2 {
   }
 }
 
+/**
+ * A point of G2 with the lines that a Miller loop needs of it, worked out once for a point that is fixed. The lines of
+ * a server key equal it: they are as secret as the key.
+ */
+export class PreparedG2 {
+  readonly #lines: EngineLines
+
+  private constructor(lines: EngineLines) {
+    this.#lines = lines
+  }
+
+  static of(point: G2): PreparedG2 {
+    return new PreparedG2(prepareG2(point.toEngine()))
+  }
+  /** Of Q, made when it is first asked for. */
+  static get generator(): PreparedG2 {
+    PreparedG2.#generator ??= PreparedG2.of(G2.generator)
+    return PreparedG2.#generator
+  }
+  static #generator: PreparedG2 | undefined
+
+  /** For pairings only. */
+  toEngine(): EngineLines {
+    return this.#lines
+  }
+}
+
 export class GT {
   readonly #value: EngineGT
 
@@ -161,6 +203,9 @@ export class GT {
   isOne(): boolean {
     return isOneGT(this.#value)
   }
+  divide(other: GT): GT {
+    return new GT(divideGT(this.#value, other.#value))
+  }
   /** 576 bytes for a key derivation. They never leave the process. */
   toBytes(): Uint8Array {
     return bytesOfGT(this.#value)
@@ -168,11 +213,16 @@ export class GT {
 }
 
 /** e(P, R). */
-export function pairing(P: G1, R: G2): GT {
-  return GT.fromEngine(pairingProduct([[P.toEngine(), R.toEngine()]]))
+export function pairing(P: G1, R: G2 | PreparedG2): GT {
+  return pairingProduct([[P, R]])
+}
+
+/** Π e(P, R). The empty product is one. */
+export function pairingProduct(pairs: readonly (readonly [G1, G2 | PreparedG2])[]): GT {
+  return GT.fromEngine(productOfPairings(pairs.map(([P, R]) => [P.toEngine(), R.toEngine()] as const)))
 }
 
 /** Π e(P, R) = 1? The empty product is one. */
-export function pairingProductIsOne(pairs: readonly (readonly [G1, G2])[]): boolean {
-  return isOneGT(pairingProduct(pairs.map(([P, R]) => [P.toEngine(), R.toEngine()] as const)))
+export function pairingProductIsOne(pairs: readonly (readonly [G1, G2 | PreparedG2])[]): boolean {
+  return pairingProduct(pairs).isOne()
 }

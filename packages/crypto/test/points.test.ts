@@ -3,7 +3,7 @@ import { concat, fromHex, toHex } from '@milagro-ts/crypto/bytes'
 import { ORDER } from '@milagro-ts/crypto/engine'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { hashToG1, hashToG2 } from '@milagro-ts/crypto/hash-to-curve'
-import { G1, G2, pairing, pairingProductIsOne } from '@milagro-ts/crypto/points'
+import { G1, G2, PreparedG2, pairing, pairingProduct, pairingProductIsOne } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { bls12_381 } from '@noble/curves/bls12-381.js'
 import fc from 'fast-check'
@@ -307,4 +307,65 @@ describe('the algebra', () => {
     expect(pairingProductIsOne(balanced.slice(1))).toBe(false)
     expect(pairingProductIsOne([[G1.identity, G2.identity]])).toBe(true)
   })
+})
+
+describe('a sum of products', () => {
+  const points = Array.from({ length: 20 }, (_, i) => hashToG1('device', digestOf(`point ${i}`)))
+  const scalars = points.map((_, i) => scalarOf(`scalar ${i}`))
+  const oneByOne = (n: number) =>
+    G1.sum(points.slice(0, n).map((point, i) => point.mulPublic(scalars[i] as Scalar)))
+
+  test.each([0, 1, 2, 8, 9, 20])('of %i points is what the products add up to', n => {
+    expect(G1.sumOfProducts(points.slice(0, n), scalars.slice(0, n)).equals(oneByOne(n))).toBe(true)
+  })
+
+  test('takes zeros, the identity, and one point many times', () => {
+    const [P, Q] = points as [G1, G1]
+    const [a, b] = scalars as [Scalar, Scalar]
+    const zero = Scalar.fromNumber(0)
+    const sum = G1.sumOfProducts([P, Q, G1.identity, P, P.negate()], [a, zero, b, b, a])
+    expect(sum.equals(P.mulPublic(b))).toBe(true)
+    expect(G1.sumOfProducts([P, P.negate()], [a, a]).isIdentity()).toBe(true)
+  })
+
+  test('wants one scalar for each point', () => {
+    expect(() => G1.sumOfProducts(points, scalars.slice(1))).toThrow(RangeError)
+  })
+})
+
+describe('prepared lines', () => {
+  const P = hashToG1('device', digestOf('P'))
+  const R = hashToG2('agree', digestOf('R'))
+
+  test('give what the point gives', () => {
+    expect(pairing(P, PreparedG2.of(R)).equals(pairing(P, R))).toBe(true)
+    expect(pairing(P, PreparedG2.generator).equals(pairing(P, G2.generator))).toBe(true)
+    expect(pairing(P, PreparedG2.of(G2.identity)).isOne()).toBe(true)
+    expect(pairing(P, PreparedG2.of(R)).equals(pairing(P, G2.generator))).toBe(false)
+  })
+
+  test('serve again and again, in products too', () => {
+    const lines = PreparedG2.of(R)
+    const a = scalarOf('a')
+    const balanced = [
+      [P.mulPublic(a), lines],
+      [P.negate(), R.mulPublic(a)],
+    ] as const
+    expect(pairingProductIsOne(balanced)).toBe(true)
+    expect(pairingProductIsOne(balanced)).toBe(true)
+    expect(pairingProductIsOne([[P, lines], balanced[1]])).toBe(false)
+  })
+})
+
+test('values of e divide', () => {
+  const P = hashToG1('device', digestOf('P'))
+  const R = hashToG2('agree', digestOf('R'))
+  const T = hashToG1('device', digestOf('T'))
+  const both = pairingProduct([
+    [P, R],
+    [T, G2.generator],
+  ])
+  expect(both.divide(pairing(T, G2.generator)).equals(pairing(P, R))).toBe(true)
+  expect(both.divide(pairing(P, R)).isOne()).toBe(false)
+  expect(both.divide(both).isOne()).toBe(true)
 })
