@@ -404,17 +404,14 @@ export interface ClientProof {
 }
 
 /** The client's move. All three nonces are hedged with the key they protect and everything fixed before. */
-export function clientProve({ terms, binding, deviceKey, pin, permit, random }: ClientProof): LoginMessage {
+export function clientProve(proof: ClientProof): LoginMessage {
+  const { terms, binding, deviceKey, pin, permit, random } = proof
+  if (pin === undefined) return proveDevice(proof).message
   checkTerms(terms)
-  const fixed = (made: Commitments) => challengeTlv(terms, pin?.terms, binding, made)
+  const fixed = (made: Commitments) => challengeTlv(terms, pin.terms, binding, made)
   const A_dev = deviceIdentityPoint(binding.groupId, terms.idCore)
   const x = hedgedNonce(NONCE_ROLE.x, random, deviceKey.encode(), fixed({}))
   const U_dev = A_dev.mulSecret(x)
-  if (pin === undefined) {
-    const c = hashToScalar('CHAL', fixed({ U_dev }))
-    const V_dev = deviceKey.mulSecret(x.add(c)).negate()
-    return LoginMessage.of(terms, { U_dev, V_dev }, undefined, permit)
-  }
   const { userCore, pinGen } = pin.terms
   const A_pin = pinIdentityPoint(binding.groupId, terms.idCore, userCore, pinGen)
   const xPin = hedgedNonce(NONCE_ROLE.xPin, random, pin.pinKey.encode(), fixed({ U_dev }))
@@ -426,6 +423,20 @@ export function clientProve({ terms, binding, deviceKey, pin, permit, random }: 
   const V_pin = pin.pinKey.mulSecret(xPin.add(c)).negate()
   const z = k.add(c.multiply(xPin))
   return LoginMessage.of(terms, { U_dev, V_dev }, { ...pin.terms, U_pin, T, V_pin, z }, permit)
+}
+
+/** The device proof alone, with its x: a secret that only M-Pin Full has another use for. */
+export function proveDevice({ terms, binding, deviceKey, permit, random }: Omit<ClientProof, 'pin'>): {
+  readonly message: LoginMessage
+  readonly x: Scalar
+} {
+  checkTerms(terms)
+  const fixed = (made: Commitments) => challengeTlv(terms, undefined, binding, made)
+  const x = hedgedNonce(NONCE_ROLE.x, random, deviceKey.encode(), fixed({}))
+  const U_dev = deviceIdentityPoint(binding.groupId, terms.idCore).mulSecret(x)
+  const c = hashToScalar('CHAL', fixed({ U_dev }))
+  const V_dev = deviceKey.mulSecret(x.add(c)).negate()
+  return { message: LoginMessage.of(terms, { U_dev, V_dev }, undefined, permit), x }
 }
 
 /** May a message with (or without) a PIN proof log this identity in? Asked before any pairing. */

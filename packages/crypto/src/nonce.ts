@@ -9,7 +9,18 @@ import { freshBytes, type Random } from './ports.js'
 import type { Scalar } from './scalar.js'
 import { encodeTlv } from './tlv.js'
 
-export const NONCE_ROLE = { x: 1, xPin: 2, k: 3, possession: 11 } as const
+export const NONCE_ROLE = {
+  x: 1,
+  xPin: 2,
+  k: 3,
+  wFull: 5,
+  rFull: 6,
+  xSign: 7,
+  xChowChoo: 8,
+  yChowChoo: 9,
+  wChowChoo: 10,
+  possession: 11,
+} as const
 
 /**
  * @param key Bytes of the key of that purpose; D_pin = τ + αA_pin, never τ.

@@ -52,6 +52,10 @@ test('where a secret is multiplied, the fixed-shape multiplication is used', () 
     [...code.matchAll(/\.mulPublic\(([^()]*(?:\([^()]*\))?[^()]*)\)/g)].map(([, by]) => `${file}: ${by}`),
   )
   expect([...new Set(uses)].sort()).toEqual([
+    'chow-choo.ts: pi_c',
+    'chow-choo.ts: pi_s',
+    'ibs.ts: c',
+    'mpin-full.ts: transcriptScalar(transcript)',
     'mpin.ts: c',
     'mpin.ts: pin.z',
     'mpin.ts: rho',
