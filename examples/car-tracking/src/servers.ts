@@ -230,7 +230,7 @@ export class Servers {
   #program(name: ServerName): string {
     if (name === 'rps') return this.#options.rpsMain ?? programFile('rps')
     if (name === 'fleet') return programFile('fleet')
-    if (name === 'tracking') return fileURLToPath(new URL('tracking-main.js', import.meta.url))
+    if (name === 'tracking') return fileURLToPath(new URL('../dist/tracking-main.js', import.meta.url))
     return programFile('dta')
   }
 
