@@ -21,6 +21,7 @@
  * tells the client one bit per factor, which is why the RPS counts PIN failures. Single use: x, x', k, the nonce or
  * (idCore, U_dev). Modes: `nonce` in two moves, `time` in one pass, `sign` over a payload.
  */
+import { type Equation, verifyEquation, verifyEquations } from './batch.js'
 import {
   be32,
   be64,
@@ -43,8 +44,9 @@ import {
   NO_USER,
   pinIdentityPoint,
 } from './identity.js'
+import type { IdentityPoints } from './identity-points.js'
 import { hedgedNonce, NONCE_ROLE } from './nonce.js'
-import { G1, G2, pairingProductIsOne } from './points.js'
+import { G1, PreparedG2, pairingProductIsOne } from './points.js'
 import type { Random } from './ports.js'
 import { Scalar } from './scalar.js'
 import type { ServerKey } from './server-key.js'
@@ -453,23 +455,28 @@ function messageChallenge(message: LoginMessage, binding: Binding): Scalar {
 }
 
 /** e(V, Q)·e(U + cA, S) = 1. c and A are public. */
-function deviceEquation(message: LoginMessage, c: Scalar, A_dev: G1, S_dev: ServerKey): boolean {
-  return pairingProductIsOne([
-    [message.V_dev, G2.generator],
-    [message.U_dev.add(A_dev.mulPublic(c)), S_dev.point],
-  ])
+function deviceEquation(message: LoginMessage, c: Scalar, A_dev: G1): Equation {
+  return { V: message.V_dev, U: message.U_dev, cA: { c, A: A_dev } }
 }
 
-/** A message whose device proof holds; only serverVerifyDevice makes one. */
+/** A message with what its device proof is bound to. */
+export interface BoundMessage {
+  readonly message: LoginMessage
+  readonly binding: Binding
+}
+
+/** A message whose device proof holds; only verify and verifyBatch make one. */
 export class DeviceProven {
   readonly #message: LoginMessage
   readonly #challenge: Scalar
   readonly #binding: Binding
+  readonly #A_dev: G1
 
-  private constructor(message: LoginMessage, challenge: Scalar, binding: Binding) {
+  private constructor({ message, binding }: BoundMessage, challenge: Scalar, A_dev: G1) {
     this.#message = message
     this.#challenge = challenge
     this.#binding = binding
+    this.#A_dev = A_dev
   }
 
   get message(): LoginMessage {
@@ -482,12 +489,54 @@ export class DeviceProven {
   get binding(): Binding {
     return this.#binding
   }
+  get A_dev(): G1 {
+    return this.#A_dev
+  }
 
   /** The device proof alone. Null: it does not hold. */
   static verify(message: LoginMessage, binding: Binding, S_dev: ServerKey): DeviceProven | null {
     const c = messageChallenge(message, binding)
     const A_dev = deviceIdentityPoint(binding.groupId, message.idCore)
-    return deviceEquation(message, c, A_dev, S_dev) ? new DeviceProven(message, c, binding) : null
+    const holds = verifyEquation(deviceEquation(message, c, A_dev), S_dev.lines)
+    return holds ? new DeviceProven({ message, binding }, c, A_dev) : null
+  }
+
+  /**
+   * The device proofs of many messages in one product (batch.ts), by place. PIN proofs among them are not looked at:
+   * they share a product with nothing.
+   *
+   * A point from `points` saves the hash of an identity that was proven before. A message that is refused is hashed
+   * anew, so that refusing costs the same whether the identity is known or not.
+   */
+  static verifyBatch(
+    items: readonly BoundMessage[],
+    S_dev: ServerKey,
+    random: Random,
+    points?: IdentityPoints,
+  ): (DeviceProven | null)[] {
+    const read = items.map(({ message, binding }) => {
+      const known = points?.find(binding.groupId, message.idCore)
+      return {
+        isKnown: known !== undefined,
+        c: messageChallenge(message, binding),
+        A_dev: known ?? deviceIdentityPoint(binding.groupId, message.idCore),
+      }
+    })
+    const equations = items.map(({ message }, i) => {
+      const { c, A_dev } = read[i] as (typeof read)[number]
+      return deviceEquation(message, c, A_dev)
+    })
+    const { holds } = verifyEquations(equations, S_dev.lines, random)
+    return items.map((item, i) => {
+      const { isKnown, c, A_dev } = read[i] as (typeof read)[number]
+      if (!holds[i]) {
+        if (isKnown) deviceIdentityPoint(item.binding.groupId, item.message.idCore)
+        return null
+      }
+      const proven = new DeviceProven(item, c, A_dev)
+      points?.admit(proven)
+      return proven
+    })
   }
 }
 
@@ -543,11 +592,10 @@ export class Authenticated {
     const A_pin = pinIdentityPoint(binding.groupId, message.idCore, pin.userCore, pin.pinGen)
     const rho = Scalar.randomWeight(random)
     // z·A_pin − T − c·U_pin is the identity exactly when U_pin ∈ ⟨A_pin⟩ was shown.
-    const cU_pin = pin.U_pin.mulPublic(c)
-    const schnorr = A_pin.mulPublic(pin.z).subtract(pin.T).subtract(cU_pin)
+    const weighted = [Scalar.fromNumber(1), rho.multiply(pin.z), rho.negate(), rho.multiply(c).negate()]
     const holds = pairingProductIsOne([
-      [pin.V_pin.add(schnorr.mulPublic(rho)), G2.generator],
-      [pin.U_pin.add(A_pin.mulPublic(c)), S_pin.point],
+      [G1.sumOfProducts([pin.V_pin, A_pin, pin.T, pin.U_pin], weighted), PreparedG2.generator],
+      [pin.U_pin.add(A_pin.mulPublic(c)), S_pin.lines],
     ])
     return holds ? new Authenticated(message, true) : null
   }
@@ -559,7 +607,7 @@ export class Authenticated {
  */
 export function verifyUnknown(message: LoginMessage, binding: Binding, S_dev: ServerKey): void {
   const c = messageChallenge(message, binding)
-  deviceEquation(message, c, deviceIdentityPoint(binding.groupId, IdCore.zero), S_dev)
+  verifyEquation(deviceEquation(message, c, deviceIdentityPoint(binding.groupId, IdCore.zero)), S_dev.lines)
 }
 
 /** Is this the payload that was signed? */

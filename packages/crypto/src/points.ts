@@ -59,8 +59,7 @@ export class G1 {
     return points.reduce((total, point) => total.add(point), G1.identity)
   }
   /**
-   * Σ scalars_i·points_i. Public points and scalars only: the time depends on all of them. RangeError unless there is
-   * one scalar for each point.
+   * Σ scalars_i·points_i, for public scalars: the time depends on them. RangeError unless there is one for each point.
    */
   static sumOfProducts(points: readonly G1[], scalars: readonly Scalar[]): G1 {
     return new G1(

@@ -47,6 +47,6 @@ export function possessionVerify(
   commitment: G1,
   proof: PossessionProof,
 ): boolean {
-  const T = G1.generator.mulPublic(proof.z).add(commitment.mulPublic(proof.kappa))
+  const T = G1.sumOfProducts([G1.generator, commitment], [proof.z, proof.kappa])
   return challenge(context, commitment, T).equals(proof.kappa)
 }

@@ -37,7 +37,10 @@ export interface PointShare<P> {
 /** D = Σ λ_j d_j. The λ_j are public. */
 export function combineG1(shares: readonly PointShare<G1>[]): G1 {
   const lambda = lagrangeAtZero(shares.map(share => share.index))
-  return G1.sum(shares.map((share, i) => share.point.mulPublic(lambda[i] as Scalar)))
+  return G1.sumOfProducts(
+    shares.map(share => share.point),
+    lambda,
+  )
 }
 
 /** S = Σ λ_j W_j. */

@@ -2,7 +2,7 @@
  * Server keys (protocols.md §3): W_j = s_jQ, checked by e(C_j, Q) = e(P1, W_j); S = Σ λ_jW_j, checked by
  * e(IVK, Q) = e(P1, S), and again at every start.
  */
-import { G1, G2, pairingProductIsOne } from './points.js'
+import { G1, G2, PreparedG2, pairingProductIsOne } from './points.js'
 import type { Scalar } from './scalar.js'
 import { combineG2, type PointShare } from './secret-sharing.js'
 
@@ -14,7 +14,7 @@ export function authorityServerKeyShare(secretShare: Scalar): G2 {
 /** e(C, Q) = e(P1, W): do both have one logarithm? Also the check of a public key against its IVK. */
 export function sameLogarithm(commitment: G1, W: G2): boolean {
   return pairingProductIsOne([
-    [commitment, G2.generator],
+    [commitment, PreparedG2.generator],
     [G1.generator.negate(), W],
   ])
 }
@@ -22,6 +22,7 @@ export function sameLogarithm(commitment: G1, W: G2): boolean {
 /** S = sQ that has passed the check against its IVK. */
 export class ServerKey {
   readonly #S: G2
+  #lines: PreparedG2 | undefined
 
   private constructor(S: G2) {
     this.#S = S
@@ -37,9 +38,14 @@ export class ServerKey {
     return ServerKey.verify(ivk, combineG2(shares))
   }
 
-  /** S itself, for the pairing. Secret. */
+  /** S itself. Secret. */
   get point(): G2 {
     return this.#S
+  }
+  /** Its lines, for pairings; made when they are first asked for. As secret as S. */
+  get lines(): PreparedG2 {
+    this.#lines ??= PreparedG2.of(this.#S)
+    return this.#lines
   }
   /** 96 secret bytes, for sealing at rest. */
   encode(): Uint8Array {

@@ -4,11 +4,13 @@
  *
  * slot = floor((unix − origin) / length); origin and length are fixed by the group's first revision.
  */
+import { type Equation, verifyEquation, verifyEquations } from './batch.js'
 import { be32, be64, readInteger, u8 } from './bytes.js'
 import { DecodeError } from './errors.js'
 import { hashToG1 } from './hash-to-curve.js'
 import { decodeGroupId, IdCore } from './identity.js'
-import { G1, G2, pairingProductIsOne } from './points.js'
+import { G1, type G2, PreparedG2 } from './points.js'
+import type { Random } from './ports.js'
 import { decodeTlv, encodeTlv, need } from './tlv.js'
 
 /** Both in seconds. */
@@ -136,7 +138,13 @@ export class Permit {
   }
 }
 
-/** A permit that has passed its check; only `verify` makes one. */
+/** e(permit, Q)·e(−HT, sQ) = 1. */
+function permitEquation(terms: PermitTerms, permit: Permit): Equation {
+  const HT = permitPoint(permitInput(terms, permit.slot, permit.target))
+  return { V: permit.point, U: HT.negate() }
+}
+
+/** A permit that has passed its check; only `verify` and `verifyBatch` make one. */
 export class VerifiedPermit {
   readonly #permit: Permit
 
@@ -148,13 +156,21 @@ export class VerifiedPermit {
    * e(permit, Q) = e(HT, sQ), by itself: merged into another check with weight 1, garbage would pass.
    * @param publicKey sQ of purpose `permit`.
    */
-  static verify(terms: PermitTerms, publicKey: G2, permit: Permit): VerifiedPermit | null {
-    const HT = permitPoint(permitInput(terms, permit.slot, permit.target))
-    const holds = pairingProductIsOne([
-      [permit.point, G2.generator],
-      [HT.negate(), publicKey],
-    ])
-    return holds ? new VerifiedPermit(permit) : null
+  static verify(terms: PermitTerms, publicKey: G2 | PreparedG2, permit: Permit): VerifiedPermit | null {
+    const lines = publicKey instanceof PreparedG2 ? publicKey : PreparedG2.of(publicKey)
+    return verifyEquation(permitEquation(terms, permit), lines) ? new VerifiedPermit(permit) : null
+  }
+
+  /** Many permits under one key in one product with random weights (batch.ts), by place. */
+  static verifyBatch(
+    terms: PermitTerms,
+    publicKey: PreparedG2,
+    permits: readonly Permit[],
+    random: Random,
+  ): (VerifiedPermit | null)[] {
+    const equations = permits.map(permit => permitEquation(terms, permit))
+    const { holds } = verifyEquations(equations, publicKey, random)
+    return permits.map((permit, i) => (holds[i] ? new VerifiedPermit(permit) : null))
   }
 
   get permit(): Permit {

@@ -52,17 +52,21 @@ test('where a secret is multiplied, the fixed-shape multiplication is used', () 
     [...code.matchAll(/\.mulPublic\(([^()]*(?:\([^()]*\))?[^()]*)\)/g)].map(([, by]) => `${file}: ${by}`),
   )
   expect([...new Set(uses)].sort()).toEqual([
+    'batch.ts: cA.c',
     'chow-choo.ts: pi_c',
     'chow-choo.ts: pi_s',
     'ibs.ts: c',
     'mpin-full.ts: transcriptScalar(transcript)',
     'mpin.ts: c',
-    'mpin.ts: pin.z',
-    'mpin.ts: rho',
-    'possession.ts: proof.kappa',
-    'possession.ts: proof.z',
     'secret-sharing.ts: lambda[i] as Scalar',
-    'share-proof.ts: share.kappa',
-    'share-proof.ts: share.z',
+  ])
+  // Sums: by weights and challenges, ρ and z, λ, published κ and z.
+  expect(using(/\.sumOfProducts\(/)).toEqual([
+    'batch.ts',
+    'mpin.ts',
+    'points.ts',
+    'possession.ts',
+    'secret-sharing.ts',
+    'share-proof.ts',
   ])
 })

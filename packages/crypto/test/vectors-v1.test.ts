@@ -3,6 +3,7 @@
  * byte for byte.
  */
 import { pbkdf2Sync } from 'node:crypto'
+import { verifyEquations, weightedSums } from '@milagro-ts/crypto/batch'
 import { be32, fromHex, toBase64Url, toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { ORDER } from '@milagro-ts/crypto/engine'
 import {
@@ -55,7 +56,7 @@ import {
   splitPin,
   type TokenFileJson,
 } from '@milagro-ts/crypto/pin'
-import { G1, G2, pairing } from '@milagro-ts/crypto/points'
+import { G1, G2, PreparedG2, pairing } from '@milagro-ts/crypto/points'
 import { possessionProve, possessionVerify } from '@milagro-ts/crypto/possession'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { combineG1, combineG2, lagrangeAtZero, recombineSecret } from '@milagro-ts/crypto/secret-sharing'
@@ -313,6 +314,21 @@ interface V1 {
     readonly leaf5: PermitVector
     readonly banned: readonly number[]
     readonly coverPermits: readonly PermitVector[]
+  }
+  readonly batch: {
+    readonly S: Hex
+    readonly items: readonly {
+      readonly A: Hex
+      readonly U: Hex
+      readonly V: Hex
+      readonly c: Hex
+      readonly X: Hex
+      readonly r: Hex
+    }[]
+    readonly sum_rV: Hex
+    readonly sum_rX: Hex
+    readonly result: boolean
+    readonly withCPlusOneAt2: { readonly c: Hex; readonly result: boolean; readonly bad: readonly number[] }
   }
 }
 
@@ -768,5 +784,43 @@ describe('permits', () => {
     }
     for (const leaf of permit.banned) expect(coveredBy(leaf)).toBe(0)
     for (const leaf of [0, 2, 5, 8, 77, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 2]) expect(coveredBy(leaf)).toBe(1)
+  })
+})
+
+describe('batch', () => {
+  const { batch } = v1
+  const S = PreparedG2.of(point2(batch.S))
+  const equations = batch.items.map(({ U, V, A, c }) => ({
+    V: point1(V),
+    U: point1(U),
+    cA: { A: point1(A), c: scalar(c) },
+  }))
+  const weights = batch.items.map(({ r }) => scalar(r.padStart(64, '0')))
+  const drawn = () => inTurn(...batch.items.map(({ r }) => r))
+
+  test('X of each', () => {
+    for (const [i, { U, cA }] of equations.entries())
+      expect(hexOf(U.add(cA.A.mulPublic(cA.c)))).toBe(batch.items[i]?.X)
+  })
+
+  test('both sums', () => {
+    const { V, X } = weightedSums(equations, weights)
+    expect([hexOf(V), hexOf(X)]).toEqual([batch.sum_rV, batch.sum_rX])
+  })
+
+  test('one product says yes to all, with the r_i as they are drawn', () => {
+    expect(batch.result).toBe(true)
+    expect(verifyEquations(equations, S, drawn())).toEqual({ holds: equations.map(() => true), products: 1 })
+  })
+
+  test('the bad one is found', () => {
+    const { c, result, bad } = batch.withCPlusOneAt2
+    const withBad = equations.with(2, {
+      ...mustBe(equations[2]),
+      cA: { A: mustBe(equations[2]).cA.A, c: scalar(c) },
+    })
+    const { holds } = verifyEquations(withBad, S, drawn())
+    expect(holds.every(Boolean)).toBe(result)
+    expect(holds.flatMap((hold, i) => (hold ? [] : [i]))).toEqual(bad)
   })
 })
