@@ -7,7 +7,7 @@ export interface ServerSentEvent {
   readonly data: string
 }
 
-/** Bytes that may wait for a slow reader before it is cut off. */
+/** Bytes that may wait for a slow reader, beside the longest event, before it is cut off. */
 const WRITE_BUFFER = 1_048_576
 /** Characters of one event at most. */
 const READ_BUFFER = 16_777_216
@@ -17,6 +17,8 @@ export class SseWriter {
   readonly #response: ServerResponse
   /** Settles when the reader has gone or was cut off. */
   readonly closed: Promise<void>
+  /** Bytes of the longest event so far: one that is sent whole may be longer than the buffer, and slow to leave. */
+  #longest = 0
 
   constructor(response: ServerResponse) {
     this.#response = response
@@ -52,8 +54,9 @@ export class SseWriter {
 
   #write(text: string): void {
     if (this.#response.destroyed || this.#response.writableEnded) return
+    this.#longest = Math.max(this.#longest, Buffer.byteLength(text))
     this.#response.write(text)
-    if (this.#response.writableLength > WRITE_BUFFER) this.#response.destroy()
+    if (this.#response.writableLength > WRITE_BUFFER + this.#longest) this.#response.destroy()
   }
 }
 

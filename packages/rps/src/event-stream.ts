@@ -6,6 +6,8 @@
  *   first        event: state    id: number    data: mpin-state+jwt
  *   then         event: event    id: number    data: mpin-event+jwt
  *   each 5 s     : (heartbeat)
+ *
+ * A request JWT proves a service once, the stream lasts: it ends when the group document no longer names that key.
  */
 import { Refused } from '@milagro-ts/api/problem'
 import type { SseWriter } from '@milagro-ts/api/sse'
@@ -22,6 +24,7 @@ const FOLLOWERS_OF_ONE = 32
 interface Follower {
   readonly service: string
   readonly writer: SseWriter
+  readonly mayHear: () => boolean
   /** Null before the state was sent. */
   cursor: number | null
   /** Ends when everything known has been sent. */
@@ -64,14 +67,24 @@ export class EventStream {
     return this.#followers.size
   }
 
-  /** Refused RETRY_LATER when there is no state to begin with, or there are too many followers: before `open`. */
-  async follow(service: string, lastEventId: string | undefined, open: () => SseWriter): Promise<void> {
+  /**
+   * Refused RETRY_LATER when there is no state to begin with, or there are too many followers: before `open`.
+   * @param mayHear Asked before everything that is sent: the service may be removed, or get another key, meanwhile.
+   */
+  async follow(
+    service: string,
+    {
+      lastEventId,
+      mayHear,
+      open,
+    }: { lastEventId: string | undefined; mayHear: () => boolean; open: () => SseWriter },
+  ): Promise<void> {
     const ofOne = [...this.#followers].filter(follower => follower.service === service).length
     if (this.#followers.size >= FOLLOWERS || ofOne >= FOLLOWERS_OF_ONE)
       throw new Refused('RETRY_LATER', { detail: 'too many followers', retryAfter: 10 })
     if ((await this.#revocation.number()) === null) await this.#revocation.refresh()
     const cursor = lastEventId !== undefined && /^[0-9]{1,10}$/.test(lastEventId) ? Number(lastEventId) : null
-    const follower: Follower = { service, writer: open(), cursor, sending: undefined, again: false }
+    const follower: Follower = { service, writer: open(), mayHear, cursor, sending: undefined, again: false }
     this.#followers.add(follower)
     this.#send(follower)
     await follower.writer.closed
@@ -98,6 +111,10 @@ export class EventStream {
     while (follower.again) {
       follower.again = false
       const { state, events } = await this.#revocation.after(follower.cursor)
+      if (!follower.mayHear()) {
+        follower.writer.close()
+        return
+      }
       if (state !== undefined) {
         follower.writer.send({ id: String(state.number), event: 'state', data: state.statement })
         follower.cursor = state.number

@@ -394,6 +394,8 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       })
       const { idCore, slot } = proven.message
       const { permit } = await permits.obtain(group, { idCore, userCore: NO_USER, slot })
+      // RPA and authorities may have taken seconds; a ban of meanwhile counts.
+      await revocation.check(idCore)
       return { permit: toBase64Url(permit.encode()), slot, endsAt: slotEnd(group, slot) }
     },
 
@@ -416,7 +418,10 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       const permit = proven ?? (await permits.obtain(group, { idCore, userCore, slot: message.slot }))
       // A login in the grace of a slot that is over gets a token of the present one, or none.
       const slot = currentSlot(group, clock())
-      if (permit.slot !== slot) await permits.obtain(group, { idCore, userCore, slot })
+      if (permit.slot !== slot) {
+        await permits.obtain(group, { idCore, userCore, slot })
+        await revocation.check(idCore, userCore)
+      }
       const token = await tokens.access(authenticated, { slot, slotEnd: slotEnd(group, slot) })
       const fields = authenticatedFields(authenticated)
       parts.relyingParty.tell({
@@ -488,8 +493,13 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
     events: async ({ caller, meta }, response) => {
       audiences.checkService(caller.name)
       const lastEventId = meta.headers['last-event-id']
-      const id = typeof lastEventId === 'string' ? lastEventId : undefined
-      await parts.events.follow(caller.name, id, () => new SseWriter(response))
+      const keyOf = () => documents.latest.recipient(caller.name)?.requestKey
+      const proven = keyOf()
+      await parts.events.follow(caller.name, {
+        lastEventId: typeof lastEventId === 'string' ? lastEventId : undefined,
+        mayHear: () => proven !== undefined && keyOf()?.equals(proven) === true,
+        open: () => new SseWriter(response),
+      })
     },
 
     pushEvent: async ({ body }) => ({ number: await revocation.push(body.event) }),
