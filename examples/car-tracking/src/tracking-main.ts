@@ -54,7 +54,7 @@ await runProcess('tracking', async () => {
   }
 })
 
-/** The document that groupId pins, or a ConfigError. */
+/** The first revision, which groupId pins, or an array of revisions from it on; else a ConfigError. */
 async function readGroup({ groupFile, groupId }: TrackingConfig): Promise<Group> {
   let document: unknown
   try {
@@ -62,5 +62,8 @@ async function readGroup({ groupFile, groupId }: TrackingConfig): Promise<Group>
   } catch (error) {
     throw new ConfigError(`groupFile: cannot read '${groupFile}' (${(error as Error).message})`)
   }
-  return Group.verifyChain([document], fromBase64Url(groupId, 'groupId', 32))
+  return Group.verifyChain(
+    Array.isArray(document) ? document : [document],
+    fromBase64Url(groupId, 'groupId', 32),
+  )
 }

@@ -29,6 +29,7 @@ import {
   verifyState,
 } from '@milagro-ts/api/statements'
 import type { Timers } from '@milagro-ts/api/system'
+import { followGroup } from '@milagro-ts/client/group-store'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { IdCore } from '@milagro-ts/crypto/identity'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
@@ -51,6 +52,7 @@ const HEARTBEAT = 10_000
 
 export interface TrackingOptions {
   readonly config: TrackingConfig
+  /** The pinned group; later revisions come from the RPS when they are needed. */
   readonly group: Group
   /** The server's requestKey in the group document. */
   readonly requestKey: Es256PrivateKey
@@ -89,7 +91,8 @@ interface Watcher {
 }
 
 export function createTracking(options: TrackingOptions): TrackingServer {
-  const { config, group, store, clock, timers, log, metrics, fetch } = options
+  const { config, store, clock, timers, log, metrics, fetch } = options
+  let { group } = options
   const authorize = requestSigner({
     name: config.name,
     key: options.requestKey,
@@ -99,11 +102,27 @@ export function createTracking(options: TrackingOptions): TrackingServer {
   const rps = createClient(rpsRoutes, { baseUrl: config.rps.url, fetch, authorize })
   const keys = new RpsKeys({ rps, clock })
   const watchers = new Set<Watcher>()
+
+  /** The RA may have changed its keys since: what isn't signed by those we know sends us to the RPS for revisions. */
+  async function byRa<T>(verify: (group: Group) => Promise<T>): Promise<T> {
+    try {
+      return await verify(group)
+    } catch (error) {
+      if (!(error instanceof Refused) || error.code !== 'NOT_APPROVED') throw error
+      const wait = (milliseconds: number) =>
+        new Promise<void>(resolve => void timers.after(milliseconds, resolve))
+      const newer = await followGroup({ rps, wait }, group)
+      if (newer.revision === group.revision) throw error
+      group = newer
+      log.info({ revision: group.revision }, 'a new revision of the group document')
+      return verify(group)
+    }
+  }
   const follower = new EventFollower({
     rpsUrl: config.rps.url,
     authorize,
-    verifyState: state => verifyState({ state, group }),
-    verifyEvent: event => verifyEvent({ event, group }),
+    verifyState: state => byRa(group => verifyState({ state, group })),
+    verifyEvent: event => byRa(group => verifyEvent({ event, group })),
     clock,
     timers,
     fetch,

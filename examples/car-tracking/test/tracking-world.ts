@@ -1,7 +1,8 @@
 /** A tracking server in the test's process, with an RPS that is a fetch function: it signs what tests ask for. */
 import { Writable } from 'node:stream'
 import { groupMake } from '@milagro-ts/api/founding'
-import type { Group } from '@milagro-ts/api/group'
+import { documentHash, type Group, signDocument } from '@milagro-ts/api/group'
+import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
 import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
@@ -88,11 +89,13 @@ async function found() {
 
 export class TrackingWorld {
   readonly clock = new FakeClock()
-  readonly group: Group
+  group: Group
   readonly server: TrackingServer
   readonly #store: TrackStore
   #url: Promise<string> | undefined
-  readonly #ra: Es256PrivateKey
+  #ra: Es256PrivateKey
+  readonly #firstRa: Es256PrivateKey
+  readonly #authority: Es256PrivateKey
   readonly #tokenKey: Es256PrivateKey
   readonly #stranger: Es256PrivateKey
   #stream: ReadableStreamDefaultController<Uint8Array> | undefined
@@ -110,6 +113,7 @@ export class TrackingWorld {
   private constructor(made: {
     group: Group
     ra: Es256PrivateKey
+    authority: Es256PrivateKey
     requestKey: Es256PrivateKey
     tokenKey: Es256PrivateKey
     stranger: Es256PrivateKey
@@ -117,6 +121,8 @@ export class TrackingWorld {
   }) {
     this.group = made.group
     this.#ra = made.ra
+    this.#firstRa = made.ra
+    this.#authority = made.authority
     this.#tokenKey = made.tokenKey
     this.#stranger = made.stranger
     this.#store = made.store
@@ -152,6 +158,7 @@ export class TrackingWorld {
     return new TrackingWorld({
       group,
       ra: members.ra[0]!,
+      authority: members.authorities[0]!.signKey,
       requestKey: members.tracking.signKey,
       tokenKey: await generateEs256(),
       stranger: await generateEs256(),
@@ -188,7 +195,7 @@ export class TrackingWorld {
   async event(
     kind: EventPayload['kind'],
     idCore: IdCore,
-    more: { userCore?: string; number?: number; by?: 'ra' | 'stranger' } = {},
+    more: { userCore?: string; number?: number; by?: 'ra' | 'first' | 'stranger' } = {},
   ) {
     const number = more.number ?? ++this.#number
     const token = await signEvent(
@@ -201,9 +208,25 @@ export class TrackingWorld {
         idCore: idCore.mpinId,
         ...(more.userCore === undefined ? {} : { userCore: more.userCore }),
       },
-      { key: more.by === 'stranger' ? this.#stranger : this.#ra, kid: 'ra1' },
+      { key: { stranger: this.#stranger, first: this.#firstRa, ra: this.#ra }[more.by ?? 'ra'], kid: 'ra1' },
     )
     this.#send(`id: ${number}\nevent: event\ndata: ${token}\n\n`)
+  }
+
+  /** The next revision of the group document, with another RA key, which signs from now on. */
+  async changeRaKey() {
+    const { document } = this.group
+    this.#ra = await generateEs256()
+    const next: GroupDocument = {
+      ...document,
+      groupId: toBase64Url(this.group.groupId),
+      revision: document.revision + 1,
+      previous: toBase64Url(documentHash(document)),
+      ra: { m: 1, keys: [{ kid: 'ra1', key: this.#ra.publicKey.toBase64Url() }] },
+      signatures: [],
+    }
+    const signature = await signDocument(next, this.#authority)
+    this.group = await this.group.verifyNext({ ...next, signatures: [{ index: 1, signature }] })
   }
 
   heartbeat() {
@@ -319,6 +342,10 @@ export class TrackingWorld {
     if (pathname === '/v1/jwks') {
       const jwk = { ...this.#tokenKey.publicKey.toJwk(), kid: 't1', use: 'sig', alg: 'ES256' }
       return Response.json({ keys: [jwk] })
+    }
+    if (pathname === '/v1/group') {
+      const revision = Number(url.searchParams.get('revision') ?? this.group.revision)
+      return Response.json(this.group.documents[revision - 1])
     }
     this.requests.push(headers.get('authorization') ?? '')
     if (pathname === '/v1/events') {

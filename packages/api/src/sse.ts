@@ -7,7 +7,7 @@ export interface ServerSentEvent {
   readonly data: string
 }
 
-/** Bytes that may wait for a slow reader, beside the longest event, before it is cut off. */
+/** Bytes that may wait for a slow reader before it is cut off; beside one event that is longer than this. */
 const WRITE_BUFFER = 1_048_576
 /** Characters of one event at most. */
 const READ_BUFFER = 16_777_216
@@ -56,7 +56,8 @@ export class SseWriter {
     if (this.#response.destroyed || this.#response.writableEnded) return
     this.#longest = Math.max(this.#longest, Buffer.byteLength(text))
     this.#response.write(text)
-    if (this.#response.writableLength > WRITE_BUFFER + this.#longest) this.#response.destroy()
+    const most = WRITE_BUFFER + (this.#longest > WRITE_BUFFER ? this.#longest : 0)
+    if (this.#response.writableLength > most) this.#response.destroy()
   }
 }
 

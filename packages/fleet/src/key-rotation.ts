@@ -143,11 +143,15 @@ export class KeyRotation {
     })
   }
 
-  /** Drops a change that the authorities' operators won't sign. Refused CONFLICT once t have. */
+  /**
+   * Drops a change that the authorities' operators won't sign. An authority signs one document of a number, ever, so it
+   * is Refused CONFLICT once so many have signed that no other document can find t.
+   */
   abandon(actor: Actor): Promise<void> {
     return this.#alone(async () => {
-      const { store, clock } = this.#ports
+      const { store, clock, group } = this.#ports
       const now = Math.floor(clock() / 1000)
+      const { n, t } = group.current
       await store.db.transaction().execute(async tx => {
         const open = await tx
           .selectFrom('rotation')
@@ -156,6 +160,11 @@ export class KeyRotation {
           .executeTakeFirst()
         if (open === undefined) throw new Refused('NOT_FOUND')
         if (open.state === 'signed') throw new Refused('CONFLICT', { detail: 'it is signed: finish it' })
+        const signers = (JSON.parse(open.signatures) as Signature[]).map(({ index }) => index)
+        if (n - signers.length < t) {
+          const names = signers.map(index => group.current.authority(index)?.name).join(', ')
+          throw new Refused('CONFLICT', { detail: `signed by ${names}, who will sign no other: finish it` })
+        }
         await tx.updateTable('rotation').set({ state: 'abandoned' }).where('id', '=', open.id).execute()
         await tx.deleteFrom('ra_key').where('kid', '=', open.new_kid).execute()
         await audit(tx, now, { actor, action: 'rotate key', subject: open.new_kid, outcome: 'abandoned' })

@@ -26,6 +26,8 @@ export class FakeAuthority {
   /** Whether its operator has accepted what comes next. */
   accepts = false
   up = true
+  /** The document that it signed, by revision number: it signs no other, as an honest authority. */
+  readonly #signed = new Map<number, string>()
   /** Whether a signed revision reaches it. */
   reachable = true
   log: LogEntry[] = []
@@ -82,7 +84,11 @@ export class FakeAuthority {
         const { document, statement } = JSON.parse(text) as { document: GroupDocument; statement: string }
         await verifyRevisionStatement({ statement, group: this.group, document })
         if (!this.accepts) refuse('NOT_APPROVED')
-        this.group.checkNext(document)
+        const hash = toBase64Url(this.group.checkNext(document))
+        const before = this.#signed.get(document.revision)
+        if (before !== undefined && before !== hash) refuse('CONFLICT')
+        const isOwn = this.group.authorities.some(({ signKey }) => signKey.equals(this.signKey.publicKey))
+        if (isOwn) this.#signed.set(document.revision, hash)
         return answer(response, 200, { index: 1, signature: await signDocument(document, this.signKey) })
       }
       case 'POST /revisions/conclude': {
