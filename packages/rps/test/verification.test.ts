@@ -2,7 +2,7 @@
 import { Refused } from '@milagro-ts/api/problem'
 import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { authorizationHeader, type LoginJson, MODE } from '@milagro-ts/crypto/mpin'
-import { G1, G2 } from '@milagro-ts/crypto/points'
+import { G1, PreparedG2 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -367,7 +367,7 @@ describe('before a valid device proof all are alike', () => {
     expect(await refusal({ driver: lockedDriver }, kinds.locked)).toBe('LOCKED')
 
     const asked = { ...world.rpa.asked }
-    const pairings = vi.spyOn(G2.prototype, 'toEngine')
+    const pairings = vi.spyOn(PreparedG2.prototype, 'toEngine')
     const seen: unknown[] = []
     for (const [i, who] of Object.values(kinds).entries()) {
       for (const pin of [{}, { driver: drivers[i]! }]) {
