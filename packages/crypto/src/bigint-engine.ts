@@ -12,6 +12,7 @@ export type EngineG1 = BigIntG1
 /** Two names without arithmetic: G2's generator and identity exist as soon as points.ts is loaded. */
 export type EngineG2 = 'generator of G2' | 'identity of G2'
 export type EngineGT = never
+export type EngineLines = never
 
 function needsWebAssembly(): never {
   throw new Error('G2 and pairings need WebAssembly with SIMD, which this runtime lacks')
@@ -30,8 +31,11 @@ export const engineG2 = {
   isIdentity: needsWebAssembly,
   multiply: needsWebAssembly,
   multiplyPublic: needsWebAssembly,
+  sumOfProducts: needsWebAssembly,
 }
+export const prepareG2 = needsWebAssembly
 export const pairingProduct = needsWebAssembly
+export const divideGT = needsWebAssembly
 export const equalGT = needsWebAssembly
 export const isOneGT = needsWebAssembly
 export const bytesOfGT = needsWebAssembly

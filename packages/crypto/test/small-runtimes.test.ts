@@ -1,0 +1,128 @@
+/**
+ * Where there is little: QuickJS without WebAssembly, timers or WebCrypto, a bare `vm` context, a worker thread. Each
+ * runs the device's part from enrolment to login and gives the bytes of vectors/enrolment-and-login.json.
+ */
+import { runInNewContext } from 'node:vm'
+import { Worker } from 'node:worker_threads'
+import * as bigintEngine from '@milagro-ts/crypto/bigint-engine'
+import * as engine from '@milagro-ts/crypto/engine'
+import { getQuickJS } from 'quickjs-emscripten'
+import { expect, test } from 'vitest'
+import { bundle } from './bundle.js'
+import { type DeviceInput, deviceLogin } from './device-login.js'
+import type { oneLogin } from './one-login.mjs'
+import { readVectors } from './vector-files.js'
+
+const frozen = readVectors<ReturnType<typeof oneLogin>>('enrolment-and-login.json')
+const { setting, enrolment, group, keys, pin, permit, login } = frozen
+const input: DeviceInput = {
+  groupId: setting.groupId,
+  code: enrolment.code,
+  hpkeKey: enrolment.hpkeKey,
+  nonce: enrolment.deviceNonce,
+  attributes: enrolment.attributes,
+  instance: enrolment.instance,
+  issueDate: enrolment.issueDate,
+  salt: enrolment.salt,
+  idCore: enrolment.idCore,
+  userCore: enrolment.userCore,
+  pinGen: enrolment.pinGen,
+  device: { commitments: group.device.commitments, shares: keys.device.shares },
+  pin: { commitments: group.pin.commitments, shares: keys.pin.shares },
+  stretched: pin.stretched,
+  iterations: pin.iterations,
+  permit: permit.wire,
+  login: {
+    audience: login.audience,
+    deviceEpoch: setting.epoch.device,
+    pinEpoch: setting.epoch.pin,
+    slot: setting.slot,
+    nonce: login.nonce,
+    tlsExporter: login.tlsExporter,
+    draws: [login.x.random, login.xPin.random, login.k.random],
+  },
+}
+const expected = {
+  mac: enrolment.mac,
+  deviceKey: keys.device.key,
+  token: pin.token,
+  tokenFile: pin.tokenFile,
+  message: login.message,
+  authorization: login.authorization,
+  json: login.json,
+}
+const DEVICE = `export { deviceLogin } from './device-login.ts'`
+const call = `milagro.deviceLogin(${JSON.stringify(JSON.stringify(input))})`
+
+test('the device’s part gives the frozen bytes', () => {
+  expect(JSON.parse(deviceLogin(JSON.stringify(input)))).toEqual(expected)
+})
+
+test('under QuickJS, by the BigInt engine', async () => {
+  const { script, inputs } = await bundle(DEVICE, 'bigint')
+  expect(inputs.filter(file => !file.startsWith('packages/crypto/'))).toEqual([])
+  const quickjs = await getQuickJS()
+  expect(quickjs.evalCode('typeof WebAssembly')).toBe('undefined')
+  expect(JSON.parse(quickjs.evalCode(`${script};${call}`) as string)).toEqual(expected)
+})
+
+test('under QuickJS a wrong share is refused there too', async () => {
+  const { script } = await bundle(DEVICE, 'bigint')
+  const [first, ...others] = input.device.shares as [DeviceInput['device']['shares'][number]]
+  const wrong: DeviceInput = {
+    ...input,
+    device: { ...input.device, shares: [{ ...first, ctx: `${first.ctx}00` }, ...others] },
+  }
+  const quickjs = await getQuickJS()
+  const answer = quickjs.evalCode(
+    `${script};try { milagro.deviceLogin(${JSON.stringify(JSON.stringify(wrong))}) } catch (error) { error.message }`,
+  )
+  expect(answer).toBe('share 1 is wrong')
+})
+
+test('where G2 is missing it says so, by name of what is needed', () => {
+  expect(Object.keys(bigintEngine).sort()).toEqual(Object.keys(engine).sort())
+  const { generator } = bigintEngine.engineG2
+  const calls = [
+    () => bigintEngine.engineG2.decode(),
+    () => bigintEngine.pairingProduct(),
+    () => bigintEngine.prepareG2(),
+    () => bigintEngine.hashToG2(),
+  ]
+  expect(generator).toBe('generator of G2')
+  for (const run of calls) expect(run).toThrow('G2 and pairings need WebAssembly with SIMD')
+})
+
+test.each(['own', 'bigint'] as const)('in a bare vm context, %s engine', async engine => {
+  const { script } = await bundle(DEVICE, engine)
+  const context = { answer: '' }
+  runInNewContext(`${script};answer = ${call}`, context)
+  expect(JSON.parse(context.answer)).toEqual(expected)
+})
+
+test('in worker threads, several at once', async () => {
+  const { script } = await bundle(
+    `${DEVICE}
+     import { fromHex } from '@milagro-ts/crypto/bytes'
+     import { G1, G2 } from '@milagro-ts/crypto/points'
+     import { sameLogarithm } from '@milagro-ts/crypto/server-key'
+     export const hasKey = (ivk: string, S: string) => sameLogarithm(G1.decode(fromHex(ivk)), G2.decode(fromHex(S)))`,
+  )
+  const { ivk, serverKey } = group.device
+  const answers = await Promise.all(
+    [serverKey, group.pin.serverKey].map(async key => {
+      const code = `${script}
+        require('node:worker_threads').parentPort.postMessage({
+          login: ${call}, hasKey: milagro.hasKey('${ivk}', '${key}'),
+        })`
+      const worker = new Worker(code, { eval: true })
+      return new Promise<{ login: string; hasKey: boolean }>((resolve, reject) => {
+        worker.once('message', resolve)
+        worker.once('error', reject)
+        worker.once('exit', status => reject(new Error(`the worker left with ${status}, without an answer`)))
+      })
+    }),
+  )
+  expect(answers.map(({ login }) => JSON.parse(login))).toEqual([expected, expected])
+  expect(answers.map(({ hasKey }) => hasKey)).toEqual([true, false])
+})
