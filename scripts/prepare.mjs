@@ -14,7 +14,7 @@ export const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const OLDEST = { major: 20, minor: 19 }
 
 /** Throws, with one line to show, when this Node is too old or when installing or building fails. */
-export function prepare() {
+export async function prepare() {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
   if (major < OLDEST.major || (major === OLDEST.major && minor < OLDEST.minor)) {
     throw new Error(`Node ${OLDEST.major}.${OLDEST.minor} or newer is needed; this is ${process.version}`)
@@ -25,6 +25,9 @@ export function prepare() {
     succeed('npm ci', npm, ['ci', '--no-audit', '--no-fund', '--loglevel=error'])
   }
   succeed('the build', [process.execPath], [tool('typescript', 'bin/tsc'), '-b'])
+  // Not before: a fresh clone has no bundler yet.
+  const { buildPages } = await import('./build-pages.mjs')
+  await buildPages()
 }
 
 /** npm writes node_modules/.package-lock.json when it is done: missing or old means never, interrupted or outdated. */

@@ -8,7 +8,7 @@ import { prepare, ROOT } from './prepare.mjs'
 
 const example = `${ROOT}examples/car-tracking/dist/start.js`
 try {
-  prepare()
+  await prepare()
   if (!existsSync(example)) throw new Error(`the build made no ${example}`)
 } catch (error) {
   console.error(`npm start: ${error instanceof Error ? error.message : error}`)

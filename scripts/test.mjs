@@ -26,14 +26,14 @@ const failures = []
 
 /**
  * @param {string} name
- * @param {() => boolean} work
+ * @param {() => boolean | Promise<boolean>} work
  */
-function step(name, work) {
+async function step(name, work) {
   const begin = performance.now()
   console.log(`\n— ${name}`)
   let ok = false
   try {
-    ok = work()
+    ok = await work()
   } catch (error) {
     console.error(error instanceof Error ? error.message : error)
   }
@@ -45,10 +45,10 @@ function step(name, work) {
  * A step that is one check: it has no number of tests, so it only counts when it fails.
  *
  * @param {string} name
- * @param {() => boolean} work
+ * @param {() => boolean | Promise<boolean>} work
  */
-function check(name, work) {
-  if (step(name, work)) return true
+async function check(name, work) {
+  if (await step(name, work)) return true
   total.failed++
   failures.push(name)
   return false
@@ -101,19 +101,19 @@ function numbers(report) {
 }
 
 /** @param {string} major */
-function kernelUnder(major) {
+async function kernelUnder(major) {
   const name = `kernel under Node ${major}`
   const kernel = testsOf('packages/crypto/test').filter(file => KERNEL.test(file))
   // Without a filter vitest would run everything.
   if (kernel.length === 0) {
-    check(`${name}: no test of packages/crypto is named vector or story`, () => false)
+    await check(`${name}: no test of packages/crypto is named vector or story`, () => false)
     return
   }
   const bin = fetchNode(major, why =>
     console.log(`\n${why}${required ? '' : ': the kernel is not tested there'}`),
   )
-  if (bin !== null) vitest(name, kernel, environmentWith(bin), `${bin}/node`)
-  else if (required) check(name, () => false)
+  if (bin !== null) await vitest(name, kernel, environmentWith(bin), `${bin}/node`)
+  else if (required) await check(name, () => false)
 }
 
 /** @param {string} folder */
@@ -124,25 +124,27 @@ function testsOf(folder) {
 }
 
 /** @param {readonly string[]} filters */
-function everything(filters) {
-  const built = check('install and build', () => {
-    prepare()
+async function everything(filters) {
+  const built = await check('install and build', async () => {
+    await prepare()
     return true
   })
   if (!built) return
   if (filters.length > 0) {
-    vitest('tests', filters)
+    await vitest('tests', filters)
     return
   }
-  check('types of the tests', () =>
-    run([process.execPath], [tool('typescript', 'bin/tsc'), '-p', 'tsconfig.test.json']),
-  )
-  check('linter', () =>
+  for (const project of ['test', 'pages']) {
+    await check(`types of the ${project === 'test' ? 'tests' : 'pages'}`, () =>
+      run([process.execPath], [tool('typescript', 'bin/tsc'), '-p', `tsconfig.${project}.json`]),
+    )
+  }
+  await check('linter', () =>
     run([process.execPath], [tool('@biomejs/biome', 'bin/biome'), 'check', '--error-on-warnings', '.']),
   )
-  vitest('tests', [])
+  await vitest('tests', [])
   for (const major of OTHER_NODES) {
-    if (process.versions.node.split('.')[0] !== major) kernelUnder(major)
+    if (process.versions.node.split('.')[0] !== major) await kernelUnder(major)
   }
 }
 
@@ -152,7 +154,7 @@ if (args.includes('--long')) {
   process.env.MILAGRO_SEED ??= String(randomInt(2 ** 31))
   console.log(`seed ${process.env.MILAGRO_SEED} (MILAGRO_SEED=… npm run test:long repeats it)`)
 }
-everything(args.filter(arg => arg !== '--long'))
+await everything(args.filter(arg => arg !== '--long'))
 
 if (required && total.skipped > 0) failures.push(`${total.skipped} skipped although REQUIRE_SERVICES=1`)
 if (failures.length > 0) console.log(`\nfailed: ${failures.join(', ')}`)

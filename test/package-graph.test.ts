@@ -121,7 +121,7 @@ test('tests across packages and scripts use what the repository or a package dec
   const declared = Object.assign(
     {},
     rootJson.devDependencies,
-    ...packages.map(({ json }) => json.dependencies),
+    ...packages.flatMap(({ json }) => [json.dependencies, json.devDependencies]),
   )
   const imports = ['test', 'scripts', 'benchmarks'].flatMap(importsUnder)
   const undeclared = imports.filter(({ kind, name }) => kind === 'external' && !(name in declared))

@@ -143,7 +143,8 @@ export function generatedTrack(seed: number, points = 240): Waypoint[] {
   return track
 }
 
-const TOWNS: readonly (readonly [number, number])[] = [
+/** Seeds that differ by a multiple of how many there are draw loops around one town. */
+export const TOWNS: readonly (readonly [number, number])[] = [
   [48.1374, 11.5755],
   [52.52, 13.405],
   [50.9375, 6.9603],

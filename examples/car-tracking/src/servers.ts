@@ -66,6 +66,9 @@ const ENVIRONMENT: Readonly<Record<ServerName, string>> = {
   tracking: 'MILAGRO_TRACKING_PASSPHRASE_FILE',
 }
 
+/** The live map, as built: a part of fleet's console. */
+const MAP = fileURLToPath(new URL('../dist/map/', import.meta.url))
+
 export class Servers {
   readonly #options: ServersOptions
   readonly #running = new Map<ServerName, ManagedProcess>()
@@ -200,14 +203,21 @@ export class Servers {
         ...common,
         ...pinned,
         rpa: { url: this.url('fleet') },
+        webOrigins: [this.url('fleet')],
         deltaSeconds: this.#options.deltaSeconds,
         audiences: [
           { name: this.url('tracking'), service: 'tracking', pin: 'optional', tlsExporter: 'absent' },
           { name: this.url('fleet'), service: 'fleet', pin: 'optional', tlsExporter: 'absent' },
         ],
       },
-      fleet: { ...common, ...pinned, rps: { url: this.url('rps') }, rpsName: 'rps' },
-      tracking: { ...common, ...pinned, rps: { url: this.url('rps') } },
+      fleet: {
+        ...common,
+        ...pinned,
+        rps: { url: this.url('rps') },
+        rpsName: 'rps',
+        extensions: [{ name: 'map', title: 'Map', folder: MAP, audience: this.url('tracking') }],
+      },
+      tracking: { ...common, ...pinned, rps: { url: this.url('rps') }, webOrigins: [this.url('fleet')] },
     }[name]
     await writeFileAtomic(this.#path(`${name}.json`), `${JSON.stringify(settings, null, 2)}\n`)
   }

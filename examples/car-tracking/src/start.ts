@@ -17,6 +17,7 @@ import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { CarConfig } from './car-config.js'
 import { type CarSecrets, Cars } from './cars.js'
 import { check } from './check.js'
+import { TOWNS } from './gpx.js'
 import { Operator, type Setup } from './operator.js'
 import { isFree, type ManagedProcess, unlessAborted } from './processes.js'
 import { AUTHORITIES, type Ports, SERVERS, type ServerName, Servers } from './servers.js'
@@ -26,6 +27,9 @@ const FOLDER = '.milagro'
 const SETTINGS = 'settings.json'
 const RUNNING = 'running.pid'
 const PORT_BASE = 7400
+/** In FOLDER: the setup code of the operator who uses the console. */
+const BROWSER_CODE = 'browser.code'
+const BROWSER_OPERATOR = 'browser'
 /** Seconds: time permits of a day, as the protocol has it unless said. */
 const SLOT = 86_400
 const GRACE = 300
@@ -157,9 +161,14 @@ async function bringUp(folder: string, servers: Servers, cars: Cars): Promise<vo
   const unregistered = CARS.filter(car =>
     secretNames(car).some(name => !existsSync(secretFile(folder, car, name))),
   )
-  if (unregistered.length > 0) {
+  const browserCode = join(folder, BROWSER_CODE)
+  if (unregistered.length > 0 || !existsSync(browserCode)) {
     say('  the operator logs in')
     const operator = await openOperator(folder, servers)
+    await madeOnce(browserCode, async () => {
+      const { code } = await operator.fleet.inviteOperator({ body: { name: BROWSER_OPERATOR } })
+      return code.code
+    })
     for (const car of unregistered) await registerCar(folder, car, operator)
     operator.close()
   }
@@ -300,7 +309,8 @@ async function startCar(folder: string, car: ExampleCar, servers: Servers, cars:
     tracking: servers.url('tracking'),
     instance: instanceOf(car),
     attributes,
-    seed: CARS.indexOf(car),
+    // All in one town, so that the map shows their streets.
+    seed: CARS.indexOf(car) * TOWNS.length,
     positionEvery: 1_000,
     reportEvery: 3_000,
     ...(driver === undefined ? {} : { driver: { attributes: { driverName: driver } } }),
@@ -317,7 +327,8 @@ function announce(folder: string, servers: Servers, cars: Cars, seconds: number)
     ({ name, pid }) => `${name} ${pid}`,
   )
   say(`running after ${seconds} s
-  fleet      ${servers.url('fleet')}    vehicles, drivers, bans
+  console    ${servers.url('fleet')}    vehicles, drivers, bans, the map: set it up as operator '${BROWSER_OPERATOR}'
+             with the code in ${join(shown, BROWSER_CODE)}
   RPS        ${servers.url('rps')}    logins
   tracking   ${servers.url('tracking')}    where every car is
   D-TAs      ${AUTHORITIES.map(name => servers.url(name)).join('  ')}
@@ -325,7 +336,7 @@ function announce(folder: string, servers: Servers, cars: Cars, seconds: number)
   processes  ${pids.join(', ')}
   logs       ${join(shown, 'logs')}/
 
-As the operator:
+As the operator at the terminal:
   export MILAGRO_PIN_FILE=${join(shown, 'operator.pin')}
   npx milagro fleet list --url ${servers.url('fleet')} ${store}
   npx milagro fleet ban --vehicle DEMO-CAR-2 --reason stolen --url ${servers.url('fleet')} ${store}

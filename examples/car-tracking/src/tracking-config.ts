@@ -1,7 +1,7 @@
 /** Settings of the tracking server: JSON file < `MILAGRO_TRACKING_*` < flags. */
 import { type Environment, loadConfig } from '@milagro-ts/api/config'
 import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
-import { ListenSetting, LogLevelSetting } from '@milagro-ts/api/settings'
+import { ListenSetting, LogLevelSetting, WebOriginsSetting } from '@milagro-ts/api/settings'
 import Type, { type Static } from 'typebox'
 
 export const TrackingConfig = Strict({
@@ -17,6 +17,8 @@ export const TrackingConfig = Strict({
   groupFile: Type.String({ minLength: 1 }),
   /** The authentication server: its origin, which is also the issuer of its tokens and receipts. */
   rps: Strict({ url: Type.String({ pattern: '^https?://[^/\\s]+$' }) }),
+  /** Where pages stand that show the vehicles. */
+  webOrigins: Type.Optional(WebOriginsSetting),
   logLevel: Type.Optional(LogLevelSetting),
 })
 export type TrackingConfig = Static<typeof TrackingConfig>

@@ -278,7 +278,8 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     for (const { writer } of watchers) writer.send({ event: 'position', data })
   }
 
-  const app = createApp({ title: 'milagro-ts tracking', log, metrics })
+  const pages = config.webOrigins === undefined ? {} : { webOrigins: config.webOrigins }
+  const app = createApp({ title: 'milagro-ts tracking', log, metrics, ...pages })
   mount(app, trackingRoutes, handlers, { identity: proven, operator })
   const admin = createAdmin({
     title: 'milagro-ts tracking admin',

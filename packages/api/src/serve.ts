@@ -85,6 +85,8 @@ export interface AppOptions {
   readonly requestTimeout?: number
   /** Addresses of reverse proxies whose X-Forwarded-For is believed. None unless said. */
   readonly trustProxy?: string[]
+  /** Origins whose pages may read answers (Fetch standard, CORS). None unless said; cookies are never asked for. */
+  readonly webOrigins?: readonly string[]
 }
 
 interface AppState {
@@ -145,6 +147,7 @@ export function createApp(options: AppOptions): FastifyInstance {
   })
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-content-type-options', 'nosniff')
+    allowOrigin(options, request, reply)
     if (state.closing) throw new Refused('RETRY_LATER', { detail: 'the server is stopping' })
     checkRequest(request)
   })
@@ -153,6 +156,14 @@ export function createApp(options: AppOptions): FastifyInstance {
     const methods = state.known
       .filter(route => pathMatches(route.path, pathOf(request)))
       .map(({ method }) => method)
+    if (isPreflight(options, request) && methods.length > 0) {
+      return reply
+        .code(204)
+        .header('access-control-allow-methods', [...new Set(methods)].join(', '))
+        .header('access-control-allow-headers', 'authorization, content-type')
+        .header('access-control-max-age', '600')
+        .send()
+    }
     if (methods.length > 0) reply.header('allow', [...new Set(methods)].join(', '))
     const refused = new Refused(methods.length > 0 ? 'METHOD_NOT_ALLOWED' : 'NOT_FOUND')
     return answerError(options, refused, request, reply)
@@ -297,6 +308,29 @@ function isPlainTarget(url: string): boolean {
   } catch {
     return false
   }
+}
+
+/**
+ * A page of another origin may read the answer if its origin is on the list. This guards the page's user against other
+ * pages, not the server: what a request may do depends on its credential alone, which no browser adds by itself.
+ */
+function allowOrigin({ webOrigins }: AppOptions, { raw }: FastifyRequest, reply: FastifyReply): void {
+  if (webOrigins === undefined) return
+  // On the raw response: a stream's answer is written past fastify.
+  const response = reply.raw
+  response.setHeader('vary', 'Origin')
+  const { origin } = raw.headers
+  if (origin === undefined || !webOrigins.includes(origin)) return
+  response.setHeader('access-control-allow-origin', origin)
+  response.setHeader('access-control-expose-headers', 'retry-after')
+}
+
+function isPreflight({ webOrigins = [] }: AppOptions, { raw }: FastifyRequest): boolean {
+  return (
+    raw.method === 'OPTIONS' &&
+    raw.headers['access-control-request-method'] !== undefined &&
+    webOrigins.includes(raw.headers.origin ?? '')
+  )
 }
 
 function pathOf(request: FastifyRequest): string {

@@ -22,4 +22,9 @@ export const RateSetting = Strict({
 })
 /** Addresses of reverse proxies whose X-Forwarded-For is believed. */
 export const TrustProxySetting = Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 16 })
+/** Origins whose pages may read answers: `https://host[:port]`, no path. */
+export const WebOriginsSetting = Type.Array(
+  Type.String({ maxLength: 256, pattern: '^https?://[a-z0-9.:\\[\\]-]+$' }),
+  { maxItems: 16 },
+)
 export const LogLevelSetting = Type.Enum(['fatal', 'error', 'warn', 'info', 'debug'])

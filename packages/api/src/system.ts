@@ -13,12 +13,17 @@ export interface Timers {
 export const systemTimers: Timers = {
   every(milliseconds, run) {
     const timer = setInterval(run, milliseconds)
-    timer.unref()
+    letExit(timer)
     return () => clearInterval(timer)
   },
   after(milliseconds, run) {
     const timer = setTimeout(run, milliseconds)
-    timer.unref()
+    letExit(timer)
     return () => clearTimeout(timer)
   },
+}
+
+/** Node would wait for its timers before it exits; a browser's are plain numbers. */
+function letExit(timer: object | number): void {
+  if (typeof timer === 'object' && 'unref' in timer && typeof timer.unref === 'function') timer.unref()
 }

@@ -1,3 +1,4 @@
+/// <reference lib="dom" />
 /** The adapters of the token store and the unlocker: the same cases for memory and file, and what a file must be. */
 import { execFile } from 'node:child_process'
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
@@ -5,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { browserTokenStore } from '@milagro-ts/client/browser-token-store'
 import { Device } from '@milagro-ts/client/device'
 import { ClientError } from '@milagro-ts/client/errors'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
@@ -12,6 +14,7 @@ import { fileUnlocker } from '@milagro-ts/client/file-unlocker'
 import { type DeviceRecord, decodeRecords, encodeRecords, Records } from '@milagro-ts/client/record'
 import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
 import { IdCore } from '@milagro-ts/crypto/identity'
+import { IDBFactory as FakeIndexedDb } from 'fake-indexeddb'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { CAR, JO, VIN, World } from './world.js'
 
@@ -25,6 +28,7 @@ const modeOf = async (path: string) => (await stat(path)).mode & 0o777
 const adapters: readonly [string, () => TokenStore][] = [
   ['memory', memoryTokenStore],
   ['file', () => fileTokenStore(join(folder, 'device', 'store.json'))],
+  ['a browser', () => browserTokenStore({ name: 'test', indexedDB: new FakeIndexedDb() })],
 ]
 describe.each(adapters)('a token store in %s', (_name, make) => {
   test('is empty at first, and holds what was written last', async () => {
@@ -49,6 +53,79 @@ describe.each(adapters)('a token store in %s', (_name, make) => {
     const done = await Promise.all(Array.from({ length: 10 }, (_, i) => store.replace('start', `${i}`)))
     expect(done.filter(Boolean)).toHaveLength(1)
     expect(await store.read()).toBe(`${done.indexOf(true)}`)
+  })
+})
+
+describe('the browser', () => {
+  const open = (indexedDB: IDBFactory, name = 'console') => browserTokenStore({ name, indexedDB })
+  /** What somebody finds who reads the database by other means. */
+  const rows = (indexedDB: IDBFactory) =>
+    new Promise<Record<string, unknown>>((resolve, reject) => {
+      const request = indexedDB.open('console', 1)
+      request.onerror = () => reject(request.error)
+      request.onsuccess = () => {
+        const store = request.result.transaction('kept', 'readonly').objectStore('kept')
+        const [keys, values] = [store.getAllKeys(), store.getAll()]
+        values.onsuccess = () =>
+          resolve(Object.fromEntries(keys.result.map((key, i) => [String(key), values.result[i] as unknown])))
+      }
+    })
+
+  test('keeps the text sealed, under a key that nobody can take out', async () => {
+    const database = new FakeIndexedDb()
+    await open(database).replace(null, 'a token that nobody else may read')
+    const { key, text } = (await rows(database)) as {
+      key: CryptoKey
+      text: { iv: Uint8Array; ciphertext: ArrayBuffer }
+    }
+    expect([key.extractable, key.algorithm.name, [...key.usages].sort()]).toEqual([
+      false,
+      'AES-GCM',
+      ['decrypt', 'encrypt'],
+    ])
+    await expect(crypto.subtle.exportKey('raw', key)).rejects.toThrow()
+    expect(Buffer.from(text.ciphertext).toString('latin1')).not.toContain('token')
+  })
+
+  test('opens again in another page, and is one of several of an origin', async () => {
+    const database = new FakeIndexedDb()
+    await open(database).replace(null, 'one')
+    expect(await open(database).read()).toBe('one')
+    expect(await open(database, 'other').read()).toBeNull()
+  })
+
+  test('of two pages at once lets one through, and both use one key', async () => {
+    const database = new FakeIndexedDb()
+    const pages = [open(database), open(database)]
+    const done = await Promise.all(pages.map((page, i) => page.replace(null, `${i}`)))
+    expect(done.filter(Boolean)).toHaveLength(1)
+    expect(await pages[0]?.read()).toBe(await pages[1]?.read())
+  })
+
+  test('whose text was changed is refused as damaged, and whose database fails as unavailable', async () => {
+    const database = new FakeIndexedDb()
+    await open(database).replace(null, 'one')
+    const { text } = (await rows(database)) as { text: { iv: Uint8Array; ciphertext: ArrayBuffer } }
+    const changed = new Uint8Array(text.ciphertext.slice(0))
+    changed[0] = (changed[0] as number) ^ 1
+    await new Promise<void>((resolve, reject) => {
+      const request = database.open('console', 1)
+      request.onerror = () => reject(request.error)
+      request.onsuccess = () => {
+        const transaction = request.result.transaction('kept', 'readwrite')
+        transaction.objectStore('kept').put({ iv: text.iv, ciphertext: changed.buffer }, 'text')
+        transaction.oncomplete = () => resolve()
+      }
+    })
+    await expect(open(database).read()).rejects.toMatchObject({ code: 'STORE_DAMAGED' })
+    const closed = {
+      open: () => {
+        throw new DOMException('denied', 'SecurityError')
+      },
+    }
+    await expect(open(closed as unknown as IDBFactory).read()).rejects.toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+    })
   })
 })
 

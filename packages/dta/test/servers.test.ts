@@ -122,7 +122,7 @@ describe('permit shares', () => {
       { name, key, clock: () => world.clock.now, random: systemRandom },
     )
     const headers = { authorization, 'content-type': 'application/json' }
-    const answer = await fetch(url, { method: 'POST', headers, body })
+    const answer = await fetch(url, { method: 'POST', headers, body: '{}' })
     expect([answer.status, ((await answer.json()) as { code: string }).code]).toEqual([400, 'MALFORMED'])
     const statement = await statementFor(world, await makeCar(world))
     expect(await codeOf(client.permits({ params, body: { statement } }))).toBe('UNAUTHENTICATED')

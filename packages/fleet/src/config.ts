@@ -46,6 +46,21 @@ export const FleetConfig = Strict({
   /** Registrations that may wait at the same time. */
   pendingLimit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100_000 })),
   auditDays: Type.Optional(Days),
+  /** Parts of the console that come from elsewhere. */
+  extensions: Type.Optional(
+    Type.Array(
+      Strict({
+        /** In the address: `/extensions/<name>/`. */
+        name: Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' }),
+        title: Type.String({ minLength: 1, maxLength: 40 }),
+        /** Holds its module `main.js` and what that loads. */
+        folder: Type.String({ minLength: 1 }),
+        /** The service that it talks to, by its origin; operators log in to it as well. */
+        audience: Type.Optional(UrlSetting),
+      }),
+      { maxItems: 16 },
+    ),
+  ),
   trustProxy: Type.Optional(TrustProxySetting),
   logLevel: Type.Optional(LogLevelSetting),
 })

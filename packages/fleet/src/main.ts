@@ -3,8 +3,10 @@
  * line each, which code enrols the first operator (at the first start) and that it is ready; with --init, which keys
  * it has made; with --operator-code, a code for an operator, for the day when none of them can log in.
  */
+import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { ConfigError } from '@milagro-ts/api/config'
 import { readFlags, runProcess, say } from '@milagro-ts/api/process'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
@@ -14,6 +16,10 @@ import { loadFleetConfig, readPassphrase } from './config.js'
 import { type FleetSchema, migrations } from './schema.js'
 import { createFleet, openFleetKeys } from './server.js'
 
+/** Beside this file, where the pages were built. */
+const built = fileURLToPath(new URL('./pages/', import.meta.url))
+const pagesFolder = existsSync(built) ? built : undefined
+
 await runProcess('fleet', async () => {
   const flags = readFlags('operator-code')
   const operator = operatorName(flags['operator-code'])
@@ -22,7 +28,7 @@ await runProcess('fleet', async () => {
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
   const file = join(config.dataDir, 'fleet.sqlite')
   const store = await openDatabase<FleetSchema>({ file, migrations })
-  const options = { config, passphrase, store, clock: systemClock, random: systemRandom }
+  const options = { config, passphrase, store, clock: systemClock, random: systemRandom, pagesFolder }
   try {
     if (flags.init) {
       const { requestKey, hpkeKey, signers } = await openFleetKeys(options)

@@ -25,6 +25,7 @@ import { AuditTrail } from './audit.js'
 import { Bans } from './bans.js'
 import { Codes, type IssuedCode } from './codes.js'
 import type { FleetConfig } from './config.js'
+import { serveConsole } from './console.js'
 import { Enrolments, forgetUndecided } from './enrolments.js'
 import { type FleetHandlers, fleetHandlers } from './fleet-handlers.js'
 import {
@@ -61,6 +62,8 @@ export interface FleetOptions {
   readonly store: Store<FleetSchema>
   readonly clock: Clock
   readonly random: Random
+  /** The console's pages, as built; without it there are none. */
+  readonly pagesFolder?: string | undefined
   readonly log?: Log
   readonly metrics?: Metrics
   readonly timers?: Timers
@@ -184,6 +187,8 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
   mount<typeof fleetRoutes, undefined, Operator>(app, fleetRoutes, operatorRoutes, {
     operator: (meta: Meta) => operators.check(meta),
   })
+
+  if (options.pagesFolder !== undefined) await serveConsole(app, config, options.pagesFolder)
 
   const adminToken = adminTokenOf(config.dataDir, random)
   const admin = createAdmin({

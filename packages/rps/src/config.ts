@@ -8,6 +8,7 @@ import {
   ServerNameSetting,
   TrustProxySetting,
   UrlSetting,
+  WebOriginsSetting,
 } from '@milagro-ts/api/settings'
 import Type, { type Static } from 'typebox'
 
@@ -51,6 +52,8 @@ export const RpsConfig = Strict({
     }),
   ),
   trustProxy: Type.Optional(TrustProxySetting),
+  /** Where pages stand that log in from a browser. */
+  webOrigins: Type.Optional(WebOriginsSetting),
   logLevel: Type.Optional(LogLevelSetting),
 })
 export type RpsConfig = Static<typeof RpsConfig>

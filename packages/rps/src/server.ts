@@ -131,7 +131,8 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
   const sources = new RateLimit(config.rateLimit?.address ?? ADDRESS_RATE, options.clock)
 
   const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
-  const app = createApp({ title: 'Authentication server (RPS)', log, metrics, ...trust })
+  const pages = config.webOrigins === undefined ? {} : { webOrigins: config.webOrigins }
+  const app = createApp({ title: 'Authentication server (RPS)', log, metrics, ...trust, ...pages })
   app.addHook('onRequest', async request => sources.take(sourceOf(request.ip)))
   mount(app, rpsRoutes, handlers(parts), callerChecks(parts))
 

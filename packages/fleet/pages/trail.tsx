@@ -1,0 +1,157 @@
+/** What was done, and how the trust authorities are. */
+import type { Answer } from '@milagro-ts/api/route'
+import { useState } from 'preact/hooks'
+import type { fleetRoutes } from '../src/fleet-routes.js'
+import type { Fleet } from './console-session.js'
+import { Badge, Empty, Failure, Moment, useLoad } from './parts.js'
+
+type Entries = Answer<(typeof fleetRoutes)['audit']>['entries']
+
+const PAGE = 50
+
+export function Audit({ fleet }: { fleet: Fleet }) {
+  const [before, setBefore] = useState<readonly number[]>([])
+  const from = before.at(-1)
+  const { value, error } = useLoad(
+    () =>
+      fleet.audit({
+        query: { limit: String(PAGE), ...(from === undefined ? {} : { before: String(from) }) },
+      }),
+    [fleet, from],
+    from === undefined ? 5_000 : undefined,
+  )
+  return (
+    <section aria-labelledby="audit">
+      <div class="head">
+        <h1 id="audit">Audit</h1>
+      </div>
+      <p class="lead">Who did what, newest first. No code, PIN or driver’s name stands here.</p>
+      {error !== undefined && <Failure error={error} />}
+      {value !== undefined && <EntryTable entries={value.entries} />}
+      <nav class="pager" aria-label="Pages">
+        <button type="button" disabled={before.length === 0} onClick={() => setBefore(before.slice(0, -1))}>
+          Newer
+        </button>
+        <button
+          type="button"
+          disabled={value?.entries.length !== PAGE}
+          onClick={() => {
+            const last = value?.entries.at(-1)
+            if (last !== undefined) setBefore([...before, last.id])
+          }}
+        >
+          Older
+        </button>
+      </nav>
+    </section>
+  )
+}
+
+function EntryTable({ entries }: { entries: Entries }) {
+  if (entries.length === 0) return <Empty title="Nothing has happened yet" />
+  return (
+    <table>
+      <thead>
+        <tr>
+          <th scope="col">When</th>
+          <th scope="col">Who</th>
+          <th scope="col">What</th>
+          <th scope="col">Whom</th>
+          <th scope="col">Outcome</th>
+        </tr>
+      </thead>
+      <tbody>
+        {entries.map(({ id, at, actor, action, subject, outcome }) => (
+          <tr key={id}>
+            <td>
+              <Moment at={at} />
+            </td>
+            <td>{actor.replace(/^operator:/, '')}</td>
+            <td>{action}</td>
+            <td class="mono clip" title={subject}>
+              {subject}
+            </td>
+            <td>
+              <Badge tone={outcome === 'OK' ? 'good' : 'warn'}>{outcome === 'OK' ? 'done' : outcome}</Badge>
+            </td>
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  )
+}
+
+export function Authorities({ fleet }: { fleet: Fleet }) {
+  const status = useLoad(() => fleet.status({}), [fleet], 5_000)
+  const logs = useLoad(() => fleet.reconcile({}), [fleet], 10_000)
+  const authorities = logs.value?.authorities
+  return (
+    <section aria-labelledby="authorities">
+      <div class="head">
+        <h1 id="authorities">Trust authorities</h1>
+      </div>
+      <p class="lead">
+        Each holds one share of every master secret and keeps a log of what it issued. The logs are compared
+        with the register: a key without a vehicle would stand here.
+      </p>
+      {logs.error !== undefined && <Failure error={logs.error} />}
+      <div class="cards">
+        {authorities?.map(({ index, name, entries, intact, trouble, unknown }) => (
+          <article class="card" key={index}>
+            <h2>
+              {name}{' '}
+              {trouble !== undefined ? (
+                <Badge tone="bad">in trouble</Badge>
+              ) : !intact ? (
+                <Badge tone="bad">log changed</Badge>
+              ) : unknown.length > 0 ? (
+                <Badge tone="bad">{unknown.length} unknown keys</Badge>
+              ) : (
+                <Badge tone="good">in order</Badge>
+              )}
+            </h2>
+            <p>{trouble ?? `${entries} keys issued, all of them known here.`}</p>
+            {unknown.length > 0 && (
+              <ul>
+                {unknown.map(key => (
+                  <li key={key.number} class="mono">
+                    {key.purpose} no. {key.number} <Moment at={key.at} />
+                  </li>
+                ))}
+              </ul>
+            )}
+          </article>
+        ))}
+      </div>
+      <h2>Fleet itself</h2>
+      {status.error !== undefined && <Failure error={status.error} />}
+      {status.value !== undefined && (
+        <dl class="attributes wide">
+          <div>
+            <dt>Group</dt>
+            <dd class="mono">{status.value.groupId}</dd>
+          </div>
+          <div>
+            <dt>Revision</dt>
+            <dd>{status.value.revision}</dd>
+          </div>
+          <div>
+            <dt>Vehicles</dt>
+            <dd>
+              {status.value.enrolled} enrolled of {status.value.vehicles}
+            </dd>
+          </div>
+          <div>
+            <dt>Events for the RPS</dt>
+            <dd>
+              {status.value.events.last} sent, {status.value.events.waiting} waiting{' '}
+              {status.value.events.trouble !== undefined && (
+                <Badge tone="bad">{status.value.events.trouble}</Badge>
+              )}
+            </dd>
+          </div>
+        </dl>
+      )}
+    </section>
+  )
+}
