@@ -5,6 +5,7 @@
  *   node scripts/build-pages.mjs
  */
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { ROOT } from './prepare.mjs'
 
@@ -34,6 +35,13 @@ const PAGES = [
     name: 'main',
     copied: [],
     made: { 'land.json': async () => (await import('./base-map.mjs')).land() },
+  },
+  {
+    folder: 'examples/car-tracking/landing',
+    out: 'examples/car-tracking/dist/landing',
+    entry: 'main.tsx',
+    name: 'landing',
+    copied: ['index.html', '../../../packages/fleet/pages/icon.svg'],
   },
 ]
 
@@ -84,7 +92,7 @@ async function build({ folder, out, entry, name, copied, made = {} }) {
     plugins: [noEvaluation],
     logLevel: 'warning',
   })
-  for (const file of copied) copyFileSync(`${ROOT}${folder}/${file}`, `${ROOT}${out}/${file}`)
+  for (const file of copied) copyFileSync(`${ROOT}${folder}/${file}`, `${ROOT}${out}/${basename(file)}`)
   for (const [file, make] of Object.entries(made)) writeFileSync(`${ROOT}${out}/${file}`, await make())
   writeFileSync(`${ROOT}${out}/${STAMP}`, '')
 }

@@ -3,13 +3,16 @@
  *
  *   --fresh             forget the former state and start over
  *   --port-base <n>     first of the ports (7400 unless said)
+ *   --open              open the landing page in a browser
  *   --check             play the story once in a temporary folder and say how it went, in JSON lines
  *   --rps-main <file>   with --check: another program in the RPS' place
  */
+import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, rm } from 'node:fs/promises'
 import { join, relative, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
@@ -18,6 +21,7 @@ import type { CarConfig } from './car-config.js'
 import { type CarSecrets, Cars } from './cars.js'
 import { check } from './check.js'
 import { TOWNS } from './gpx.js'
+import { createLanding, type Landing } from './landing.js'
 import { Operator, type Setup } from './operator.js'
 import { isFree, type ManagedProcess, unlessAborted } from './processes.js'
 import { AUTHORITIES, type Ports, SERVERS, type ServerName, Servers } from './servers.js'
@@ -43,6 +47,11 @@ const OFFSETS: Readonly<Record<ServerName, number>> = {
   'dta-2': 12,
   'dta-3': 13,
 }
+
+/** The landing page. */
+const LANDING = 9
+const LANDING_PAGES = fileURLToPath(new URL('../dist/landing/', import.meta.url))
+const DOCS = fileURLToPath(new URL('../../../docs/', import.meta.url))
 
 const ADMIN = 50
 /** Above it the highest admin listener would have no port. */
@@ -81,6 +90,7 @@ try {
 interface Flags {
   readonly check: boolean
   readonly fresh: boolean
+  readonly open: boolean
   readonly portBase: number | undefined
   readonly rpsMain: string | undefined
 }
@@ -91,6 +101,7 @@ function readFlags(): Flags {
       options: {
         check: { type: 'boolean', default: false },
         fresh: { type: 'boolean', default: false },
+        open: { type: 'boolean', default: false },
         'port-base': { type: 'string' },
         'rps-main': { type: 'string' },
       },
@@ -103,6 +114,7 @@ function readFlags(): Flags {
     return {
       check: values.check,
       fresh: values.fresh,
+      open: values.open,
       portBase: base === undefined ? undefined : Number(base),
       rpsMain: rpsMain === undefined ? undefined : resolve(rpsMain),
     }
@@ -111,7 +123,7 @@ function readFlags(): Flags {
   }
 }
 
-async function run({ fresh, portBase }: Flags): Promise<void> {
+async function run({ fresh, open, portBase }: Flags): Promise<void> {
   const begin = performance.now()
   const folder = resolve(FOLDER)
   // Before anything is touched: --fresh would take the files from under a system that runs.
@@ -125,7 +137,7 @@ async function run({ fresh, portBase }: Flags): Promise<void> {
   }
   const base = founded ?? portBase ?? PORT_BASE
   const ports = portsFrom(base)
-  await checkFree(ports, founded === undefined ? '--port-base <n>' : '--fresh --port-base <n>')
+  await checkFree(base, founded === undefined ? '--port-base <n>' : '--fresh --port-base <n>')
   await mkdir(folder, { recursive: true, mode: 0o700 })
   await writeFileAtomic(join(folder, SETTINGS), `${JSON.stringify({ portBase: base })}\n`)
   await writeFileAtomic(join(folder, RUNNING), `${process.pid}\n`)
@@ -141,15 +153,19 @@ async function run({ fresh, portBase }: Flags): Promise<void> {
     progress: step => say(`  ${step}`),
   })
   const cars = new Cars(folder)
+  let landing: Landing | undefined
   try {
     say(`state in ${relative('.', folder)}/`)
     await unlessAborted(ending.signal, bringUp(folder, servers, cars))
-    announce(folder, servers, cars, Math.round((performance.now() - begin) / 100) / 10)
+    landing = await openLanding(base + LANDING, folder, servers, cars)
+    if (open) openInBrowser(landing.url)
+    announce(landing, folder, servers, cars, Math.round((performance.now() - begin) / 100) / 10)
     await untilEnded(servers, cars)
   } catch (error) {
     if (!ending.signal.aborted) throw error
   } finally {
     say('ending')
+    await landing?.close()
     await cars.end()
     await servers.end()
     await rm(join(folder, RUNNING), { force: true })
@@ -231,14 +247,17 @@ function portsFrom(base: number): Readonly<Record<ServerName, Ports>> {
   }
 }
 
-async function checkFree(ports: Readonly<Record<ServerName, Ports>>, flags: string): Promise<void> {
-  for (const name of SERVERS) {
-    for (const port of [ports[name].public, ports[name].admin]) {
-      if (await isFree(port)) continue
-      throw new StartError(
-        `port ${port} (${name}) is taken: end what listens there, or use npm start -- ${flags}`,
-      )
-    }
+async function checkFree(base: number, flags: string): Promise<void> {
+  const ports = portsFrom(base)
+  const wanted = SERVERS.flatMap(name => [
+    [ports[name].public, name] as const,
+    [ports[name].admin, name] as const,
+  ])
+  for (const [port, name] of [...wanted, [base + LANDING, 'overview'] as const]) {
+    if (await isFree(port)) continue
+    throw new StartError(
+      `port ${port} (${name}) is taken: end what listens there, or use npm start -- ${flags}`,
+    )
   }
 }
 
@@ -320,13 +339,57 @@ async function startCar(folder: string, car: ExampleCar, servers: Servers, cars:
   await cars.start(config, secrets)
 }
 
-function announce(folder: string, servers: Servers, cars: Cars, seconds: number): void {
+/** What an operator may type, once MILAGRO_PIN_FILE is set. */
+function commandsOf(folder: string, servers: Servers): readonly string[] {
   const shown = relative('.', folder)
   const store = `--store ${join(shown, 'operator.json')} --rps ${servers.url('rps')}`
+  const fleet = `--url ${servers.url('fleet')} ${store}`
+  return [
+    `export MILAGRO_PIN_FILE=${join(shown, 'operator.pin')}`,
+    `npx milagro fleet list ${fleet}`,
+    `npx milagro fleet ban --vehicle DEMO-CAR-2 --reason stolen ${fleet}`,
+    `TOKEN=$(npx milagro device login --audience ${servers.url('tracking')} ${store})`,
+    `curl -H "Authorization: Bearer $TOKEN" ${servers.url('tracking')}/v1/vehicles`,
+  ]
+}
+
+function openLanding(port: number, folder: string, servers: Servers, cars: Cars): Promise<Landing> {
+  return createLanding({
+    port,
+    pagesFolder: LANDING_PAGES,
+    docsFolder: DOCS,
+    parties: SERVERS.map(name => ({ name, url: servers.url(name), adminUrl: servers.adminUrl(name) })),
+    cars: () => cars.all.map(({ name, running }) => ({ name, isRunning: running })),
+    group: servers.groupId,
+    console: servers.url('fleet'),
+    operator: BROWSER_OPERATOR,
+    codeFile: join(relative('.', folder), BROWSER_CODE),
+    commands: [...commandsOf(folder, servers)],
+    clock: systemClock,
+    fetch,
+  })
+}
+
+/** By the system's own way; a machine without one says so, and everything goes on. */
+function openInBrowser(url: string): void {
+  const [command, ...args] =
+    process.platform === 'darwin'
+      ? ['open']
+      : process.platform === 'win32'
+        ? ['cmd', '/c', 'start', '']
+        : ['xdg-open']
+  spawn(command as string, [...args, url], { stdio: 'ignore', detached: true })
+    .on('error', error => say(`no browser opened (${error.message}): open ${url} yourself`))
+    .unref()
+}
+
+function announce(landing: Landing, folder: string, servers: Servers, cars: Cars, seconds: number): void {
+  const shown = relative('.', folder)
   const pids = [...SERVERS.map(name => servers.process(name)), ...cars.all].map(
     ({ name, pid }) => `${name} ${pid}`,
   )
   say(`running after ${seconds} s
+  overview   ${landing.url}    what is running, and what to try next
   console    ${servers.url('fleet')}    vehicles, drivers, bans, the map: set it up as operator '${BROWSER_OPERATOR}'
              with the code in ${join(shown, BROWSER_CODE)}
   RPS        ${servers.url('rps')}    logins
@@ -337,11 +400,9 @@ function announce(folder: string, servers: Servers, cars: Cars, seconds: number)
   logs       ${join(shown, 'logs')}/
 
 As the operator at the terminal:
-  export MILAGRO_PIN_FILE=${join(shown, 'operator.pin')}
-  npx milagro fleet list --url ${servers.url('fleet')} ${store}
-  npx milagro fleet ban --vehicle DEMO-CAR-2 --reason stolen --url ${servers.url('fleet')} ${store}
-  TOKEN=$(npx milagro device login --audience ${servers.url('tracking')} ${store})
-  curl -H "Authorization: Bearer $TOKEN" ${servers.url('tracking')}/v1/vehicles
+${commandsOf(folder, servers)
+  .map(command => `  ${command}`)
+  .join('\n')}
 
 Ctrl-C ends everything.`)
 }
