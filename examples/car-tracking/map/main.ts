@@ -77,7 +77,7 @@ class MapView {
     this.#map.setView([48, 11], 4)
     this.#resizing = new ResizeObserver(() => this.#map.invalidateSize())
     this.#resizing.observe(place)
-    void this.#drawLand()
+    void this.#unlessEnded(this.#drawLand(), 'The map beneath the cars can’t be loaded.')
     void this.#look()
     void this.#name()
     void this.#follow(url)
@@ -97,7 +97,7 @@ class MapView {
 
   async #drawLand(): Promise<void> {
     const answer = await fetch(new URL('land.json', import.meta.url), { signal: this.#ending.signal })
-    if (!answer.ok) return this.#say('The map beneath the cars can’t be loaded.')
+    if (!answer.ok) throw new Error(`land.json: ${answer.status}`)
     const style = { className: 'map-land', weight: 1, fill: true, interactive: false }
     L.geoJSON(await answer.json(), { style, interactive: false })
       .addTo(this.#map)
@@ -111,7 +111,10 @@ class MapView {
       for (const { idCore, position, batches, banned } of vehicles) {
         const isNew = !this.#cars.has(idCore)
         const car = this.#car(idCore)
-        if (isNew) void this.#drawPast(car, Math.max(1, batches - PAST_BATCHES))
+        if (isNew) {
+          const past = this.#drawPast(car, Math.max(1, batches - PAST_BATCHES))
+          void this.#unlessEnded(past, 'What was driven before can’t be loaded.')
+        }
         this.#move(car, position)
         this.#setBanned(car, banned)
       }
@@ -265,6 +268,15 @@ class MapView {
     if (this.#isFitted || places.length === 0) return
     this.#isFitted = true
     this.#map.fitBounds(L.latLngBounds(places).pad(0.4), { maxZoom: 14, animate: false })
+  }
+
+  /** What fails because the view has ended is no news; anything else is said. */
+  async #unlessEnded(work: Promise<void>, otherwise: string): Promise<void> {
+    try {
+      await work
+    } catch {
+      if (!this.#ending.signal.aborted) this.#say(otherwise)
+    }
   }
 
   #say(text: string): void {

@@ -4,7 +4,7 @@ import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { CODES, Refused } from '@milagro-ts/api/problem'
 import { CLIENT_CODES, ClientError } from '@milagro-ts/client/errors'
 import type { ComponentChildren } from 'preact'
-import { useCallback, useEffect, useId, useRef, useState } from 'preact/hooks'
+import { useCallback, useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks'
 
 export type Tone = 'good' | 'bad' | 'warn' | 'plain'
 
@@ -23,8 +23,13 @@ export function Moment({ at }: { at: number | undefined }) {
   )
 }
 
+/** Seconds from which on a date says more than a number of days. */
+const FAR = 45 * 86_400
+
 function howLongAgo(at: number): string {
   const seconds = Math.round(Date.now() / 1000 - at)
+  if (Math.abs(seconds) > FAR)
+    return new Date(at * 1000).toLocaleDateString('en', { day: 'numeric', month: 'short', year: 'numeric' })
   const format = new Intl.RelativeTimeFormat('en', { numeric: 'auto' })
   const units: [Intl.RelativeTimeFormatUnit, number][] = [
     ['day', 86_400],
@@ -238,7 +243,10 @@ export function Field({
   )
 }
 
-/** The platform's own dialog: it keeps the focus inside, gives it back, and Escape closes it. */
+/**
+ * The platform's own dialog: it keeps the focus inside, and Escape closes it. The focus goes back to what opened it by
+ * our own hand: a dialog that leaves the document takes the platform's memory of it along.
+ */
 export function Dialog({
   title,
   close,
@@ -250,13 +258,26 @@ export function Dialog({
 }) {
   const dialog = useRef<HTMLDialogElement>(null)
   const id = useId()
-  useEffect(() => {
+  // Before the fields' own effects, of which one takes the focus.
+  useLayoutEffect(() => {
+    const opener = document.activeElement
     const element = dialog.current
     element?.showModal()
-    return () => element?.close()
+    return () => {
+      element?.close()
+      const next = opener?.isConnected ? opener : document.getElementById('main')
+      if (next instanceof HTMLElement) next.focus()
+    }
   }, [])
   return (
-    <dialog ref={dialog} aria-labelledby={id} onCancel={close} onClose={close}>
+    <dialog
+      ref={dialog}
+      aria-labelledby={id}
+      onCancel={event => {
+        event.preventDefault()
+        close()
+      }}
+    >
       <div class="dialog-head">
         <h2 id={id}>{title}</h2>
         <button type="button" class="icon" aria-label="Close" onClick={close}>

@@ -245,7 +245,8 @@ export function Bans({ fleet }: { fleet: Fleet }) {
                 </th>
                 <td>{ban.reason}</td>
                 <td>
-                  <Moment at={ban.since} /> <span class="quiet">by {ban.madeBy}</span>
+                  <Moment at={ban.since} />{' '}
+                  <span class="quiet">by {ban.madeBy.replace(/^operator:/, '')}</span>
                 </td>
                 <td>
                   {ban.expiresAt === undefined ? (

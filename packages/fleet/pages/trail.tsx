@@ -3,7 +3,7 @@ import type { Answer } from '@milagro-ts/api/route'
 import { useState } from 'preact/hooks'
 import type { fleetRoutes } from '../src/fleet-routes.js'
 import type { Fleet } from './console-session.js'
-import { Badge, Empty, Failure, Moment, useLoad } from './parts.js'
+import { Badge, Empty, Failure, Moment, type Tone, useLoad } from './parts.js'
 
 type Entries = Answer<(typeof fleetRoutes)['audit']>['entries']
 
@@ -47,6 +47,13 @@ export function Audit({ fleet }: { fleet: Fleet }) {
   )
 }
 
+/** Outcomes in capitals are codes: something was refused. */
+function toneOf(outcome: string): Tone {
+  if (/^[A-Z_]+$/.test(outcome) || outcome === 'refused') return 'bad'
+  if (outcome === 'noted') return 'plain'
+  return outcome === 'pending' || outcome === 'started' ? 'warn' : 'good'
+}
+
 function EntryTable({ entries }: { entries: Entries }) {
   if (entries.length === 0) return <Empty title="Nothing has happened yet" />
   return (
@@ -72,7 +79,7 @@ function EntryTable({ entries }: { entries: Entries }) {
               {subject}
             </td>
             <td>
-              <Badge tone={outcome === 'OK' ? 'good' : 'warn'}>{outcome === 'OK' ? 'done' : outcome}</Badge>
+              <Badge tone={toneOf(outcome)}>{outcome}</Badge>
             </td>
           </tr>
         ))}
@@ -110,7 +117,17 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
                 <Badge tone="good">in order</Badge>
               )}
             </h2>
-            <p>{trouble ?? `${entries} keys issued, all of them known here.`}</p>
+            {trouble === undefined ? (
+              <p>
+                {entries} {entries === 1 ? 'entry' : 'entries'} in its log
+                {unknown.length === 0 ? ', every key of them known here.' : '.'}
+              </p>
+            ) : (
+              <p>
+                Its log can’t be read: it is down, or answers wrongly.{' '}
+                <span class="quiet mono">{trouble}</span>
+              </p>
+            )}
             {unknown.length > 0 && (
               <ul>
                 {unknown.map(key => (
