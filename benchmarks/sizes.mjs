@@ -1,0 +1,80 @@
+/**
+ * Sizes: one minified file of the built library, then gzip. The inputs say whose code is in it. A device computes in G1
+ * only, so its file has the BigInt engine in the place of engine.ts; with the kernel it is `size-device-with-kernel`.
+ */
+import { readdirSync } from 'node:fs'
+import { gzipSync } from 'node:zlib'
+import { build } from 'esbuild'
+import { ROOT } from '../scripts/prepare.mjs'
+
+/** What a device uses from enrolment to login: points of G1 only. */
+const DEVICE = {
+  bytes: ['fromBase64Url', 'fromHex', 'toBase64Url', 'toHex', 'utf8'],
+  enrolment: ['decodeEnrolmentCode', 'enrolmentKeyHash', 'enrolmentMac', 'sixWordIndices'],
+  errors: ['DecodeError'],
+  identity: ['checkIdCore', 'IdCore', 'keyIdentityPoint', 'userCoreOf'],
+  mpin: ['authorizationHeader', 'clientProve', 'LoginMessage', 'MODE'],
+  pin: ['decodeTokenFile', 'encodeTokenFile', 'joinPin', 'pinBytes', 'pinSalt', 'pinScalar', 'splitPin'],
+  points: ['G1'],
+  'secret-sharing': ['combineG1'],
+  'share-proof': ['KeyShare', 'shareContext', 'shareVerify'],
+  'time-permit': ['Permit', 'slotAt'],
+}
+
+/** Every file of the library that is imported by name. */
+const everything = () =>
+  readdirSync(`${ROOT}packages/crypto/src`)
+    .filter(file => file.endsWith('.ts'))
+    .map(
+      file =>
+        `export * as ${file.slice(0, -3).replaceAll('-', '_')} from '@milagro-ts/crypto/${file.slice(0, -3)}'`,
+    )
+    .join('\n')
+const device = () =>
+  Object.entries(DEVICE)
+    .map(([file, names]) => `export { ${names.join(', ')} } from '@milagro-ts/crypto/${file}'`)
+    .join('\n')
+
+/** @type {Readonly<Record<string, {entry: () => string, kernel: boolean}>>} */
+const BUNDLES = {
+  'size-all': { entry: everything, kernel: true },
+  'size-device': { entry: device, kernel: false },
+  'size-device-with-kernel': { entry: device, kernel: true },
+}
+
+/** @type {import('esbuild').Plugin} */
+const bigintEngine = {
+  name: 'BigInt engine',
+  setup({ onResolve }) {
+    onResolve({ filter: /^\.\/engine\.js$/ }, ({ resolveDir }) => ({
+      path: `${resolveDir}/bigint-engine.js`,
+    }))
+  },
+}
+
+/**
+ * @param {string} op
+ * @returns {Promise<{bytes: number, inputs: string[]}>}  after gzip; files from the repository's folder
+ */
+export async function measureSize(op) {
+  const bundle = BUNDLES[op]
+  if (bundle === undefined) throw new Error(`no size ${op}`)
+  const { outputFiles, metafile } = await build({
+    stdin: { contents: bundle.entry(), resolveDir: ROOT, sourcefile: '<entry>' },
+    absWorkingDir: ROOT,
+    bundle: true,
+    minify: true,
+    write: false,
+    metafile: true,
+    format: 'esm',
+    target: 'es2022',
+    platform: 'neutral',
+    plugins: bundle.kernel ? [] : [bigintEngine],
+  })
+  const [file] = outputFiles
+  if (file === undefined) throw new Error('esbuild wrote nothing')
+  return {
+    bytes: gzipSync(file.contents, { level: 9 }).length,
+    inputs: Object.keys(metafile.inputs).filter(input => input !== '<entry>'),
+  }
+}
