@@ -13,8 +13,8 @@ const { running } = createClient(landingRoutes, { baseUrl: location.origin })
 
 /** What each party is for, in the order of the story. */
 const PARTIES: Readonly<Record<string, readonly [title: string, does: string]>> = {
-  fleet: ['Fleet', 'The registration authority: who is who, who is banned.'],
-  rps: ['RPS', 'The authentication server: checks every login, knows no key.'],
+  fleet: ['Fleet', 'Who is who, and who is banned.'],
+  rps: ['RPS', 'Checks every login; keeps nobody’s credential.'],
   tracking: ['Tracking server', 'Believes positions of proven cars only.'],
   'dta-1': ['Trust authority 1', 'One share of every master secret.'],
   'dta-2': ['Trust authority 2', 'One share of every master secret.'],
@@ -106,10 +106,7 @@ function Landing() {
               on.
             </li>
             <li>Add a vehicle: it gets a code, good for one enrolment.</li>
-            <li>
-              End one trust authority’s process: cars that are enrolled go on, and no new key is made without
-              it.
-            </li>
+            <li>Look at the authorities’ logs and the audit: which keys were made, and who did what.</li>
           </ol>
           <h2>At the terminal</h2>
           <pre class="landing-commands">{value.commands.join('\n')}</pre>
@@ -136,11 +133,11 @@ function PartyRow({ party: { name, url, health, failing } }: { party: Party }) {
   return (
     <li>
       <div>
-        <strong>{title}</strong>
-        <span class="quiet">{does}</span>
-        <span class="landing-address">
-          <span class="mono">{url}</span> <a href={`${url}/openapi.json`}>API</a>
+        <span class="landing-name">
+          <strong>{title}</strong> <span class="mono quiet">{url}</span>{' '}
+          <a href={`${url}/openapi.json`}>API</a>
         </span>
+        <span class="quiet">{does}</span>
       </div>
       <Badge tone={tone}>{failing.length === 0 ? word : `${word}: ${failing.join(', ')}`}</Badge>
     </li>

@@ -51,7 +51,7 @@ export class Cars {
     if (this.#isEnding) throw new ProcessFailure(`${name} is not started any more`)
     const car = new ManagedProcess({
       name,
-      file: fileURLToPath(new URL('car-main.js', import.meta.url)),
+      file: fileURLToPath(new URL('../dist/car-main.js', import.meta.url)),
       args: ['--config', file],
       env,
       logFile: join(this.#folder, 'logs', `${name}.log`),
