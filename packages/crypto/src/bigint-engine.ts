@@ -18,6 +18,12 @@ function needsWebAssembly(): never {
   throw new Error('G2 and pairings need WebAssembly with SIMD, which this runtime lacks')
 }
 
+/** See engine.ts: here there is no other. */
+export const engine = (): { readonly name: 'bigint'; readonly why: string } => ({
+  name: 'bigint',
+  why: 'it is the only one in this bundle',
+})
+
 export const engineG1 = bigintG1
 export const engineG2 = {
   generator: 'generator of G2' as EngineG2,

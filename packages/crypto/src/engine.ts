@@ -1,26 +1,36 @@
 /**
- * The arithmetic of BLS12-381, behind functions over opaque handles. This is the one file that knows which library
- * does it; points.ts, scalar.ts and hash-to-curve.ts are its only users.
+ * The arithmetic of BLS12-381, behind functions over opaque handles; points.ts, scalar.ts and hash-to-curve.ts are its
+ * only users. Two engines give the same bytes: our WebAssembly kernel (kernel.ts), and plain BigInt for G1 where a
+ * runtime has no WebAssembly with SIMD. Which one runs is decided at the first use and never changes.
  *
  * Secret scalars go through `multiply` (fixed shape); `multiplyPublic` may take time that depends on the scalar.
  */
-import { pippenger } from '@noble/curves/abstract/curve.js'
-import { bls12_381 } from '@noble/curves/bls12-381.js'
+import * as bigintEngine from './bigint-engine.js'
+import { type Kernel, loadKernel } from './kernel.js'
 
+export { invertScalar } from './bigint-g1.js'
 export { ORDER } from './curve.js'
 export { expandMessageXmd, hashToField } from './hash-to-field.js'
 
-const G1Point = bls12_381.G1.Point
-const G2Point = bls12_381.G2.Point
-const { Fr, Fp12 } = bls12_381.fields
+declare const g1: unique symbol
+declare const g2: unique symbol
+declare const gt: unique symbol
+declare const lines: unique symbol
+/** Handles: whatever the engine that runs makes of a point, a value, the lines of a fixed point of G2. */
+export interface EngineG1 {
+  readonly [g1]: true
+}
+export interface EngineG2 {
+  readonly [g2]: true
+}
+export interface EngineGT {
+  readonly [gt]: true
+}
+export interface EngineLines {
+  readonly [lines]: true
+}
 
-export type EngineG1 = InstanceType<typeof G1Point>
-export type EngineG2 = InstanceType<typeof G2Point>
-export type EngineGT = ReturnType<typeof bls12_381.pairing>
-
-export const invertScalar = (scalar: bigint): bigint => Fr.inv(scalar)
-
-interface EngineGroup<P> {
+export interface EngineGroup<P> {
   readonly generator: P
   readonly identity: P
   readonly size: number
@@ -33,83 +43,87 @@ interface EngineGroup<P> {
   isIdentity(a: P): boolean
   multiply(a: P, secret: bigint): P
   multiplyPublic(a: P, scalar: bigint): P
-  /** Σ scalar·point, in a time that depends on all of them. */
+  /** Σ scalar·point, in a time that depends on all of them. RangeError unless there is one scalar for each point. */
   sumOfProducts(points: readonly P[], scalars: readonly bigint[]): P
 }
+type HashTo<P> = (message: Uint8Array, dst: Uint8Array) => P
 
-function group<P extends EngineG1 | EngineG2>(
-  Point: { BASE: P; ZERO: P; fromBytes(bytes: Uint8Array): P },
-  size: number,
-): EngineGroup<P> {
+interface Arithmetic {
+  readonly engineG1: EngineGroup<EngineG1>
+  readonly engineG2: EngineGroup<EngineG2>
+  prepareG2(R: EngineG2): EngineLines
+  pairingProduct(pairs: readonly (readonly [EngineG1, EngineG2 | EngineLines])[]): EngineGT
+  divideGT(a: EngineGT, b: EngineGT): EngineGT
+  isOneGT(a: EngineGT): boolean
+  bytesOfGT(a: EngineGT): Uint8Array
+  readonly hashToG1: HashTo<EngineG1>
+  readonly encodeToG1: HashTo<EngineG1>
+  readonly hashToG2: HashTo<EngineG2>
+  readonly encodeToG2: HashTo<EngineG2>
+}
+
+/** Which engine runs, and why it and not the other. */
+export interface EngineChoice {
+  readonly name: 'wasm-simd' | 'bigint'
+  readonly why: string
+}
+
+let chosen: { readonly choice: EngineChoice; readonly arithmetic: Arithmetic } | undefined
+function choose(): { readonly choice: EngineChoice; readonly arithmetic: Arithmetic } {
+  const kernel: Kernel | { readonly why: string } = loadKernel()
+  // The handles of each engine are its own; from here on nobody can tell them apart, or has to.
+  if ('why' in kernel) {
+    return { choice: { name: 'bigint', why: kernel.why }, arithmetic: bigintEngine as unknown as Arithmetic }
+  }
+  const choice: EngineChoice = { name: 'wasm-simd', why: 'this runtime has WebAssembly with SIMD' }
+  return { choice, arithmetic: kernel as unknown as Arithmetic }
+}
+function running(): Arithmetic {
+  chosen ??= choose()
+  return chosen.arithmetic
+}
+export function engine(): EngineChoice {
+  chosen ??= choose()
+  return chosen.choice
+}
+
+function groupOf<P>(size: number, group: () => EngineGroup<P>): EngineGroup<P> {
   return {
-    generator: Point.BASE,
-    identity: Point.ZERO,
+    get generator() {
+      return group().generator
+    },
+    get identity() {
+      return group().identity
+    },
     size,
-    decode(bytes) {
-      try {
-        const point = Point.fromBytes(bytes)
-        point.assertValidity()
-        return point
-      } catch {
-        return null
-      }
-    },
-    encode: point => point.toBytes(true),
-    add: (a, b) => a.add(b as never) as P,
-    negate: a => a.negate() as P,
-    equals: (a, b) => a.equals(b as never),
-    isIdentity: a => a.is0(),
-    // The library's fixed-shape ladder takes 1…q−1 only; zero is no secret that a protocol draws.
-    multiply: (a, secret) => (secret === 0n || a.is0() ? Point.ZERO : (a.multiply(secret) as P)),
-    multiplyPublic: (a, scalar) => (scalar === 0n || a.is0() ? Point.ZERO : (a.multiplyUnsafe(scalar) as P)),
-    sumOfProducts(points, scalars) {
-      if (points.length !== scalars.length) throw new RangeError('one scalar for each point')
-      // Pippenger's buckets pay from a handful of points on.
-      if (points.length > 8)
-        return pippenger(Point as never, [...points] as never, [...scalars]) as unknown as P
-      return points.reduce<P>(
-        (sum, point, i) => this.add(sum, this.multiplyPublic(point, scalars[i] as bigint)),
-        Point.ZERO,
-      )
-    },
+    decode: bytes => group().decode(bytes),
+    encode: point => group().encode(point),
+    add: (a, b) => group().add(a, b),
+    negate: a => group().negate(a),
+    equals: (a, b) => group().equals(a, b),
+    isIdentity: a => group().isIdentity(a),
+    multiply: (a, secret) => group().multiply(a, secret),
+    multiplyPublic: (a, scalar) => group().multiplyPublic(a, scalar),
+    sumOfProducts: (points, scalars) => group().sumOfProducts(points, scalars),
   }
 }
-
-export const engineG1: EngineGroup<EngineG1> = group<EngineG1>(G1Point, 48)
-export const engineG2: EngineGroup<EngineG2> = group<EngineG2>(G2Point, 96)
+export const engineG1: EngineGroup<EngineG1> = groupOf(48, () => running().engineG1)
+export const engineG2: EngineGroup<EngineG2> = groupOf(96, () => running().engineG2)
 
 /** The lines of a fixed point of G2: what a Miller loop needs of it, worked out once. */
-export interface EngineLines {
-  /** Null for the identity: e is one. */
-  readonly lines: ReturnType<typeof bls12_381.utils.calcPairingPrecomputes> | null
-}
-export const prepareG2 = (R: EngineG2): EngineLines => ({
-  lines: R.is0() ? null : bls12_381.utils.calcPairingPrecomputes(R),
-})
-
+export const prepareG2 = (R: EngineG2): EngineLines => running().prepareG2(R)
 /** Π e(P, R), identities included; the value of e is the usual library one, final exponent 3(p¹²−1)/q. */
-export function pairingProduct(pairs: readonly (readonly [EngineG1, EngineG2 | EngineLines])[]): EngineGT {
-  const loops = pairs.flatMap(([P, R]) => {
-    const { lines } = 'lines' in R ? R : prepareG2(R)
-    if (P.is0() || lines === null) return []
-    const { x, y } = P.toAffine()
-    return [[lines, x, y] as [typeof lines, bigint, bigint]]
-  })
-  return Fp12.finalExponentiate(bls12_381.millerLoopBatch(loops))
-}
+export const pairingProduct = (pairs: readonly (readonly [EngineG1, EngineG2 | EngineLines])[]): EngineGT =>
+  running().pairingProduct(pairs)
 /** a/b. Values of e only: their inverse is their conjugate. */
-export const divideGT = (a: EngineGT, b: EngineGT): EngineGT => Fp12.mul(a, Fp12.conjugate(b))
-export const equalGT = (a: EngineGT, b: EngineGT): boolean => Fp12.eql(a, b)
-export const isOneGT = (a: EngineGT): boolean => Fp12.eql(a, Fp12.ONE)
+export const divideGT = (a: EngineGT, b: EngineGT): EngineGT => running().divideGT(a, b)
+export const equalGT = (a: EngineGT, b: EngineGT): boolean => running().isOneGT(running().divideGT(a, b))
+export const isOneGT = (a: EngineGT): boolean => running().isOneGT(a)
 /** 576 bytes: Fp2 → Fp6 → Fp12, c0 first, 48-byte big-endian each. */
-export const bytesOfGT = (a: EngineGT): Uint8Array => Fp12.toBytes(a)
+export const bytesOfGT = (a: EngineGT): Uint8Array => running().bytesOfGT(a)
 
 /** RFC 9380 `…_RO_` (hash_to_curve) and `…_NU_` (encode_to_curve) suites; the DST says which domain. */
-export const hashToG1 = (message: Uint8Array, dst: Uint8Array): EngineG1 =>
-  bls12_381.G1.hashToCurve(message, { DST: dst }) as EngineG1
-export const encodeToG1 = (message: Uint8Array, dst: Uint8Array): EngineG1 =>
-  bls12_381.G1.encodeToCurve(message, { DST: dst }) as EngineG1
-export const hashToG2 = (message: Uint8Array, dst: Uint8Array): EngineG2 =>
-  bls12_381.G2.hashToCurve(message, { DST: dst }) as EngineG2
-export const encodeToG2 = (message: Uint8Array, dst: Uint8Array): EngineG2 =>
-  bls12_381.G2.encodeToCurve(message, { DST: dst }) as EngineG2
+export const hashToG1: HashTo<EngineG1> = (message, dst) => running().hashToG1(message, dst)
+export const encodeToG1: HashTo<EngineG1> = (message, dst) => running().encodeToG1(message, dst)
+export const hashToG2: HashTo<EngineG2> = (message, dst) => running().hashToG2(message, dst)
+export const encodeToG2: HashTo<EngineG2> = (message, dst) => running().encodeToG2(message, dst)

@@ -36,8 +36,17 @@ export class G1 {
   }
 
   /** P1. */
-  static readonly generator = new G1(engineG1.generator)
-  static readonly identity = new G1(engineG1.identity)
+  static get generator(): G1 {
+    G1.#generator ??= new G1(engineG1.generator)
+    return G1.#generator
+  }
+  static get identity(): G1 {
+    G1.#identity ??= new G1(engineG1.identity)
+    return G1.#identity
+  }
+  // Made when they are first asked for, so that loading the library starts no engine.
+  static #generator: G1 | undefined
+  static #identity: G1 | undefined
 
   /** 48 bytes. DecodeError for anything but a point of the group other than the identity. */
   static decode(bytes: Uint8Array, field = 'point'): G1 {
@@ -107,8 +116,17 @@ export class G2 {
   }
 
   /** Q. */
-  static readonly generator = new G2(engineG2.generator)
-  static readonly identity = new G2(engineG2.identity)
+  static get generator(): G2 {
+    G2.#generator ??= new G2(engineG2.generator)
+    return G2.#generator
+  }
+  static get identity(): G2 {
+    G2.#identity ??= new G2(engineG2.identity)
+    return G2.#identity
+  }
+  // Made when they are first asked for, so that loading the library starts no engine.
+  static #generator: G2 | undefined
+  static #identity: G2 | undefined
 
   /** 96 bytes. DecodeError for anything but a point of the group other than the identity. */
   static decode(bytes: Uint8Array, field = 'point'): G2 {

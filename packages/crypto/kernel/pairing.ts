@@ -1,0 +1,346 @@
+/**
+ * The optimal ate pairing e: G1 × G2 → GT, as a product over pairs, with the lines of the G2 points computed before.
+ * All of it is public or, where GT is a key, of one shape.
+ *
+ * The Miller loop runs over the bits of |t|. At a point T of E' with slope λ the line at P = (x, y) is, up to factors that
+ * the final exponentiation removes,
+ *   c + a·x·v + y·vw,  a = −λ, c = λ·x_T − y_T:
+ * a prepared point is its 68 pairs (c, a). With P homogeneous the line is taken Z times: c·Z + a·X·v + Y·vw.
+ */
+
+import { isZero2, writeBytes } from './codec'
+import { ONE2 } from './constants'
+import {
+  add,
+  addWide,
+  carry,
+  copy,
+  double,
+  lanes00,
+  lanes10,
+  multiplyWide2,
+  multiplyWide2Fp,
+  negate,
+  reduce,
+  sub,
+  subWide2,
+  timesXi,
+  triple,
+} from './field'
+import { g2Normalise } from './g2'
+import { T } from './scalar'
+import {
+  conjugate12,
+  cyclotomicSquare,
+  F2,
+  F6,
+  F12,
+  frobenius12,
+  invert2,
+  invert12,
+  multiply,
+  multiply2,
+  multiply12,
+  multiply12By014,
+  multiply12By01245,
+  setOne12,
+  square2,
+  square12,
+} from './tower'
+
+/** 63 doublings and 5 additions. */
+const LINES: usize = 68
+/** Bytes of a prepared point. */
+export const PREPARED: usize = 68 * 224
+
+const Q: usize = memory.data(336, 16)
+const R: usize = memory.data(336, 16)
+const S: usize = memory.data(1232, 16)
+const DIVISORS: usize = memory.data(7616, 16)
+const PREFIXES: usize = memory.data(7728, 16)
+
+/** R = 2R (scaled by 4), its line times b (Costello, Lange, Naehrig 2010, in the form of Aranha et al. 2011). */
+function doublingStep(line: usize, divisor: usize): void {
+  const a = S
+  const b = S + F2
+  const c = S + 2 * F2
+  const e = S + 3 * F2
+  const f = S + 4 * F2
+  const h = S + 5 * F2
+  const s = S + 6 * F2
+  const t = S + 7 * F2
+  const z = R + 2 * F2
+  const y = R + F2
+  multiply2(a, R, y)
+  square2(b, y)
+  square2(c, z)
+  // e = 12ξZ², f = 3e.
+  timesXi(e, c)
+  carry(e, e)
+  triple(e, e)
+  double(e, e)
+  double(e, e)
+  carry(e, e)
+  triple(f, e)
+  multiply2(h, y, z)
+  double(h, h)
+  // −i/h = (b − e)/h and −3X²/h.
+  sub(line, b, e)
+  square2(s, R)
+  triple(line + F2, s)
+  negate(line + F2, line + F2)
+  copy(divisor, h)
+  // X = 2a(b − f), Y = (b + f)² − 12e², Z = 4bh.
+  sub(s, b, f)
+  carry(s, s)
+  double(s, s)
+  multiply2(R, a, s)
+  add(s, b, f)
+  carry(s, s)
+  square2(s, s)
+  square2(t, e)
+  triple(t, t)
+  double(t, t)
+  double(t, t)
+  carry(t, t)
+  sub(y, s, t)
+  carry(y, y)
+  double(h, h)
+  carry(h, h)
+  double(h, h)
+  multiply2(z, b, h)
+}
+/** R = R + Q, Q with Z = 1. */
+function additionStep(line: usize, divisor: usize): void {
+  const theta = S
+  const lambda = S + F2
+  const c = S + 2 * F2
+  const d = S + 3 * F2
+  const e = S + 4 * F2
+  const g = S + 5 * F2
+  const s = S + 6 * F2
+  const t = S + 7 * F2
+  const z = R + 2 * F2
+  const y = R + F2
+  multiply2(s, Q + F2, z)
+  sub(theta, y, s)
+  carry(theta, theta)
+  multiply2(s, Q, z)
+  sub(lambda, R, s)
+  carry(lambda, lambda)
+  square2(c, theta)
+  square2(d, lambda)
+  multiply2(e, lambda, d)
+  multiply2(s, z, c)
+  multiply2(g, R, d)
+  // h = e + zθ² − 2g, in s.
+  add(s, s, e)
+  sub(s, s, g)
+  sub(s, s, g)
+  carry(s, s)
+  multiply2(R, lambda, s)
+  sub(g, g, s)
+  carry(g, g)
+  multiply2(g, theta, g)
+  multiply2(t, e, y)
+  sub(y, g, t)
+  carry(y, y)
+  multiply2(z, z, e)
+  multiply2(s, theta, Q)
+  multiply2(t, lambda, Q + F2)
+  sub(line, s, t)
+  negate(line + F2, theta)
+  copy(divisor, lambda)
+}
+/** The lines of a point of G2 other than the identity: PREPARED bytes at `lines`. */
+export function prepare(lines: usize, p: usize): void {
+  g2Normalise(Q, p)
+  memory.copy(R, Q, 336)
+  let k: usize = 0
+  for (let i = 62; i >= 0; i--) {
+    doublingStep(lines + 224 * k, DIVISORS + F2 * k)
+    k++
+    if ((T >> i) & 1) {
+      additionStep(lines + 224 * k, DIVISORS + F2 * k)
+      k++
+    }
+  }
+  // One inversion for all divisors (Montgomery's trick).
+  copy(PREFIXES, ONE2)
+  for (k = 0; k < LINES; k++) multiply2(PREFIXES + F2 * (k + 1), PREFIXES + F2 * k, DIVISORS + F2 * k)
+  const inverse = S
+  const own = S + F2
+  invert2(inverse, PREFIXES + F2 * LINES)
+  for (k = LINES; k > 0; k--) {
+    const line = lines + 224 * (k - 1)
+    multiply2(own, inverse, PREFIXES + F2 * (k - 1))
+    multiply2(inverse, inverse, DIVISORS + F2 * (k - 1))
+    multiply2(line, line, own)
+    multiply2(line + F2, line + F2, own)
+  }
+}
+
+const LINE: usize = memory.data(672, 16)
+const L1: usize = memory.data(336, 16)
+const L2: usize = memory.data(336, 16)
+const W0: usize = memory.data(432, 16)
+const W1: usize = memory.data(432, 16)
+const W2: usize = memory.data(432, 16)
+/** Per pair at `work`: (Y, X), then (Y, 0). */
+const PAIR_WORK: usize = 224
+
+/** l = (c·Z, a·X) at a point whose (X, Y), (Z, Z) stand at p. */
+function lineAt(l: usize, line: usize, p: usize): void {
+  multiplyWide2Fp(W0, line, p + F2)
+  reduce(l, W0)
+  multiplyWide2Fp(W0, line + F2, p)
+  reduce(l + F2, W0)
+}
+/**
+ * f·= both lines of two pairs, merged: (c + av + bvw)(c' + a'v + b'vw) =
+ *   cc' + ξbb' + (ca' + ac')v + aa'v² + ((cb' + bc')v + (ab' + ba')v²)w.
+ */
+function twoLines(
+  f: usize,
+  line1: usize,
+  line2: usize,
+  p1: usize,
+  p2: usize,
+  work1: usize,
+  work2: usize,
+  xiBb: usize,
+): void {
+  lineAt(L1, line1, p1)
+  lineAt(L2, line2, p2)
+  multiplyWide2(W0, L1, L2)
+  multiplyWide2(W1, L1 + F2, L2 + F2)
+  add(S, L1, L1 + F2)
+  add(S + F2, L2, L2 + F2)
+  multiplyWide2(W2, S, S + F2)
+  subWide2(W2, W0, W1)
+  reduce(LINE, W0)
+  add(LINE, LINE, xiBb)
+  carry(LINE, LINE)
+  reduce(LINE + F2, W2)
+  reduce(LINE + 2 * F2, W1)
+  multiplyWide2Fp(W0, L1, work2)
+  multiplyWide2Fp(W1, L2, work1)
+  addWide(W0, W0, W1)
+  reduce(LINE + F6 + F2, W0)
+  multiplyWide2Fp(W0, L1 + F2, work2)
+  multiplyWide2Fp(W1, L2 + F2, work1)
+  addWide(W0, W0, W1)
+  reduce(LINE + F6 + 2 * F2, W0)
+  multiply12By01245(f, f, LINE)
+}
+function oneLine(f: usize, line: usize, p: usize, work: usize): void {
+  lineAt(L1, line, p)
+  copy(L1 + 2 * F2, work + F2)
+  multiply12By014(f, f, L1)
+}
+/**
+ * f = Π of the Miller functions of n pairs: G1 points (224 bytes each) at `points`, the addresses of prepared points at
+ * `prepared`, 224 bytes of work for each pair at `work`. One chain of squarings for all.
+ */
+export function miller(f: usize, points: usize, prepared: usize, n: i32, work: usize): void {
+  const count = <usize>n
+  const zero = S + 10 * F2
+  memory.fill(zero, 0, F2)
+  for (let i: usize = 0; i < count; i++) {
+    const p = points + 224 * i
+    lanes10(work + PAIR_WORK * i, p, p)
+    if (i & 1) {
+      // ξ·Y·Y' = (YY', YY'), with the even one of the two.
+      multiply(S, work + PAIR_WORK * i, work + PAIR_WORK * (i - 1))
+      lanes00(work + PAIR_WORK * i + F2, S, S)
+    } else {
+      lanes00(work + PAIR_WORK * i + F2, work + PAIR_WORK * i, zero)
+    }
+  }
+  setOne12(f)
+  let line: usize = 0
+  for (let i = 62; i >= 0; i--) {
+    if (i < 62) square12(f, f)
+    const steps = (T >> i) & 1 ? 2 : 1
+    for (let step = 0; step < steps; step++) {
+      for (let j: usize = 0; j + 1 < count; j += 2) {
+        const p = points + 224 * j
+        const w = work + PAIR_WORK * j
+        const first = <usize>load<u32>(prepared + 4 * j) + line
+        const second = <usize>load<u32>(prepared + 4 * j + 4) + line
+        twoLines(f, first, second, p, p + 224, w, w + PAIR_WORK, w + PAIR_WORK + F2)
+      }
+      if (count & 1) {
+        const j = count - 1
+        oneLine(f, <usize>load<u32>(prepared + 4 * j) + line, points + 224 * j, work + PAIR_WORK * j)
+      }
+      line += 224
+    }
+  }
+  // t < 0.
+  conjugate12(f, f)
+}
+
+const M: usize = memory.data(672, 16)
+const X: usize = memory.data(672, 16)
+const Y: usize = memory.data(672, 16)
+const Z: usize = memory.data(672, 16)
+/** r = a^t in the cyclotomic subgroup. r ≠ a. */
+function powerT(r: usize, a: usize): void {
+  memory.copy(r, a, F12)
+  for (let i = 62; i >= 0; i--) {
+    cyclotomicSquare(r, r)
+    if ((T >> i) & 1) multiply12(r, r, a)
+  }
+  conjugate12(r, r)
+}
+/** f^(3(p¹² − 1)/q): 3(p⁴ − p² + 1)/q = (t − 1)²(t + p)(t² + p² − 1) + 3 (Hayashida, Hayasaka, Teruya 2020). */
+export function finalExponentiation(r: usize, f: usize): void {
+  // M = f^((p⁶ − 1)(p² + 1)).
+  invert12(X, f)
+  conjugate12(Y, f)
+  multiply12(X, X, Y)
+  frobenius12(M, X, 2)
+  multiply12(M, M, X)
+  // Y = M^((t − 1)²).
+  powerT(X, M)
+  conjugate12(Y, M)
+  multiply12(Y, X, Y)
+  powerT(X, Y)
+  conjugate12(Y, Y)
+  multiply12(Y, X, Y)
+  // Y = Y^(t + p).
+  powerT(X, Y)
+  frobenius12(Y, Y, 1)
+  multiply12(Y, X, Y)
+  // X = Y^(t² + p² − 1).
+  powerT(Z, Y)
+  powerT(X, Z)
+  frobenius12(Z, Y, 2)
+  multiply12(X, X, Z)
+  conjugate12(Y, Y)
+  multiply12(X, X, Y)
+  cyclotomicSquare(Y, M)
+  multiply12(Y, Y, M)
+  multiply12(r, X, Y)
+}
+
+/** r = a/b for values of e, whose inverse is their conjugate. */
+export function divide12(r: usize, a: usize, b: usize): void {
+  conjugate12(X, b)
+  multiply12(r, a, X)
+}
+/** −1 or 0. */
+export function isOne12(a: usize): i32 {
+  sub(S, a, ONE2)
+  let one = isZero2(S)
+  for (let i: usize = 1; i < 6; i++) one &= isZero2(a + i * F2)
+  return one
+}
+/** 576 bytes: c₀ first at every level. */
+export function gtBytes(to: usize, a: usize): void {
+  for (let i: usize = 0; i < 6; i++) {
+    writeBytes(to + 96 * i, a + i * F2, 0)
+    writeBytes(to + 96 * i + 48, a + i * F2, 1)
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * Scalars below q, as digits in base |t|, t the curve's parameter. They may be secret: no branch and no address depends
+ * on them.
+ */
+/** |t|. */
+export const T: u64 = 0xd201_0000_0001_0000
+
+const K: usize = memory.data(32, 16)
+
+/** K /= |t|; the remainder. Schoolbook, bit by bit. */
+function divideByT(): u64 {
+  let rest: u64 = 0
+  for (let word: i32 = 3; word >= 0; word--) {
+    let bits = load<u64>(K + 8 * <usize>word)
+    let quotient: u64 = 0
+    for (let i = 0; i < 64; i++) {
+      const over = rest >> 63
+      rest = (rest << 1) | (bits >> 63)
+      bits <<= 1
+      const fits = over | <u64>(rest >= T)
+      rest -= T & (0 - fits)
+      quotient = (quotient << 1) | fits
+    }
+    store<u64>(K + 8 * <usize>word, quotient)
+  }
+  return rest
+}
+
+/** Digits d₀…d₃ with k = Σ dᵢ|t|ⁱ, 8 bytes each, of the 32 bytes big-endian at `from`. */
+export function digitsOf(to: usize, from: usize): void {
+  for (let i: usize = 0; i < 4; i++) store<u64>(K + 8 * i, bswap<u64>(load<u64>(from + 24 - 8 * i)))
+  for (let i: usize = 0; i < 4; i++) store<u64>(to + 8 * i, divideByT())
+  memory.fill(K, 0, 32)
+}
+
+/** 16 bytes little-endian at `to`: low + high·|t| < t² < 2¹²⁸. */
+function joined(to: usize, low: u64, high: u64): void {
+  const h0 = high & 0xffff_ffff
+  const h1 = high >> 32
+  const t0 = T & 0xffff_ffff
+  const t1 = T >> 32
+  const p00 = h0 * t0
+  const p01 = h0 * t1
+  const p10 = h1 * t0
+  const middle = (p00 >> 32) + (p01 & 0xffff_ffff) + (p10 & 0xffff_ffff)
+  const bottom = (p00 & 0xffff_ffff) | (middle << 32)
+  const sum = bottom + low
+  store<u64>(to, sum)
+  store<u64>(to + 8, h1 * t1 + (p01 >> 32) + (p10 >> 32) + (middle >> 32) + <u64>(sum < bottom))
+}
+const DIGITS: usize = memory.data(32, 16)
+/** k₀ and k₁ with k = k₀ + k₁t², 16 bytes little-endian each. */
+export function halvesOf(to: usize, from: usize): void {
+  digitsOf(DIGITS, from)
+  joined(to, load<u64>(DIGITS), load<u64>(DIGITS + 8))
+  joined(to + 16, load<u64>(DIGITS + 16), load<u64>(DIGITS + 24))
+  memory.fill(DIGITS, 0, 32)
+}
+
+/**
+ * Width-5 NAF of a public number of `words` × 64 bits: one signed byte per place, odd and below 16 in size or 0; the
+ * number of places written, at most 64·words + 1.
+ */
+export function nafOf(to: usize, number: usize, words: i32): i32 {
+  const bits = 64 * words
+  let carry: i32 = 0
+  let length = 0
+  let at = 0
+  memory.fill(to, 0, bits + 8)
+  while (at <= bits) {
+    const bit = at < bits ? <i32>(load<u64>(number + 8 * (at >> 6)) >> (at & 63)) & 1 : 0
+    if (bit === carry) {
+      at++
+      continue
+    }
+    let window: i32 = carry
+    for (let i = 0; i < 5; i++) {
+      const place = at + i
+      if (place < bits) window += (<i32>(load<u64>(number + 8 * (place >> 6)) >> (place & 63)) & 1) << i
+    }
+    if (window >= 16) {
+      window -= 32
+      carry = 1
+    } else {
+      carry = 0
+    }
+    store<i8>(to + at, <i8>window)
+    length = at + 1
+    at += 5
+  }
+  return length
+}

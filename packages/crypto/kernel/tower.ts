@@ -1,0 +1,408 @@
+/**
+ * Fp2 = Fp[i]/(i² + 1), Fp6 = Fp2[v]/(v³ − ξ) with ξ = 1 + i, Fp12 = Fp6[w]/(w² − v), over the generated field layer.
+ * Arguments are addresses; a result may be written over an operand. Everything here has one shape for all values.
+ *
+ * Bounds. A limb is *tight* when |limb| ≤ 2²⁷ + 2⁴: what `reduce` and `carry` leave. u(a) is the largest limb of a in
+ * units of 2²⁷. A product of pairs needs u(a)·u(b) ≤ 32, one in Fp2 ≤ 16, and sums of wide values add up to the same:
+ * then no column reaches 2⁶³ in `reduce` (kernel-bounds.test.ts). A product of values below 2⁷p is, divided by
+ * R = 2¹¹·³p, below 7p, and of sums of few reduced values below 1½p; nothing is compared with p. Where a value is carried
+ * from step to step without a multiplication (cyclotomic squares), `settle` keeps it below p.
+ */
+
+import { FROBENIUS, INVERT_COUNT, INVERT_DIGITS, ONE2 } from './constants'
+import {
+  add,
+  addLanesWide,
+  addWide,
+  addXiWide,
+  carry,
+  combine,
+  combineSumXi,
+  combineXi,
+  conjugate,
+  copy,
+  double,
+  multiplyWide,
+  multiplyWide2,
+  multiplyWide2Fp,
+  negate,
+  reduce,
+  settle,
+  squareWide,
+  squareWide2,
+  sub,
+  subWide2,
+  timesXi,
+  triple,
+} from './field'
+
+/** Bytes of a pair (an element of Fp2, or two of Fp), of Fp6 and Fp12. */
+export const F2: usize = 112
+export const F6: usize = 336
+export const F12: usize = 672
+export const WIDE: usize = 432
+
+const W: usize = memory.data(432, 16)
+const V0: usize = memory.data(432, 16)
+const V1: usize = memory.data(432, 16)
+const V2: usize = memory.data(432, 16)
+const X0: usize = memory.data(432, 16)
+const X1: usize = memory.data(432, 16)
+const X2: usize = memory.data(432, 16)
+const S: usize = memory.data(112, 16)
+const T: usize = memory.data(112, 16)
+const A6: usize = memory.data(336, 16)
+const B6: usize = memory.data(336, 16)
+const C6: usize = memory.data(336, 16)
+const D6: usize = memory.data(336, 16)
+const E6: usize = memory.data(336, 16)
+
+// Pairs of Fp
+
+export function multiply(r: usize, a: usize, b: usize): void {
+  multiplyWide(W, a, b)
+  reduce(r, W)
+}
+export function square(r: usize, a: usize): void {
+  squareWide(W, a)
+  reduce(r, W)
+}
+
+// Fp2
+
+export function multiply2(r: usize, a: usize, b: usize): void {
+  multiplyWide2(W, a, b)
+  reduce(r, W)
+}
+export function square2(r: usize, a: usize): void {
+  squareWide2(W, a)
+  reduce(r, W)
+}
+/** b's lane 0 is the element of Fp. */
+export function multiply2Fp(r: usize, a: usize, b: usize): void {
+  multiplyWide2Fp(W, a, b)
+  reduce(r, W)
+}
+
+/**
+ * r = a^e in both lanes, or in Fp2. The exponent is a public constant: digits of 4 bits at `digits`, most significant
+ * first, the first one not zero. r ≠ a.
+ */
+const POWERS: usize = memory.data(1792, 16)
+export function power(r: usize, a: usize, digits: usize, count: i32, inFp2: bool): void {
+  copy(POWERS + F2, a)
+  for (let i: usize = 2; i < 16; i++) {
+    if (inFp2) multiply2(POWERS + i * F2, POWERS + (i - 1) * F2, a)
+    else multiply(POWERS + i * F2, POWERS + (i - 1) * F2, a)
+  }
+  copy(r, POWERS + <usize>load<u8>(digits) * F2)
+  for (let i = 1; i < count; i++) {
+    for (let j = 0; j < 4; j++) {
+      if (inFp2) square2(r, r)
+      else square(r, r)
+    }
+    const digit = <usize>load<u8>(digits + i)
+    if (digit === 0) continue
+    if (inFp2) multiply2(r, r, POWERS + digit * F2)
+    else multiply(r, r, POWERS + digit * F2)
+  }
+}
+
+// Fp6
+
+export function copy6(r: usize, a: usize): void {
+  memory.copy(r, a, F6)
+}
+export function add6(r: usize, a: usize, b: usize): void {
+  add(r, a, b)
+  add(r + F2, a + F2, b + F2)
+  add(r + 2 * F2, a + 2 * F2, b + 2 * F2)
+}
+export function sub6(r: usize, a: usize, b: usize): void {
+  sub(r, a, b)
+  sub(r + F2, a + F2, b + F2)
+  sub(r + 2 * F2, a + 2 * F2, b + 2 * F2)
+}
+export function carry6(r: usize, a: usize): void {
+  carry(r, a)
+  carry(r + F2, a + F2)
+  carry(r + 2 * F2, a + 2 * F2)
+}
+function settle6(r: usize, a: usize): void {
+  settle(r, a)
+  settle(r + F2, a + F2)
+  settle(r + 2 * F2, a + 2 * F2)
+}
+/** r = a·v = (ξa₂, a₀, a₁). r ≠ a. */
+function timesV(r: usize, a: usize): void {
+  timesXi(r, a + 2 * F2)
+  copy(r + F2, a)
+  copy(r + 2 * F2, a + F2)
+}
+
+/**
+ * Karatsuba with 6 products and 3 reductions (Devegili et al. 2006, Aranha et al. 2011):
+ *   c₀ = a₀b₀ + ξ(a₁b₂ + a₂b₁), c₁ = a₀b₁ + a₁b₀ + ξa₂b₂, c₂ = a₀b₂ + a₂b₀ + a₁b₁.
+ * Operands tight: sums have u = 2, and c₀ weighs 1 + 2·2 = 5 products ≤ 16.
+ */
+export function multiply6(r: usize, a: usize, b: usize): void {
+  multiplyWide2(V0, a, b)
+  multiplyWide2(V1, a + F2, b + F2)
+  multiplyWide2(V2, a + 2 * F2, b + 2 * F2)
+  add(S, a + F2, a + 2 * F2)
+  add(T, b + F2, b + 2 * F2)
+  multiplyWide2(X0, S, T)
+  add(S, a, a + F2)
+  add(T, b, b + F2)
+  multiplyWide2(X1, S, T)
+  add(S, a, a + 2 * F2)
+  add(T, b, b + 2 * F2)
+  multiplyWide2(X2, S, T)
+  combineXi(W, V0, X0, V1, V2)
+  reduce(r, W)
+  combineSumXi(W, V2, X1, V0, V1)
+  reduce(r + F2, W)
+  combine(W, V1, X2, V0, V2)
+  reduce(r + 2 * F2, W)
+}
+
+/** b = b₀ + b₁v, at b and b + F2: 5 products. */
+export function multiply6By01(r: usize, a: usize, b: usize): void {
+  multiplyWide2(V0, a, b)
+  multiplyWide2(V1, a + F2, b + F2)
+  add(S, a, a + F2)
+  add(T, b, b + F2)
+  multiplyWide2(X1, S, T)
+  multiplyWide2(X0, a + 2 * F2, b + F2)
+  multiplyWide2(X2, a + 2 * F2, b)
+  addWide(X2, X2, V1)
+  // a₀b₁ + a₁b₀.
+  subWide2(X1, V0, V1)
+  addXiWide(V0, X0)
+  reduce(r, V0)
+  reduce(r + F2, X1)
+  reduce(r + 2 * F2, X2)
+}
+
+/** b = b₁v + b₂v², at b + F2 and b + 2·F2: 5 products. */
+export function multiply6By12(r: usize, a: usize, b: usize): void {
+  multiplyWide2(V1, a + F2, b + F2)
+  multiplyWide2(V2, a + 2 * F2, b + 2 * F2)
+  add(S, a + F2, a + 2 * F2)
+  add(T, b + F2, b + 2 * F2)
+  multiplyWide2(X0, S, T)
+  multiplyWide2(X1, a, b + F2)
+  multiplyWide2(X2, a, b + 2 * F2)
+  subWide2(X0, V1, V2)
+  // c₀ = ξ(a₁b₂ + a₂b₁), c₁ = a₀b₁ + ξa₂b₂, c₂ = a₀b₂ + a₁b₁.
+  addXiWide(X1, V2)
+  addWide(X2, X2, V1)
+  reduce(S, X0)
+  timesXi(T, S)
+  carry(r, T)
+  reduce(r + F2, X1)
+  reduce(r + 2 * F2, X2)
+}
+
+/** r = 1/a. */
+function invert6(r: usize, a: usize): void {
+  const c0 = E6
+  const c1 = E6 + F2
+  const c2 = E6 + 2 * F2
+  // c₀ = a₀² − ξa₁a₂, c₁ = ξa₂² − a₀a₁, c₂ = a₁² − a₀a₂; the norm is a₀c₀ + ξ(a₂c₁ + a₁c₂).
+  multiply2(S, a + F2, a + 2 * F2)
+  timesXi(S, S)
+  square2(c0, a)
+  sub(c0, c0, S)
+  carry(c0, c0)
+  square2(S, a + 2 * F2)
+  timesXi(c1, S)
+  multiply2(S, a, a + F2)
+  sub(c1, c1, S)
+  carry(c1, c1)
+  square2(c2, a + F2)
+  multiply2(S, a, a + 2 * F2)
+  sub(c2, c2, S)
+  carry(c2, c2)
+  multiply2(S, a + 2 * F2, c1)
+  multiply2(T, a + F2, c2)
+  add(S, S, T)
+  timesXi(T, S)
+  multiply2(S, a, c0)
+  add(S, S, T)
+  carry(S, S)
+  invert2(T, S)
+  multiply2(r, c0, T)
+  multiply2(r + F2, c1, T)
+  multiply2(r + 2 * F2, c2, T)
+}
+
+const N: usize = memory.data(112, 16)
+const M: usize = memory.data(112, 16)
+/** r = a⁻¹ in both lanes, by Fermat; 0 for 0. r ≠ a. */
+export function invert(r: usize, a: usize): void {
+  power(r, a, INVERT_DIGITS, INVERT_COUNT, false)
+}
+/** r = 1/a in Fp2, by the norm. */
+export function invert2(r: usize, a: usize): void {
+  squareWide(W, a)
+  addLanesWide(V0, W)
+  reduce(N, V0)
+  invert(M, N)
+  conjugate(N, a)
+  multiply2Fp(r, N, M)
+}
+
+// Fp12
+
+export function multiply12(r: usize, a: usize, b: usize): void {
+  add6(A6, a, a + F6)
+  carry6(A6, A6)
+  add6(B6, b, b + F6)
+  carry6(B6, B6)
+  multiply6(C6, A6, B6)
+  multiply6(A6, a, b)
+  multiply6(B6, a + F6, b + F6)
+  karatsuba12(r)
+}
+/** From a₀b₀ in A6, a₁b₁ in B6 and (a₀ + a₁)(b₀ + b₁) in C6. */
+function karatsuba12(r: usize): void {
+  sub6(C6, C6, A6)
+  sub6(C6, C6, B6)
+  settle6(r + F6, C6)
+  timesV(D6, B6)
+  add6(D6, D6, A6)
+  settle6(r, D6)
+}
+/** b = (b₀ + b₁v) + b₂·vw: b₀, b₁, b₂ at b, one after the other. */
+export function multiply12By014(r: usize, a: usize, b: usize): void {
+  add6(A6, a, a + F6)
+  carry6(A6, A6)
+  copy(B6, b)
+  add(B6 + F2, b + F2, b + 2 * F2)
+  carry(B6 + F2, B6 + F2)
+  multiply6By01(C6, A6, B6)
+  multiply6By01(A6, a, b)
+  // a₁·b₂v = (ξ·a₁₂b₂, a₁₀b₂, a₁₁b₂).
+  const a1 = a + F6
+  const b2 = b + 2 * F2
+  multiply2(S, a1 + 2 * F2, b2)
+  timesXi(T, S)
+  carry(B6, T)
+  multiply2(B6 + F2, a1, b2)
+  multiply2(B6 + 2 * F2, a1 + F2, b2)
+  karatsuba12(r)
+}
+/** b's coefficient of w is zero. */
+export function multiply12By01245(r: usize, a: usize, b: usize): void {
+  add6(A6, a, a + F6)
+  carry6(A6, A6)
+  copy(B6, b)
+  add(B6 + F2, b + F2, b + F6 + F2)
+  add(B6 + 2 * F2, b + 2 * F2, b + F6 + 2 * F2)
+  carry6(B6, B6)
+  multiply6(C6, A6, B6)
+  multiply6(A6, a, b)
+  multiply6By12(B6, a + F6, b + F6)
+  karatsuba12(r)
+}
+/** (a₀ + a₁w)² = (a₀ + a₁)(a₀ + va₁) − (1 + v)a₀a₁ + 2a₀a₁w. */
+export function square12(r: usize, a: usize): void {
+  add6(A6, a, a + F6)
+  carry6(A6, A6)
+  timesV(B6, a + F6)
+  add6(B6, B6, a)
+  carry6(B6, B6)
+  multiply6(C6, A6, B6)
+  multiply6(A6, a, a + F6)
+  timesV(D6, A6)
+  sub6(C6, C6, A6)
+  sub6(C6, C6, D6)
+  carry6(r, C6)
+  add6(A6, A6, A6)
+  carry6(r + F6, A6)
+}
+/** a^(p⁶): the inverse, where a has norm 1. */
+export function conjugate12(r: usize, a: usize): void {
+  if (r !== a) copy6(r, a)
+  negate(r + F6, a + F6)
+  negate(r + F6 + F2, a + F6 + F2)
+  negate(r + F6 + 2 * F2, a + F6 + 2 * F2)
+}
+export function invert12(r: usize, a: usize): void {
+  // (a₀ − a₁w)/(a₀² − va₁²).
+  multiply6(A6, a, a)
+  multiply6(B6, a + F6, a + F6)
+  timesV(C6, B6)
+  sub6(A6, A6, C6)
+  carry6(A6, A6)
+  invert6(B6, A6)
+  multiply6(r, a, B6)
+  multiply6(A6, a + F6, B6)
+  negate(r + F6, A6)
+  negate(r + F6 + F2, A6 + F2)
+  negate(r + F6 + 2 * F2, A6 + 2 * F2)
+}
+
+/** r = a^(p^k), k = 1, 2, 3: FROBENIUS holds ξ^(j(p^k − 1)/6) for j = 1…5 at 5(k − 1). */
+export function frobenius12(r: usize, a: usize, k: i32): void {
+  const gamma = FROBENIUS + <usize>(k - 1) * 5 * F2
+  // The coefficient of w^j stands at Fp6 number j mod 2, coefficient ⌊j/2⌋.
+  for (let j: usize = 0; j < 6; j++) {
+    const at = (j & 1) * F6 + (j >> 1) * F2
+    if (k & 1) conjugate(r + at, a + at)
+    else copy(r + at, a + at)
+    if (j > 0) multiply2(r + at, r + at, gamma + (j - 1) * F2)
+  }
+}
+
+const G0: usize = memory.data(672, 16)
+const G1: usize = memory.data(112, 16)
+/** (first, second) of (a + bs)² in Fp4 = Fp2[s]/(s² − ξ): a² + ξb² and 2ab. */
+function square4(first: usize, second: usize, a: usize, b: usize): void {
+  squareWide2(V0, a)
+  squareWide2(V1, b)
+  add(S, a, b)
+  squareWide2(X0, S)
+  subWide2(X0, V0, V1)
+  addXiWide(V0, V1)
+  reduce(first, V0)
+  reduce(second, X0)
+}
+/** r = 3t − 2a. */
+function cyclotomicMinus(r: usize, t: usize, a: usize): void {
+  triple(S, t)
+  double(T, a)
+  sub(S, S, T)
+  settle(r, S)
+}
+function cyclotomicPlus(r: usize, t: usize, a: usize): void {
+  triple(S, t)
+  double(T, a)
+  add(S, S, T)
+  settle(r, S)
+}
+/**
+ * The square of an element of the cyclotomic subgroup (Granger, Scott 2010, §3.2). 3t ± 2a must be below 8p for `settle`:
+ * t is below 1½p, and a, which products, conjugates, Frobenius images and these squares leave below 1½p.
+ */
+export function cyclotomicSquare(r: usize, a: usize): void {
+  const a1 = a + F6
+  square4(G0, G0 + F2, a, a1 + F2)
+  square4(G0 + 2 * F2, G0 + 3 * F2, a1, a + 2 * F2)
+  square4(G0 + 4 * F2, G0 + 5 * F2, a + F2, a1 + 2 * F2)
+  timesXi(G1, G0 + 5 * F2)
+  carry(G1, G1)
+  cyclotomicMinus(r, G0, a)
+  cyclotomicMinus(r + F2, G0 + 2 * F2, a + F2)
+  cyclotomicMinus(r + 2 * F2, G0 + 4 * F2, a + 2 * F2)
+  const r1 = r + F6
+  cyclotomicPlus(r1, G1, a1)
+  cyclotomicPlus(r1 + F2, G0 + F2, a1 + F2)
+  cyclotomicPlus(r1 + 2 * F2, G0 + 3 * F2, a1 + 2 * F2)
+}
+
+export function setOne12(r: usize): void {
+  memory.fill(r, 0, F12)
+  copy(r, ONE2)
+}

@@ -1,0 +1,430 @@
+/**
+ * The kernel against BigInt and noble: every operation of Fp and Fp2 on random values and at the extremes, the groups with
+ * all their edges, pairings. `npm run test:long` takes ten times as many cases.
+ */
+import { fromBase64Url, toHex } from '@milagro-ts/crypto/bytes'
+import { ORDER } from '@milagro-ts/crypto/curve'
+import { type Kernel, type KernelPoint, loadKernel } from '@milagro-ts/crypto/kernel'
+import { KERNEL_BASE64URL } from '@milagro-ts/crypto/kernel-wasm'
+import { bls12_381 } from '@noble/curves/bls12-381.js'
+import { describe, expect, test } from 'vitest'
+import { LIMBS, P, R } from '../kernel/generate-field.mjs'
+
+const MANY = process.env.MILAGRO_LONG === '1' ? 10 : 1
+const kernel = loadKernel() as Kernel
+const { engineG1, engineG2 } = kernel
+
+/** xorshift64*: the same cases in each run. */
+let state = 0x9e37_79b9_7f4a_7c15n
+function random(bits: number): bigint {
+  let value = 0n
+  for (let got = 0; got < bits; got += 32) {
+    state ^= state >> 12n
+    state = BigInt.asUintN(64, state ^ (state << 25n))
+    state ^= state >> 27n
+    value = (value << 32n) | (BigInt.asUintN(64, state * 0x2545_f491_4f6c_dd1dn) >> 32n)
+  }
+  return BigInt.asUintN(bits, value)
+}
+const mod = (a: bigint, m = P): bigint => ((a % m) + m) % m
+const randomScalar = (): bigint => mod(random(384), ORDER)
+
+type Operation = (r: number, a: number, b: number) => void
+const module = new WebAssembly.Module(Uint8Array.from(fromBase64Url(KERNEL_BASE64URL, 'kernel')))
+const raw = new WebAssembly.Instance(module).exports as unknown as {
+  memory: WebAssembly.Memory
+  heap(): number
+} & Record<
+  | 'add'
+  | 'sub'
+  | 'carry'
+  | 'settle'
+  | 'multiply'
+  | 'multiply2'
+  | 'square'
+  | 'square2'
+  | 'invert'
+  | 'invert2'
+  | 'canonical',
+  Operation
+>
+const [A, B, C, D] = [0, 1, 2, 3].map(i => raw.heap() + 128 * i) as [number, number, number, number]
+const limbs = new Int32Array(raw.memory.buffer)
+const inverseOfR = ((): bigint => {
+  let [result, base] = [1n, R % P]
+  for (let e = P - 2n; e > 0n; e >>= 1n, base = (base * base) % P) if (e & 1n) result = (result * base) % P
+  return result
+})()
+
+type Pair = readonly [bigint, bigint]
+/** Limbs of 28 bits each, whatever the value: [0, 2³⁹²). */
+function put(at: number, [x, y]: Pair): void {
+  for (let i = 0; i < LIMBS; i++) {
+    limbs[at / 4 + 2 * i] = Number(BigInt.asUintN(28, x >> BigInt(28 * i)))
+    limbs[at / 4 + 2 * i + 1] = Number(BigInt.asUintN(28, y >> BigInt(28 * i)))
+  }
+}
+function get(at: number): Pair {
+  const values: [bigint, bigint] = [0n, 0n]
+  for (let i = LIMBS - 1; i >= 0; i--) {
+    for (const lane of [0, 1] as const)
+      values[lane] = values[lane] * 2n ** 28n + BigInt(limbs[at / 4 + 2 * i + lane] as number)
+  }
+  return values
+}
+const reduced = (at: number): Pair => get(at).map(x => mod(x)) as unknown as Pair
+
+const ALL_ONES = 2n ** 384n - 1n
+const EXTREMES = [
+  0n,
+  1n,
+  2n,
+  P - 1n,
+  P,
+  P + 1n,
+  2n * P - 1n,
+  2n ** 381n - 1n,
+  ALL_ONES,
+  2n ** 28n - 1n,
+  2n ** 364n,
+]
+/** Every pair of extremes in both places, then random ones, some of them in [p, 2p). */
+function* cases(count: number): Generator<readonly [Pair, Pair]> {
+  for (const x of EXTREMES)
+    for (const y of EXTREMES)
+      yield [
+        [x, y],
+        [y, x],
+      ] as const
+  for (const x of EXTREMES)
+    yield [
+      [x, x],
+      [x, x],
+    ] as const
+  for (let i = 0; i < count; i++) {
+    const value = (): bigint => mod(random(416)) + (i % 3 === 0 ? P : 0n)
+    yield [
+      [value(), value()],
+      [value(), value()],
+    ] as const
+  }
+}
+const onLanes =
+  (f: (x: bigint, y: bigint) => bigint) =>
+  (a: Pair, b: Pair): Pair => [mod(f(a[0], b[0])), mod(f(a[1], b[1]))]
+const product2 = (a: Pair, b: Pair): Pair => [
+  mod((a[0] * b[0] - a[1] * b[1]) * inverseOfR),
+  mod((a[0] * b[1] + a[1] * b[0]) * inverseOfR),
+]
+
+const OPERATIONS: readonly (readonly [keyof typeof raw & string, (a: Pair, b: Pair) => Pair])[] = [
+  ['add', onLanes((x, y) => x + y)],
+  ['sub', onLanes((x, y) => x - y)],
+  ['multiply', onLanes((x, y) => x * y * inverseOfR)],
+  ['square', onLanes(x => x * x * inverseOfR)],
+  ['multiply2', product2],
+  ['square2', a => product2(a, a)],
+  ['carry', onLanes(x => x)],
+  ['settle', onLanes(x => x)],
+]
+describe('the field', () => {
+  test.each(OPERATIONS)('%s', (name, expected) => {
+    let wrong = 0
+    for (const [a, b] of cases(100_000 * MANY)) {
+      put(A, a)
+      put(B, b)
+      if (name === 'add' || name === 'sub' || name.startsWith('multiply')) (raw[name] as Operation)(C, A, B)
+      else (raw[name] as unknown as (r: number, a: number) => void)(C, A)
+      const [x, y] = reduced(C)
+      const [ex, ey] = expected(a, b)
+      if (x !== ex || y !== ey) wrong++
+    }
+    expect(wrong).toBe(0)
+  })
+
+  test('results of products are below 1½p in size and tight', () => {
+    for (const [a, b] of cases(2_000)) {
+      for (const name of ['multiply', 'multiply2'] as const) {
+        put(A, a)
+        put(B, b)
+        raw[name](C, A, B)
+        for (const x of get(C)) expect(2n * (x < 0n ? -x : x) < 3n * P).toBe(true)
+        for (let i = 0; i < 2 * LIMBS; i++)
+          expect(Math.abs(limbs[C / 4 + i] as number)).toBeLessThanOrEqual(2 ** 27)
+      }
+    }
+  })
+
+  test('canonical values, of everything between −2⁹p and 2⁹p that has limbs', () => {
+    for (const [[x, y]] of cases(2_000)) {
+      put(A, [x, y])
+      put(B, [y, x])
+      raw.sub(C, A, B)
+      for (const lane of [0, 1]) {
+        raw.canonical(D, C, lane)
+        let value = 0n
+        for (let i = LIMBS - 1; i >= 0; i--) value = value * 2n ** 28n + BigInt(limbs[D / 4 + i] as number)
+        expect(value).toBe(mod((lane === 0 ? x - y : y - x) * inverseOfR))
+      }
+    }
+  })
+
+  test('inverses', () => {
+    for (const [a] of cases(200 * MANY)) {
+      put(A, a)
+      raw.invert(B, A, 0)
+      raw.multiply(C, A, B)
+      const one = R % P
+      expect(reduced(C)).toEqual(a.map(x => (mod(x) === 0n ? 0n : one)))
+      raw.invert2(B, A, 0)
+      raw.multiply2(C, A, B)
+      expect(reduced(C)).toEqual(mod(a[0]) === 0n && mod(a[1]) === 0n ? [0n, 0n] : [one, 0n])
+    }
+  })
+})
+
+const { Fp, Fp2 } = bls12_381.fields
+/** The y of a point of E(Fp) at x, whatever its order. */
+function yAt(x: bigint): bigint | undefined {
+  try {
+    return Fp.sqrt(mod(x ** 3n + 4n))
+  } catch {
+    return undefined
+  }
+}
+function isOnTwist(x: bigint): boolean {
+  const square = { c0: mod(x ** 3n + 4n), c1: 4n }
+  try {
+    return Fp2.eql(Fp2.sqr(Fp2.sqrt(square)), square)
+  } catch {
+    return false
+  }
+}
+
+const T = 0xd201_0000_0001_0000n
+/** Where the halves and digits of a scalar have their edges. */
+const SCALARS = [
+  0n,
+  1n,
+  2n,
+  15n,
+  16n,
+  ORDER - 1n,
+  ORDER - 2n,
+  T,
+  T - 1n,
+  T + 1n,
+  T ** 2n,
+  T ** 2n - 1n,
+  T ** 2n + 1n,
+  T ** 3n,
+  T ** 3n - 1n,
+  (T ** 2n - 1n) * T ** 2n,
+  2n ** 128n - 1n,
+  2n ** 128n,
+  ...Array.from({ length: 255 }, (_, i) => 2n ** BigInt(i)).filter(k => k < ORDER),
+]
+
+for (const [name, group, noble, count, onCurve] of [
+  ['G1', engineG1, bls12_381.G1.Point, 1000, (x: bigint) => yAt(x) !== undefined],
+  ['G2', engineG2, bls12_381.G2.Point, 300, isOnTwist],
+] as const) {
+  describe(name, () => {
+    type NoblePoint = { toBytes(): Uint8Array; multiplyUnsafe(k: bigint): NoblePoint }
+    const Q = noble.BASE as unknown as NoblePoint
+    const bytesOf = (k: bigint): string =>
+      toHex(k === 0n ? noble.ZERO.toBytes() : Q.multiplyUnsafe(k).toBytes())
+    const hex = (p: KernelPoint): string => toHex(group.encode(p))
+    const times = (k: bigint): KernelPoint => group.multiply(group.generator, k)
+    const one = group.generator
+
+    test('multiples by the edges of scalars, secret and public', () => {
+      for (const k of SCALARS) {
+        const expected = bytesOf(k)
+        expect(hex(times(k))).toBe(expected)
+        expect(hex(group.multiplyPublic(one, k))).toBe(expected)
+      }
+    })
+
+    test('sums, multiples, signs, bytes of random points', () => {
+      for (let i = 0; i < count * MANY; i++) {
+        const [a, b] = [randomScalar(), randomScalar()]
+        const [p, q] = [times(a), times(b)]
+        const s = group.add(p, q)
+        expect(group.equals(s, times((a + b) % ORDER))).toBe(true)
+        expect(group.equals(s, p)).toBe(false)
+        expect(group.equals(group.multiplyPublic(p, b), group.multiply(q, a))).toBe(true)
+        expect(group.isIdentity(group.add(s, group.negate(s)))).toBe(true)
+        if (i % 10 === 0) {
+          expect(hex(s)).toBe(bytesOf((a + b) % ORDER))
+          expect(group.equals(group.decode(group.encode(s)) as KernelPoint, s)).toBe(true)
+        }
+      }
+    })
+
+    test('the identity, equal and opposite points in every place', () => {
+      const p = times(randomScalar())
+      const O = group.identity
+      const sames: readonly (readonly [KernelPoint, KernelPoint])[] = [
+        [group.add(p, O), p],
+        [group.add(O, p), p],
+        [group.add(O, O), O],
+        [group.add(p, p), group.multiply(p, 2n)],
+        [group.add(p, group.negate(p)), O],
+        [group.negate(O), O],
+        [group.multiply(O, 5n), O],
+        [group.multiply(p, 0n), O],
+        [group.add(group.add(p, p), group.negate(p)), p],
+      ]
+      for (const [x, y] of sames) expect(group.equals(x, y)).toBe(true)
+      expect(group.equals(p, O)).toBe(false)
+      expect(group.equals(O, p)).toBe(false)
+      expect(group.equals(p, group.negate(p))).toBe(false)
+      expect(hex(O)).toBe(`c0${'00'.repeat(group.size - 1)}`)
+    })
+
+    test('sums of products: none, zeros, ones, equal and opposite points', () => {
+      const p = times(7n)
+      expect(group.isIdentity(group.sumOfProducts([], []))).toBe(true)
+      expect(group.isIdentity(group.sumOfProducts([p], [0n]))).toBe(true)
+      expect(group.isIdentity(group.sumOfProducts([p, group.negate(p)], [9n, 9n]))).toBe(true)
+      expect(hex(group.sumOfProducts([p, p, group.identity], [1n, ORDER - 2n, 3n]))).toBe(bytesOf(ORDER - 7n))
+      const scalars = [
+        0n,
+        1n,
+        ORDER - 1n,
+        ...Array.from({ length: 29 }, (_, i) => (i % 2 ? randomScalar() : random(128))),
+      ]
+      const points = scalars.map((_, i) => times(BigInt(i + 1)))
+      const expected = scalars.reduce((total, k, i) => mod(total + k * BigInt(i + 1), ORDER), 0n)
+      expect(hex(group.sumOfProducts(points, scalars))).toBe(bytesOf(expected))
+      expect(() => group.sumOfProducts([p], [])).toThrow(RangeError)
+    })
+
+    test('bytes that are no point of the group', () => {
+      const good = group.encode(times(11n))
+      const withFirst = (bytes: Uint8Array, first: number): Uint8Array => bytes.slice().fill(first, 0, 1)
+      const pBytes = Uint8Array.from({ length: 48 }, (_, i) => Number((P >> BigInt(8 * (47 - i))) & 255n))
+      const x = new Uint8Array(group.size)
+      x.set(pBytes)
+      const refused = [
+        good.slice(1),
+        withFirst(good, (good[0] as number) & 0x7f),
+        withFirst(good, (good[0] as number) | 0x40),
+        withFirst(x, (x[0] as number) | 0x80),
+        withFirst(new Uint8Array(group.size).fill(0xff), 0x9f),
+        withFirst(new Uint8Array(group.size), 0xe0),
+        new Uint8Array(group.size),
+      ]
+      for (const bytes of refused) expect(group.decode(bytes)).toBe(null)
+      // x = 0, 1, 2, …: off the curve, or on it and outside of the group.
+      let points = 0
+      for (let i = 0; i < 40; i++) {
+        const bytes = new Uint8Array(group.size).fill(0x80, 0, 1).fill(i, group.size - 1)
+        expect(group.decode(bytes)).toBe(null)
+        if (onCurve(BigInt(i))) points++
+      }
+      expect(points).toBeGreaterThan(5)
+    })
+  })
+}
+
+test('points of each small order in E(Fp) are refused', () => {
+  // #E(Fp) = q·(t − 1)²/3 with t − 1 = −3·11·10177·859267·52437899: what is left of a point of the curve by the rest.
+  const order = (ORDER * (T + 1n) ** 2n) / 3n
+  for (const prime of [3n, 11n, 10177n, 859267n, 52437899n]) {
+    expect(order % prime).toBe(0n)
+    let rest = order
+    while (rest % prime === 0n) rest /= prime
+    let found = false
+    for (let i = 1; i < 60 && !found; i++) {
+      const y = yAt(BigInt(i))
+      if (y === undefined) continue
+      const point = bls12_381.G1.Point.fromAffine({ x: BigInt(i), y })
+      const small = multiple(point, rest)
+      if (small.is0()) continue
+      found = true
+      expect(engineG1.decode(compressed(small))).toBe(null)
+      expect(engineG1.decode(compressed(small.add(bls12_381.G1.Point.BASE)))).toBe(null)
+    }
+    expect(found).toBe(true)
+  }
+  /** noble writes points of the group only. */
+  function compressed(point: InstanceType<typeof bls12_381.G1.Point>): Uint8Array {
+    const { x, y } = point.toAffine()
+    const bytes = Uint8Array.from({ length: 48 }, (_, i) => Number((x >> BigInt(8 * (47 - i))) & 255n))
+    bytes[0] = (bytes[0] as number) | (2n * y > P ? 0xa0 : 0x80)
+    return bytes
+  }
+  function multiple(point: InstanceType<typeof bls12_381.G1.Point>, k: bigint) {
+    let sum = bls12_381.G1.Point.ZERO
+    for (const bit of k.toString(2)) {
+      sum = sum.double()
+      if (bit === '1') sum = sum.add(point)
+    }
+    return sum
+  }
+})
+
+describe('pairings', () => {
+  const [P1, Q] = [engineG1.generator, engineG2.generator]
+  const hex = (value: ReturnType<typeof kernel.pairingProduct>): string => toHex(kernel.bytesOfGT(value))
+
+  test('noble’s values', () => {
+    for (let i = 0; i < 10 * MANY; i++) {
+      const [a, b] = [randomScalar(), randomScalar()]
+      const value = bls12_381.pairing(
+        bls12_381.G1.Point.BASE.multiplyUnsafe(a),
+        bls12_381.G2.Point.BASE.multiplyUnsafe(b),
+      )
+      const own = kernel.pairingProduct([[engineG1.multiply(P1, a), engineG2.multiply(Q, b)]])
+      expect(hex(own)).toBe(toHex(bls12_381.fields.Fp12.toBytes(value)))
+    }
+  })
+
+  test('bilinear, one where it must be and nowhere else, prepared or not', () => {
+    for (let i = 0; i < 300 * MANY; i++) {
+      const [a, b] = [randomScalar(), randomScalar()]
+      const aP = engineG1.multiply(P1, a)
+      const bQ = kernel.prepareG2(engineG2.multiply(Q, b))
+      const minus = engineG1.negate(engineG1.multiply(P1, mod(a * b, ORDER)))
+      expect(
+        kernel.isOneGT(
+          kernel.pairingProduct([
+            [aP, bQ],
+            [minus, Q],
+          ]),
+        ),
+      ).toBe(true)
+      expect(
+        kernel.isOneGT(
+          kernel.pairingProduct([
+            [aP, bQ],
+            [engineG1.add(minus, P1), Q],
+          ]),
+        ),
+      ).toBe(false)
+    }
+  })
+
+  test('of none, of identities, of three and four pairs', () => {
+    const O = engineG1.identity
+    expect(kernel.isOneGT(kernel.pairingProduct([]))).toBe(true)
+    expect(
+      kernel.isOneGT(
+        kernel.pairingProduct([
+          [O, Q],
+          [P1, engineG2.identity],
+        ]),
+      ),
+    ).toBe(true)
+    const multiples = [2n, 3n, 5n, ORDER - 10n].map(k => engineG1.multiply(P1, k))
+    const pairs = multiples.map(p => [p, Q] as const)
+    expect(kernel.isOneGT(kernel.pairingProduct(pairs))).toBe(true)
+    expect(hex(kernel.pairingProduct(pairs.slice(0, 3)))).toBe(
+      hex(kernel.pairingProduct([[engineG1.multiply(P1, 10n), Q]])),
+    )
+    const [x, y] = [kernel.pairingProduct([pairs[0]!]), kernel.pairingProduct([pairs[1]!])]
+    expect(hex(kernel.divideGT(y, x))).toBe(hex(kernel.pairingProduct([[P1, Q]])))
+  })
+})
