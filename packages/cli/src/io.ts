@@ -4,6 +4,7 @@ import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { ConfigError, type Environment } from '@milagro-ts/api/config'
 import { Refused } from '@milagro-ts/api/problem'
 import { ClientError } from '@milagro-ts/client/errors'
+import { fromBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { StoreError } from '@milagro-ts/store/store-error'
@@ -98,6 +99,17 @@ export function readJsonFile(path: string): unknown {
 export function addressOf(text: string, flag: string): string {
   if (URL.canParse(text) && /^https?:/i.test(text)) return text
   throw new UsageError(`${flag}: '${text}' is not an address such as https://example.org`)
+}
+
+/** `text`, where it is 32 bytes as base64url: a groupId, a document's hash. UsageError, which names `what`, else. */
+export function hashOf(text: string, what: string): string {
+  try {
+    fromBase64Url(text, what, 32)
+    return text
+  } catch (error) {
+    if (!(error instanceof DecodeError)) throw error
+    throw new UsageError(`${what}: '${text}' is not 32 bytes in base64url (43 characters)`)
+  }
 }
 
 /** A table for people: columns as wide as their widest cell. */

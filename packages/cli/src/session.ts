@@ -3,10 +3,12 @@
  * `MILAGRO_PIN`, `MILAGRO_NEW_PIN`, `MILAGRO_CODE` (or a file that `…_FILE` names), else they are asked for on a
  * terminal; never from an argument, which every user of the machine can read.
  */
+import { existsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { isCancel, password } from '@clack/prompts'
 import { readSecret } from '@milagro-ts/api/config'
 import { Device } from '@milagro-ts/client/device'
+import { ClientError } from '@milagro-ts/client/errors'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { fileUnlocker } from '@milagro-ts/client/file-unlocker'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
@@ -62,8 +64,17 @@ function unlockerOf(file: string, store: string, { random }: Io): Unlocker {
   }
 }
 
-export function openDevice(options: SessionOptions, io: Io): Promise<Device> {
-  return Device.open(deviceOptions(options, io))
+/** ClientError NOT_ENROLLED names the token store: it may be the wrong one. */
+export async function openDevice(options: SessionOptions, io: Io): Promise<Device> {
+  try {
+    return await Device.open(deviceOptions(options, io))
+  } catch (error) {
+    if (!(error instanceof ClientError) || error.code !== 'NOT_ENROLLED') throw error
+    const { store } = options
+    if (!existsSync(store))
+      throw new ClientError('NOT_ENROLLED', `there is no token store '${store}'; milagro device enroll makes one`)
+    throw new ClientError('NOT_ENROLLED', `${store}: ${error.message.slice('NOT_ENROLLED: '.length)}`)
+  }
 }
 
 /** An access token for `audience`: by the device alone, with its own PIN, or with a user's. */

@@ -57,6 +57,31 @@ describe('exit code 2, and why, for a wrong command line', () => {
     expect(await milagro(...argv)).toMatchObject({ exit: 2, err: expect.stringContaining(`${flag}: `) })
   })
 
+  test.each([
+    ['--group', ['dta', 'audit', '--url', 'http://127.0.0.1:1', '--group', 'not base64url']],
+    ['--group', ['dta', 'freeze', '--config', 'none.json', '--group', `${'A'.repeat(43)}=`]],
+    ['--group', ['group', 'verify', 'none.json', '--group', 'A'.repeat(42)]],
+    [
+      '--group',
+      [
+        'device',
+        'enroll',
+        '--words',
+        '--store',
+        's',
+        '--rps',
+        'http://127.0.0.1:1',
+        '--instance',
+        'x',
+      ].concat('--group', `${'A'.repeat(42)}B`),
+    ],
+    ['hash', ['group', 'accept', 'AAAA', '--config', 'none.json']],
+  ])('%s that is not 32 bytes in base64url', async (what, argv) => {
+    const said = await milagro(...argv, '--json')
+    expect(said).toMatchObject({ exit: 2, json: { code: 'USAGE' } })
+    expect(said.json.why).toContain(`${what}: '`)
+  })
+
   test('a plan that is wrong names where', async () => {
     const plan = await folder.write('plan.json', { authorities: [] })
     const said = await milagro(
@@ -83,6 +108,20 @@ test('exit code 3 for a server that is unreachable', async () => {
   const url = `http://127.0.0.1:${closedPort}`
   const said = await milagro('dta', 'audit', '--url', url, '--group', 'A'.repeat(43), '--json')
   expect(said).toMatchObject({ exit: 3, json: { ok: false, code: 'UNREACHABLE' } })
+})
+
+test('a token store that is not there, or empty of identities, is named', async () => {
+  const missing = folder.file('nobody.store')
+  const flags = ['--rps', `http://127.0.0.1:${closedPort}`, '--json']
+  for (const verb of [
+    ['device', 'list'],
+    ['device', 'permit'],
+    ['fleet', 'list', '--url', 'http://127.0.0.1:1'],
+  ]) {
+    const said = await milagro(...verb, '--store', missing, ...flags)
+    expect(said).toMatchObject({ exit: 1, json: { code: 'NOT_ENROLLED' } })
+    expect(said.json.why).toContain(`no token store '${missing}'`)
+  }
 })
 
 test('--help and --version are answers, not errors', async () => {

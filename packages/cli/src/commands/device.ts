@@ -7,7 +7,7 @@ import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Command } from 'commander'
 import { attributesOf } from '../attributes.js'
-import { answers, type Io, UsageError } from '../io.js'
+import { answers, hashOf, type Io, UsageError } from '../io.js'
 import {
   chosenPin,
   deviceOptions,
@@ -55,7 +55,7 @@ export function addDevice(program: Command, io: Io): void {
         ...deviceOptions(options, io),
         ...common,
         instance: options.instance,
-        ...(options.group === undefined ? {} : { groupId: options.group }),
+        ...(options.group === undefined ? {} : { groupId: hashOf(options.group, '--group') }),
         ...(options.withPin ? { pin: await chosenPin('PIN', io) } : {}),
       })
       return { json: { idCore: made.mpinId }, text: [`enrolled ${made.mpinId}`] }

@@ -3,7 +3,7 @@ import { createClient } from '@milagro-ts/api/call'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Command } from 'commander'
 import { type AdminOptions, adminClient } from '../admin-client.js'
-import { addressOf, answers, CommandRefused, type Io, table } from '../io.js'
+import { addressOf, answers, CommandRefused, hashOf, type Io, table } from '../io.js'
 import { checkIssuanceLog } from '../issuance-log.js'
 import { addServerVerbs } from './server-verbs.js'
 
@@ -55,11 +55,9 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
           .requiredOption('--group <id>', 'groupId'),
       ),
       async (recipient: string | undefined, options: AdminOptions & { group: string }) => {
+        const params = { groupId: hashOf(options.group, '--group') }
         const body = recipient === undefined ? {} : { recipient }
-        const answer = await adminClient(dtaAdminRoutes, options, io)[verb]({
-          params: { groupId: options.group },
-          body,
-        })
+        const answer = await adminClient(dtaAdminRoutes, options, io)[verb]({ params, body })
         return { json: answer, text: [answer.frozen ? 'frozen' : 'serving'] }
       },
     )
@@ -74,7 +72,7 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
       .requiredOption('--group <id>', 'groupId'),
     async (options: { url: string; group: string }) => {
       const client = createClient(dtaRoutes, { baseUrl: addressOf(options.url, '--url'), fetch: io.fetch })
-      const found = await checkIssuanceLog(client, options.group)
+      const found = await checkIssuanceLog(client, hashOf(options.group, '--group'))
       if (found.brokenAt !== undefined)
         throw new CommandRefused(`the log is broken at entry ${found.brokenAt}`)
       return {

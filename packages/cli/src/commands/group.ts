@@ -5,13 +5,13 @@ import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { groupMake } from '@milagro-ts/api/founding'
 import { checkProposal, fingerprint, Group, proposalHash } from '@milagro-ts/api/group'
 import type { GroupProposal } from '@milagro-ts/api/group-document'
-import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { PURPOSES } from '@milagro-ts/crypto/suite'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
 import { type AdminOptions, adminClient } from '../admin-client.js'
 import { checkPlan, composeProposal } from '../group-plan.js'
-import { answers, CommandRefused, type Io, readJsonFile, table } from '../io.js'
+import { answers, CommandRefused, hashOf, type Io, readJsonFile, table } from '../io.js'
 import { withAdmin } from './dta.js'
 
 export function addGroup(program: Command, io: Io): void {
@@ -49,7 +49,8 @@ export function addGroup(program: Command, io: Io): void {
         .argument('<hash>', 'as the proposer has told you on another way'),
     ),
     async (hash: string, options: AdminOptions) => {
-      const answer = await adminClient(dtaAdminRoutes, options, io).accept({ body: { hash } })
+      const body = { hash: hashOf(hash, 'hash') }
+      const answer = await adminClient(dtaAdminRoutes, options, io).accept({ body })
       return { json: answer, text: [`accepted ${answer.accepted}`] }
     },
   )
@@ -62,7 +63,8 @@ export function addGroup(program: Command, io: Io): void {
       .argument('<files...>', 'group documents, revision 1, 2, 3 …')
       .option('--group <id>', 'the groupId that it must be'),
     async (files: string[], options: { group?: string }) => {
-      const group = await verified(files, options.group)
+      const pinned = options.group === undefined ? undefined : hashOf(options.group, '--group')
+      const group = await verified(files, pinned)
       return {
         json: { groupId: toBase64Url(group.groupId), revision: group.revision, valid: true },
         text: [
@@ -138,12 +140,8 @@ export function found(proposal: GroupProposal, fetch: typeof globalThis.fetch): 
 async function verified(files: readonly string[], pinned: string | undefined): Promise<Group> {
   const [first, ...later] = files.map(readJsonFile)
   let group = await Group.verifyFirst(first)
-  if (
-    pinned !== undefined &&
-    toBase64Url(group.groupId) !== toBase64Url(fromBase64Url(pinned, 'group', 32))
-  ) {
+  if (pinned !== undefined && toBase64Url(group.groupId) !== pinned)
     throw new CommandRefused(`this is group ${toBase64Url(group.groupId)}`)
-  }
   for (const revision of later) group = await group.verifyNext(revision)
   return group
 }
