@@ -91,7 +91,7 @@ export class TrackingWorld {
   readonly clock = new FakeClock()
   group: Group
   readonly server: TrackingServer
-  readonly #store: TrackStore
+  readonly store: TrackStore
   #url: Promise<string> | undefined
   #ra: Es256PrivateKey
   readonly #firstRa: Es256PrivateKey
@@ -125,7 +125,7 @@ export class TrackingWorld {
     this.#authority = made.authority
     this.#tokenKey = made.tokenKey
     this.#stranger = made.stranger
-    this.#store = made.store
+    this.store = made.store
     this.server = createTracking({
       config: {
         name: 'tracking',
@@ -168,7 +168,7 @@ export class TrackingWorld {
 
   async close() {
     await this.server.close()
-    await this.#store.close()
+    await this.store.close()
   }
 
   /** Where the public listener is, listening from the first time on. */

@@ -6,8 +6,10 @@ import {
   Bytes,
   BytesUpTo,
   GroupIdField,
+  HpkeKeyField,
   Jws,
   PurposeField,
+  ServerName,
   Strict,
   TicketField,
   Uint32,
@@ -15,7 +17,7 @@ import {
 } from './schemas.js'
 
 const ByGroup = Strict({ groupId: GroupIdField })
-const ByProposal = Strict({ proposalHash: Bytes(32) })
+const ByProposal = Strict({ proposalHash: Bytes(32, 'known') })
 /** `enc ‖ ct` of a sealed share, and which authority and share epoch it is from. */
 export const SealedShare = Strict({
   index: Type.Integer({ minimum: 1, maximum: 255 }),
@@ -29,7 +31,12 @@ export const dtaRoutes = {
     path: '/v1/authority',
     summary: 'Who this authority is: name and public keys, whose fingerprints members compare out of band.',
     caller: 'open',
-    response: Strict({ suite: Type.String(), name: Type.String(), signKey: Bytes(33), hpkeKey: Bytes(32) }),
+    response: Strict({
+      suite: Type.String(),
+      name: Type.String(),
+      signKey: Bytes(33),
+      hpkeKey: HpkeKeyField,
+    }),
     refuses: [],
   },
   joinFounding: {
@@ -207,7 +214,7 @@ export const dtaAdminRoutes = {
     path: '/v1/groups/:groupId/freeze',
     summary: 'Issue nothing more for this group until unfrozen; with a name, nothing more to that recipient.',
     params: ByGroup,
-    body: Strict({ recipient: Type.Optional(Type.String({ maxLength: 253 })) }),
+    body: Strict({ recipient: Type.Optional(ServerName) }),
     response: Strict({ frozen: Type.Boolean() }),
   },
   unfreeze: {
@@ -216,7 +223,7 @@ export const dtaAdminRoutes = {
     path: '/v1/groups/:groupId/unfreeze',
     summary: 'Serve the group (or the recipient) again.',
     params: ByGroup,
-    body: Strict({ recipient: Type.Optional(Type.String({ maxLength: 253 })) }),
+    body: Strict({ recipient: Type.Optional(ServerName) }),
     response: Strict({ frozen: Type.Boolean() }),
   },
 } as const satisfies RouteTable

@@ -3,20 +3,28 @@
  * the SHA-256 of its first revision.
  */
 import Type, { type Static } from 'typebox'
-import { Bytes, GroupIdField, PurposeField, Strict, Uint32, UnixSeconds } from './schemas.js'
+import {
+  Bytes,
+  GroupIdField,
+  HpkeKeyField,
+  PurposeField,
+  ServerName,
+  Strict,
+  Text,
+  Uint32,
+  UnixSeconds,
+  Url,
+} from './schemas.js'
 
-const Url = Type.String({ minLength: 8, maxLength: 256, pattern: '^https?://[^\\s]+$' })
 /** P-256 public key: the compressed point. */
 const P256Key = Bytes(33)
-const X25519Key = Bytes(32)
-const ServerName = Type.String({ minLength: 1, maxLength: 253, pattern: '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$' })
 
 export const Authority = Strict({
   index: Type.Integer({ minimum: 1, maximum: 255 }),
   name: ServerName,
   url: Url,
   signKey: P256Key,
-  hpkeKey: X25519Key,
+  hpkeKey: HpkeKeyField,
 })
 export const Recipient = Strict({
   name: ServerName,
@@ -24,12 +32,12 @@ export const Recipient = Strict({
   kind: Type.Integer({ minimum: 2, maximum: 3 }),
   generation: Uint32,
   purposes: Type.Array(PurposeField, { maxItems: 6 }),
-  hpkeKey: X25519Key,
+  hpkeKey: HpkeKeyField,
   requestKey: P256Key,
 })
 const RaKeys = Strict({
   m: Type.Integer({ minimum: 1, maximum: 8 }),
-  keys: Type.Array(Strict({ kid: Type.String({ minLength: 1, maxLength: 64 }), key: P256Key }), {
+  keys: Type.Array(Strict({ kid: Text(64), key: P256Key }), {
     minItems: 1,
     maxItems: 8,
   }),

@@ -155,6 +155,28 @@ export async function generateEs256(): Promise<Es256PrivateKey> {
 /** DHKEM(X25519, HKDF-SHA256) of RFC 9180: the one KEM of the suite. */
 export const kem = new DhkemX25519HkdfSha256()
 
+const CURVE25519_P = 2n ** 255n - 19n
+/** u of the points whose order divides 8 on Curve25519 or its twist; with them every shared secret is zero (RFC 7748 §6.1). */
+const SMALL_ORDER: ReadonlySet<bigint> = new Set([
+  0n,
+  1n,
+  CURVE25519_P - 1n,
+  0xb8495f16056286fdb1329ceb8d09da6ac49ff1fae35616aeb8413b7c7aebe0n,
+  0x57119fd0dd4e22d8868e1c58c45c44045bef839c55b1d0b1248c50a3bc959c5fn,
+])
+
+/**
+ * A stranger's X25519 public key from base64url: 32 bytes that something can be sealed to. DecodeError for another
+ * length and for points of small order, which RFC 9180 §7.1.4 refuses only when it comes to sealing.
+ */
+export function decodeHpkeKey(text: string, field = 'hpkeKey'): Uint8Array {
+  const bytes = fromBase64Url(text, field, 32)
+  // Little-endian; the highest bit counts for nothing (RFC 7748 §5).
+  const u = toBigInt(Uint8Array.from(bytes).reverse()) & (2n ** 255n - 1n)
+  if (SMALL_ORDER.has(u % CURVE25519_P)) throw new DecodeError(field, 'a point of small order')
+  return bytes
+}
+
 /** An X25519 key pair for HPKE. */
 export class HpkeKeyPair {
   /** Raw, 32 bytes. */

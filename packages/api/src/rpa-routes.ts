@@ -4,9 +4,11 @@ import type { RouteTable } from './route.js'
 import {
   AttributesField,
   Bytes,
+  HpkeKeyField,
   IdCoreField,
   Jws,
   Strict,
+  Text,
   TicketField,
   Uint32,
   UserCoreField,
@@ -16,21 +18,21 @@ import {
 export const DeviceRegistration = Strict({
   kind: Type.Literal('device'),
   attributes: AttributesField,
-  instance: Type.String({ minLength: 1, maxLength: 128 }),
-  hpkeKey: Bytes(32),
+  instance: Text(128),
+  hpkeKey: HpkeKeyField,
   nonce: Bytes(32),
-  codeId: Type.Optional(Bytes(16)),
-  mac: Type.Optional(Bytes(32)),
+  codeId: Type.Optional(Bytes(16, 'known')),
+  mac: Type.Optional(Bytes(32, 'known')),
 })
 /** A person asks to become a user of an enrolled device, which the RPS has seen vouch for it. */
 export const UserRegistration = Strict({
   kind: Type.Literal('user'),
   idCore: IdCoreField,
   attributes: AttributesField,
-  hpkeKey: Bytes(32),
+  hpkeKey: HpkeKeyField,
   nonce: Bytes(32),
-  codeId: Type.Optional(Bytes(16)),
-  mac: Type.Optional(Bytes(32)),
+  codeId: Type.Optional(Bytes(16, 'known')),
+  mac: Type.Optional(Bytes(32, 'known')),
 })
 /** A user who has just proven the old PIN (the RPS has checked it) asks for the next pinGen. */
 export const PinChange = Strict({
@@ -38,7 +40,7 @@ export const PinChange = Strict({
   idCore: IdCoreField,
   userCore: Type.Optional(UserCoreField),
   pinGen: Uint32,
-  hpkeKey: Bytes(32),
+  hpkeKey: HpkeKeyField,
 })
 
 /** Everything from which the device recomputes idCore and userCore, and its ticket. */
@@ -112,7 +114,7 @@ export const rpaRoutes = {
       userCore: Type.Optional(UserCoreField),
       pinGen: Type.Optional(Uint32),
       amr: Type.Array(Type.Enum(['device', 'pin']), { maxItems: 2 }),
-      audience: Type.String({ minLength: 1, maxLength: 256 }),
+      audience: Text(256),
       slot: Uint32,
     }),
     response: Strict({}),

@@ -430,7 +430,7 @@ function answerBrokenRequest(options: AppOptions, error: NodeJS.ErrnoException, 
   if (error.code === 'ECONNRESET' || socket.destroyed) return
   const refused =
     error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-      ? new Refused('RETRY_LATER', { detail: 'the request did not arrive in time' })
+      ? new Refused('TOO_SLOW')
       : error.code === 'HPE_HEADER_OVERFLOW'
         ? new Refused('TOO_LARGE', { detail: 'the headers are larger than this server takes' })
         : new Refused('MALFORMED', { detail: 'this is not HTTP' })

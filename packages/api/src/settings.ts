@@ -1,19 +1,15 @@
 /** Settings that every server has. */
 import Type from 'typebox'
-import { Strict } from './schemas.js'
+import { ServerName, Strict, Url } from './schemas.js'
 
 export const ListenSetting = Strict({
   host: Type.String({ minLength: 1, maxLength: 253 }),
   /** 0: any free port. */
   port: Type.Integer({ minimum: 0, maximum: 65_535 }),
 })
-export const UrlSetting = Type.String({ minLength: 8, maxLength: 256, pattern: '^https?://[^\\s]+$' })
+export const UrlSetting = Url
 /** A name in the group document. */
-export const ServerNameSetting = Type.String({
-  minLength: 1,
-  maxLength: 253,
-  pattern: '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$',
-})
+export const ServerNameSetting = ServerName
 export const RateSetting = Strict({
   /** Requests a second in the long run. */
   perSecond: Type.Number({ exclusiveMinimum: 0, maximum: 1_000_000 }),

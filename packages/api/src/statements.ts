@@ -30,7 +30,7 @@ import { Compile, type Validator } from 'typebox/compile'
 import { documentHash, type Group } from './group.js'
 import type { GroupDocument } from './group-document.js'
 import { signJws, type VerificationKeys, type VerifiedJws, verifyJws } from './jws.js'
-import type { Es256PrivateKey } from './keys.js'
+import { decodeHpkeKey, type Es256PrivateKey } from './keys.js'
 import { Refused } from './problem.js'
 import { Bytes, GroupIdField, IdCoreField, Strict, Uint32, UnixSeconds, UserCoreField } from './schemas.js'
 
@@ -206,7 +206,7 @@ export class VerifiedTicket {
     this.pinGen = payload.pinGen
     this.purposes = payload.purposes
     this.keyEpochs = payload.keyEpochs
-    this.hpkeKey = fromBase64Url(payload.hpkeKey, 'hpkeKey', 32)
+    this.hpkeKey = decodeHpkeKey(payload.hpkeKey)
     this.jti = fromBase64Url(payload.jti, 'jti', 16)
     this.expiresAt = payload.exp
     this.hash = sha256(bytes)

@@ -1,4 +1,6 @@
+import type { webcrypto } from 'node:crypto'
 import {
+  decodeHpkeKey,
   Es256PrivateKey,
   Es256PublicKey,
   generateEs256,
@@ -115,5 +117,35 @@ describe('X25519', () => {
 
   test('a secret has 32 bytes', async () => {
     await expect(HpkeKeyPair.fromSecret(new Uint8Array(31))).rejects.toBeInstanceOf(DecodeError)
+  })
+
+  describe('a stranger’s public key', () => {
+    const P = 2n ** 255n - 19n
+    const little = (u: bigint) => Uint8Array.from(fromHex(u.toString(16).padStart(64, '0'))).reverse()
+    const orderEight = [
+      'e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800',
+      '5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157',
+    ].map(hex => fromHex(hex))
+    const spellings = [...[0n, 1n, P - 1n, P, P + 1n].map(little), ...orderEight]
+    const all = spellings.flatMap(bytes => [bytes, bytes.map((byte, i) => (i === 31 ? byte | 0x80 : byte))])
+
+    test('that makes every shared secret zero is refused, in each of its spellings', async () => {
+      const { privateKey } = (await crypto.subtle.generateKey({ name: 'X25519' }, false, ['deriveBits'])) as {
+        privateKey: webcrypto.CryptoKey
+      }
+      for (const bytes of all) {
+        expect(() => decodeHpkeKey(toBase64Url(bytes))).toThrow(DecodeError)
+        // The platform agrees that nothing can be sealed to it.
+        const key = await crypto.subtle.importKey('raw', bytes, { name: 'X25519' }, false, [])
+        const shared = crypto.subtle.deriveBits({ name: 'X25519', public: key }, privateKey, 256)
+        await expect(shared).rejects.toThrow()
+      }
+    })
+
+    test('that is one is taken', async () => {
+      const { publicKey } = await generateHpkeKey(fixedRandom('stranger'))
+      expect(decodeHpkeKey(toBase64Url(publicKey))).toEqual(publicKey)
+      expect(() => decodeHpkeKey(toBase64Url(publicKey.subarray(1)))).toThrow(DecodeError)
+    })
   })
 })

@@ -115,9 +115,9 @@ describe.each(documents)('%s', (title, table, document) => {
     expect(document.components.schemas).toHaveProperty('Problem')
   })
 
-  test('holds nothing but what JSON Schema 2020-12 knows', () => {
+  test('holds nothing but what JSON Schema 2020-12 knows, and x-holds', () => {
     const known =
-      /^(type|properties|patternProperties|required|additionalProperties|items|anyOf|const|enum|pattern|(min|max)(Length|Items|Properties)|minimum|maximum|description|title)$/
+      /^(type|properties|patternProperties|required|additionalProperties|items|anyOf|const|enum|pattern|(min|max)(Length|Items|Properties)|minimum|maximum|description|title|x-holds)$/
     for (const { operation } of operations) {
       const bodies = [operation.requestBody?.content, operation.responses['200']?.content]
       for (const schema of objects(bodies).filter(

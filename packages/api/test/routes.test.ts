@@ -4,6 +4,7 @@ import { CODES } from '@milagro-ts/api/problem'
 import { codesOf, type Route, type RouteTable } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import { HOLDS, type Holds } from '@milagro-ts/api/schemas'
 import { describe, expect, test } from 'vitest'
 
 const tables: [string, RouteTable][] = [
@@ -32,6 +33,7 @@ interface Schema {
   readonly anyOf?: readonly Schema[]
   readonly const?: unknown
   readonly enum?: readonly unknown[]
+  readonly [HOLDS]?: Holds
 }
 
 /** Every schema within a schema, itself first, with where it stands. */
@@ -96,6 +98,13 @@ describe.each(routes)('%s', (_, route) => {
       .filter(([, { type, anyOf, enum: values }]) => type === undefined && !anyOf && !values)
       .map(([place]) => place)
     expect(untyped).toEqual([])
+  })
+
+  test('bytes say what they stand for, so that bad ones can be made of them', () => {
+    const silent = schemasOf(route, true)
+      .filter(([, schema]) => schema.pattern?.includes('A-Za-z0-9_-]') && schema[HOLDS] === undefined)
+      .map(([place]) => place)
+    expect(silent).toEqual([])
   })
 
   test('nothing that a stranger sends is without bounds', () => {

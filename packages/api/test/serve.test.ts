@@ -440,7 +440,7 @@ describe('who is slow', () => {
   ])('%s is told so and cut off; no handler has run', async (_, parts) => {
     const { port, lines } = await start({ requestTimeout: 100 })
     const answer = await raw(port, ...parts)
-    expect(answer).toMatch(/^HTTP\/1\.1 503 .*retry-after: 1\r\n.*"code":"RETRY_LATER"/s)
+    expect(answer).toMatch(/^HTTP\/1\.1 408 .*"code":"TOO_SLOW"/s)
     expect(ran).toEqual([])
     expect(lines.join('')).not.toContain('"level":50')
   })

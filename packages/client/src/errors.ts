@@ -94,6 +94,7 @@ export class ClientError extends Error {
 }
 
 const REFUSALS: Partial<Record<Code, Advice>> = {
+  TOO_SLOW: 'again',
   RETRY_LATER: 'later',
   LOCKED: 'later',
   BANNED: 'later',

@@ -11,7 +11,7 @@ const FIRST_WAIT = 500
 const LONGEST_WAIT = 10_000
 
 /**
- * Makes the move again after Unreachable and RETRY_LATER, three times in all; other errors pass through at once, and
+ * Makes the move again after Unreachable, TOO_SLOW and RETRY_LATER, three times in all; other errors pass through at once, and
  * so does everything once `signal` has ended.
  */
 export async function repeatSafely<T>(wait: Wait, move: () => Promise<T>, signal?: AbortSignal): Promise<T> {
@@ -29,7 +29,9 @@ export async function repeatSafely<T>(wait: Wait, move: () => Promise<T>, signal
 function pauseAfter(error: unknown, attempt: number): number | null {
   const usual = FIRST_WAIT * 2 ** (attempt - 1)
   if (error instanceof Unreachable) return usual
-  if (!(error instanceof Refused) || error.code !== 'RETRY_LATER') return null
+  if (!(error instanceof Refused)) return null
+  if (error.code === 'TOO_SLOW') return usual
+  if (error.code !== 'RETRY_LATER') return null
   const asked = (error.retryAfter ?? 0) * 1000
   return asked > LONGEST_WAIT ? null : Math.max(asked, usual)
 }

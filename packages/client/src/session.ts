@@ -94,5 +94,5 @@ export class Session {
 function mayPass(error: unknown): boolean {
   if (error instanceof Unreachable || error instanceof UnexpectedAnswer) return true
   if (error instanceof ClientError) return error.code === 'OUTCOME_UNKNOWN'
-  return error instanceof Refused && (error.code === 'RETRY_LATER' || error.code === 'INTERNAL')
+  return error instanceof Refused && ['RETRY_LATER', 'TOO_SLOW', 'INTERNAL'].includes(error.code)
 }

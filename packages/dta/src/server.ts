@@ -264,7 +264,7 @@ function adminHandlers(authority: Authority, foundings: Foundings): Handlers<typ
  */
 function serverCheck(authority: Authority, singleUse: SingleUse): (meta: Meta) => Promise<ServerCaller> {
   return async meta => {
-    const groupId = /^\/v1\/groups\/([A-Za-z0-9_-]{43})\//.exec(meta.url)?.[1]
+    const groupId = /^\/v1\/groups\/([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])\//.exec(meta.url)?.[1]
     if (groupId === undefined) throw new Refused('MALFORMED', { field: 'groupId' })
     const { group, index } = authority.groups.find(groupId)
     const check = serverCallerCheck({

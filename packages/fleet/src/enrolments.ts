@@ -230,12 +230,11 @@ export class Enrolments implements Directory {
     await this.#ports.store.db.transaction().execute(async tx => {
       const now = this.#now()
       const found = await identityOf(tx, idCore)
-      const subject = found === undefined ? 'unknown identity' : `device ${found.device.id}`
-      if (found !== undefined) {
-        await tx.updateTable('identity').set({ seen_at: now }).where('id', '=', found.identity.id).execute()
-        const account = await accountOf(tx, found.identity.id, userCore)
-        if (account !== undefined) await this.#accountHappened(tx, account, event, pinGen)
-      }
+      if (found === undefined) throw new Refused('NOT_FOUND', { detail: 'unknown identity' })
+      await tx.updateTable('identity').set({ seen_at: now }).where('id', '=', found.identity.id).execute()
+      const account = await accountOf(tx, found.identity.id, userCore)
+      if (account !== undefined) await this.#accountHappened(tx, account, event, pinGen)
+      const subject = `device ${found.device.id}`
       await audit(tx, now, { actor: 'rps', action: event, subject, outcome: 'noted' })
     })
   }

@@ -8,16 +8,17 @@ import {
   AttributesField,
   Bytes,
   GroupIdField,
+  IdNumber as Id,
   IdCoreField,
+  IdText as IdInPath,
   Strict,
+  Text,
   Uint32,
   UnixSeconds,
   UserCoreField,
 } from '@milagro-ts/api/schemas'
 import Type, { type TSchema } from 'typebox'
 
-const Id = Type.Integer({ minimum: 1, maximum: 0xffff_ffff })
-const IdInPath = Type.String({ pattern: '^[1-9][0-9]{0,9}$' })
 const Digits = Type.String({ pattern: '^[0-9]{1,10}$' })
 const ById = Strict({ id: IdInPath })
 const ByDriver = Strict({ id: IdInPath, driver: IdInPath })
@@ -125,7 +126,7 @@ export const ReconciliationView = Strict({
 })
 
 const banTerms = {
-  reason: Type.String({ minLength: 1, maxLength: 500 }),
+  reason: Text(500),
   /** Without it the ban stands until it is lifted. */
   expiresAt: Type.Optional(UnixSeconds),
 }
@@ -151,7 +152,7 @@ export const fleetRoutes = {
     path: '/v1/vehicles',
     summary: 'Vehicles by number, a page at a time; `instance` finds one by its VIN.',
     query: paged({
-      instance: Type.Optional(Type.String({ minLength: 1, maxLength: 128 })),
+      instance: Type.Optional(Text(128)),
       state: Type.Optional(Type.Enum(['registered', 'invited', 'enrolled', 'revoked'])),
     }),
     response: Strict({ vehicles: Type.Array(VehicleView) }),
@@ -269,7 +270,7 @@ export const fleetRoutes = {
       'The words on console and device are the same: approve. The caller says which words were compared.',
     params: ById,
     body: Strict({
-      words: Type.String({ minLength: 11, maxLength: 200 }),
+      words: Text(200, 11),
       /** End the vehicle’s identity in force and make the next generation. */
       nextGeneration: Type.Optional(Type.Boolean()),
       /** Of a vehicle that isn’t in the register. */

@@ -7,6 +7,7 @@
  * directory is told the six words and waits for a person.
  */
 
+import { decodeHpkeKey } from '@milagro-ts/api/keys'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Body } from '@milagro-ts/api/route'
 import type { Approved, RegistrationAnswer, rpaRoutes } from '@milagro-ts/api/rpa-routes'
@@ -101,7 +102,7 @@ export function createCallbacks({ authority, directory, rpsName }: CallbackPorts
         return checkedUser(body)
       case 'pin': {
         const { kind, pinGen } = body
-        const hpkeKey = fromBase64Url(body.hpkeKey, 'hpkeKey', 32)
+        const hpkeKey = decodeHpkeKey(body.hpkeKey)
         const named = {
           kind,
           hpkeKey,
@@ -153,7 +154,7 @@ export function createCallbacks({ authority, directory, rpsName }: CallbackPorts
 function claimedFields(body: ByKind<'device' | 'user'>): Omit<ClaimedFields, 'instance'> {
   return {
     attributes: body.attributes,
-    hpkeKey: fromBase64Url(body.hpkeKey, 'hpkeKey', 32),
+    hpkeKey: decodeHpkeKey(body.hpkeKey),
     nonce: fromBase64Url(body.nonce, 'nonce', 32),
   }
 }

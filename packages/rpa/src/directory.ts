@@ -141,5 +141,6 @@ export interface Directory {
   /** Null when the identity, or the user on it, is unknown. */
   standing(idCore: IdCore, userCore: Uint8Array): Promise<Standing | null>
   revocations(): Promise<Revocations>
+  /** Refused NOT_FOUND for an identity that nobody knows. */
   happened(happening: Happening): Promise<void>
 }

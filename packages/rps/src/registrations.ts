@@ -14,6 +14,7 @@
  * what became of it needs no second one. Another request under the same key is CONFLICT.
  */
 import { canonicalHash } from '@milagro-ts/api/canonical-json'
+import { decodeHpkeKey } from '@milagro-ts/api/keys'
 import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Body } from '@milagro-ts/api/route'
@@ -112,7 +113,7 @@ export class Registrations {
 
   /** A `sign` message with both proofs over the enrolment key asks for the next pinGen. */
   pinChange(body: Body<typeof rpsRoutes.changePin>, prove: ProveSigned): Promise<RegistrationAnswer> {
-    const key = fromBase64Url(body.hpkeKey, 'hpkeKey', 32)
+    const key = decodeHpkeKey(body.hpkeKey)
     const message = LoginMessage.fromJson(body.message)
     const { pin, idCore } = message
     if (pin === undefined)
@@ -250,7 +251,7 @@ function otherRequest(): Refused {
 
 /** The fields in their one spelling; codeId and mac stand together or not at all. */
 function enrolmentFields(body: DeviceBody | UserBody): { key: Uint8Array } {
-  const key = fromBase64Url(body.hpkeKey, 'hpkeKey', 32)
+  const key = decodeHpkeKey(body.hpkeKey)
   fromBase64Url(body.nonce, 'nonce', 32)
   if ((body.codeId === undefined) !== (body.mac === undefined))
     throw new Refused('MALFORMED', { field: 'mac', detail: 'codeId and mac stand together' })
