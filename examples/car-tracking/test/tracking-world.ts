@@ -152,7 +152,7 @@ export class TrackingWorld {
     })
   }
 
-  static async make(): Promise<TrackingWorld> {
+  static async make({ file = ':memory:' } = {}): Promise<TrackingWorld> {
     founded ??= found()
     const { members, group } = await founded
     return new TrackingWorld({
@@ -162,7 +162,7 @@ export class TrackingWorld {
       requestKey: members.tracking.signKey,
       tokenKey: await generateEs256(),
       stranger: await generateEs256(),
-      store: await TrackStore.open(':memory:'),
+      store: await TrackStore.open(file),
     })
   }
 

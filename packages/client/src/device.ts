@@ -508,7 +508,9 @@ export class Device {
     const { slotRule } = this.#group
     if (slot < slotAt(slotRule, seconds - CLOCK_TOLERANCE) || slot > (await this.#latestSlot()))
       throw new ClientError('WRONG_ANSWER', 'the RPS’ slot is not the one of the device’s clock')
-    if (!this.#epochsAre(slot, deviceEpoch, pinEpoch)) await this.#follow()
+    // After a slot or more of silence there may be revisions, whether or not the epochs show it.
+    const wasSilent = this.#permit !== null && this.#permit.slot < slot - 1
+    if (wasSilent || !this.#epochsAre(slot, deviceEpoch, pinEpoch)) await this.#follow()
     if (!this.#epochsAre(slot, deviceEpoch, pinEpoch))
       throw new ClientError('WRONG_ANSWER', 'the RPS’ key epochs are not those of the group document')
     const fresh = { nonce: fromBase64Url(nonce, 'nonce', 32) }
