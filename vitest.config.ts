@@ -22,7 +22,7 @@ export default defineConfig({
   test: {
     include: ['packages/*/test/**/*.test.ts', 'examples/*/test/**/*.test.ts', 'test/**/*.test.ts'],
     exclude: ['**/node_modules/**', ...(long ? [] : ['**/*.long.test.ts'])],
-    setupFiles: long ? ['test/campaign.ts'] : [],
+    setupFiles: ['test/evidence.ts', ...(long ? ['test/campaign.ts'] : [])],
     testTimeout: long ? 3_600_000 : 120_000,
     hookTimeout: 180_000,
     pool: 'forks',

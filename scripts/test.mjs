@@ -12,6 +12,7 @@ import { randomInt } from 'node:crypto'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { checkEvidence, EVIDENCE, recording } from './evidence.mjs'
 import { prepare, ROOT, run, tool } from './prepare.mjs'
 import { environmentWith, fetchNode } from './with-node.mjs'
 
@@ -131,7 +132,8 @@ async function everything(filters) {
   })
   if (!built) return
   if (filters.length > 0) {
-    await vitest('tests', filters)
+    await vitest('tests', filters, recording(process.env))
+    check('no secret in any log line, error or metric', () => checkEvidence(EVIDENCE, { isWhole: false }))
     return
   }
   for (const project of ['test', 'pages']) {
@@ -142,7 +144,8 @@ async function everything(filters) {
   await check('linter', () =>
     run([process.execPath], [tool('@biomejs/biome', 'bin/biome'), 'check', '--error-on-warnings', '.']),
   )
-  await vitest('tests', [])
+  await vitest('tests', [], recording(process.env))
+  check('no secret in any log line, error or metric', () => checkEvidence(EVIDENCE, { isWhole: true }))
   for (const major of OTHER_NODES) {
     if (process.versions.node.split('.')[0] !== major) await kernelUnder(major)
   }

@@ -24,6 +24,8 @@ import { rpsMigrations } from '@milagro-ts/rps/tables'
 import { type Migration, openDatabase, type Row, type SqlValue, type Store } from '@milagro-ts/store/database'
 import { expect } from 'vitest'
 import { fixedRandom } from '../../../packages/api/test/fixed-random.js'
+import { SECRETS_OF_STORES } from '../../../scripts/evidence.mjs'
+import { recorder } from '../../../test/evidence-recorder.js'
 
 const VICTIMS = [...AUTHORITIES, 'rps', 'fleet', 'device'] as const
 type Victim = (typeof VICTIMS)[number]
@@ -135,6 +137,7 @@ export class KillCampaign {
   }
 
   async end(): Promise<void> {
+    await this.#recordEvidence()
     this.#operator.close()
     for (const store of this.#stores.values()) await store.close()
     await this.#servers.end()
@@ -230,6 +233,7 @@ export class KillCampaign {
     },
   ): Promise<void> {
     const { identities } = JSON.parse(await readFile(join(round.folder, 'store.json'), 'utf8'))
+    recorder?.secretsOf(SECRETS_OF_STORES, identities)
     const [{ device, users, pending }] = identities
     const [{ token }] = users
     const { idCore } = device
@@ -311,6 +315,18 @@ export class KillCampaign {
       expect([where, code, again.code]).toEqual([where, code, 'REPLAYED'])
       this.#tally.replays++
     }
+  }
+
+  /** What the processes have said of themselves, and what they must not have said. */
+  async #recordEvidence(): Promise<void> {
+    if (recorder === undefined) return
+    for (const name of SERVERS) {
+      recorder.line('metrics', await (await fetch(`${this.#servers.adminUrl(name)}/metrics`)).text())
+      const text = async (file: string) => (await readFile(join(this.#folder, file), 'utf8')).trim()
+      recorder.secret('passphrase', await text(`${name}.passphrase`))
+      recorder.secret('token', await text(join(name, 'admin-token')))
+    }
+    for (const pin of [PIN, WRONG_PIN]) recorder.secret('pin', pin)
   }
 
   /** Of every authority: identity to enrolment key. */

@@ -11,6 +11,7 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { createDta, type Dta } from '@milagro-ts/dta/server'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { openDatabase } from '@milagro-ts/store/database'
+import { recorder } from '../../../test/evidence-recorder.js'
 
 export interface Said {
   readonly exit: number
@@ -39,6 +40,7 @@ export async function milagroWith(env: Record<string, string>, ...argv: string[]
     random: systemRandom,
     isTerminal: false,
   })
+  recorder?.line('error', err)
   const json = argv.includes('--json') && out.startsWith('{') ? JSON.parse(out) : {}
   return { exit, out, err, json }
 }

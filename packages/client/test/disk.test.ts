@@ -157,7 +157,7 @@ describe('a full disk under a server', () => {
   }, async () => {
     const { claim } = await newVehicle('FULL-FLEET')
     const act = await servers.act()
-    const bans = async () => (await servers.fleet.listBans({ ...(await servers.act()), query: {} })).bans
+    const bans = async () => (await servers.fleet.listBans(await servers.act())).bans
     let number = 0
     const { added, banned, enrolled } = await during('fleet', async () => {
       const vehicles = await untilRefused(() =>
