@@ -8,6 +8,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { hookRoutes } from '@milagro-ts/api/hook-routes'
 import { openApi } from '@milagro-ts/api/openapi'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
@@ -20,6 +21,7 @@ export function openApiFiles() {
     'dta-admin': openApi(dtaAdminRoutes, 'Distributed trust authority, admin listener'),
     rps: openApi(rpsRoutes, 'Authentication server'),
     rpa: openApi(rpaRoutes, 'Callbacks of a relying-party application'),
+    hooks: openApi(hookRoutes, 'What fleet calls at the customer’s own system'),
   }
   return Object.fromEntries(
     Object.entries(documents).map(([name, text]) => [

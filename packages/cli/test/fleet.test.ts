@@ -116,6 +116,33 @@ test('an operator’s day and a car’s, by the command alone', { timeout: 120_0
   expect((await operator('fleet', 'audit')).json.authorities).toMatchObject([
     { name: 'ta1', intact: true, unknown: [] },
   ])
+  const lot = ['--instance', 'LOT-*', '--attribute', 'brand=Fiat', 'model=500e|Panda', '--count', '1']
+  const template = await operator('fleet', 'template', 'add', 'lot 1', ...lot, '--until', '2099-01-01T00:00Z')
+  expect(template).toMatchObject({ exit: 0, json: { id: 1, expiresAt: 4_070_908_800 } })
+  const again = await operator('fleet', 'resend', '--template', '1')
+  expect(again.json.code).not.toBe(template.json.code)
+  const panda = ['enroll', '--instance', 'LOT-7', '--attribute', 'brand=Fiat', 'model=Panda']
+  const inLot = (code: unknown) =>
+    milagroWith(
+      { MILAGRO_RPS_URL: system.rps, MILAGRO_CODE: code as string },
+      'device',
+      ...panda,
+      '--store',
+      folder.file('panda.json'),
+      '--json',
+    )
+  expect((await inLot(template.json.code)).json).toMatchObject({ code: 'NOT_APPROVED' })
+  expect(await inLot(again.json.code)).toMatchObject({ exit: 0, err: '' })
+  expect((await operator('fleet', 'template', 'end', '1')).exit).toBe(0)
+  expect((await operator('fleet', 'template', 'list')).json.templates).toMatchObject([
+    { name: 'lot 1', state: 'ended', approved: 1, instance: { prefix: 'LOT-' } },
+  ])
+  expect((await operator('fleet', 'resend', 'VIN-1')).json).toMatchObject({ code: 'CONFLICT' })
+  expect((await operator('fleet', 'resend', 'VIN-1', '--next-generation')).json.code).toMatch(/^[A-Z2-7-]+$/)
+  expect((await operator('fleet', 'resend', 'VIN-1', '--driver', driverId, '--reset-pin')).exit).toBe(0)
+  expect((await operator('fleet', 'resend')).exit).toBe(2)
+  expect((await operator('fleet', 'list', 'deliveries')).json).toMatchObject({ deliveries: [] })
+
   const entries = (await operator('fleet', 'audit', '--log')).json.entries as { action: string }[]
   expect(entries.length).toBeGreaterThan(5)
   const log = await milagroWith({}, 'dta', 'audit', '--url', system.dta, '--group', system.groupId, '--json')

@@ -14,7 +14,7 @@ import type { FleetSchema } from './schema.js'
 /** Refused callbacks that are written: whoever can reach the RPS can cause them. The rest is written as a count. */
 const REFUSED_CALLBACKS = { perSecond: 1, burst: 100 }
 
-/** `operator:<name>`, `rps`, `clock` (an expiry), or `console` (someone at the server's own machine). */
+/** `operator:<name>`, `rps`, `template:<id>`, `clock` (an expiry), or `console` (someone at the server's own machine). */
 export type Actor = string
 
 export interface AuditEntry {

@@ -61,6 +61,22 @@ export const FleetConfig = Strict({
       { maxItems: 16 },
     ),
   ),
+  /**
+   * The customer's own system, called by fleet (hook-routes.ts). Base addresses; fleet adds `/v1/before-registration`
+   * and `/v1/after-login`, and follows no redirect.
+   */
+  hooks: Type.Optional(
+    Strict({
+      /** Asked before a registration is decided; no answer, no registration. */
+      beforeRegistration: Type.Optional(UrlSetting),
+      /** Told of every login. */
+      afterLogin: Type.Optional(Type.Array(UrlSetting, { maxItems: 8 })),
+      /** Milliseconds for one call; the RPS waits 5 seconds for all of it. */
+      deadline: Type.Optional(Type.Integer({ minimum: 100, maximum: 4_000 })),
+      /** After so many a notice is given up, until an operator has it tried again. */
+      attempts: Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000 })),
+    }),
+  ),
   trustProxy: Type.Optional(TrustProxySetting),
   logLevel: Type.Optional(LogLevelSetting),
 })

@@ -2,6 +2,7 @@
  * The directory behind the RPS' callbacks: decides registrations, and knows who stands how.
  *
  *   device, by code    code and record fit                              → approved at once
+ *   device, by a template's code    its pattern covers it, its count isn't used up  → approved at once
  *   device, by words   any instance                                     → pending → an operator approves or refuses
  *   user, by code      the driver's code on this vehicle                → approved at once
  *   user, by words     on an identity in force                          → pending → an operator approves or refuses
@@ -12,7 +13,7 @@
  * numbered, audit written, or nothing of it.
  */
 import { Refused } from '@milagro-ts/api/problem'
-import { equalBytes } from '@milagro-ts/crypto/bytes'
+import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { type Factors, IdCore } from '@milagro-ts/crypto/identity'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import type {
@@ -34,6 +35,7 @@ import { type Actor, audit } from './audit.js'
 import { type Bans, isBanned } from './bans.js'
 import { type Codes, replaceCodes } from './codes.js'
 import { lastNumber, nextNumber, recordEvent } from './events.js'
+import { type Hooks, notesOf } from './hooks.js'
 import type {
   AccountTable,
   CodeTable,
@@ -42,6 +44,7 @@ import type {
   FleetSchema,
   IdentityTable,
 } from './schema.js'
+import { type Templates, takeApproval, templateOf } from './templates.js'
 import {
   attributesOf,
   attributesText,
@@ -65,13 +68,15 @@ const LAST_GENERATION = 0xffff
 const PENDING_OF_ONE = 5
 /** Registrations that are listed for approval; the others follow as these are decided. */
 const LISTED = 1000
-/** Seconds that a registration which nobody approved is still answered with what became of it. */
-const UNDECIDED_KEPT = 30 * 86_400
+/** Seconds that an expired code, and a registration which nobody approved, are still answered with what became of them. */
+const EXPIRED_KEPT = 30 * 86_400
 
 export interface EnrolmentPorts {
   readonly store: Store<FleetSchema>
   readonly authority: RegistrationAuthority
   readonly codes: Codes
+  readonly templates: Templates
+  readonly hooks: Hooks
   readonly bans: Bans
   readonly clock: Clock
   readonly wake: () => void
@@ -98,6 +103,8 @@ export interface PendingApproval {
   readonly enrolled: boolean
   readonly createdAt: number
   readonly expiresAt: number
+  /** What the customer's own system said of it. */
+  readonly note?: string
 }
 
 export class Enrolments implements Directory {
@@ -107,15 +114,23 @@ export class Enrolments implements Directory {
     this.#ports = ports
   }
 
-  codeSecret(codeId: Uint8Array): Promise<Uint8Array | null> {
-    return this.#ports.codes.secret(this.#ports.store.db, codeId)
+  async codeSecret(codeId: Uint8Array): Promise<Uint8Array | null> {
+    const { store, codes, templates } = this.#ports
+    return (await codes.secret(store.db, codeId)) ?? templates.secret(store.db, codeId)
   }
 
   async decide(registration: CheckedRegistration): Promise<Decision> {
     await this.#ports.bans.liftExpired()
+    const { hpkeKey, digest } = registration
+    const isKnown = await this.#ports.store.db
+      .selectFrom('enrolment')
+      .select('id')
+      .where('hpke_key', '=', hpkeKey)
+      .executeTakeFirst()
+    // Outside of the transaction: nobody else waits for the customer's system.
+    if (isKnown === undefined) await this.#ports.hooks.beforeRegistration(registration)
     return this.#change(async tx => {
       const now = this.#now()
-      const { hpkeKey, digest } = registration
       const known = await tx
         .selectFrom('enrolment')
         .selectAll()
@@ -226,7 +241,8 @@ export class Enrolments implements Directory {
     })
   }
 
-  async happened({ event, idCore, userCore, pinGen }: Happening): Promise<void> {
+  async happened(happening: Happening): Promise<void> {
+    const { event, idCore, userCore, pinGen } = happening
     await this.#ports.store.db.transaction().execute(async tx => {
       const now = this.#now()
       const found = await identityOf(tx, idCore)
@@ -235,8 +251,11 @@ export class Enrolments implements Directory {
       const account = await accountOf(tx, found.identity.id, userCore)
       if (account !== undefined) await this.#accountHappened(tx, account, event, pinGen)
       const subject = `device ${found.device.id}`
+      const vehicle = found.device.kind === 'vehicle' ? found.device.id : undefined
+      await this.#ports.hooks.record(tx, happening, vehicle)
       await audit(tx, now, { actor: 'rps', action: event, subject, outcome: 'noted' })
     })
+    this.#ports.hooks.wake()
   }
 
   /** Registrations that wait for an operator, the oldest first, at most LISTED. */
@@ -263,6 +282,10 @@ export class Enrolments implements Directory {
       .orderBy('enrolment.id')
       .limit(LISTED)
       .execute()
+    const notes = await notesOf(
+      db,
+      rows.map(({ digest }) => digest),
+    )
     return rows.map(row => ({
       id: row.id,
       kind: row.kind as 'device' | 'user',
@@ -273,6 +296,7 @@ export class Enrolments implements Directory {
       enrolled: row.kind === 'device' && row.in_force_id !== null,
       createdAt: row.created_at,
       expiresAt: row.expires_at,
+      ...noteOf(notes.get(toBase64Url(row.digest))),
     }))
   }
 
@@ -358,6 +382,22 @@ export class Enrolments implements Directory {
       checkReadable('instance', instance)
       checkAttributes(registration.attributes)
       return this.#insert(tx, registration, { instance, attributes, state: 'pending' }, now)
+    }
+    const template = await templateOf(tx, codeId)
+    if (template !== undefined) {
+      const asked = { instance, attributes: registration.attributes, attributesText: attributes }
+      const device = await takeApproval(tx, template, asked, now)
+      const identity = await this.#newIdentity(tx, device, hpkeKey, now)
+      const terms = await deviceTerms(tx, device, identity)
+      const made = await this.#insert(
+        tx,
+        registration,
+        { instance, attributes, state: 'approved', ...terms },
+        now,
+      )
+      const actor = `template:${template.id}`
+      await audit(tx, now, { actor, action: 'approve', subject: `enrolment ${made.id}`, outcome: 'approved' })
+      return made
     }
     const code = await usableCode(tx, codeId, now)
     if (code.driver_id !== null) throw notForThis()
@@ -794,7 +834,9 @@ async function deviceTerms(
 
 /** The MAC has been checked: whoever asks holds the code. */
 async function usableCode(tx: Db, codeId: Uint8Array, now: number): Promise<Selectable<CodeTable>> {
-  const code = await tx.selectFrom('code').selectAll().where('code_id', '=', codeId).executeTakeFirstOrThrow()
+  const code = await tx.selectFrom('code').selectAll().where('code_id', '=', codeId).executeTakeFirst()
+  // A template's, for something that a template approves nothing of; or deleted since its MAC was checked.
+  if (code === undefined) throw notForThis()
   // A registration by the key that used it would have been known by now.
   if (code.used_by !== null)
     throw new Refused('CONFLICT', { detail: 'the enrolment code was used with another key' })
@@ -849,12 +891,26 @@ async function checkPending(
     })
 }
 
-/** Deletes registrations that ran out long ago without an approval. */
-export async function forgetUndecided(db: Db, now: number): Promise<void> {
+/**
+ * Deletes what ran out: tickets that nobody can ask for any more at once; codes (with their secrets) and registrations
+ * without an approval once nobody needs to be told that they ran out. An approved registration stays for ever, so that
+ * its key never makes a second one.
+ */
+export async function forgetExpired(db: Db, now: number): Promise<void> {
+  await db
+    .updateTable('enrolment')
+    .set({ ticket: null })
+    .where('ticket', 'is not', null)
+    .where('expires_at', '<=', now)
+    .execute()
+  await db
+    .deleteFrom('code')
+    .where('expires_at', '<', now - EXPIRED_KEPT)
+    .execute()
   await db
     .deleteFrom('enrolment')
     .where('state', 'in', ['pending', 'refused'])
-    .where('expires_at', '<', now - UNDECIDED_KEPT)
+    .where('expires_at', '<', now - EXPIRED_KEPT)
     .execute()
 }
 
@@ -865,6 +921,10 @@ async function tellAccount(tx: Db, identity: IdentityRow, account: AccountRow, n
     userCore: account.user_core,
     pinGen: account.issued_pin_gen,
   })
+}
+
+function noteOf(note: string | undefined): { note?: string } {
+  return note === undefined ? {} : { note }
 }
 
 /** Any case, any space between. */

@@ -9,12 +9,14 @@ import { CsvError, readVehicles } from './csv.js'
 import type { Enrolments } from './enrolments.js'
 import type { fleetRoutes } from './fleet-routes.js'
 import type { GroupInForce } from './group-in-force.js'
+import type { Hooks } from './hooks.js'
 import type { KeyRotation } from './key-rotation.js'
 import type { Operator, Operators } from './operators.js'
 import type { Outbox } from './outbox.js'
 import type { Reconciliation } from './reconciliation.js'
 import type { Register } from './register.js'
 import type { FleetSchema } from './schema.js'
+import type { Templates, TextPattern } from './templates.js'
 import { checkAttributes, checkDriver, checkReadable, DEFAULT_FACTORS, OPERATOR_PREFIX } from './vehicle.js'
 
 const PAGE = 100
@@ -24,18 +26,32 @@ export interface HandlerPorts {
   readonly store: Store<FleetSchema>
   readonly register: Register
   readonly enrolments: Enrolments
+  readonly templates: Templates
   readonly bans: Bans
   readonly operators: Operators
   readonly rotation: KeyRotation
   readonly reconciliation: Reconciliation
   readonly outbox: Outbox
+  readonly hooks: Hooks
   readonly group: GroupInForce
 }
 
 export type FleetHandlers = Handlers<typeof fleetRoutes, undefined, Operator>
 
 export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
-  const { store, register, enrolments, bans, operators, rotation, reconciliation, outbox, group } = ports
+  const {
+    store,
+    register,
+    enrolments,
+    templates,
+    bans,
+    operators,
+    rotation,
+    reconciliation,
+    outbox,
+    hooks,
+    group,
+  } = ports
   return {
     listVehicles: async ({ query }) => ({
       vehicles: await register.list({
@@ -94,6 +110,25 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
       await enrolments.refuse(Number(params.id), caller.actor)
       return {}
     },
+    listTemplates: async ({ query }) => ({
+      templates: (await templates.list(pageOf(query))).map(template => ({
+        ...template,
+        instance: wirePattern(template.instance),
+        attributes: Object.fromEntries(
+          Object.entries(template.attributes).map(([name, pattern]) => [name, wirePattern(pattern)]),
+        ),
+      })),
+    }),
+    addTemplate: async ({ body, caller }) => {
+      const { vehicles = 'new', factors = DEFAULT_FACTORS, ...rest } = body
+      const { id, code } = await templates.add({ ...rest, vehicles, factors }, caller.actor)
+      return { id, code: { code, expiresAt: body.expiresAt } }
+    },
+    templateCode: ({ params, caller }) => templates.newCode(Number(params.id), caller.actor),
+    endTemplate: async ({ params, caller }) => {
+      await templates.end(Number(params.id), caller.actor)
+      return {}
+    },
     listBans: async () => {
       const kinds = await kindsOf(store)
       return { bans: (await bans.list()).map(ban => banEntry(ban, kinds)) }
@@ -132,6 +167,11 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
       await rotation.abandon(caller.actor)
       return {}
     },
+    listDeliveries: async ({ query }) => ({ deliveries: await hooks.list(pageOf(query)) }),
+    retryDelivery: async ({ params, caller }) => {
+      await hooks.retry(Number(params.id), caller.actor)
+      return {}
+    },
     reconcile: () => reconciliation.run(),
     audit: async ({ query }) => ({
       entries: await auditTrail(store.db, {
@@ -151,6 +191,7 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
         pending: await enrolments.pendingCount(),
         bans: (await bans.list()).length,
         events: { last: lastEvent, waiting, ...(trouble === undefined ? {} : { trouble }) },
+        hooks: { ...(await hooks.status()) },
       }
     },
   }
@@ -168,6 +209,10 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
     await register.one(kind, id)
     return { device: id }
   }
+}
+
+function wirePattern(pattern: TextPattern) {
+  return 'oneOf' in pattern ? { oneOf: [...pattern.oneOf] } : pattern
 }
 
 function rowsOf(csv: string) {

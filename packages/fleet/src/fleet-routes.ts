@@ -78,6 +78,16 @@ export const PendingApproval = Strict({
   enrolled: Type.Boolean(),
   createdAt: UnixSeconds,
   expiresAt: UnixSeconds,
+  /** What the customer’s own system said of it (hook before registration). */
+  note: Type.Optional(Type.String()),
+})
+export const DeliveryView = Strict({
+  id: Id,
+  target: Type.String(),
+  state: Type.Enum(['waiting', 'dead']),
+  madeAt: UnixSeconds,
+  attempts: Type.Integer({ minimum: 0 }),
+  trouble: Type.Optional(Type.String()),
 })
 export const BanEntry = Strict({
   id: Id,
@@ -123,6 +133,37 @@ export const ReconciliationView = Strict({
       ),
     }),
   ),
+})
+
+const PatternText = Type.String({ minLength: 1, maxLength: 256 })
+/** Compared in NFC, character by character. */
+export const TextPattern = Type.Union([
+  Strict({ equals: PatternText }),
+  Strict({ prefix: PatternText }),
+  Strict({ oneOf: Type.Array(PatternText, { minItems: 1, maxItems: 100 }) }),
+])
+const templateFields = {
+  name: Type.String({ minLength: 1, maxLength: 64 }),
+  instance: TextPattern,
+  /** A device must have exactly these attributes. */
+  attributes: Type.Record(Type.String({ pattern: '^[\\s\\S]{1,64}$' }), TextPattern, {
+    maxProperties: 32,
+    additionalProperties: false,
+  }),
+  count: Type.Integer({ minimum: 1, maximum: 1_000_000 }),
+  expiresAt: UnixSeconds,
+}
+const Vehicles = Type.Enum(['new', 'registered'])
+export const TemplateView = Strict({
+  id: Id,
+  ...templateFields,
+  vehicles: Vehicles,
+  factors: Type.Integer({ minimum: 0, maximum: 2 }),
+  state: Type.Enum(['active', 'used up', 'expired', 'ended']),
+  approved: Type.Integer({ minimum: 0 }),
+  madeBy: Type.String(),
+  madeAt: UnixSeconds,
+  endedAt: Type.Optional(UnixSeconds),
 })
 
 const banTerms = {
@@ -287,6 +328,42 @@ export const fleetRoutes = {
     body: Empty,
     response: Empty,
   },
+  listTemplates: {
+    ...READ,
+    path: '/v1/templates',
+    summary: 'Enrolment templates by number, a page at a time; their codes can’t be asked for again.',
+    query: paged({}),
+    response: Strict({ templates: Type.Array(TemplateView) }),
+  },
+  addTemplate: {
+    ...ACT,
+    path: '/v1/templates',
+    summary:
+      'Make a template: devices that hold its code and that its patterns cover are approved, up to a count.',
+    body: Strict({
+      ...templateFields,
+      /** `new` (unless said): vehicles that the register doesn’t know; `registered`: only ones put there without a code. */
+      vehicles: Type.Optional(Vehicles),
+      factors: Type.Optional(Factors),
+    }),
+    response: Strict({ id: Id, code: EnrolmentCode }),
+  },
+  templateCode: {
+    ...ACT,
+    path: '/v1/templates/:id/code',
+    summary: 'A new code for a template; the one before is worth nothing any more.',
+    params: ById,
+    body: Empty,
+    response: EnrolmentCode,
+  },
+  endTemplate: {
+    ...ACT,
+    path: '/v1/templates/:id/end',
+    summary: 'From now on the template approves nothing; what it has approved stays.',
+    params: ById,
+    body: Empty,
+    response: Empty,
+  },
   listBans: {
     ...READ,
     path: '/v1/bans',
@@ -374,6 +451,21 @@ export const fleetRoutes = {
     body: Empty,
     response: Empty,
   },
+  listDeliveries: {
+    ...READ,
+    path: '/v1/deliveries',
+    summary: 'Notices of logins that a target hasn’t taken, or that were given up.',
+    query: paged({}),
+    response: Strict({ deliveries: Type.Array(DeliveryView) }),
+  },
+  retryDelivery: {
+    ...ACT,
+    path: '/v1/deliveries/:id/retry',
+    summary: 'Try a notice that was given up again.',
+    params: ById,
+    body: Empty,
+    response: Empty,
+  },
   reconcile: {
     ...READ,
     path: '/v1/reconciliation',
@@ -413,6 +505,12 @@ export const fleetRoutes = {
       pending: Type.Integer(),
       bans: Type.Integer(),
       events: Strict({ last: Uint32, waiting: Type.Integer(), trouble: Type.Optional(Type.String()) }),
+      /** Notices of logins for the customer’s own systems; `dead` ones were given up. */
+      hooks: Strict({
+        waiting: Type.Integer(),
+        dead: Type.Integer(),
+        trouble: Type.Optional(Type.String()),
+      }),
     }),
   },
 } as const satisfies RouteTable

@@ -18,6 +18,7 @@ import type { Clock } from '@milagro-ts/crypto/ports'
 import type { RegistrationAuthority } from '@milagro-ts/rpa/registration-authority'
 import type { Store } from '@milagro-ts/store/database'
 import type { Kysely, Selectable } from 'kysely'
+import { Courier } from './courier.js'
 import { lastNumber, recordEvent } from './events.js'
 import type { EventTable, FleetSchema } from './schema.js'
 
@@ -47,41 +48,35 @@ export interface OutboxStatus {
 export class Outbox {
   readonly #ports: OutboxPorts
   readonly #rps
-  #running: Promise<void> | undefined
-  #again = false
-  #stopped = true
-  #pause = FIRST_PAUSE
-  #trouble: string | undefined
-  #endTimer: () => void = () => {}
+  readonly #courier: Courier<Selectable<EventTable>>
 
   constructor(ports: OutboxPorts) {
     this.#ports = ports
     this.#rps = createClient(rpsRoutes, { baseUrl: ports.rpsUrl, fetch: ports.fetch, timeout: 5000 })
+    this.#courier = new Courier({
+      next: () => this.#next(),
+      send: event => this.#send(event),
+      describe: troubleOf,
+      what: 'events',
+      firstPause: FIRST_PAUSE,
+      longestPause: LONGEST_PAUSE,
+      timers: ports.timers,
+      log: ports.log,
+    })
   }
 
   start(): void {
-    this.#stopped = false
-    this.wake()
+    this.#courier.start()
   }
 
   /** There may be something to send. Never throws and never waits. */
   wake(): void {
-    if (this.#stopped) return
-    this.#again = true
-    if (this.#running !== undefined) return
-    this.#endTimer()
-    this.#running = this.#run().finally(() => {
-      this.#running = undefined
-      // Woken after the last look and before this line.
-      if (this.#again) this.wake()
-    })
+    this.#courier.wake()
   }
 
   /** Resolves when nothing is under way any more. */
-  async stop(): Promise<void> {
-    this.#stopped = true
-    this.#endTimer()
-    await this.#running
+  stop(): Promise<void> {
+    return this.#courier.stop()
   }
 
   async status(): Promise<OutboxStatus> {
@@ -91,28 +86,8 @@ export class Outbox {
       .select(({ fn }) => fn.countAll<number>().as('waiting'))
       .where('sent_at', 'is', null)
       .executeTakeFirstOrThrow()
-    const trouble = this.#trouble === undefined ? {} : { trouble: this.#trouble }
-    return { lastEvent: await lastNumber(db), waiting, ...trouble }
-  }
-
-  async #run(): Promise<void> {
-    try {
-      while (this.#again && !this.#stopped) {
-        this.#again = false
-        for (
-          let event = await this.#next();
-          event !== undefined && !this.#stopped;
-          event = await this.#next()
-        ) {
-          await this.#send(event)
-          this.#pause = FIRST_PAUSE
-          this.#trouble = undefined
-        }
-      }
-    } catch (error) {
-      this.#again = false
-      this.#onTrouble(error)
-    }
+    const { trouble } = this.#courier
+    return { lastEvent: await lastNumber(db), waiting, ...(trouble === undefined ? {} : { trouble }) }
   }
 
   #next(): Promise<Selectable<EventTable> | undefined> {
@@ -153,20 +128,11 @@ export class Outbox {
       await renumber(tx, row.number, number)
     })
   }
+}
 
-  #onTrouble(error: unknown): void {
-    const trouble =
-      error instanceof Refused
-        ? `${error.code}${error.log === undefined ? '' : ` (${error.log})`}`
-        : error instanceof Unreachable
-          ? 'the RPS can’t be reached'
-          : 'the event could not be sent'
-    if (trouble !== this.#trouble) this.#ports.log.warn({ err: error, trouble }, 'events wait')
-    this.#trouble = trouble
-    if (this.#stopped) return
-    this.#endTimer = this.#ports.timers.after(this.#pause, () => this.wake())
-    this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE)
-  }
+function troubleOf(error: unknown): string {
+  if (error instanceof Refused) return `${error.code}${error.log === undefined ? '' : ` (${error.log})`}`
+  return error instanceof Unreachable ? 'the RPS can’t be reached' : 'the event could not be sent'
 }
 
 /**

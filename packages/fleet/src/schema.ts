@@ -101,6 +101,51 @@ export interface EnrolmentTable {
   ticket: string | null
 }
 
+/** templates.ts */
+export interface TemplateTable {
+  id: Id
+  name: string
+  code_id: Uint8Array
+  sealed_secret: Uint8Array
+  /** JSON: a TextPattern. */
+  instance: string
+  /** JSON: [name, TextPattern][] */
+  attributes: string
+  vehicles: 'new' | 'registered'
+  factors: number
+  most: number
+  used: number
+  made_at: number
+  made_by: string
+  expires_at: number
+  ended_at: number | null
+}
+
+/** What the customer's system said before a registration was decided; hooks.ts. */
+export interface RegistrationCheckTable {
+  /** SHA-256 of the registration as it was sent. */
+  digest: Uint8Array
+  decision: 'allow' | 'refuse'
+  note: string | null
+  at: number
+}
+
+/** A message to one target of a hook, until it is taken. */
+export interface DeliveryTable {
+  id: Id
+  /** The hook's id for the receiver: the same in every attempt. */
+  message_id: string
+  target: string
+  body: string
+  made_at: number
+  attempts: number
+  /** Why the last attempt failed. */
+  trouble: string | null
+  sent_at: number | null
+  /** Given up; an operator may have it tried again. */
+  dead_at: number | null
+}
+
 /** Of exactly one of device and driver; in force until `lifted_at`. */
 export interface BanTable {
   id: Id
@@ -189,6 +234,9 @@ export interface FleetSchema {
   rotation: RotationTable
   revision: RevisionTable
   log_head: LogHeadTable
+  template: TemplateTable
+  registration_check: RegistrationCheckTable
+  delivery: DeliveryTable
 }
 
 const TABLES = [
@@ -250,6 +298,24 @@ const TABLES = [
   'CREATE TABLE log_head (authority INTEGER PRIMARY KEY, number INTEGER NOT NULL, hash BLOB NOT NULL) STRICT',
 ]
 
+const TEMPLATES_AND_HOOKS = [
+  `CREATE TABLE template (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, code_id BLOB NOT NULL UNIQUE,
+    sealed_secret BLOB NOT NULL, instance TEXT NOT NULL, attributes TEXT NOT NULL,
+    vehicles TEXT NOT NULL CHECK (vehicles IN ('new', 'registered')), factors INTEGER NOT NULL,
+    most INTEGER NOT NULL, used INTEGER NOT NULL, made_at INTEGER NOT NULL, made_by TEXT NOT NULL,
+    expires_at INTEGER NOT NULL, ended_at INTEGER, CHECK (used BETWEEN 0 AND most)) STRICT`,
+  `CREATE TABLE registration_check (
+    digest BLOB PRIMARY KEY, decision TEXT NOT NULL CHECK (decision IN ('allow', 'refuse')), note TEXT,
+    at INTEGER NOT NULL) STRICT, WITHOUT ROWID`,
+  'CREATE INDEX registration_check_time ON registration_check (at)',
+  `CREATE TABLE delivery (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, message_id TEXT NOT NULL, target TEXT NOT NULL, body TEXT NOT NULL,
+    made_at INTEGER NOT NULL, attempts INTEGER NOT NULL, trouble TEXT,
+    sent_at INTEGER, dead_at INTEGER) STRICT`,
+  'CREATE INDEX delivery_waiting ON delivery (target, id) WHERE sent_at IS NULL AND dead_at IS NULL',
+]
+
 export const migrations: readonly Migration[] = [
   singleUseMigration(1),
   {
@@ -257,6 +323,13 @@ export const migrations: readonly Migration[] = [
     name: 'fleet',
     async up(db) {
       for (const statement of TABLES) await sql.raw(statement).execute(db)
+    },
+  },
+  {
+    id: 3,
+    name: 'templates and hooks',
+    async up(db) {
+      for (const statement of TEMPLATES_AND_HOOKS) await sql.raw(statement).execute(db)
     },
   },
 ]

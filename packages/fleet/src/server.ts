@@ -26,7 +26,7 @@ import { Bans } from './bans.js'
 import { Codes, type IssuedCode } from './codes.js'
 import type { FleetConfig } from './config.js'
 import { serveConsole } from './console.js'
-import { Enrolments, forgetUndecided } from './enrolments.js'
+import { Enrolments, forgetExpired } from './enrolments.js'
 import { type FleetHandlers, fleetHandlers } from './fleet-handlers.js'
 import {
   type FleetKeys,
@@ -39,6 +39,7 @@ import {
 } from './fleet-keys.js'
 import { fleetRoutes } from './fleet-routes.js'
 import { GroupInForce } from './group-in-force.js'
+import { forgetHooks, Hooks } from './hooks.js'
 import { KeyRotation } from './key-rotation.js'
 import { LeafCeiling } from './leaf-ceiling.js'
 import { type Operator, Operators } from './operators.js'
@@ -47,6 +48,7 @@ import { Reconciliation } from './reconciliation.js'
 import { Register } from './register.js'
 import type { FleetSchema } from './schema.js'
 import { RowSeal } from './sealed-rows.js'
+import { Templates } from './templates.js'
 
 const DAY = 86_400
 /** Milliseconds between two purges, and between two looks for a later revision of the group document. */
@@ -96,7 +98,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
   if (groupFile === undefined || groupId === undefined)
     throw new ConfigError("settings 'groupFile' and 'groupId' are missing")
 
-  const { seal, signers: first } = await openFleetKeys(options)
+  const { seal, signers: first, requestKey } = await openFleetKeys(options)
   let signers: readonly Signer[] = first
   const rps = { rpsUrl: config.rps.url, fetch: fetcher }
   const group = await GroupInForce.open({
@@ -121,12 +123,25 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     groupId: () => group.current.groupId,
     lifetime: (config.codeDays ?? 14) * DAY,
   })
+  const templates = new Templates({ store, seal, random, clock, groupId: () => group.current.groupId })
+  const hooks = new Hooks({
+    config: config.hooks,
+    store,
+    signer: { name: config.name, key: requestKey },
+    fetch: fetcher,
+    clock,
+    random,
+    timers,
+    log,
+  })
   const bans = new Bans({ store, clock, timers, wake })
   const register = new Register({ store, codes, clock, wake })
   const enrolments = new Enrolments({
     store,
     authority,
     codes,
+    templates,
+    hooks,
     bans,
     clock,
     wake,
@@ -178,7 +193,19 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       server: meta => rpsCheck(meta),
     },
   )
-  const ports = { store, register, enrolments, bans, operators, rotation, reconciliation, outbox, group }
+  const ports = {
+    store,
+    register,
+    enrolments,
+    templates,
+    bans,
+    operators,
+    rotation,
+    reconciliation,
+    outbox,
+    hooks,
+    group,
+  }
   const operatorRoutes = trail.around(
     fleetRoutes,
     fleetHandlers(ports),
@@ -218,6 +245,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       const urls = await listenBoth({ app, admin }, config)
       await bans.watch()
       outbox.start()
+      hooks.start()
       const keepHouse = () => {
         const before = Math.floor(clock() / 1000) - (config.auditDays ?? 365) * DAY
         const duties = [group.refresh(), rotation.carryOn(), purge(store, singleUse, clock(), before)]
@@ -232,7 +260,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     },
     async close() {
       endHousekeeping()
-      await Promise.all([app.close(), admin.close(), bans.stop(), outbox.stop(), housekeeping])
+      await Promise.all([app.close(), admin.close(), bans.stop(), outbox.stop(), hooks.stop(), housekeeping])
     },
   }
 }
@@ -289,5 +317,6 @@ async function purge(
 ): Promise<void> {
   await singleUse.purge(now - PURGE_SLACK)
   await store.db.deleteFrom('audit').where('at', '<', auditBefore).execute()
-  await forgetUndecided(store.db, Math.floor(now / 1000))
+  await forgetExpired(store.db, Math.floor(now / 1000))
+  await forgetHooks(store.db, Math.floor(now / 1000))
 }

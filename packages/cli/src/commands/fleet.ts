@@ -37,7 +37,7 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
 
   verb<[string | undefined], { state?: string }>(
     'list [what]',
-    'vehicles (unless said), drivers, operators, approvals or bans',
+    'vehicles (unless said), drivers, operators, approvals, bans or deliveries (notices not taken)',
     async (api, what, { state }) => list(api, what ?? 'vehicles', state),
   ).option('--state <state>', 'vehicles: registered, invited, enrolled or revoked')
 
@@ -83,18 +83,31 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     .option('--next-generation', 'the vehicle is enrolled: end that identity and make the next')
     .option('--refuse', 'refuse it instead')
 
-  verb<[string], { driver?: string }>(
-    'resend <vin>',
+  verb<[string | undefined], ResendOptions>(
+    'resend [vin]',
     'a new enrolment code; the one sent before is worth nothing any more',
-    async (api, vin, { driver }) => {
-      const id = await vehicleId(api, vin)
-      const code =
-        driver === undefined
-          ? await api.vehicleCode({ params: { id }, body: {} })
-          : await api.driverCode({ params: { id, driver: numeral(driver, 'driver') }, body: {} })
+    async (api, vin, options) => {
+      const code = await resend(api, vin, options)
       return { json: code, text: codeText(code) }
     },
-  ).option('--driver <id>', 'for this driver on the vehicle')
+  )
+    .option('--driver <id>', 'for this driver on the vehicle')
+    .option('--next-generation', 'the vehicle is enrolled: for its next identity, which ends the present one')
+    .option('--reset-pin', 'with --driver: for the next PIN of a driver who forgot it')
+    .option('--operator <id>', 'for this operator instead')
+    .option('--template <id>', 'for this template instead')
+
+  verb<[string, string | undefined], TemplateOptions>(
+    'template <verb> [name]',
+    'templates that approve devices by themselves: add <name>, list, or end <id>',
+    async (api, what, name, options) => template(api, what, name, options),
+  )
+    .option('--instance <pattern>', 'which VINs: a text, a prefix* or one|other')
+    .option('--attribute <name=pattern...>', 'exactly these attributes, each a text, a prefix* or one|other')
+    .option('--count <n>', 'how many devices it may approve')
+    .option('--until <time>', 'ends by itself then, for example 2030-01-31T12:00:00Z')
+    .option('--factors <n>', '0 device alone, 1 device and PIN, 2 PIN where a service asks')
+    .option('--registered', 'only vehicles that were added with --no-code')
 
   verb<[], { vehicle?: string; driver?: string; operator?: string; reason: string; until?: string }>(
     'ban',
@@ -185,11 +198,19 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
         `group      ${answer.groupId}, revision ${answer.revision}`,
         `vehicles   ${answer.vehicles}, ${answer.enrolled} enrolled, ${answer.drivers} drivers`,
         `waiting    ${answer.pending} for approval, ${answer.events.waiting} events for the RPS`,
+        `hooks      ${answer.hooks.waiting} notices wait, ${answer.hooks.dead} were given up`,
         `bans       ${answer.bans}`,
         `RA keys    ${answer.raKeys.join(', ')}`,
-        ...(answer.events.trouble === undefined ? [] : [`trouble    ${answer.events.trouble}`]),
+        ...[answer.events.trouble, answer.hooks.trouble]
+          .filter(trouble => trouble !== undefined)
+          .map(trouble => `trouble    ${trouble}`),
       ],
     }
+  })
+
+  verb<[string]>('retry <delivery>', 'try a notice of a login that was given up again', async (api, id) => {
+    await api.retryDelivery({ params: { id: numeral(id, 'delivery') }, body: {} })
+    return { json: { retried: Number(id) }, text: [`tried again ${id}`] }
   })
 
   verb<[], { log?: boolean }>(
@@ -197,6 +218,109 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     'reconcile the authorities’ issuance logs with the register: every key without a vehicle',
     async (api, { log }) => (log ? auditLog(api) : reconcile(api)),
   ).option('--log', 'who did what, newest first, instead')
+}
+
+interface ResendOptions {
+  readonly driver?: string
+  readonly nextGeneration?: boolean
+  readonly resetPin?: boolean
+  readonly operator?: string
+  readonly template?: string
+}
+
+async function resend(
+  api: Fleet,
+  vin: string | undefined,
+  { driver, nextGeneration, resetPin, operator, template }: ResendOptions,
+) {
+  if ([vin, operator, template].filter(one => one !== undefined).length !== 1)
+    throw new UsageError('say a VIN, --operator or --template')
+  if (operator !== undefined)
+    return api.operatorCode({ params: { id: numeral(operator, 'operator') }, body: {} })
+  if (template !== undefined)
+    return api.templateCode({ params: { id: numeral(template, 'template') }, body: {} })
+  const id = await vehicleId(api, needed(vin, 'vin'))
+  if (driver !== undefined) {
+    const params = { id, driver: numeral(driver, 'driver') }
+    return resetPin ? api.resetPin({ params, body: {} }) : api.driverCode({ params, body: {} })
+  }
+  if (resetPin) throw new UsageError('say --driver: whose PIN')
+  return nextGeneration
+    ? api.nextGeneration({ params: { id }, body: {} })
+    : api.vehicleCode({ params: { id }, body: {} })
+}
+
+interface TemplateOptions extends AttributeOptions {
+  readonly instance?: string
+  readonly count?: string
+  readonly until?: string
+  readonly factors?: string
+  readonly registered?: boolean
+}
+
+async function template(
+  api: Fleet,
+  what: string,
+  name: string | undefined,
+  options: TemplateOptions,
+): Promise<Outcome> {
+  switch (what) {
+    case 'add': {
+      const { instance, attribute, count, until, factors, registered } = options
+      const pairs = Object.entries(attributesOf(attribute ?? []))
+      const { id, code } = await api.addTemplate({
+        body: {
+          name: needed(name, 'name'),
+          instance: patternOf(needed(instance, '--instance')),
+          attributes: Object.fromEntries(pairs.map(([key, text]) => [key, patternOf(text)])),
+          count: Number(numeral(count, '--count')),
+          expiresAt: unixSeconds(needed(until, '--until')),
+          ...(factors === undefined ? {} : { factors: factorsOf(factors) }),
+          ...(registered ? { vehicles: 'registered' as const } : {}),
+        },
+      })
+      return { json: { id, ...code }, text: [`template ${id}`, ...codeText(code)] }
+    }
+    case 'end': {
+      await api.endTemplate({ params: { id: numeral(name, 'template') }, body: {} })
+      return { json: { ended: Number(name) }, text: [`ended ${name}`] }
+    }
+    case 'list': {
+      const templates = await pages(after => api.listTemplates({ query: after }), 'templates')
+      return {
+        json: { templates },
+        text: table(
+          ['id', 'name', 'state', 'approved', 'until', 'vehicles', 'attributes'],
+          templates.map(one => [
+            String(one.id),
+            one.name,
+            one.state,
+            `${one.approved}/${one.count}`,
+            new Date(one.expiresAt * 1000).toISOString(),
+            `${patternText(one.instance)} (${one.vehicles})`,
+            Object.entries(one.attributes)
+              .map(([key, pattern]) => `${key}=${patternText(pattern)}`)
+              .join(' '),
+          ]),
+        ),
+      }
+    }
+    default:
+      throw new UsageError(`there is no '${what}' of templates: add, list, end`)
+  }
+}
+
+type Pattern = { equals: string } | { prefix: string } | { oneOf: string[] }
+
+/** `Golf` exactly, `GT*` by its beginning, `Golf|Polo` one of them. */
+function patternOf(text: string): Pattern {
+  if (text.includes('|')) return { oneOf: text.split('|') }
+  return text.endsWith('*') ? { prefix: text.slice(0, -1) } : { equals: text }
+}
+
+function patternText(pattern: Pattern): string {
+  if ('equals' in pattern) return pattern.equals
+  return 'prefix' in pattern ? `${pattern.prefix}*` : pattern.oneOf.join('|')
 }
 
 interface AttributeOptions {
@@ -284,8 +408,26 @@ async function list(api: Fleet, what: string, state: string | undefined): Promis
         ),
       }
     }
+    case 'deliveries': {
+      const deliveries = await pages(after => api.listDeliveries({ query: after }), 'deliveries')
+      return {
+        json: { deliveries },
+        text: table(
+          ['id', 'target', 'state', 'attempts', 'trouble'],
+          deliveries.map(({ id, target, state, attempts, trouble }) => [
+            String(id),
+            target,
+            state,
+            String(attempts),
+            trouble ?? '',
+          ]),
+        ),
+      }
+    }
     default:
-      throw new UsageError(`there are no '${what}' to list: vehicles, drivers, operators, approvals, bans`)
+      throw new UsageError(
+        `there are no '${what}' to list: vehicles, drivers, operators, approvals, bans, deliveries`,
+      )
   }
 }
 
