@@ -40,6 +40,8 @@ export interface Founding {
     readonly requestKey: string
   }[]
   readonly audiences: readonly AudiencePolicy[]
+  /** A fresh RPS takes no one-pass proof before so many seconds have gone by. */
+  readonly deltaSeconds?: number
 }
 
 export class RealServers {
@@ -74,7 +76,12 @@ export class RealServers {
   }
 
   /** Founds the group and writes its document; returns what starts the RPS, once the application listens. */
-  async found({ raKeys, recipients = [], audiences }: Founding): Promise<() => Promise<void>> {
+  async found({
+    raKeys,
+    recipients = [],
+    audiences,
+    deltaSeconds = 60,
+  }: Founding): Promise<() => Promise<void>> {
     const authorities = await Promise.all([1, 2].map(index => this.#authority(index)))
     const settings = {
       name: 'rps',
@@ -86,6 +93,7 @@ export class RealServers {
       groupId: '',
       rpa: { url: this.rpaUrl },
       audiences: [...audiences],
+      deltaSeconds,
     }
     const { requestKey, hpkeKey } = await openRpsKeys({ ...PORTS, config: settings })
     const proposal: GroupProposal = {

@@ -32,13 +32,13 @@ import { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { Permit, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
+import { TokenKeys } from '@milagro-ts/rpa/token-keys'
 import { readNotes } from './car-notes.js'
 import { Cars } from './cars.js'
 import { Observer, type Seen } from './observer.js'
 import { Operator } from './operator.js'
 import { freePorts, ManagedProcess, type ProcessEvent, unlessAborted } from './processes.js'
 import { rawProof } from './raw-proof.js'
-import { RpsKeys } from './rps-keys.js'
 import { AUTHORITIES, SERVERS, type ServerName, Servers } from './servers.js'
 import { stolenRequestKey, stolenTicketKey } from './stolen-keys.js'
 import { checkBatch, headPayload, trackStart } from './track-chain.js'
@@ -843,7 +843,7 @@ async function carRestarted(story: Story): Promise<Observed> {
 async function nothingLost(story: Story): Promise<Observed> {
   await story.cars.end()
   const { servers, operator } = story
-  const keys = new RpsKeys({ rps: story.rps, clock: systemClock })
+  const keys = new TokenKeys({ rps: story.rps, clock: systemClock })
   const cars: Observed[] = []
   for (const name of ['car-1', 'car-2', 'car-3']) {
     const notes = present(

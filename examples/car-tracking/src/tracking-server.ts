@@ -10,33 +10,23 @@
  * Readers are operators: identities that the RA has given an `operator:` instance.
  */
 import { createAdmin } from '@milagro-ts/api/admin'
-import { createClient, Unreachable } from '@milagro-ts/api/call'
 import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey } from '@milagro-ts/api/keys'
 import { listenBoth } from '@milagro-ts/api/listen'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
-import { requestSigner } from '@milagro-ts/api/request-auth'
-import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { createApp, type Handlers, type Meta, mount } from '@milagro-ts/api/serve'
 import { SseWriter } from '@milagro-ts/api/sse'
-import {
-  type ReceiptPayload,
-  verifyAccessToken,
-  verifyEvent,
-  verifyReceipt,
-  verifyState,
-} from '@milagro-ts/api/statements'
+import { type ReceiptPayload, verifyReceipt } from '@milagro-ts/api/statements'
 import type { Timers } from '@milagro-ts/api/system'
-import { followGroup } from '@milagro-ts/client/group-store'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { IdCore } from '@milagro-ts/crypto/identity'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
+import type { EventFollower } from '@milagro-ts/rpa/ban-events'
+import { Guard, type Holder } from '@milagro-ts/rpa/guard'
 import type { FastifyInstance } from 'fastify'
-import { EventFollower } from './ban-events.js'
-import { RpsKeys } from './rps-keys.js'
 import { type Batch, type BatchFault, headPayload, type TrackEnd, trackStart } from './track-chain.js'
 import type { TrackStore } from './track-store.js'
 import type { TrackingConfig } from './tracking-config.js'
@@ -75,15 +65,7 @@ export interface TrackingServer {
 }
 
 /** A vehicle (and a driver on it) that has proven itself for this request. */
-interface Proven {
-  readonly idCore: IdCore
-  readonly userCore: string | undefined
-}
-/** Whoever holds a credential, and until when it is good. */
-interface Holder extends Proven {
-  /** Unix milliseconds. */
-  readonly expiresAt: number
-}
+type Proven = Pick<Holder, 'idCore' | 'userCore'>
 /** A reader of the stream. */
 interface Watcher {
   readonly writer: SseWriter
@@ -91,38 +73,15 @@ interface Watcher {
 }
 
 export function createTracking(options: TrackingOptions): TrackingServer {
-  const { config, store, clock, timers, log, metrics, fetch } = options
-  let { group } = options
-  const authorize = requestSigner({
-    name: config.name,
-    key: options.requestKey,
-    clock,
-    random: options.random,
-  })
-  const rps = createClient(rpsRoutes, { baseUrl: config.rps.url, fetch, authorize })
-  const keys = new RpsKeys({ rps, clock })
+  const { config, group, store, clock, timers, log, metrics, fetch } = options
   const watchers = new Set<Watcher>()
-
-  /** The RA may have changed its keys since: what isn't signed by those we know sends us to the RPS for revisions. */
-  async function byRa<T>(verify: (group: Group) => Promise<T>): Promise<T> {
-    try {
-      return await verify(group)
-    } catch (error) {
-      if (!(error instanceof Refused) || error.code !== 'NOT_APPROVED') throw error
-      const wait = (milliseconds: number) =>
-        new Promise<void>(resolve => void timers.after(milliseconds, resolve))
-      const newer = await followGroup({ rps, wait }, group)
-      if (newer.revision === group.revision) throw error
-      group = newer
-      log.info({ revision: group.revision }, 'a new revision of the group document')
-      return verify(group)
-    }
-  }
-  const follower = new EventFollower({
+  const guard = new Guard({
     rpsUrl: config.rps.url,
-    authorize,
-    verifyState: state => byRa(group => verifyState({ state, group })),
-    verifyEvent: event => byRa(group => verifyEvent({ event, group })),
+    audience: config.publicUrl,
+    name: config.name,
+    requestKey: options.requestKey,
+    group,
+    random: options.random,
     clock,
     timers,
     fetch,
@@ -133,44 +92,12 @@ export function createTracking(options: TrackingOptions): TrackingServer {
       }
     },
   })
-
-  /** Bearer token or one-pass proof; then, whichever it was, the deny list. */
-  async function proven(meta: Meta): Promise<Holder> {
-    const authorization = meta.headers.authorization ?? ''
-    const [scheme = '', credential = ''] = authorization.split(' ', 2)
-    if (scheme === 'Bearer') {
-      const token = await verifyAccessToken({
-        token: credential,
-        keys: await keys.forToken(credential),
-        issuer: config.rps.url,
-        audience: config.publicUrl,
-        now: clock(),
-      })
-      const userCore = token.userCore.length === 0 ? undefined : toBase64Url(token.userCore)
-      follower.check(token.idCore.mpinId, userCore)
-      return {
-        idCore: token.idCore,
-        userCore,
-        expiresAt: token.expiresAt * 1000,
-      }
-    }
-    if (scheme === 'MPIN') {
-      const answer = await fromRps(rps.verifyOnePass({ body: { message: credential } }))
-      if (answer.audience !== config.publicUrl) throw new Refused('UNAUTHENTICATED')
-      follower.check(answer.idCore, answer.userCore)
-      return {
-        idCore: IdCore.fromBase64Url(answer.idCore),
-        userCore: answer.userCore,
-        // Good for the request that it came with.
-        expiresAt: clock(),
-      }
-    }
-    throw new Refused('UNAUTHENTICATED', { detail: 'a Bearer token or an MPIN proof' })
-  }
+  const { follower, keys } = guard
+  const proven = (meta: Meta) => guard.check(meta.headers.authorization)
 
   async function operator(meta: Meta): Promise<Holder> {
     const holder = await proven(meta)
-    const { instance } = await fromRps(rps.identity({ params: { idCore: holder.idCore.mpinId }, query: {} }))
+    const { instance } = await guard.identity({ idCore: holder.idCore, userCore: undefined })
     if (!instance.startsWith(OPERATOR)) throw new Refused('FORBIDDEN', { detail: 'operators only' })
     return holder
   }
@@ -306,29 +233,14 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     follower,
     async start() {
       const urls = await listenBoth({ app, admin }, config)
-      follower.start()
+      guard.start()
       return urls
     },
     async close() {
       for (const { writer } of watchers) writer.close()
-      await follower.stop()
+      await guard.stop()
       await Promise.all([app.close(), admin.close()])
     },
-  }
-}
-
-/** The RPS' refusals of the peer's proof go on to the peer; what it says of this server, or that it is away, doesn't. */
-async function fromRps<T>(answer: Promise<T>): Promise<T> {
-  try {
-    return await answer
-  } catch (error) {
-    if (error instanceof Unreachable) {
-      throw new Refused('RETRY_LATER', { detail: 'the authentication server is unreachable', retryAfter: 1 })
-    }
-    if (error instanceof Refused && (error.code === 'UNAUTHENTICATED' || error.code === 'FORBIDDEN')) {
-      throw new Refused('INTERNAL', { log: `the authentication server refuses this one: ${error.message}` })
-    }
-    throw error
   }
 }
 

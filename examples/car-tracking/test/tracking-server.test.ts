@@ -1,6 +1,6 @@
-import { FAIL_CLOSED_AFTER } from '@milagro-ts/car-tracking/ban-events'
 import type { Batch, TrackEnd } from '@milagro-ts/car-tracking/track-chain'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { FAIL_CLOSED_AFTER } from '@milagro-ts/rpa/ban-events'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { CAR, DRIVER, OPERATOR, OTHER_CAR, PUBLIC_URL, TrackingWorld } from './tracking-world.js'
 

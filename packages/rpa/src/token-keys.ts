@@ -11,7 +11,7 @@ import type { Clock } from '@milagro-ts/crypto/ports'
 /** Milliseconds between two fetches at least, so that made-up kids don't become requests. */
 const FETCH_EVERY = 5_000
 
-export class RpsKeys {
+export class TokenKeys {
   readonly #rps: Pick<Client<typeof rpsRoutes>, 'jwks'>
   readonly #clock: Clock
   #keys: ReadonlyMap<string, Es256PublicKey> = new Map()

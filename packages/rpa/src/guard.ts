@@ -1,0 +1,158 @@
+/**
+ * A service's door: who holds this credential, and may they still come in?
+ *
+ *   Authorization: Bearer <access token>   for this audience, signed by the RPS, not expired
+ *   Authorization: MPIN <message>          a one-pass proof, which the RPS checks
+ *   then, whichever it was                 not banned, not revoked: the RPS' stream of signed ban events, fresh
+ *
+ * A ban shuts the door within the time that an event takes, though the token would run for minutes. While the stream is
+ * lost for 30 seconds nobody comes in (RETRY_LATER).
+ */
+import { type Client, createClient, Unreachable } from '@milagro-ts/api/call'
+import type { Group } from '@milagro-ts/api/group'
+import type { Es256PrivateKey } from '@milagro-ts/api/keys'
+import type { Log } from '@milagro-ts/api/log'
+import { Refused } from '@milagro-ts/api/problem'
+import { requestSigner } from '@milagro-ts/api/request-auth'
+import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import { verifyAccessToken, verifyEvent, verifyState } from '@milagro-ts/api/statements'
+import type { Timers } from '@milagro-ts/api/system'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { IdCore } from '@milagro-ts/crypto/identity'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { type DenyList, EventFollower } from './ban-events.js'
+import { TokenKeys } from './token-keys.js'
+
+export interface GuardOptions {
+  /** The RPS' origin: also the issuer of its tokens. */
+  readonly rpsUrl: string
+  /** What devices log in for: this service's origin, or the name that the RPS knows it by. */
+  readonly audience: string
+  /** The service's name among the recipients of the group document, and its request key there. */
+  readonly name: string
+  readonly requestKey: Es256PrivateKey
+  /** The pinned group; later revisions come from the RPS when they are needed. */
+  readonly group: Group
+  readonly random: Random
+  readonly clock: Clock
+  readonly timers: Timers
+  readonly fetch: typeof fetch
+  readonly log: Log
+  /** Called after every change of the deny list. */
+  readonly changed?: (list: DenyList) => void
+}
+
+/** A device (and a user on it) that has proven itself. */
+export interface Holder {
+  readonly idCore: IdCore
+  readonly userCore: string | undefined
+  readonly amr: readonly ('device' | 'pin')[]
+  /** Unix milliseconds at which the credential ends. A one-pass proof is good for the request that it came with. */
+  readonly expiresAt: number
+}
+
+export class Guard {
+  /** The RPS, called as this service. */
+  readonly rps: Client<typeof rpsRoutes>
+  readonly keys: TokenKeys
+  readonly follower: EventFollower
+  readonly #options: GuardOptions
+  #group: Group
+
+  constructor(options: GuardOptions) {
+    const { rpsUrl, name, requestKey: key, clock, random, timers, fetch, log, changed } = options
+    this.#options = options
+    this.#group = options.group
+    const authorize = requestSigner({ name, key, clock, random })
+    this.rps = createClient(rpsRoutes, { baseUrl: rpsUrl, fetch, authorize })
+    this.keys = new TokenKeys({ rps: this.rps, clock })
+    this.follower = new EventFollower({
+      rpsUrl,
+      authorize,
+      verifyState: state => this.#byRa(group => verifyState({ state, group })),
+      verifyEvent: event => this.#byRa(group => verifyEvent({ event, group })),
+      clock,
+      timers,
+      fetch,
+      log,
+      ...(changed === undefined ? {} : { changed }),
+    })
+  }
+
+  /** Begins to follow the ban events; until their first state is there, nobody comes in. */
+  start(): void {
+    this.follower.start()
+  }
+  stop(): Promise<void> {
+    return this.follower.stop()
+  }
+
+  /**
+   * @param authorization The header's value.
+   * Refused UNAUTHENTICATED, BANNED, REVOKED, EXPIRED …, RETRY_LATER while the RPS or its events can't be heard.
+   */
+  async check(authorization: string | undefined): Promise<Holder> {
+    const [scheme = '', credential = ''] = (authorization ?? '').split(' ', 2)
+    if (scheme === 'Bearer') return this.#token(credential)
+    if (scheme === 'MPIN') return this.#onePass(credential)
+    throw new Refused('UNAUTHENTICATED', { detail: 'a Bearer token or an MPIN proof' })
+  }
+
+  /** What the RA says of an identity: attributes and instance, of the user too. */
+  identity({ idCore, userCore }: Pick<Holder, 'idCore' | 'userCore'>) {
+    const query = userCore === undefined ? {} : { userCore }
+    return fromRps(this.rps.identity({ params: { idCore: idCore.mpinId }, query }))
+  }
+
+  /** The RA may have changed its keys since: what isn't signed by those we know sends us to the RPS for revisions. */
+  async #byRa<T>(verify: (group: Group) => Promise<T>): Promise<T> {
+    try {
+      return await verify(this.#group)
+    } catch (error) {
+      if (!(error instanceof Refused) || error.code !== 'NOT_APPROVED') throw error
+      const known = this.#group
+      const { revision: newest } = await this.rps.group({ query: {} })
+      for (let revision = known.revision + 1; revision <= newest; revision++)
+        this.#group = await this.#group.verifyNext(
+          await this.rps.group({ query: { revision: String(revision) } }),
+        )
+      if (this.#group === known) throw error
+      this.#options.log.info({ revision: this.#group.revision }, 'a new revision of the group document')
+      return verify(this.#group)
+    }
+  }
+
+  async #token(token: string): Promise<Holder> {
+    const { rpsUrl: issuer, audience, clock } = this.#options
+    const keys = await this.keys.forToken(token)
+    const verified = await verifyAccessToken({ token, keys, issuer, audience, now: clock() })
+    const { idCore, amr } = verified
+    const userCore = verified.userCore.length === 0 ? undefined : toBase64Url(verified.userCore)
+    this.follower.check(idCore.mpinId, userCore)
+    return { idCore, userCore, amr, expiresAt: verified.expiresAt * 1000 }
+  }
+
+  async #onePass(message: string): Promise<Holder> {
+    const { audience, clock } = this.#options
+    const answer = await fromRps(this.rps.verifyOnePass({ body: { message } }))
+    if (answer.audience !== audience) throw new Refused('UNAUTHENTICATED')
+    const { idCore, userCore, amr } = answer
+    this.follower.check(idCore, userCore)
+    return { idCore: IdCore.fromBase64Url(idCore), userCore, amr, expiresAt: clock() }
+  }
+}
+
+/** The RPS' refusals of the peer's proof go on to the peer; what it says of this server, or that it is away, doesn't. */
+export async function fromRps<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (error instanceof Unreachable) {
+      throw new Refused('RETRY_LATER', { detail: 'the authentication server is unreachable', retryAfter: 1 })
+    }
+    if (error instanceof Refused && (error.code === 'UNAUTHENTICATED' || error.code === 'FORBIDDEN')) {
+      throw new Refused('INTERNAL', { log: `the authentication server refuses this one: ${error.message}` })
+    }
+    throw error
+  }
+}

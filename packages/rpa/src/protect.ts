@@ -1,0 +1,80 @@
+/**
+ * A guard before an existing web application: a middleware of the kind that Express, Connect and node:http listeners
+ * take. It answers refusals itself (problem+json), and hands on requests of proven devices alone, with `request.proven`.
+ *
+ *   const guard = await openGuard({ rps, audience, name, keyFile, groupFile, groupId })
+ *   app.use(protect(guard))
+ */
+import { readFile } from 'node:fs/promises'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Group } from '@milagro-ts/api/group'
+import { Es256PrivateKey } from '@milagro-ts/api/keys'
+import { createLog, type Log } from '@milagro-ts/api/log'
+import { toRefused } from '@milagro-ts/api/serve'
+import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
+import { fromBase64Url } from '@milagro-ts/crypto/bytes'
+import { Guard, type Holder } from './guard.js'
+
+export interface GuardSettings {
+  /** The RPS' origin. */
+  readonly rps: string
+  /** What devices log in for; byte for byte as the RPS knows it. */
+  readonly audience: string
+  /** The service's name among the recipients of the group document. */
+  readonly name: string
+  /** Its private request key, a P-256 JWK; nobody else may read the file. */
+  readonly keyFile: string
+  /** The group document's first revision, or an array of all, and the groupId that pins it. */
+  readonly groupFile: string
+  readonly groupId: string
+  readonly log?: Log
+}
+
+/** A request that has passed: who made it. */
+export type ProvenRequest = IncomingMessage & { proven: Holder }
+
+/** Reads and checks the files, and begins to follow the bans. Rejects for what can't be read, or is of another group. */
+export async function openGuard(settings: GuardSettings): Promise<Guard> {
+  const { rps, audience, name, keyFile, groupFile, groupId, log = createLog(settings.name) } = settings
+  const document: unknown = JSON.parse(await readFile(groupFile, 'utf8'))
+  const revisions: unknown[] = Array.isArray(document) ? document : [document]
+  const guard = new Guard({
+    rpsUrl: rps,
+    audience,
+    name,
+    requestKey: await Es256PrivateKey.fromJwk(JSON.parse(await readFile(keyFile, 'utf8')), 'keyFile'),
+    group: await Group.verifyChain(revisions, fromBase64Url(groupId, 'groupId', 32)),
+    random: systemRandom,
+    clock: systemClock,
+    timers: systemTimers,
+    fetch,
+    log,
+  })
+  guard.start()
+  return guard
+}
+
+/** Everything behind this middleware is reached by proven devices alone. */
+export function protect(
+  guard: Pick<Guard, 'check'>,
+): (request: IncomingMessage, response: ServerResponse, next: () => void) => void {
+  return (request, response, next) => {
+    guard.check(request.headers.authorization).then(
+      proven => {
+        Object.assign(request, { proven } satisfies Pick<ProvenRequest, 'proven'>)
+        next()
+      },
+      (error: unknown) => {
+        const refused = toRefused(error)
+        response
+          .writeHead(refused.status, {
+            'content-type': 'application/problem+json',
+            'cache-control': 'no-store',
+            ...(refused.status === 401 ? { 'www-authenticate': 'Bearer, MPIN' } : {}),
+            ...(refused.retryAfter === undefined ? {} : { 'retry-after': String(refused.retryAfter) }),
+          })
+          .end(JSON.stringify(refused.toProblem()))
+      },
+    )
+  }
+}
