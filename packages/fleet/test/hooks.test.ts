@@ -2,7 +2,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { sha256 } from '@milagro-ts/crypto/sha256'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { ALICE, GOLF, refusal, World } from './fleet-world.js'
 
 interface Call {
@@ -65,13 +65,14 @@ class Customer {
 
 let world: World
 let customer: Customer
-beforeEach(async () => {
+beforeAll(async () => {
   customer = new Customer(() => world)
   await customer.listen()
 })
-afterEach(async () => {
-  await world.stop()
-  await customer.close()
+afterAll(() => customer.close())
+beforeEach(() => {
+  customer.calls.length = 0
+  customer.answer = () => ({ body: {} })
 })
 const BEFORE = '/v1/before-registration'
 const AFTER = '/v1/after-login'
@@ -88,16 +89,20 @@ async function invited(instance: string) {
 }
 
 describe('before a registration', () => {
-  beforeEach(async () => {
+  beforeAll(async () => {
     customer.answer = allow
     world = await World.start({ hooks: { beforeRegistration: customer.url, deadline: 1000 } })
-    // The operator's own device has been asked about, too.
+    // The operator's own device is asked about, too.
     await world.operatorToken()
-    customer.calls.length = 0
+    expect(customer.calls[0]?.body).toMatchObject({ instance: 'operator:admin' })
+  })
+  afterAll(() => world.stop())
+  beforeEach(() => {
+    customer.answer = allow
   })
 
   test('the customer’s system is asked once, by a signed call, and again never', async () => {
-    const body = await invited('VIN-1')
+    const body = await invited('VIN-201')
     const first = await verify(body)
     expect(first.state).toBe('approved')
     expect(await verify(body)).toEqual(first)
@@ -105,39 +110,41 @@ describe('before a registration', () => {
     expect(customer.calls[0]).toMatchObject({
       url: BEFORE,
       by: 'fleet',
-      body: { kind: 'device', by: 'code', instance: 'VIN-1', attributes: GOLF },
+      body: { kind: 'device', by: 'code', instance: 'VIN-201', attributes: GOLF },
     })
   })
 
   test('its no is final, and is not asked for twice', async () => {
     customer.answer = () => ({ body: { decision: 'refuse' } })
-    const body = await invited('VIN-1')
+    const body = await invited('VIN-301')
     expect(await refusal(verify(body))).toBe('NOT_APPROVED')
     customer.answer = allow
     expect(await refusal(verify(body))).toBe('NOT_APPROVED')
     expect(customer.calls).toHaveLength(1)
-    const { vehicles } = await world.api.listVehicles({ query: { instance: 'VIN-1' } })
+    const { vehicles } = await world.api.listVehicles({ query: { instance: 'VIN-301' } })
     expect(vehicles[0]).toMatchObject({ state: 'invited' })
   })
 
   test('its note stands beside the six words', async () => {
     customer.answer = () => ({ body: { decision: 'allow', note: 'sold in May' } })
-    const { body } = await world.registration({ instance: 'VIN-2' })
+    const { body } = await world.registration({ instance: 'VIN-402' })
     expect(await verify(body)).toEqual({ state: 'pending' })
     const { approvals } = await world.api.listApprovals({})
-    expect(approvals).toMatchObject([{ instance: 'VIN-2', note: 'sold in May' }])
+    expect(approvals).toMatchObject([{ instance: 'VIN-402', note: 'sold in May' }])
     expect(customer.calls[0]?.body).toMatchObject({ by: 'words' })
   })
 
   test('a note that can’t be shown as it is is left out', async () => {
     customer.answer = () => ({ body: { decision: 'allow', note: 'a\u001b[2Jb' } })
-    const { body } = await world.registration({ instance: 'VIN-2' })
+    const { body } = await world.registration({ instance: 'VIN-502' })
     await verify(body)
-    expect((await world.api.listApprovals({})).approvals[0]?.note).toBeUndefined()
+    const { approvals } = await world.api.listApprovals({})
+    expect(approvals.find(({ instance }) => instance === body.instance)).toMatchObject({ kind: 'device' })
+    expect(JSON.stringify(approvals)).not.toContain('2Jb')
   })
 
   test('drivers are asked about, new PINs are not', async () => {
-    const car = await world.car('VIN-1')
+    const car = await world.car('VIN-601')
     const driver = await world.driverOn(car)
     expect(customer.calls.map(({ body }) => body.kind)).toEqual(['device', 'user'])
     expect(customer.calls[1]?.body).toMatchObject({ attributes: ALICE, idCore: car.device.idCore })
@@ -164,8 +171,8 @@ describe('before a registration', () => {
   }
   test.each(Object.entries(failures))(
     '%s: nothing is decided, and it may be asked again',
-    async (_name, answer) => {
-      const body = await invited('VIN-1')
+    async (name, answer) => {
+      const body = await invited(`VIN ${name}`)
       customer.answer = answer
       expect(await refusal(verify(body))).toBe('RETRY_LATER')
       expect(customer.of('/elsewhere')).toEqual([])
@@ -177,8 +184,8 @@ describe('before a registration', () => {
   )
 
   test('a wrong MAC is refused before anybody is asked', async () => {
-    const body = await invited('VIN-1')
-    expect(await refusal(verify({ ...body, instance: 'VIN-9' }))).toBe('NOT_APPROVED')
+    const body = await invited('VIN-801')
+    expect(await refusal(verify({ ...body, instance: 'VIN-809' }))).toBe('NOT_APPROVED')
     expect(customer.calls).toEqual([])
   })
 })
@@ -196,6 +203,7 @@ describe('after a login', () => {
       },
     })
   const status = async () => (await world.api.status({})).hooks
+  afterEach(() => world.stop())
 
   test('each target is told, signed, by numbers alone', async () => {
     world = await World.start({ hooks: { afterLogin: [customer.url] } })
@@ -318,4 +326,5 @@ test('without a setting nobody is called and nothing waits', async () => {
   })
   expect((await world.api.status({})).hooks).toEqual({ waiting: 0, dead: 0 })
   expect(customer.calls).toEqual([])
+  await world.stop()
 })
