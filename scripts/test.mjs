@@ -133,7 +133,9 @@ async function everything(filters) {
   if (!built) return
   if (filters.length > 0) {
     await vitest('tests', filters, recording(process.env))
-    check('no secret in any log line, error or metric', () => checkEvidence(EVIDENCE, { isWhole: false }))
+    await check('no secret in any log line, error or metric', () =>
+      checkEvidence(EVIDENCE, { isWhole: false }),
+    )
     return
   }
   for (const project of ['test', 'pages']) {
@@ -145,7 +147,7 @@ async function everything(filters) {
     run([process.execPath], [tool('@biomejs/biome', 'bin/biome'), 'check', '--error-on-warnings', '.']),
   )
   await vitest('tests', [], recording(process.env))
-  check('no secret in any log line, error or metric', () => checkEvidence(EVIDENCE, { isWhole: true }))
+  await check('no secret in any log line, error or metric', () => checkEvidence(EVIDENCE, { isWhole: true }))
   for (const major of OTHER_NODES) {
     if (process.versions.node.split('.')[0] !== major) await kernelUnder(major)
   }

@@ -32,15 +32,19 @@ describe.each(servers)('%s', (_, start) => {
     for (const { close } of running) await close()
   })
 
-  test('refuses all of it, writes nothing, goes on', async () => {
-    running = await start()
-    for (const { server, health } of running) {
-      const { counts, complaints } = await drive(server)
-      driven.push({ name: server.name, counts })
-      expect(complaints).toEqual([])
-      if (health !== undefined) expect((await fetch(health)).status).toBe(200)
-    }
-  }, PATIENCE)
+  test(
+    'refuses all of it, writes nothing, goes on',
+    async () => {
+      running = await start()
+      for (const { server, health } of running) {
+        const { counts, complaints } = await drive(server)
+        driven.push({ name: server.name, counts })
+        expect(complaints).toEqual([])
+        if (health !== undefined) expect((await fetch(health)).status).toBe(200)
+      }
+    },
+    PATIENCE,
+  )
 })
 
 test('the table in docs/bad-input.md is what was driven', () => {

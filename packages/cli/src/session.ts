@@ -72,7 +72,10 @@ export async function openDevice(options: SessionOptions, io: Io): Promise<Devic
     if (!(error instanceof ClientError) || error.code !== 'NOT_ENROLLED') throw error
     const { store } = options
     if (!existsSync(store))
-      throw new ClientError('NOT_ENROLLED', `there is no token store '${store}'; milagro device enroll makes one`)
+      throw new ClientError(
+        'NOT_ENROLLED',
+        `there is no token store '${store}'; milagro device enroll makes one`,
+      )
     throw new ClientError('NOT_ENROLLED', `${store}: ${error.message.slice('NOT_ENROLLED: '.length)}`)
   }
 }
