@@ -26,7 +26,7 @@ import { G1, G2 } from '@milagro-ts/crypto/points'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { possessionProve, possessionVerify } from '@milagro-ts/crypto/possession'
 import { Scalar } from '@milagro-ts/crypto/scalar'
-import { combineG1, combineG2 } from '@milagro-ts/crypto/secret-sharing'
+import { combineG1, combineG2, type PointShare } from '@milagro-ts/crypto/secret-sharing'
 import { authorityServerKeyShare, sameLogarithm } from '@milagro-ts/crypto/server-key'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { PUBLIC_KEY_PURPOSES, PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
@@ -265,14 +265,17 @@ export class AwaitingOpenings {
   async compose({
     proposal,
     openings,
+    arithmetic,
   }: {
     proposal: GroupProposal
     openings: readonly string[]
+    arithmetic?: FoundingArithmetic
   }): Promise<{ document: GroupDocument; shares: MasterShares }> {
-    const checked = await checkOpenings(proposal, this.joins, openings)
+    const checked = await checkOpenings(proposal, this.joins, openings, arithmetic)
     if (!checked.jws.includes(this.opening))
       throw conflict('the openings hold another opening of this authority')
-    return { document: composeFirstRevision(proposal, checked.openings), shares: this.#secrets }
+    const document = await composeFirstRevision(proposal, checked.openings, arithmetic)
+    return { document, shares: this.#secrets }
   }
 }
 
@@ -305,10 +308,12 @@ export async function checkOpenings(
   proposal: GroupProposal,
   joins: readonly string[],
   openings: readonly string[],
+  arithmetic: FoundingArithmetic = onThisThread,
 ): Promise<{ jws: readonly string[]; openings: readonly CheckedOpening[] }> {
   const { payloads: joined, session } = await checkJoins(proposal, joins)
   const { jws, payloads } = await inOrder(proposal, OPENING, openingPayloads, openings)
-  const checked = payloads.map((payload, i) => {
+  const checked: CheckedOpening[] = []
+  for (const [i, payload] of payloads.entries()) {
     const wrong = (why: string) => new Refused('WRONG_SHARE', { detail: `${nameOf(proposal, i)}: ${why}` })
     if (!equalBytes(fromBase64Url(payload.session, 'session', 32), session))
       throw conflict(`${nameOf(proposal, i)} has opened under another session`)
@@ -321,35 +326,47 @@ export async function checkOpenings(
     for (const purpose of PURPOSES) {
       const { kappa, z } = payload.parts[purpose]
       const proof = { kappa: scalarOf(kappa, 'kappa'), z: scalarOf(z, 'z') }
-      if (!possessionVerify({ session, purpose, index }, C[purpose], proof))
+      if (!(await arithmetic.possessionVerify({ session, purpose, index }, C[purpose], proof)))
         throw wrong(`no proof of possession for ${purpose}`)
     }
     for (const purpose of PUBLIC_KEY_PURPOSES)
-      if (!sameLogarithm(C[purpose], W[purpose]))
+      if (!(await arithmetic.sameLogarithm(C[purpose], W[purpose])))
         throw wrong(`the public share for ${purpose} is of another secret`)
-    return opening
-  })
+    checked.push(opening)
+  }
   return { jws, openings: checked }
 }
 
+/** What of a founding takes pairings and sums of products: an authority hands it to its workers. */
+export interface FoundingArithmetic {
+  possessionVerify(...claim: Parameters<typeof possessionVerify>): boolean | Promise<boolean>
+  sameLogarithm(C: G1, W: G2): boolean | Promise<boolean>
+  combineG1(shares: readonly PointShare<G1>[]): G1 | Promise<G1>
+  combineG2(shares: readonly PointShare<G2>[]): G2 | Promise<G2>
+}
+const onThisThread: FoundingArithmetic = { possessionVerify, sameLogarithm, combineG1, combineG2 }
+
 /** Deterministic: every authority gets the same document, byte for byte, with no signature in it yet. */
-export function composeFirstRevision(
+export async function composeFirstRevision(
   proposal: GroupProposal,
   openings: readonly CheckedOpening[],
-): GroupDocument {
+  arithmetic: FoundingArithmetic = onThisThread,
+): Promise<GroupDocument> {
   const { suite, v, n, t, authorities, ra, recipients, slot, policy, firstSlot } = proposal
-  const keys = (purpose: Purpose) => {
+  const keys = async (purpose: Purpose) => {
     const points = openings.map(({ index, C }) => ({ index, point: C[purpose] }))
+    const ivk = await arithmetic.combineG1(points) // IVK = Σ λ_j C_j
     return {
       epoch: FIRST_EPOCH,
       firstSlot,
-      ivk: toBase64Url(combineG1(points).encode()), // IVK = Σ λ_j C_j
+      ivk: toBase64Url(ivk.encode()),
       shares: points.map(({ point }) => toBase64Url(point.encode())),
     }
   }
-  const publicKeys = (purpose: PublicPurpose) => {
+  const publicKeys = async (purpose: PublicPurpose) => {
     const points = openings.map(({ index, W }) => ({ index, point: W[purpose] }))
-    return { ...keys(purpose), pub: toBase64Url(combineG2(points).encode()) } // sQ = Σ λ_j s_jQ
+    const pub = await arithmetic.combineG2(points) // sQ = Σ λ_j s_jQ
+    return { ...(await keys(purpose)), pub: toBase64Url(pub.encode()) }
   }
   return {
     suite,
@@ -358,12 +375,12 @@ export function composeFirstRevision(
     n,
     t,
     purposes: {
-      device: keys('device'),
-      pin: keys('pin'),
-      permit: publicKeys('permit'),
-      agree: keys('agree'),
-      sign: publicKeys('sign'),
-      encrypt: publicKeys('encrypt'),
+      device: await keys('device'),
+      pin: await keys('pin'),
+      permit: await publicKeys('permit'),
+      agree: await keys('agree'),
+      sign: await publicKeys('sign'),
+      encrypt: await publicKeys('encrypt'),
     },
     authorities,
     ra,
@@ -407,7 +424,7 @@ export async function groupMake({
   const opened = await all(client => client.openFounding({ params, body: { joins } }))
   const openings = opened.map(({ opening }) => opening)
   const checked = await checkOpenings(proposal, joins, openings)
-  const unsigned = composeFirstRevision(proposal, checked.openings)
+  const unsigned = await composeFirstRevision(proposal, checked.openings)
   const signed = await all(client => client.signFounding({ params, body: { openings } }))
   const groupId = toBase64Url(documentHash(unsigned))
   signed.forEach((answer, i) => {

@@ -14,8 +14,7 @@ import { equalBytes, fromBase64Url, toBase64Url, toHex, utf8 } from '@milagro-ts
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { isServerName } from '@milagro-ts/crypto/identity'
 import { G1, G2 } from '@milagro-ts/crypto/points'
-import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
-import { sameLogarithm } from '@milagro-ts/crypto/server-key'
+import { type PublicKeys, publicKeysFault } from '@milagro-ts/crypto/server-key'
 import { hasPublicKey, PURPOSES, type Purpose } from '@milagro-ts/crypto/suite'
 import type { SlotRule } from '@milagro-ts/crypto/time-permit'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
@@ -64,6 +63,11 @@ export interface PurposeKeys {
   readonly pub: G2 | undefined
 }
 
+/** Sums of products and a pairing for each purpose: a server hands them to its workers. */
+export type KeyCheck = (
+  keys: PublicKeys,
+) => ReturnType<typeof publicKeysFault> | Promise<ReturnType<typeof publicKeysFault>>
+
 /** SHA-256 of the canonical form without `signatures`: what is signed, and what `previous` holds. */
 export function documentHash({ signatures: _, ...document }: GroupDocument): Uint8Array {
   return canonicalHash(document)
@@ -105,21 +109,24 @@ export class Group {
   /** 32 bytes. */
   readonly groupId: Uint8Array
   readonly #revisions: readonly Revision[]
+  readonly #check: KeyCheck
 
-  private constructor(groupId: Uint8Array, revisions: readonly Revision[]) {
+  private constructor(groupId: Uint8Array, revisions: readonly Revision[], check: KeyCheck) {
     this.groupId = groupId
     this.#revisions = revisions
+    this.#check = check
   }
 
   /**
    * A first revision, checked against nothing but itself: the caller has just made it, or compares `groupId`.
    * DecodeError for what is wrong in it, Refused NOT_APPROVED for a signature that is missing or wrong.
+   * @param check Where its sums and pairings are computed, and those of the revisions that follow it.
    */
-  static async verifyFirst(value: unknown): Promise<Group> {
-    const first = readContents(readDraft(value))
+  static async verifyFirst(value: unknown, check: KeyCheck = publicKeysFault): Promise<Group> {
+    const first = await readContents(readDraft(value), check)
     if (first.document.revision !== 1) throw new Refused('CONFLICT', { detail: 'not a first revision' })
     await checkSignatures(first, first, first.document.n)
-    return new Group(first.hash, [first])
+    return new Group(first.hash, [first], check)
   }
 
   /**
@@ -127,9 +134,13 @@ export class Group {
    * DecodeError for what is wrong in one, Refused CONFLICT for a gap, a step back or a broken chain, NOT_APPROVED for
    * another group and for missing signatures.
    */
-  static async verifyChain(revisions: readonly unknown[], pinnedGroupId: Uint8Array): Promise<Group> {
+  static async verifyChain(
+    revisions: readonly unknown[],
+    pinnedGroupId: Uint8Array,
+    check: KeyCheck = publicKeysFault,
+  ): Promise<Group> {
     const [first, ...later] = revisions
-    let group = await Group.verifyFirst(first)
+    let group = await Group.verifyFirst(first, check)
     if (!equalBytes(group.groupId, pinnedGroupId)) throw anotherGroup()
     for (const revision of later) group = await group.verifyNext(revision)
     return group
@@ -142,16 +153,16 @@ export class Group {
     this.#checkFollows(draft)
     // Signatures before contents: those take subgroup checks and pairings, and anybody may bring a document.
     await checkSignatures(draft, this.#newest, this.#newest.document.t)
-    const next = readContents(draft)
+    const next = await readContents(draft, this.#check)
     this.#checkEpochs(next)
-    return new Group(this.groupId, [...this.#revisions, next])
+    return new Group(this.groupId, [...this.#revisions, next], this.#check)
   }
 
   /** Everything that `verifyNext` checks except signatures: what an authority does before it signs. The hash. */
-  checkNext(value: unknown): Uint8Array {
+  async checkNext(value: unknown): Promise<Uint8Array> {
     const draft = readDraft(value)
     this.#checkFollows(draft)
-    this.#checkEpochs(readContents(draft))
+    this.#checkEpochs(await readContents(draft, this.#check))
     return draft.hash
   }
 
@@ -274,16 +285,16 @@ function readDraft(value: unknown): Draft {
   return { document, hash: documentHash(document) }
 }
 
-function readContents({ document, hash }: Draft): Revision {
+async function readContents({ document, hash }: Draft, check: KeyCheck): Promise<Revision> {
   const members = readMembers(document)
-  const read = (purpose: Purpose) => readKeys(purpose, document)
+  const read = (purpose: Purpose) => readKeys(purpose, document, check)
   const purposes = {
-    device: read('device'),
-    pin: read('pin'),
-    permit: read('permit'),
-    agree: read('agree'),
-    sign: read('sign'),
-    encrypt: read('encrypt'),
+    device: await read('device'),
+    pin: await read('pin'),
+    permit: await read('permit'),
+    agree: await read('agree'),
+    sign: await read('sign'),
+    encrypt: await read('encrypt'),
   }
   return { document, hash, purposes, ...members }
 }
@@ -377,7 +388,11 @@ function unique(field: string, values: readonly string[]): void {
   if (new Set(values).size !== values.length) throw new DecodeError(field, 'stands twice')
 }
 
-function readKeys(purpose: Purpose, { n, t, purposes }: GroupDocument): PurposeKeys {
+async function readKeys(
+  purpose: Purpose,
+  { n, t, purposes }: GroupDocument,
+  check: KeyCheck,
+): Promise<PurposeKeys> {
   const field = `purposes.${purpose}`
   const { epoch, firstSlot, ivk: ivkText, shares, pub: pubText } = purposes[purpose]
   const ivk = G1.decode(fromBase64Url(ivkText, `${field}.ivk`, 48), `${field}.ivk`)
@@ -386,23 +401,14 @@ function readKeys(purpose: Purpose, { n, t, purposes }: GroupDocument): PurposeK
     const name = `${field}.shares.${i + 1}`
     return G1.decode(fromBase64Url(share, name, 48), name)
   })
-  if (!onePolynomial(commitments, t, ivk)) throw new DecodeError(`${field}.ivk`, 'not the sum of the shares')
   if ((pubText !== undefined) !== hasPublicKey(purpose))
     throw new DecodeError(`${field}.pub`, 'stands for permit, sign and encrypt, for no other')
-  if (pubText === undefined) return { epoch, firstSlot, ivk, commitments, pub: undefined }
-  const pub = G2.decode(fromBase64Url(pubText, `${field}.pub`, 96), `${field}.pub`)
-  // e(IVK, Q) = e(P1, pub)
-  if (!sameLogarithm(ivk, pub)) throw new DecodeError(`${field}.pub`, 'not of the same secret as ivk')
+  const pub =
+    pubText === undefined ? undefined : G2.decode(fromBase64Url(pubText, `${field}.pub`, 96), `${field}.pub`)
+  const fault = await check({ t, ivk, commitments, pub })
+  if (fault === 'ivk') throw new DecodeError(`${field}.ivk`, 'not the sum of the shares')
+  if (fault === 'pub') throw new DecodeError(`${field}.pub`, 'not of the same secret as ivk')
   return { epoch, firstSlot, ivk, commitments, pub }
-}
-
-/**
- * Every t of the commitments combine to IVK. Checked for {1 … t} and for {1 … t−1, j} with each j > t: two polynomials
- * of degree t − 1 that agree at 1 … t−1 and at 0 are one.
- */
-function onePolynomial(commitments: readonly G1[], t: number, ivk: G1): boolean {
-  const shares = commitments.map((point, i) => ({ index: i + 1, point }))
-  return shares.slice(t - 1).every(last => combineG1([...shares.slice(0, t - 1), last]).equals(ivk))
 }
 
 /** At least `needed` of `signers`' authorities have signed, and nothing stands among the signatures that isn't one. */

@@ -46,6 +46,11 @@ export class RateLimit {
     this.#keep(source, Math.max(0, this.#tokens(source) - 1))
   }
 
+  /** Gives back what was charged for something that came to nothing. */
+  refund(source: string): void {
+    this.#keep(source, Math.min(this.#rate.burst, this.#tokens(source) + 1))
+  }
+
   #keep(source: string, tokens: number): void {
     this.#buckets.delete(source)
     this.#buckets.set(source, { tokens, at: this.#clock() })

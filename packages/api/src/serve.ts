@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { type IncomingHttpHeaders, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { StoreError } from '@milagro-ts/store/store-error'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { TSchema } from 'typebox'
@@ -387,6 +388,12 @@ export function toRefused(error: unknown): Refused {
   // Nothing is decided past a store that can't be used.
   if (error instanceof StoreError && error.reason === 'unavailable')
     return new Refused('RETRY_LATER', { log: error.message, retryAfter: 5 })
+  if (error instanceof PoolUnavailable)
+    return new Refused('RETRY_LATER', {
+      detail: 'the server is busy',
+      log: error.message,
+      retryAfter: error.retryAfter,
+    })
   if (error instanceof DecodeError) return new Refused('MALFORMED', { field: error.field, detail: error.why })
   return new Refused(FASTIFY_CODES.get((error as { code?: unknown } | null)?.code) ?? 'INTERNAL')
 }

@@ -24,3 +24,5 @@ export const WebOriginsSetting = Type.Array(
   { maxItems: 16 },
 )
 export const LogLevelSetting = Type.Enum(['fatal', 'error', 'warn', 'info', 'debug'])
+/** Threads for pairings and the like: one less than there are processors, but one, unless said; 0 is none. */
+export const WorkersSetting = Type.Integer({ minimum: 0, maximum: 256 })

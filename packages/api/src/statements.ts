@@ -19,7 +19,14 @@
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
 import { DecodeError } from '@milagro-ts/crypto/errors'
-import { encodeName, IdCore, type KeyIdentity, keyIdentityPoint, NO_USER } from '@milagro-ts/crypto/identity'
+import {
+  encodeName,
+  IdCore,
+  type KeyIdentity,
+  keyIdentityInput,
+  keyIdentityPoint,
+  NO_USER,
+} from '@milagro-ts/crypto/identity'
 import type { G1 } from '@milagro-ts/crypto/points'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { shareContext } from '@milagro-ts/crypto/share-proof'
@@ -253,8 +260,15 @@ export class VerifiedTicket {
     return { purpose: purpose as 'agree' | 'encrypt', name: encodeName(groupId, { kind: 1, idCore }) }
   }
 
-  /** A, which the authority hashes itself, and ctx: the share proof's context and the seal's info. */
-  shareTerms(purpose: Purpose, index: number, shareEpoch: number): { A: G1; ctx: Uint8Array } {
+  /**
+   * A, which the authority hashes itself out of `input`, and ctx: the share proof's context and the seal's info. A is
+   * hashed when it is asked for.
+   */
+  shareTerms(
+    purpose: Purpose,
+    index: number,
+    shareEpoch: number,
+  ): { readonly input: Uint8Array; readonly A: G1; readonly ctx: Uint8Array } {
     const identity = this.keyIdentity(purpose)
     const { groupId, jti } = this
     const ctx = shareContext({
@@ -266,7 +280,13 @@ export class VerifiedTicket {
       ...('pinGen' in identity ? { userCore: identity.userCore, pinGen: identity.pinGen } : {}),
       jti,
     })
-    return { A: keyIdentityPoint(groupId, identity), ctx }
+    return {
+      input: keyIdentityInput(groupId, identity),
+      get A() {
+        return keyIdentityPoint(groupId, identity)
+      },
+      ctx,
+    }
   }
 
   /**

@@ -93,7 +93,11 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
   const groupId = (await milagro(...make, '--json')).json.groupId as string
 
   const rpsStore = await openDatabase<unknown>({ file: ':memory:', migrations: rpsMigrations })
-  const rpsServer = await createRps({ config: { ...rpsConfig, groupId }, store: rpsStore, ...ports })
+  const rpsServer = await createRps({
+    config: { ...rpsConfig, groupId, workers: 0 },
+    store: rpsStore,
+    ...ports,
+  })
   const fleetServer = await createFleet({ config: { ...fleetConfig, groupId }, store: fleetStore, ...ports })
   await rpsServer.start()
   await fleetServer.start()

@@ -73,7 +73,7 @@ export class Folder {
     const store = await openDatabase<unknown>({ file: ':memory:', migrations: dtaMigrations })
     const any = { host: '127.0.0.1', port: 0 }
     const dta = await createDta({
-      config: { name, listen: any, adminListen: any, dataDir },
+      config: { name, listen: any, adminListen: any, dataDir, workers: 0 },
       passphrase: 'test',
       store,
       clock: systemClock,

@@ -114,7 +114,7 @@ export class RunningServers {
       [1, 2, 3].map(async index => {
         const name = `ta${index}` as ServerName
         const dataDir = await folderOf(name)
-        const config = { name, listen: HERE, adminListen: HERE, dataDir }
+        const config = { name, listen: HERE, adminListen: HERE, dataDir, workers: 0 }
         const store = await openDatabase<unknown>({ file: fileOf(dataDir), migrations: dtaMigrations })
         const keys = await openDtaKeys({ ...world, config, store })
         const dta = await createDta({ ...world, config, store, ...quiet(name) })
@@ -133,7 +133,7 @@ export class RunningServers {
       }),
     )
     this.authorities.push(...authorities)
-    const rpsConfig = { name: 'rps', dataDir: await folderOf('rps') }
+    const rpsConfig = { name: 'rps', dataDir: await folderOf('rps'), workers: 0 }
     const fleetConfig = { name: 'fleet', dataDir: await folderOf('fleet') }
     const rpsStore = await openDatabase<unknown>({
       file: fileOf(rpsConfig.dataDir),

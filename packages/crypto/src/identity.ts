@@ -163,9 +163,16 @@ export function userCoreOf(fields: {
   return sha256(encodeTlv([decodeGroupId(fields.groupId), encodeAttributes(fields.attributes), fields.salt]))
 }
 
+/** What H1 hashes for `device` and `sign`. */
+const deviceInput = (groupId: Uint8Array, idCore: IdCore): Uint8Array =>
+  encodeTlv([decodeGroupId(groupId), idCore.bytes])
+/** What H1 hashes for `pin`. */
+const pinInput = (groupId: Uint8Array, idCore: IdCore, userCore: Uint8Array, pinGen: number): Uint8Array =>
+  encodeTlv([decodeGroupId(groupId), idCore.bytes, userCore, be32(pinGen)])
+
 /** A_dev. */
 export function deviceIdentityPoint(groupId: Uint8Array, idCore: IdCore): G1 {
-  return hashToG1('device', encodeTlv([decodeGroupId(groupId), idCore.bytes]))
+  return hashToG1('device', deviceInput(groupId, idCore))
 }
 
 /** A_pin. */
@@ -175,12 +182,12 @@ export function pinIdentityPoint(
   userCore: Uint8Array,
   pinGen: number,
 ): G1 {
-  return hashToG1('pin', encodeTlv([decodeGroupId(groupId), idCore.bytes, userCore, be32(pinGen)]))
+  return hashToG1('pin', pinInput(groupId, idCore, userCore, pinGen))
 }
 
 /** Hs(idCore). */
 export function signIdentityPoint(groupId: Uint8Array, idCore: IdCore): G1 {
-  return hashToG1('sign', encodeTlv([decodeGroupId(groupId), idCore.bytes]))
+  return hashToG1('sign', deviceInput(groupId, idCore))
 }
 
 /** A name of `agree` or `encrypt`. Kinds: 1 device, 2 server, 3 static server, 4 public name. */
@@ -225,17 +232,21 @@ export type KeyIdentity =
     }
   | { readonly purpose: 'agree' | 'encrypt'; readonly name: Uint8Array }
 
-/** A of a key share: an authority hashes the identity itself and never multiplies a point it was handed (§3). */
-export function keyIdentityPoint(groupId: Uint8Array, identity: KeyIdentity): G1 {
+/** What H1 hashes to A of a key share. */
+export function keyIdentityInput(groupId: Uint8Array, identity: KeyIdentity): Uint8Array {
   switch (identity.purpose) {
     case 'device':
-      return deviceIdentityPoint(groupId, identity.idCore)
     case 'sign':
-      return signIdentityPoint(groupId, identity.idCore)
+      return deviceInput(groupId, identity.idCore)
     case 'pin':
-      return pinIdentityPoint(groupId, identity.idCore, identity.userCore, identity.pinGen)
+      return pinInput(groupId, identity.idCore, identity.userCore, identity.pinGen)
     case 'agree':
     case 'encrypt':
-      return hashToG1(identity.purpose satisfies Purpose, identity.name)
+      return identity.name
   }
+}
+
+/** A of a key share: an authority hashes the identity itself and never multiplies a point it was handed (§3). */
+export function keyIdentityPoint(groupId: Uint8Array, identity: KeyIdentity): G1 {
+  return hashToG1(identity.purpose satisfies Purpose, keyIdentityInput(groupId, identity))
 }

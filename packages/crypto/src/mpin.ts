@@ -51,7 +51,7 @@ import type { Random } from './ports.js'
 import { Scalar } from './scalar.js'
 import type { ServerKey } from './server-key.js'
 import { SUITE } from './suite.js'
-import { Permit } from './time-permit.js'
+import { Permit, PermitClaim } from './time-permit.js'
 import { decodeTlv, encodeTlv, need } from './tlv.js'
 
 export const MODE = { nonce: 0, time: 1, sign: 2 } as const
@@ -218,6 +218,99 @@ const INTEGERS: Partial<Record<Field, number>> = {
 }
 const TEXTS: readonly Field[] = ['audience', 'suite']
 
+/**
+ * What a message says, of the right shape, its points not decoded: for a server that leaves points to its workers. It
+ * proves nothing.
+ */
+export class LoginClaim implements LoginTerms {
+  readonly mode: Mode
+  readonly audience: string
+  readonly deviceEpoch: number
+  readonly slot: number
+  readonly idCore: IdCore
+  declare readonly nonce?: Uint8Array
+  declare readonly clientTime?: number
+  declare readonly payloadHash?: Uint8Array
+  readonly pin: PinTerms | undefined
+  readonly permit: PermitClaim | undefined
+  /** The message's TLV. */
+  readonly bytes: Uint8Array
+  readonly #entries: readonly (Uint8Array | undefined)[]
+
+  private constructor(
+    terms: LoginTerms,
+    pin: PinTerms | undefined,
+    permit: PermitClaim | undefined,
+    bytes: Uint8Array,
+    entries: readonly (Uint8Array | undefined)[],
+  ) {
+    this.mode = terms.mode
+    this.audience = terms.audience
+    this.deviceEpoch = terms.deviceEpoch
+    this.slot = terms.slot
+    this.idCore = terms.idCore
+    if (terms.nonce !== undefined) this.nonce = terms.nonce
+    if (terms.clientTime !== undefined) this.clientTime = terms.clientTime
+    if (terms.payloadHash !== undefined) this.payloadHash = terms.payloadHash
+    this.pin = pin
+    this.permit = permit
+    this.bytes = bytes
+    this.#entries = entries
+  }
+
+  static decode(bytes: Uint8Array, field = 'message'): LoginClaim {
+    const entries = decodeTlv(bytes, { tags: FIELDS.length, field })
+    const entry = (name: Field) => entries[FIELDS.indexOf(name)]
+    const needed = (name: Field) => need(entry(name), name)
+    const integer = (name: Field) => readInteger(needed(name), INTEGERS[name] as number, name)
+    if (fromUtf8(needed('suite'), 'suite') !== SUITE) throw new DecodeError('suite', 'unknown suite')
+    const mode = integer('mode')
+    if (mode > MODE.sign) throw new DecodeError('mode', 'unknown mode')
+    const [nonce, payloadHash, permit, userCore] = [
+      entry('nonce'),
+      entry('payloadHash'),
+      entry('permit'),
+      entry('userCore'),
+    ]
+    const terms: LoginTerms = {
+      mode: mode as Mode,
+      audience: fromUtf8(needed('audience'), 'audience'),
+      deviceEpoch: integer('deviceEpoch'),
+      slot: integer('slot'),
+      idCore: IdCore.decode(needed('idCore')),
+      ...(nonce === undefined ? {} : { nonce }),
+      ...(entry('clientTime') === undefined ? {} : { clientTime: integer('clientTime') }),
+      ...(payloadHash === undefined ? {} : { payloadHash }),
+    }
+    checkTerms(terms)
+    const pinFields: readonly Field[] = ['uPin', 't', 'vPin', 'z', 'pinGen', 'pinEpoch']
+    const hasPin = pinFields.some(name => entry(name) !== undefined)
+    if (!hasPin && userCore !== undefined) throw new DecodeError('userCore', 'only with a PIN proof')
+    const pin: PinTerms | undefined = hasPin
+      ? { userCore: decodeUserCore(userCore), pinGen: integer('pinGen'), pinEpoch: integer('pinEpoch') }
+      : undefined
+    for (const name of ['uDev', 'vDev', ...(hasPin ? POINTS_OF_PIN : [])] as const) needed(name)
+    const carried = permit === undefined ? undefined : PermitClaim.decode(permit)
+    return new LoginClaim(terms, pin, carried, bytes, entries)
+  }
+
+  /** DecodeError names the field. Unknown fields are refused. */
+  static fromJson(value: unknown): LoginClaim {
+    return LoginClaim.decode(bytesOfJson(value))
+  }
+
+  /** U_dev as it was sent: 48 bytes that may be anything. */
+  get U_dev(): Uint8Array {
+    return this.part('uDev')
+  }
+
+  /** Bytes that may be anything, of a field that a message of this kind has. */
+  part(name: (typeof POINTS_OF_PIN)[number] | 'uDev' | 'vDev'): Uint8Array {
+    return need(this.#entries[FIELDS.indexOf(name)], name)
+  }
+}
+const POINTS_OF_PIN = ['uPin', 't', 'vPin', 'z'] as const
+
 /** A message of the right shape, its points decoded. It proves nothing before the RPS has verified it. */
 export class LoginMessage implements LoginTerms {
   readonly mode: Mode
@@ -303,47 +396,17 @@ export class LoginMessage implements LoginTerms {
   }
 
   static decode(bytes: Uint8Array, field = 'message'): LoginMessage {
-    const entries = decodeTlv(bytes, { tags: FIELDS.length, field })
-    const entry = (name: Field) => entries[FIELDS.indexOf(name)]
-    const needed = (name: Field) => need(entry(name), name)
-    const integer = (name: Field) => readInteger(needed(name), INTEGERS[name] as number, name)
-    const point = (name: Field) => G1.decode(needed(name), name)
-    if (fromUtf8(needed('suite'), 'suite') !== SUITE) throw new DecodeError('suite', 'unknown suite')
-    const mode = integer('mode')
-    if (mode > MODE.sign) throw new DecodeError('mode', 'unknown mode')
-    const [nonce, payloadHash, permit, userCore] = [
-      entry('nonce'),
-      entry('payloadHash'),
-      entry('permit'),
-      entry('userCore'),
-    ]
-    const terms: LoginTerms = {
-      mode: mode as Mode,
-      audience: fromUtf8(needed('audience'), 'audience'),
-      deviceEpoch: integer('deviceEpoch'),
-      slot: integer('slot'),
-      idCore: IdCore.decode(needed('idCore')),
-      ...(nonce === undefined ? {} : { nonce }),
-      ...(entry('clientTime') === undefined ? {} : { clientTime: integer('clientTime') }),
-      ...(payloadHash === undefined ? {} : { payloadHash }),
+    const claim = LoginClaim.decode(bytes, field)
+    const point = (name: 'uDev' | 'vDev' | 'uPin' | 't' | 'vPin') => G1.decode(claim.part(name), name)
+    const pin: PinProof | undefined = claim.pin && {
+      ...claim.pin,
+      U_pin: point('uPin'),
+      T: point('t'),
+      V_pin: point('vPin'),
+      z: Scalar.decode(claim.part('z'), 'z'),
     }
-    checkTerms(terms)
-    const pinFields: readonly Field[] = ['uPin', 't', 'vPin', 'z', 'pinGen', 'pinEpoch']
-    const hasPin = pinFields.some(name => entry(name) !== undefined)
-    if (!hasPin && userCore !== undefined) throw new DecodeError('userCore', 'only with a PIN proof')
-    const pin: PinProof | undefined = hasPin
-      ? {
-          userCore: decodeUserCore(userCore),
-          pinGen: integer('pinGen'),
-          pinEpoch: integer('pinEpoch'),
-          U_pin: point('uPin'),
-          T: point('t'),
-          V_pin: point('vPin'),
-          z: Scalar.decode(needed('z'), 'z'),
-        }
-      : undefined
-    const carried = permit === undefined ? undefined : Permit.decode(permit)
-    return new LoginMessage(terms, { U_dev: point('uDev'), V_dev: point('vDev') }, pin, carried)
+    const permit = claim.permit && Permit.decode(claim.permit.bytes)
+    return new LoginMessage(claim, { U_dev: point('uDev'), V_dev: point('vDev') }, pin, permit)
   }
 
   /** The same fields by name, for JSON routes. */
@@ -362,36 +425,46 @@ export class LoginMessage implements LoginTerms {
 
   /** DecodeError names the field. Unknown fields are refused. */
   static fromJson(value: unknown): LoginMessage {
-    if (typeof value !== 'object' || value === null) throw new DecodeError('login', 'an object expected')
-    const json = value as Readonly<Record<string, unknown>>
-    for (const name of Object.keys(json)) {
-      if (!(FIELDS as readonly string[]).includes(name)) throw new DecodeError('login', 'unknown field')
-    }
-    const entries = FIELDS.map(name => {
-      const field = json[name]
-      if (field === undefined) return undefined
-      const width = INTEGERS[name]
-      if (width !== undefined) {
-        const limit = Math.min(2 ** (8 * width), 2 ** 53)
-        if (typeof field !== 'number' || !Number.isInteger(field) || field < 0 || field >= limit) {
-          throw new DecodeError(name, 'a whole number expected')
-        }
-        return width === 1 ? u8(field) : width === 4 ? be32(field) : be64(field)
-      }
-      if (typeof field !== 'string' || field === '') throw new DecodeError(name, 'text expected')
-      return TEXTS.includes(name) ? utf8(field, name) : fromBase64Url(field, name)
-    })
-    return LoginMessage.decode(encodeTlv(entries))
+    return LoginMessage.decode(bytesOfJson(value))
   }
+}
+
+/** The TLV of a message that came as JSON. */
+function bytesOfJson(value: unknown): Uint8Array {
+  if (typeof value !== 'object' || value === null) throw new DecodeError('login', 'an object expected')
+  const json = value as Readonly<Record<string, unknown>>
+  for (const name of Object.keys(json)) {
+    if (!(FIELDS as readonly string[]).includes(name)) throw new DecodeError('login', 'unknown field')
+  }
+  const entries = FIELDS.map(name => {
+    const field = json[name]
+    if (field === undefined) return undefined
+    const width = INTEGERS[name]
+    if (width !== undefined) {
+      const limit = Math.min(2 ** (8 * width), 2 ** 53)
+      if (typeof field !== 'number' || !Number.isInteger(field) || field < 0 || field >= limit) {
+        throw new DecodeError(name, 'a whole number expected')
+      }
+      return width === 1 ? u8(field) : width === 4 ? be32(field) : be64(field)
+    }
+    if (typeof field !== 'string' || field === '') throw new DecodeError(name, 'text expected')
+    return TEXTS.includes(name) ? utf8(field, name) : fromBase64Url(field, name)
+  })
+  return encodeTlv(entries)
 }
 
 /** `Authorization: MPIN <base64url of the message>`. */
 export const authorizationHeader = (message: LoginMessage): string => `MPIN ${toBase64Url(message.encode())}`
 
 export function parseAuthorization(header: string): LoginMessage {
+  return LoginMessage.decode(authorizationBytes(header), 'authorization')
+}
+
+/** The message's bytes. DecodeError for another scheme or spelling. */
+export function authorizationBytes(header: string): Uint8Array {
   const match = /^MPIN ([A-Za-z0-9_-]{1,2048})$/.exec(header)
   if (match === null) throw new DecodeError('authorization', '`MPIN <base64url>` expected')
-  return LoginMessage.decode(fromBase64Url(match[1] as string, 'authorization'), 'authorization')
+  return fromBase64Url(match[1] as string, 'authorization')
 }
 
 export interface ClientProof {

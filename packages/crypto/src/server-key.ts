@@ -4,7 +4,7 @@
  */
 import { G1, G2, PreparedG2, pairingProductIsOne } from './points.js'
 import type { Scalar } from './scalar.js'
-import { combineG2, type PointShare } from './secret-sharing.js'
+import { combineG1, combineG2, type PointShare } from './secret-sharing.js'
 
 /** W_j, for a recipient that the group document names for this purpose. */
 export function authorityServerKeyShare(secretShare: Scalar): G2 {
@@ -17,6 +17,32 @@ export function sameLogarithm(commitment: G1, W: G2): boolean {
     [commitment, PreparedG2.generator],
     [G1.generator.negate(), W],
   ])
+}
+
+/** The public keys of one purpose of a group. */
+export interface PublicKeys {
+  readonly t: number
+  readonly ivk: G1
+  /** C_j by position j − 1. */
+  readonly commitments: readonly G1[]
+  /** sQ, where the purpose has one. */
+  readonly pub: G2 | undefined
+}
+
+/** Which of a purpose's public keys is wrong: do the C_j make IVK, is sQ of the same secret? Null: none. */
+export function publicKeysFault({ t, ivk, commitments, pub }: PublicKeys): 'ivk' | 'pub' | null {
+  if (!onePolynomial(commitments, t, ivk)) return 'ivk'
+  // e(IVK, Q) = e(P1, pub)
+  return pub !== undefined && !sameLogarithm(ivk, pub) ? 'pub' : null
+}
+
+/**
+ * Every t of the commitments combine to IVK. Checked for {1 … t} and for {1 … t−1, j} with each j > t: two polynomials
+ * of degree t − 1 that agree at 1 … t−1 and at 0 are one.
+ */
+function onePolynomial(commitments: readonly G1[], t: number, ivk: G1): boolean {
+  const shares = commitments.map((point, i) => ({ index: i + 1, point }))
+  return shares.slice(t - 1).every(last => combineG1([...shares.slice(0, t - 1), last]).equals(ivk))
 }
 
 /** S = sQ that has passed the check against its IVK. */

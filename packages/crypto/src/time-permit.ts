@@ -82,6 +82,53 @@ export function permitCovers(target: PermitTarget, idCore: IdCore): boolean {
   return target.depth === 0 || idCore.leaf >>> (32 - target.depth) === target.index
 }
 
+/** What a permit says of itself, its point not decoded: for a server that leaves points to its workers. */
+export class PermitClaim {
+  readonly slot: number
+  readonly target: PermitTarget
+  /** 48 bytes that may be anything. */
+  readonly point: Uint8Array
+  /** The permit as it was carried. */
+  readonly bytes: Uint8Array
+
+  private constructor(slot: number, target: PermitTarget, point: Uint8Array, bytes: Uint8Array) {
+    this.slot = slot
+    this.target = target
+    this.point = point
+    this.bytes = bytes
+  }
+
+  /** TLV{1 be32 slot, 2 type, 3 depth, 4 be32 index, 5 idCore, 6 point}. */
+  static decode(bytes: Uint8Array, field = 'permit'): PermitClaim {
+    const [slot, type, depth, index, idCore, point] = decodeTlv(bytes, { tags: 6, field })
+    const kind = readInteger(need(type, `${field}.type`), 1, `${field}.type`)
+    let target: PermitTarget
+    if (kind === 0 && idCore === undefined) {
+      target = {
+        type: 'node',
+        depth: readInteger(need(depth, `${field}.depth`), 1, `${field}.depth`),
+        index: readInteger(need(index, `${field}.index`), 4, `${field}.index`),
+      }
+    } else if (kind === 1 && depth === undefined && index === undefined) {
+      target = { type: 'id', idCore: IdCore.decode(need(idCore, `${field}.idCore`), `${field}.idCore`) }
+    } else {
+      throw new DecodeError(`${field}.type`, 'does not fit the other entries')
+    }
+    targetEntries(target)
+    return new PermitClaim(
+      readInteger(need(slot, `${field}.slot`), 4, `${field}.slot`),
+      target,
+      need(point, `${field}.point`),
+      bytes,
+    )
+  }
+}
+
+/** TLV of a permit. RangeError for a slot outside 0…2³²−1, DecodeError for a node that is not in the tree. */
+export function encodePermit(slot: number, target: PermitTarget, point: Uint8Array): Uint8Array {
+  return encodeTlv([be32(checkSlot(slot)), ...targetEntries(target), point])
+}
+
 /** A permit as it is carried: public, and unverified until `VerifiedPermit.verify`. */
 export class Permit {
   readonly #slot: number
@@ -110,31 +157,13 @@ export class Permit {
     return this.#point
   }
 
-  /** TLV{1 be32 slot, 2 type, 3 depth, 4 be32 index, 5 idCore, 6 point}. */
   static decode(bytes: Uint8Array, field = 'permit'): Permit {
-    const [slot, type, depth, index, idCore, point] = decodeTlv(bytes, { tags: 6, field })
-    const kind = readInteger(need(type, `${field}.type`), 1, `${field}.type`)
-    let target: PermitTarget
-    if (kind === 0 && idCore === undefined) {
-      target = {
-        type: 'node',
-        depth: readInteger(need(depth, `${field}.depth`), 1, `${field}.depth`),
-        index: readInteger(need(index, `${field}.index`), 4, `${field}.index`),
-      }
-    } else if (kind === 1 && depth === undefined && index === undefined) {
-      target = { type: 'id', idCore: IdCore.decode(need(idCore, `${field}.idCore`), `${field}.idCore`) }
-    } else {
-      throw new DecodeError(`${field}.type`, 'does not fit the other entries')
-    }
-    return Permit.of(
-      readInteger(need(slot, `${field}.slot`), 4, `${field}.slot`),
-      target,
-      G1.decode(need(point, `${field}.point`), `${field}.point`),
-    )
+    const { slot, target, point } = PermitClaim.decode(bytes, field)
+    return Permit.of(slot, target, G1.decode(point, `${field}.point`))
   }
 
   encode(): Uint8Array {
-    return encodeTlv([be32(this.slot), ...targetEntries(this.target), this.point.encode()])
+    return encodePermit(this.slot, this.target, this.point.encode())
   }
 }
 

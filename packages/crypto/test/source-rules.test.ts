@@ -13,6 +13,9 @@ const sources = readdirSync(folder)
 const using = (pattern: RegExp): string[] =>
   sources.filter(({ code }) => pattern.test(code)).map(({ file }) => file)
 
+/** Worker threads are Node's, and an answer of one is a promise; everything that computes is a function, in there too. */
+const POOL = ['node-pool.ts', 'pooled-login.ts']
+
 test('there are sources to look at', () => {
   expect(sources.length).toBeGreaterThan(15)
 })
@@ -26,7 +29,9 @@ test('nothing else is imported but files of this folder', () => {
     [...code.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(([, specifier]) => ({ file, specifier })),
   )
   const outside = specifiers.filter(({ specifier }) => !/^\.\/[a-z0-9-]+\.js$/.test(specifier as string))
-  expect(outside).toEqual([])
+  // The worker pool is Node's alone, by its name and by its export.
+  expect(outside).toEqual([{ file: 'node-pool.ts', specifier: 'node:worker_threads' }])
+  expect(using(/node:/)).toEqual(['node-pool.ts'])
 })
 
 test.each([
@@ -37,7 +42,18 @@ test.each([
   ['the process or the console', /\bprocess\b|\bconsole\b|\bglobalThis\b/],
   ['what small runtimes lack', /TextEncoder|TextDecoder|\bBuffer\b|\batob\b|\bbtoa\b/],
 ])('no file uses %s', (_, pattern) => {
-  expect(using(pattern)).toEqual([])
+  expect(using(pattern).filter(file => !POOL.includes(file))).toEqual([])
+})
+
+test('of those, the pool alone has threads, and what waits for them waits', () => {
+  expect(using(/\basync\b|\bawait\b|\bPromise\b/)).toEqual(POOL)
+  expect(using(/getRandomValues|worker_threads/)).toEqual(['node-pool.ts'])
+  expect(using(/\bDate\b|\bperformance\b|set(Timeout|Interval|Immediate)|\bprocess\b/)).toEqual([])
+  // Nothing else of the library knows of it, so no bundle for a device or a browser holds it.
+  const importers = sources.filter(({ code }) =>
+    /from '\.\/(node-pool|pooled-login|crypto-worker)\.js'/.test(code),
+  )
+  expect(importers.map(({ file }) => file)).toEqual(POOL)
 })
 
 test('the engine’s handles stay where points and scalars are made', () => {

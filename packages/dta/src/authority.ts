@@ -2,6 +2,7 @@
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import type { RateLimit } from '@milagro-ts/api/rate-limit'
+import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import type { Store } from '@milagro-ts/store/database'
 import type { Acceptance } from './acceptance.js'
@@ -22,6 +23,8 @@ export interface Authority {
   readonly issueLimit: RateLimit
   readonly ledgerMark: LedgerMark
   readonly store: Store<unknown>
+  /** Multiplications by s_j, and whatever else takes long. */
+  readonly pool: CryptoPool
   readonly clock: Clock
   readonly random: Random
   readonly log: Log

@@ -8,6 +8,7 @@ import {
   ServerNameSetting,
   TrustProxySetting,
   UrlSetting,
+  WorkersSetting,
 } from '@milagro-ts/api/settings'
 import Type, { type Static } from 'typebox'
 
@@ -28,6 +29,7 @@ export const DtaConfig = Strict({
       group: Type.Optional(RateSetting),
     }),
   ),
+  workers: Type.Optional(WorkersSetting),
   trustProxy: Type.Optional(TrustProxySetting),
   logLevel: Type.Optional(LogLevelSetting),
 })

@@ -15,6 +15,7 @@ import { AwaitingJoins, AwaitingOpenings, foundingJoin } from '@milagro-ts/api/f
 import { documentHash, Group, proposalHash, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument, GroupProposal } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
+import { poolFoundingArithmetic, poolKeyCheck } from '@milagro-ts/api/server-pool'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Row } from '@milagro-ts/store/database'
 import { openSealed, sealBytes } from '@milagro-ts/store/sealed-file'
@@ -114,7 +115,7 @@ export class Foundings {
 
   /** Move 3. This authority computes the document itself; WRONG_SHARE names whose opening is wrong. */
   sign(hashText: string, openings: readonly string[]): Promise<{ groupId: string; signature: string }> {
-    const { keys, passphrase, random, store } = this.#authority
+    const { keys, passphrase, pool, random, store } = this.#authority
     return this.#alone(async () => {
       const founding = await this.#underWay(hashText)
       const { proposal, hash } = founding
@@ -127,7 +128,11 @@ export class Foundings {
       const state = this.#stateOf(founding)
       if (state instanceof AwaitingJoins)
         throw new Refused('CONFLICT', { detail: 'this authority has not opened yet' })
-      const { document, shares } = await state.compose({ proposal, openings })
+      const { document, shares } = await state.compose({
+        proposal,
+        openings,
+        arithmetic: poolFoundingArithmetic(pool),
+      })
       const signature = await signDocument(document, keys.signKey)
       const groupId = documentHash(document)
       const sealed = MasterShares.ofFounding(shares).seal(passphrase, hash, random)
@@ -145,7 +150,7 @@ export class Foundings {
 
   /** Move 4. From here on the group is served. */
   conclude(hashText: string, document: GroupDocument): Promise<{ groupId: string }> {
-    const { keys, passphrase, store, groups } = this.#authority
+    const { keys, passphrase, pool, store, groups } = this.#authority
     return this.#alone(async () => {
       const founding = await this.#find(fromBase64Url(hashText, 'proposalHash', 32))
       const signed = founding?.signed
@@ -157,7 +162,7 @@ export class Foundings {
       const { sealed } = signed
       // Concluded already: no more pairings for whoever sends a public document again and again.
       if (sealed === null) return { groupId }
-      const group = await Group.verifyFirst(document)
+      const group = await Group.verifyFirst(document, poolKeyCheck(pool))
       const shares = MasterShares.open(passphrase, sealed, founding.hash)
       groups.check(group, shares, keys.signKey.publicKey)
       await store.atomic(connection => {

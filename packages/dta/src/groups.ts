@@ -1,5 +1,5 @@
 /** The groups that this authority serves: the document in force, its own index in it, its shares of the secrets. */
-import { Group } from '@milagro-ts/api/group'
+import { Group, type KeyCheck } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import type { Es256PublicKey } from '@milagro-ts/api/keys'
 import { Refused } from '@milagro-ts/api/problem'
@@ -24,7 +24,12 @@ export class Groups {
    * Opens and checks everything that is served. StoreError `damaged`: a wrong passphrase, a chain of documents that
    * doesn't verify, shares that aren't those of the document.
    */
-  static async load(store: Store<unknown>, passphrase: string, signKey: Es256PublicKey): Promise<Groups> {
+  static async load(
+    store: Store<unknown>,
+    passphrase: string,
+    signKey: Es256PublicKey,
+    check: KeyCheck,
+  ): Promise<Groups> {
     const rows = await store.atomic(connection =>
       connection.all('SELECT group_id, proposal_hash, sealed FROM served_group').map(row => ({
         groupId: row.group_id as Uint8Array,
@@ -35,7 +40,7 @@ export class Groups {
     )
     const groups = new Groups()
     for (const { groupId, proposalHash, sealed, documents } of rows) {
-      const group = await readChain(documents, groupId)
+      const group = await readChain(documents, groupId, check)
       groups.serve(group, MasterShares.open(passphrase, sealed, proposalHash), signKey)
     }
     return groups
@@ -89,9 +94,13 @@ function documentsOf(connection: Connection, groupId: Uint8Array): GroupDocument
     .map(row => JSON.parse(row.document as string) as GroupDocument)
 }
 
-async function readChain(documents: readonly GroupDocument[], groupId: Uint8Array): Promise<Group> {
+async function readChain(
+  documents: readonly GroupDocument[],
+  groupId: Uint8Array,
+  check: KeyCheck,
+): Promise<Group> {
   try {
-    return await Group.verifyChain(documents, groupId)
+    return await Group.verifyChain(documents, groupId, check)
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : 'unreadable'
     throw new StoreError('damaged', `the documents of group ${toBase64Url(groupId)} do not verify (${why})`, {

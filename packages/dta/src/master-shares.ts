@@ -1,6 +1,6 @@
 /**
  * This authority's share s_j of every master secret of one group: six independent scalars, and what may be done with
- * each (protocols.md §2). They leave this class only sealed. What is public of them was shown at the founding.
+ * each (protocols.md §2). They leave this class only sealed, or for a worker. What is public of them was shown at the founding.
  *
  *   purpose   key shares s_jA    server key share s_jQ
  *   device    yes                to its recipients
@@ -14,11 +14,10 @@
  */
 import { FIRST_EPOCH } from '@milagro-ts/api/founding'
 import { be32, equalBytes, readInteger, utf8 } from '@milagro-ts/crypto/bytes'
-import { G1, type G2 } from '@milagro-ts/crypto/points'
+import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
+import { G1 } from '@milagro-ts/crypto/points'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { Scalar } from '@milagro-ts/crypto/scalar'
-import { authorityServerKeyShare } from '@milagro-ts/crypto/server-key'
-import { authorityIssue, type KeyShare } from '@milagro-ts/crypto/share-proof'
 import { PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { decodeTlv, encodeTlv, need } from '@milagro-ts/crypto/tlv'
 import { openSealed, sealBytes } from '@milagro-ts/store/sealed-file'
@@ -79,14 +78,29 @@ export class MasterShares {
     return G1.generator.mulSecret(this.#secret(purpose))
   }
 
-  /** d_j = s_jA with its proof. `A` must be a point that this authority hashed itself. */
-  issue(purpose: Purpose, statement: { ctx: Uint8Array; commitment: G1; A: G1 }, random: Random): KeyShare {
-    return authorityIssue(statement, this.#secret(purpose), random)
+  /** d_j = s_jA with its proof, a KeyShare's TLV, made in a worker, which hashes A out of `input` itself. */
+  issue(
+    pool: CryptoPool,
+    purpose: Purpose,
+    { input, ctx, commitment }: { input: Uint8Array; ctx: Uint8Array; commitment: G1 },
+  ): Promise<Uint8Array> {
+    const statement = { purpose, input, ctx, commitment: commitment.encode() }
+    return this.#lend(purpose, secret => pool.run('issue', { statement, secret }))
   }
 
-  /** W_j = s_jQ, to be sealed to a recipient of the group document. */
-  serverKeyShare(purpose: ServerKeyPurpose): G2 {
-    return authorityServerKeyShare(this.#secret(purpose))
+  /** W_j = s_jQ, 96 bytes, to be sealed to a recipient of the group document. */
+  serverKeyShare(pool: CryptoPool, purpose: ServerKeyPurpose): Promise<Uint8Array> {
+    return this.#lend(purpose, secret => pool.run('serverKeyShare', secret))
+  }
+
+  /** The bytes are this thread's for as long as the job takes. */
+  async #lend<T>(purpose: Purpose, use: (secret: Uint8Array) => Promise<T>): Promise<T> {
+    const secret = this.#secret(purpose).encode()
+    try {
+      return await use(secret)
+    } finally {
+      secret.fill(0)
+    }
   }
 
   #secret(purpose: Purpose): Scalar {

@@ -16,7 +16,7 @@ import { equalBytes, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import type { G1 } from '@milagro-ts/crypto/points'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { shareContext } from '@milagro-ts/crypto/share-proof'
-import { permitInput, permitPoint, slotAt } from '@milagro-ts/crypto/time-permit'
+import { permitInput, slotAt } from '@milagro-ts/crypto/time-permit'
 import type { Authority } from './authority.js'
 import { refuseFrozen } from './freeze.js'
 import type { ServedGroup } from './groups.js'
@@ -77,7 +77,7 @@ export async function issuePermitShare(
     return true
   })
   if (!isNew) throw new Refused('REPLAYED', { detail: 'the jti belongs to another statement' })
-  const share = shares.issue('permit', { ctx, commitment, A: permitPoint(input) }, authority.random)
+  const share = await shares.issue(authority.pool, 'permit', { input, ctx, commitment })
   authority.metrics.count('permit_shares_issued')
-  return { index, shareEpoch: shares.shareEpoch, share: toBase64Url(share.encode()) }
+  return { index, shareEpoch: shares.shareEpoch, share: toBase64Url(share) }
 }

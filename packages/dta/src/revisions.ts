@@ -36,7 +36,7 @@ export async function signRevision(
   const number = document.revision
   const before = await authority.store.atomic(connection => signedAs(connection, group.groupId, number))
   if (before !== null) return { index, signature: signatureOf(before, hash) }
-  group.checkNext(document)
+  await group.checkNext(document)
   checkChanges(group.document, document)
   const fresh = await signDocument(document, authority.keys.signKey)
   const signed = await authority.store.atomic(connection => {

@@ -48,8 +48,8 @@ export async function issueServerKey(
     }),
     jti: fromBase64Url(request.nonce, 'nonce', 16),
   })
-  const W = shares.serverKeyShare(purpose)
-  const sealed = await seal(recipient.hpkeKey, ctx, encodeTlv([W.encode()]), authority.random)
+  const W = await shares.serverKeyShare(authority.pool, purpose)
+  const sealed = await seal(recipient.hpkeKey, ctx, encodeTlv([W]), authority.random)
   await authority.store.atomic(connection => refuseFrozen(connection, group.groupId, recipient.name))
   authority.metrics.count('server_keys_issued', { purpose })
   authority.log.info(

@@ -12,8 +12,10 @@ import { Refused } from '@milagro-ts/api/problem'
 import { RateLimit, sourceOf } from '@milagro-ts/api/rate-limit'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { createApp, type Handlers, type Meta, mount, type ServerCaller } from '@milagro-ts/api/serve'
+import { poolKeyCheck, startServerPool } from '@milagro-ts/api/server-pool'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { CryptoPool, PoolOptions } from '@milagro-ts/crypto/node-pool'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import type { Store } from '@milagro-ts/store/database'
@@ -55,6 +57,8 @@ export interface DtaOptions {
   readonly log?: Log
   readonly metrics?: Metrics
   readonly timers?: Timers
+  /** Starts the workers; a test may have them from another file. */
+  readonly startPool?: (options: PoolOptions) => CryptoPool
 }
 
 export interface Dta {
@@ -72,7 +76,8 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
   const log = options.log ?? createLog('dta', config.logLevel === undefined ? {} : { level: config.logLevel })
   const metrics = options.metrics ?? createMetrics('milagro_dta')
   const keys = await openKeys(options)
-  const groups = await Groups.load(store, passphrase, keys.signKey.publicKey)
+  const pool = startServerPool(options, { clock, random, log, metrics })
+  const groups = await Groups.load(store, passphrase, keys.signKey.publicKey, poolKeyCheck(pool))
   const ledgerMark = await LedgerMark.open(config.dataDir)
   await freezeForgetful(store, groups, ledgerMark, log)
   const singleUse = openSingleUse(store)
@@ -86,6 +91,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     ledgerMark,
     issueLimit: new RateLimit(config.rateLimit?.group ?? GROUP_RATE, clock),
     store,
+    pool,
     clock,
     random,
     log,
@@ -136,6 +142,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     async close() {
       endPurging()
       await Promise.all([app.close(), admin.close()])
+      await pool.close()
     },
   }
 }

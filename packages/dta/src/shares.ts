@@ -57,10 +57,10 @@ export async function issueShare(
   // Counted once the RA's signature is seen: strangers can't use up a group's allowance.
   authority.issueLimit.take(`${toBase64Url(group.groupId)} shares`)
 
-  const { A, ctx } = ticket.shareTerms(purpose, index, shares.shareEpoch)
+  const { input, ctx } = ticket.shareTerms(purpose, index, shares.shareEpoch)
   const commitment = group.keys(purpose).commitments[index - 1] as G1
-  const share = shares.issue(purpose, { ctx, commitment, A }, random)
-  const sealed = await seal(ticket.hpkeKey, ctx, share.encode(), random)
+  const share = await shares.issue(authority.pool, purpose, { input, ctx, commitment })
+  const sealed = await seal(ticket.hpkeKey, ctx, share, random)
   // The clock is asked again: a ticket that ran out while the share was made doesn't reach the ledger.
   const now = authority.clock()
   if (now >= ticket.expiresAt * 1000) throw new Refused('EXPIRED', { detail: 'the ticket ran out' })

@@ -111,7 +111,7 @@ async function untilOpened() {
 
 async function signedByAll(joins: string[], openings: string[], signature: string): Promise<GroupDocument> {
   const { openings: checked } = await checkOpenings(proposal, joins, openings)
-  const document = composeFirstRevision(proposal, checked)
+  const document = await composeFirstRevision(proposal, checked)
   const rest = await Promise.all(
     others.map(async ({ index, signKey }) => ({ index, signature: await signDocument(document, signKey) })),
   )

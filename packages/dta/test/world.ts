@@ -72,6 +72,7 @@ export async function startAuthority(name: string, dataDir: string, options: Sta
     listen: { host: '127.0.0.1', port: 0 },
     adminListen: { host: '127.0.0.1', port: 0 },
     dataDir,
+    workers: 0,
     ...options.config,
   }
   const store = await openDatabase<unknown>({

@@ -93,7 +93,7 @@ export class KeyRotation {
       if (old === undefined) throw new Refused('CONFLICT', { detail: 'the group names no key of ours' })
       const made = await makeRaKey()
       const document = nextRevision(current, old.kid, made)
-      current.checkNext(document)
+      await current.checkNext(document)
       const statement = await signRevisionStatement(
         {
           suite: SUITE,

@@ -84,7 +84,7 @@ export class FakeAuthority {
         const { document, statement } = JSON.parse(text) as { document: GroupDocument; statement: string }
         await verifyRevisionStatement({ statement, group: this.group, document })
         if (!this.accepts) refuse('NOT_APPROVED')
-        const hash = toBase64Url(this.group.checkNext(document))
+        const hash = toBase64Url(await this.group.checkNext(document))
         const before = this.#signed.get(document.revision)
         if (before !== undefined && before !== hash) refuse('CONFLICT')
         const isOwn = this.group.authorities.some(({ signKey }) => signKey.equals(this.signKey.publicKey))

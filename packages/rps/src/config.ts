@@ -9,6 +9,7 @@ import {
   TrustProxySetting,
   UrlSetting,
   WebOriginsSetting,
+  WorkersSetting,
 } from '@milagro-ts/api/settings'
 import Type, { type Static } from 'typebox'
 
@@ -51,6 +52,7 @@ export const RpsConfig = Strict({
       failedProofs: Type.Optional(RateSetting),
     }),
   ),
+  workers: Type.Optional(WorkersSetting),
   trustProxy: Type.Optional(TrustProxySetting),
   /** Where pages stand that log in from a browser. */
   webOrigins: Type.Optional(WebOriginsSetting),

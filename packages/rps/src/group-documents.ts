@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises'
 import { createClient } from '@milagro-ts/api/call'
 import { ConfigError } from '@milagro-ts/api/config'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
-import { documentHash, Group } from '@milagro-ts/api/group'
+import { documentHash, Group, type KeyCheck } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
 import { equalBytes, fromBase64Url } from '@milagro-ts/crypto/bytes'
@@ -27,15 +27,17 @@ export class GroupDocuments {
     config,
     store,
     fetch,
+    keyCheck,
   }: {
     config: RpsConfig
     store: Store<unknown>
     fetch: typeof globalThis.fetch
+    keyCheck: KeyCheck
   }): Promise<GroupDocuments> {
     const pinned = fromBase64Url(config.groupId, 'groupId', 32)
     const stored = await store.atomic(connection => revisionsAfter(connection, 0))
     const documents = stored.length > 0 ? stored : await firstDocuments(config, fetch)
-    const group = await Group.verifyChain(documents, pinned).catch((error: unknown) => {
+    const group = await Group.verifyChain(documents, pinned, keyCheck).catch((error: unknown) => {
       throw new ConfigError(`group document: ${(error as Error).message}`)
     })
     await store.atomic(connection => {

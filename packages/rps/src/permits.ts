@@ -19,17 +19,12 @@ import { type VerifiedPermitStatement, verifyPermitStatement } from '@milagro-ts
 import type { Timers } from '@milagro-ts/api/system'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { type IdCore, NO_USER } from '@milagro-ts/crypto/identity'
+import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import type { G2 } from '@milagro-ts/crypto/points'
+import { CheckedPermit } from '@milagro-ts/crypto/pooled-login'
 import type { Clock } from '@milagro-ts/crypto/ports'
-import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
-import { KeyShare, shareContext, shareVerify } from '@milagro-ts/crypto/share-proof'
-import {
-  Permit,
-  type PermitTerms,
-  permitInput,
-  permitPoint,
-  VerifiedPermit,
-} from '@milagro-ts/crypto/time-permit'
+import { shareContext } from '@milagro-ts/crypto/share-proof'
+import { PermitClaim, type PermitTerms, permitInput } from '@milagro-ts/crypto/time-permit'
 import type { Store } from '@milagro-ts/store/database'
 import type { Authorities } from './authorities.js'
 import type { Identities } from './identities.js'
@@ -44,6 +39,7 @@ export interface PermitPorts {
   readonly store: Store<unknown>
   readonly identities: Identities
   readonly authorities: Authorities
+  readonly pool: CryptoPool
   readonly clock: Clock
   readonly timers: Timers
   readonly log: Log
@@ -60,8 +56,8 @@ export interface Wanted {
 
 export class Permits {
   readonly #ports: PermitPorts
-  readonly #verified = new Map<string, VerifiedPermit>()
-  readonly #composing = new Map<string, Promise<VerifiedPermit>>()
+  readonly #verified = new Map<string, CheckedPermit>()
+  readonly #composing = new Map<string, Promise<CheckedPermit>>()
 
   constructor(ports: PermitPorts) {
     this.#ports = ports
@@ -74,13 +70,13 @@ export class Permits {
   async takeCarried(
     group: Group,
     { idCore, slot }: Omit<Wanted, 'userCore'>,
-    carried: Permit,
-  ): Promise<VerifiedPermit> {
+    carried: PermitClaim,
+  ): Promise<CheckedPermit> {
     const known = await this.find(group, idCore, slot)
-    if (known !== null && equalBytes(known.permit.encode(), carried.encode())) return known
+    if (known !== null && equalBytes(known.bytes, carried.bytes)) return known
     if (carried.slot < slot) throw new Refused('PERMIT_EXPIRED')
     if (carried.slot > slot) throw new Refused('WRONG_PERMIT', { detail: 'its slot has not begun' })
-    const verified = verify(group, carried)
+    const verified = await this.#verify(group, carried)
     if (verified === null || !verified.covers(idCore)) throw new Refused('WRONG_PERMIT')
     await this.#keep(idCore, verified)
     return verified
@@ -90,7 +86,7 @@ export class Permits {
    * The permit that is kept, or a new one. Refused BANNED, REVOKED, WRONG_PROOF (the RPA doesn't know the identity),
    * PERMIT_EXPIRED (none is kept for a slot that is over), WRONG_SHARE naming the liar, FROZEN, RETRY_LATER.
    */
-  async obtain(group: Group, wanted: Wanted): Promise<VerifiedPermit> {
+  async obtain(group: Group, wanted: Wanted): Promise<CheckedPermit> {
     const { idCore, userCore, slot } = wanted
     const known = await this.find(group, idCore, slot)
     if (known !== null) return known
@@ -104,13 +100,14 @@ export class Permits {
     return composing
   }
 
-  async find(group: Group, idCore: IdCore, slot: number): Promise<VerifiedPermit | null> {
+  async find(group: Group, idCore: IdCore, slot: number): Promise<CheckedPermit | null> {
     const inMemory = this.#verified.get(nameOf(idCore, slot))
     if (inMemory !== undefined) return inMemory
     const [row] = await this.#ports.store.atomic(connection =>
       connection.all('SELECT permit FROM permit WHERE id_core = ? AND slot = ?', [idCore.bytes, slot]),
     )
-    const verified = row === undefined ? null : verify(group, Permit.decode(row.permit as Uint8Array))
+    const verified =
+      row === undefined ? null : await this.#verify(group, PermitClaim.decode(row.permit as Uint8Array))
     if (verified !== null) this.#remember(idCore, verified)
     return verified
   }
@@ -121,8 +118,8 @@ export class Permits {
     await this.#ports.store.atomic(connection => connection.run('DELETE FROM permit WHERE slot < ?', [slot]))
   }
 
-  async #compose(group: Group, { idCore, userCore, slot }: Wanted): Promise<VerifiedPermit> {
-    const { identities, authorities, timers, log, metrics } = this.#ports
+  async #compose(group: Group, { idCore, userCore, slot }: Wanted): Promise<CheckedPermit> {
+    const { identities, authorities, pool, timers, log, metrics } = this.#ports
     const standing =
       (await identities.ask(idCore, userCore, slot)) ??
       // The user may be what the RPA doesn't know; that is an answer for after the permit.
@@ -133,7 +130,6 @@ export class Permits {
 
     const { groupId } = group
     const input = permitInput(termsAt(group, slot), slot, { type: 'id', idCore })
-    const HT = permitPoint(input)
     const { shares, faults } = await askAuthorities({
       group,
       purpose: 'permit',
@@ -143,12 +139,13 @@ export class Permits {
         authorities
           .at(authority)
           .permits({ params: { groupId: toBase64Url(groupId) }, body: { statement }, signal }),
-      verify: ({ index, commitment }, answer) => {
-        const share = KeyShare.decode(fromBase64Url(answer.share, 'share'))
+      verify: async ({ index, commitment }, answer) => {
         const { shareEpoch } = answer
         const ctx = shareContext({ groupId, purpose: 'permit', index, shareEpoch, identity: input, jti })
-        const holds = answer.index === index && shareVerify({ ctx, commitment, A: HT }, share)
-        return holds ? { point: share.d, shareEpoch } : null
+        const statement = { purpose: 'permit', input, ctx, commitment: commitment.encode() } as const
+        const share = fromBase64Url(answer.share, 'share')
+        const point = answer.index === index ? await pool.run('shareVerify', { statement, share }) : null
+        return point === null ? null : { point, shareEpoch }
       },
     }).catch(refuseForAuthorities)
     for (const { name, kind, code } of faults) {
@@ -157,8 +154,9 @@ export class Permits {
     }
     if (new Set(shares.map(({ share }) => share.shareEpoch)).size > 1)
       throw new Refused('RETRY_LATER', { log: 'the authorities are in different share epochs' })
-    const point = combineG1(shares.map(({ index, share }) => ({ index, point: share.point })))
-    const permit = verify(group, Permit.of(slot, { type: 'id', idCore }, point))
+    const points = shares.map(({ index, share }) => ({ index, point: share.point }))
+    const target = { type: 'id', idCore } as const
+    const permit = await CheckedPermit.compose(pool, keyAt(group, slot), slot, target, points)
     if (permit === null)
       throw new Refused('RETRY_LATER', { log: "good permit shares don't make a permit of the group" })
     metrics.count('permits_composed')
@@ -184,17 +182,21 @@ export class Permits {
     return verified
   }
 
-  async #keep(idCore: IdCore, permit: VerifiedPermit): Promise<void> {
+  #verify(group: Group, permit: PermitClaim): Promise<CheckedPermit | null> {
+    return CheckedPermit.verify(this.#ports.pool, keyAt(group, permit.slot), permit)
+  }
+
+  async #keep(idCore: IdCore, permit: CheckedPermit): Promise<void> {
     await this.#ports.store.atomic(connection =>
       connection.run(
         'INSERT INTO permit (id_core, slot, permit) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET permit = excluded.permit',
-        [idCore.bytes, permit.slot, permit.permit.encode()],
+        [idCore.bytes, permit.slot, permit.bytes],
       ),
     )
     this.#remember(idCore, permit)
   }
 
-  #remember(idCore: IdCore, permit: VerifiedPermit): void {
+  #remember(idCore: IdCore, permit: CheckedPermit): void {
     if (this.#verified.size >= IN_MEMORY) {
       const [oldest] = this.#verified.keys()
       if (oldest !== undefined) this.#verified.delete(oldest)
@@ -211,9 +213,12 @@ function termsAt(group: Group, slot: number): PermitTerms {
   return { groupId: group.groupId, permitEpoch, rule: group.slotRule }
 }
 
-function verify(group: Group, permit: Permit): VerifiedPermit | null {
-  const publicKey = group.keysAt('permit', permit.slot)?.pub as G2
-  return VerifiedPermit.verify(termsAt(group, permit.slot), publicKey, permit)
+/** Terms and public key that a permit of this slot is checked by. */
+function keyAt(group: Group, slot: number) {
+  const terms = termsAt(group, slot)
+  // A group that has begun has keys, and `permit` a public one.
+  const { pub } = group.keysAt('permit', slot) as { pub: G2 }
+  return { terms, publicKey: pub.encode() }
 }
 
 /** What an authority refuses the RPS for (its key, its clock, its statement) is not the device's doing. */

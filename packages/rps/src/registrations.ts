@@ -22,7 +22,7 @@ import type { RegistrationAnswer, rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import type { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { equalBytes, fromBase64Url } from '@milagro-ts/crypto/bytes'
 import { IdCore, NO_USER } from '@milagro-ts/crypto/identity'
-import { LoginMessage } from '@milagro-ts/crypto/mpin'
+import { LoginClaim } from '@milagro-ts/crypto/mpin'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import type { Connection, Store } from '@milagro-ts/store/database'
@@ -48,7 +48,7 @@ type ForwardedBody = Body<typeof rpaRoutes.verify>
 
 /** Verifies a message in mode `sign` for the RPS' own audience; `pin` says whether it must carry a PIN proof. */
 export type ProveSigned = (
-  message: LoginMessage,
+  message: LoginClaim,
   payloadHash: Uint8Array,
   pin: 'optional' | 'required',
 ) => Promise<void>
@@ -68,7 +68,7 @@ interface Row {
 
 /** A request that a verified message stands for. */
 interface Vouched {
-  readonly message: LoginMessage
+  readonly message: LoginClaim
   readonly vouchHash: Uint8Array
   readonly payloadHash: Uint8Array
   readonly pin: 'optional' | 'required'
@@ -97,7 +97,7 @@ export class Registrations {
   user(body: UserBody, prove: ProveSigned): Promise<RegistrationAnswer> {
     const { vouch, ...claimed } = body
     const { key } = enrolmentFields(body)
-    const message = LoginMessage.fromJson(vouch)
+    const message = LoginClaim.fromJson(vouch)
     return this.#vouched(
       key,
       { ...claimed, idCore: message.idCore.mpinId },
@@ -114,7 +114,7 @@ export class Registrations {
   /** A `sign` message with both proofs over the enrolment key asks for the next pinGen. */
   pinChange(body: Body<typeof rpsRoutes.changePin>, prove: ProveSigned): Promise<RegistrationAnswer> {
     const key = decodeHpkeKey(body.hpkeKey)
-    const message = LoginMessage.fromJson(body.message)
+    const message = LoginClaim.fromJson(body.message)
     const { pin, idCore } = message
     if (pin === undefined)
       throw new Refused('MALFORMED', { field: 'factors', detail: 'the old PIN is needed' })

@@ -6,7 +6,9 @@
  *   <-- HPKE(hpkeKey; ctx; TLV{1 W_j}) --           W_j = s_jQ
  *   e(C_j, Q) = e(P1, W_j) for each, S = Σ λ_jW_j, e(IVK, Q) = e(P1, S)
  *
- * Whoever has S_pin, a token and a device key tests PINs without a strike, so S leaves this process only sealed.
+ * Whoever has S_pin, a token and a device key tests PINs without a strike, so S leaves this process only sealed, and
+ * inside it lives in the workers alone: they compute with it, and each checks it against the group's IVK when it takes
+ * it in. This thread has its bytes while it opens or seals the file.
  */
 import { join } from 'node:path'
 import type { Group } from '@milagro-ts/api/group'
@@ -18,10 +20,10 @@ import { Strict } from '@milagro-ts/api/schemas'
 import { open } from '@milagro-ts/api/seal'
 import type { Timers } from '@milagro-ts/api/system'
 import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import type { HandedKey } from '@milagro-ts/crypto/crypto-worker'
 import { encodeName } from '@milagro-ts/crypto/identity'
-import { G2 } from '@milagro-ts/crypto/points'
+import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import type { Random } from '@milagro-ts/crypto/ports'
-import { ServerKey, sameLogarithm } from '@milagro-ts/crypto/server-key'
 import { shareContext } from '@milagro-ts/crypto/share-proof'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { decodeTlv, need } from '@milagro-ts/crypto/tlv'
@@ -57,6 +59,7 @@ export interface ServerKeyPorts {
   readonly passphrase: string
   readonly hpkeKey: HpkeKeyPair
   readonly authorities: Authorities
+  readonly pool: CryptoPool
   readonly random: Random
   readonly timers: Timers
   readonly log: Log
@@ -64,39 +67,35 @@ export interface ServerKeyPorts {
 
 export class ServerKeys {
   readonly #ports: ServerKeyPorts
-  readonly #keys = new Map<string, ServerKey>()
+  /** What the workers have. */
+  readonly #held = new Set<string>()
   #fetching: Promise<void> | undefined
 
   private constructor(ports: ServerKeyPorts) {
     this.#ports = ports
   }
 
-  /** With what is sealed in the data folder. StoreError: it can't be opened, or a key in it isn't the group's. */
+  /**
+   * Hands the workers what is sealed in the data folder. StoreError: it can't be opened, or a key in it isn't the
+   * group's.
+   */
   static async open(ports: ServerKeyPorts, group: Group): Promise<ServerKeys> {
     const opened = new ServerKeys(ports)
-    const path = pathIn(ports.dataDir)
-    for (const { purpose, epoch, key } of await readStored(path, ports.passphrase, group)) {
-      const ivk = ivkOf(group, purpose, epoch)
-      const S = ivk && ServerKey.verify(ivk, G2.decode(fromBase64Url(key, 'key', 96), 'key'))
-      if (!S) throw new StoreError('damaged', `sealed file ${path}: the ${purpose} key is not the group's`)
-      opened.#keys.set(nameOf(purpose, epoch), S)
-    }
+    await opened.#handOver(group)
     return opened
   }
 
   /** Refused RETRY_LATER while there is none: nothing can be verified before. */
-  get(purpose: ServerKeyPurpose, epoch: number): ServerKey {
-    const key = this.#keys.get(nameOf(purpose, epoch))
-    if (key === undefined)
+  check(purpose: ServerKeyPurpose, epoch: number): void {
+    if (!this.#held.has(nameOf(purpose, epoch)))
       throw new Refused('RETRY_LATER', {
         log: `no ${purpose} server key of epoch ${epoch} yet`,
         retryAfter: 5,
       })
-    return key
   }
 
   isComplete(group: Group): boolean {
-    return missing(this.#keys, group).length === 0
+    return missing(this.#held, group).length === 0
   }
 
   /** Fetches what the group document has keys for and the data folder hasn't. Refused as askAuthorities says. */
@@ -110,25 +109,54 @@ export class ServerKeys {
 
   async #fetch(group: Group): Promise<void> {
     const { dataDir, passphrase, random, log } = this.#ports
+    const path = pathIn(dataDir)
+    const before = await readStored(path, passphrase, group)
     const fetched = await Promise.all(
-      missing(this.#keys, group).map(async purpose => ({ purpose, key: await this.#ask(group, purpose) })),
+      missing(this.#held, group).map(async purpose => {
+        const S = await this.#ask(group, purpose)
+        const key = toBase64Url(S)
+        S.fill(0)
+        return { purpose, epoch: group.keys(purpose).epoch, key }
+      }),
     )
-    for (const { purpose, key } of fetched) this.#keys.set(nameOf(purpose, group.keys(purpose).epoch), key)
+    const isFetched = (old: { purpose: string; epoch: number }) =>
+      fetched.some(({ purpose, epoch }) => purpose === old.purpose && epoch === old.epoch)
     const stored: Static<typeof StoredKeys> = {
       suite: SUITE,
       v: 1,
       groupId: toBase64Url(group.groupId),
-      keys: [...this.#keys].map(([name, key]) => {
-        const [purpose, epoch] = name.split('/') as [ServerKeyPurpose, string]
-        return { purpose, epoch: Number(epoch), key: toBase64Url(key.encode()) }
-      }),
+      keys: [...before.filter(old => !isFetched(old)), ...fetched],
     }
-    await writeSealedFile(pathIn(dataDir), passphrase, utf8(JSON.stringify(stored)), random)
+    await writeSealedFile(path, passphrase, utf8(JSON.stringify(stored)), random)
+    await this.#handOver(group)
     log.info({ purposes: fetched.map(({ purpose }) => purpose) }, 'server keys fetched and sealed')
   }
 
-  async #ask(group: Group, purpose: ServerKeyPurpose): Promise<ServerKey> {
-    const { name, hpkeKey, authorities, random, timers, log } = this.#ports
+  /** The file's keys to every worker; a worker that takes another's place gets them in the same way. */
+  async #handOver(group: Group): Promise<void> {
+    const { dataDir, passphrase, pool } = this.#ports
+    const path = pathIn(dataDir)
+    const load = async () =>
+      (await readStored(path, passphrase, group)).map(({ purpose, epoch, key }): HandedKey => {
+        const ivk = ivkOf(group, purpose, epoch)
+        if (ivk === undefined) throw notTheGroups(path, purpose)
+        return { purpose, epoch, ivk: ivk.encode(), S: fromBase64Url(key, 'key', 96) }
+      })
+    let names: readonly { purpose: ServerKeyPurpose; epoch: number }[] = []
+    const verdicts = await pool.handOver(async () => {
+      const keys = await load()
+      names = keys.map(({ purpose, epoch }) => ({ purpose, epoch }))
+      return keys
+    })
+    names.forEach(({ purpose, epoch }, i) => {
+      if (verdicts[i] !== true) throw notTheGroups(path, purpose)
+      this.#held.add(nameOf(purpose, epoch))
+    })
+  }
+
+  /** S, 96 secret bytes. */
+  async #ask(group: Group, purpose: ServerKeyPurpose): Promise<Uint8Array> {
+    const { name, hpkeKey, authorities, pool, random, timers, log } = this.#ports
     const { groupId } = group
     const recipient = group.recipient(name)
     if (recipient === undefined)
@@ -156,26 +184,31 @@ export class ServerKeys {
         const plaintext = await open(hpkeKey, ctx, fromBase64Url(answer.sealed, 'sealed'))
         if (answer.index !== index || plaintext === null) return null
         const [W] = decodeTlv(plaintext, { tags: 1, field: 'serverKey' })
-        const point = G2.decode(need(W, 'serverKey.W'), 'serverKey.W')
-        return sameLogarithm(commitment, point) ? { point, shareEpoch } : null
+        const point = need(W, 'serverKey.W')
+        const holds = await pool.run('sameLogarithm', { commitment: commitment.encode(), W: point })
+        return holds ? { point, shareEpoch } : null
       },
     })
     for (const fault of faults) log.warn({ purpose, ...fault }, 'an authority gave no good server key share')
     if (new Set(shares.map(({ share }) => share.shareEpoch)).size > 1)
       throw new Refused('RETRY_LATER', { log: 'the authorities are in different share epochs' })
     const points = shares.map(({ index, share }) => ({ index, point: share.point }))
-    const S = ServerKey.combine(group.keys(purpose).ivk, points)
+    const S = await pool.run('combineServerKey', { ivk: group.keys(purpose).ivk.encode(), shares: points })
     if (S === null)
       throw new Refused('RETRY_LATER', { log: `the ${purpose} shares don't make the group's key` })
     return S
   }
 }
 
+function notTheGroups(path: string, purpose: string): StoreError {
+  return new StoreError('damaged', `sealed file ${path}: the ${purpose} key is not the group's`)
+}
+
 const pathIn = (dataDir: string) => join(dataDir, 'server-keys.sealed')
 const nameOf = (purpose: ServerKeyPurpose, epoch: number) => `${purpose}/${epoch}`
 
-function missing(keys: ReadonlyMap<string, ServerKey>, group: Group): ServerKeyPurpose[] {
-  return SERVER_KEY_PURPOSES.filter(purpose => !keys.has(nameOf(purpose, group.keys(purpose).epoch)))
+function missing(held: ReadonlySet<string>, group: Group): ServerKeyPurpose[] {
+  return SERVER_KEY_PURPOSES.filter(purpose => !held.has(nameOf(purpose, group.keys(purpose).epoch)))
 }
 
 /** IVK of a key epoch, present or former. */

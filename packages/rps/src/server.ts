@@ -17,12 +17,14 @@ import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import type { AuthenticatedFields } from '@milagro-ts/api/schemas'
 import { type CallerChecks, createApp, type Handlers, type Meta, mount } from '@milagro-ts/api/serve'
+import { poolKeyCheck, startServerPool } from '@milagro-ts/api/server-pool'
 import { SseWriter } from '@milagro-ts/api/sse'
 import { verifyTicket } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { IdCore, NO_USER } from '@milagro-ts/crypto/identity'
-import { LoginMessage, MODE, parseAuthorization } from '@milagro-ts/crypto/mpin'
+import { authorizationBytes, LoginClaim, MODE } from '@milagro-ts/crypto/mpin'
+import type { CryptoPool, PoolOptions } from '@milagro-ts/crypto/node-pool'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import type { Store } from '@milagro-ts/store/database'
@@ -80,6 +82,8 @@ export interface RpsOptions {
   readonly verify?: Verification
   /** The 32 bytes of RFC 9266 of a request's connection, where TLS ends in this process. */
   readonly tlsExporter?: (meta: Meta) => Uint8Array | undefined
+  /** Starts the workers; a test may have them from another file. */
+  readonly startPool?: (options: PoolOptions) => CryptoPool
 }
 
 export interface Rps {
@@ -113,6 +117,7 @@ interface Parts {
   readonly otts: Otts
   readonly tokens: Tokens
   readonly events: EventStream
+  readonly pool: CryptoPool
   readonly verify: Verification
   readonly verificationPorts: () => Promise<VerificationPorts>
   readonly tlsExporter: (meta: Meta) => Uint8Array | undefined
@@ -168,6 +173,7 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
       parts.events.stop()
       await Promise.all([app.close(), admin.close()])
       await parts.relyingParty.settled()
+      await parts.pool.close()
     },
   }
 }
@@ -197,11 +203,12 @@ async function openParts(
     throw new StoreError('missing', `${dataDir} has a database but no keys.sealed: restore it from a backup`)
   const { requestKey, hpkeKey, tokenKey } = await openKeys(options)
   const signer = { name, key: requestKey, clock, random }
-  const documents = await GroupDocuments.open({ config, store, fetch })
+  const pool = startServerPool(options, { clock, random, log, metrics })
+  const documents = await GroupDocuments.open({ config, store, fetch, keyCheck: poolKeyCheck(pool) })
   checkRecipient(documents.latest, config, { requestKey, hpkeKey, tokenKey })
   const authorities = new Authorities({ ...signer, fetch })
   const serverKeys = await ServerKeys.open(
-    { name, dataDir, passphrase, hpkeKey, authorities, random, timers, log },
+    { name, dataDir, passphrase, hpkeKey, authorities, pool, random, timers, log },
     documents.latest,
   )
   const singleUse = openSingleUse(store)
@@ -210,7 +217,7 @@ async function openParts(
   const identities = new Identities({ store, relyingParty, accounts })
   const group = () => documents.current()
   const revocation = new Revocation({ store, singleUse, accounts, relyingParty, group, log })
-  const permits = new Permits({ store, identities, authorities, clock, timers, log, metrics })
+  const permits = new Permits({ store, identities, authorities, pool, clock, timers, log, metrics })
   const nonces = new Nonces({ singleUse, clock, random })
   const checkRevocation = (idCore: IdCore, userCore: Uint8Array) => revocation.check(idCore, userCore)
   const registrations = new Registrations({ store, relyingParty, accounts, checkRevocation, clock })
@@ -226,7 +233,8 @@ async function openParts(
     const group = await documents.current()
     return {
       group,
-      serverKey: (purpose, epoch) => serverKeys.get(purpose, epoch),
+      pool,
+      checkServerKey: (purpose, epoch) => serverKeys.check(purpose, epoch),
       clock,
       random,
       delta: config.deltaSeconds ?? DELTA,
@@ -267,6 +275,7 @@ async function openParts(
     otts: new Otts({ singleUse, clock, random }),
     tokens: new Tokens({ issuer: config.publicUrl, tokenKey, clock, random }),
     events,
+    pool,
     verify: options.verify ?? verification,
     verificationPorts,
     tlsExporter: options.tlsExporter ?? (() => undefined),
@@ -387,23 +396,23 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       const { group } = ports
       const { proven } = await verify.device(ports, {
         ...attemptOf(meta),
-        message: LoginMessage.fromJson(body.login),
+        message: LoginClaim.fromJson(body.login),
         modes: [MODE.nonce, MODE.time],
         audience: audiences.own,
         factors: 'device',
         needsPermit: false,
       })
       const { idCore, slot } = proven.message
-      const { permit } = await permits.obtain(group, { idCore, userCore: NO_USER, slot })
+      const permit = await permits.obtain(group, { idCore, userCore: NO_USER, slot })
       // RPA and authorities may have taken seconds; a ban of meanwhile counts.
       await revocation.check(idCore)
-      return { permit: toBase64Url(permit.encode()), slot, endsAt: slotEnd(group, slot) }
+      return { permit: toBase64Url(permit.bytes), slot, endsAt: slotEnd(group, slot) }
     },
 
     login: async ({ body, meta }) => {
       const ports = await parts.verificationPorts()
       const { group } = ports
-      const message = LoginMessage.fromJson(body.login)
+      const message = LoginClaim.fromJson(body.login)
       const audience = audiences.ofLogin(message.audience)
       if (body.authOtt === true && audience.service === undefined)
         throw new Refused('MALFORMED', { field: 'authOtt', detail: 'no service could redeem it' })
@@ -437,7 +446,7 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       return {
         ...token,
         authenticated: fields,
-        permit: toBase64Url(permit.permit.encode()),
+        permit: toBase64Url(permit.bytes),
         ...(body.authOtt === true ? { authOtt: await otts.issue(audience.service as string, fields) } : {}),
       }
     },
@@ -452,7 +461,7 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
 
     verifyOnePass: async ({ body, caller }) => {
       audiences.checkService(caller.name)
-      const message = LoginMessage.decode(fromBase64Url(body.message, 'message'))
+      const message = LoginClaim.decode(fromBase64Url(body.message, 'message'))
       const { authenticated } = await verify.identity(await parts.verificationPorts(), {
         message,
         modes: [MODE.time],
@@ -464,7 +473,7 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
     },
 
     sign: async ({ body, meta }) => {
-      const message = LoginMessage.fromJson(body.message)
+      const message = LoginClaim.fromJson(body.message)
       const payloadHash = sha256(fromBase64Url(body.payload, 'payload'))
       const { authenticated } = await verify.identity(await parts.verificationPorts(), {
         ...attemptOf(meta),
@@ -532,7 +541,7 @@ function callerChecks(parts: Parts): CallerChecks<AuthenticatedFields, undefined
         }
         if (!authorization.startsWith('MPIN ')) throw new Refused('UNAUTHENTICATED')
         const { authenticated } = await verify.identity(await parts.verificationPorts(), {
-          message: parseAuthorization(authorization),
+          message: LoginClaim.decode(authorizationBytes(authorization), 'authorization'),
           modes: [MODE.time],
           audience: audiences.own,
           factors: 'identity',

@@ -1,6 +1,6 @@
 /**
  * What the RPS says about those it has verified, signed with its token key: access tokens (RFC 9068), receipts, the
- * time. Each is made for an `Authenticated`, which only a verification makes, never for a claimed identity.
+ * time. Each is made for an `AuthenticatedLogin`, which only a verification makes, never for a claimed identity.
  */
 import type { Es256PrivateKey } from '@milagro-ts/api/keys'
 import { Refused } from '@milagro-ts/api/problem'
@@ -17,7 +17,7 @@ import {
   verifyAccessToken,
 } from '@milagro-ts/api/statements'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
-import type { Authenticated } from '@milagro-ts/crypto/mpin'
+import type { AuthenticatedLogin } from '@milagro-ts/crypto/pooled-login'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 
@@ -39,7 +39,7 @@ export class Tokens {
    * @param slotEnd Unix seconds at which that slot is over. Refused EXPIRED when it is.
    */
   async access(
-    who: Authenticated,
+    who: AuthenticatedLogin,
     { slot, slotEnd }: { slot: number; slotEnd: number },
   ): Promise<{ accessToken: string; expiresIn: number }> {
     const iat = this.#now()
@@ -53,7 +53,7 @@ export class Tokens {
   }
 
   /** Of a message in mode `sign`. */
-  receipt(who: Authenticated, payloadHash: Uint8Array): Promise<string> {
+  receipt(who: AuthenticatedLogin, payloadHash: Uint8Array): Promise<string> {
     const said = {
       ...this.#about(who),
       slot: who.slot,
@@ -84,7 +84,7 @@ export class Tokens {
     return { keys: [{ ...key.publicKey.toJwk(), kid, use: 'sig', alg: 'ES256' }] }
   }
 
-  #about(who: Authenticated) {
+  #about(who: AuthenticatedLogin) {
     return {
       iss: this.#issuer,
       aud: who.audience,
@@ -101,7 +101,7 @@ export class Tokens {
 
 /** Who was proven, as it goes over the wire. */
 export function authenticatedFields(
-  who: Pick<Authenticated, 'idCore' | 'userCore' | 'amr' | 'slot' | 'audience'>,
+  who: Pick<AuthenticatedLogin, 'idCore' | 'userCore' | 'amr' | 'slot' | 'audience'>,
 ): AuthenticatedFields {
   return {
     idCore: who.idCore.mpinId,

@@ -6,7 +6,8 @@
  *       slot and key epochs                                              EXPIRED
  *       the source's failed proofs                                       RETRY_LATER
  *       nonce taken | clientTime near                                    REPLAYED, EXPIRED | CLOCK
- *   (2) the device proof alone: e(V_dev, Q)·e(U_dev + cA_dev, S_dev) = 1  WRONG_PROOF, the source pays
+ *   (2) the points decoded, in a worker                                  MALFORMED
+ *       the device proof alone: e(V_dev, Q)·e(U_dev + cA_dev, S_dev) = 1  WRONG_PROOF, the source pays
  *       replay record of (idCore, U_dev), for clientTime                 REPLAYED
  *       deny list                                                        BANNED, REVOKED
  *       permit of the slot                                               WRONG_PERMIT, PERMIT_EXPIRED, BANNED …
@@ -27,18 +28,17 @@ import type { RateLimit } from '@milagro-ts/api/rate-limit'
 import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { type IdCore, NO_USER } from '@milagro-ts/crypto/identity'
 import {
-  Authenticated,
   type Binding,
-  DeviceProven,
   factorsSatisfied,
-  type LoginMessage,
+  type LoginClaim,
   MODE,
   type Mode,
-  type PinProof,
+  type PinTerms,
 } from '@milagro-ts/crypto/mpin'
+import { type CryptoPool, PoolUnavailable } from '@milagro-ts/crypto/node-pool'
+import { AuthenticatedLogin, type CheckedPermit, ProvenLogin } from '@milagro-ts/crypto/pooled-login'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
-import type { ServerKey } from '@milagro-ts/crypto/server-key'
-import { slotStart, type VerifiedPermit } from '@milagro-ts/crypto/time-permit'
+import { slotStart } from '@milagro-ts/crypto/time-permit'
 import type { SingleUse } from '@milagro-ts/store/single-use'
 import type { AudiencePolicy } from './config.js'
 import { currentSlot } from './nonces.js'
@@ -55,7 +55,7 @@ export const REPLAY_KEPT = 2 * 300_000
 
 /** What one route asks of one message. */
 export interface Attempt {
-  readonly message: LoginMessage
+  readonly message: LoginClaim
   readonly modes: readonly Mode[]
   /** The policy of the one audience that the message must name. */
   readonly audience: Pick<AudiencePolicy, 'name' | 'pin' | 'tlsExporter'>
@@ -72,7 +72,10 @@ export interface Attempt {
 
 export interface VerificationPorts {
   readonly group: Group
-  readonly serverKey: (purpose: 'device' | 'pin', epoch: number) => ServerKey
+  /** Where points are: its workers hold S_dev and S_pin. */
+  readonly pool: CryptoPool
+  /** Refused RETRY_LATER while the workers have no such key. */
+  readonly checkServerKey: (purpose: 'device' | 'pin', epoch: number) => void
   readonly clock: Clock
   readonly random: Random
   /** Δ in seconds. */
@@ -83,7 +86,7 @@ export interface VerificationPorts {
   readonly singleUse: SingleUse
   readonly failedProofs: RateLimit
   readonly checkRevocation: (idCore: IdCore, userCore: Uint8Array) => Promise<void>
-  readonly permit: (wanted: Wanted, carried: LoginMessage['permit']) => Promise<VerifiedPermit>
+  readonly permit: (wanted: Wanted, carried: LoginClaim['permit']) => Promise<CheckedPermit>
   /** May a PIN of this generation be tried? */
   readonly takesPin: (account: { idCore: IdCore; userCore: Uint8Array; pinGen: number }) => Promise<boolean>
   /** A PIN of this generation was right; false when it is over by now. */
@@ -93,13 +96,13 @@ export interface VerificationPorts {
 }
 
 export interface DeviceVerified {
-  readonly proven: DeviceProven
+  readonly proven: ProvenLogin
   /** Where the route needs one. */
-  readonly permit: VerifiedPermit | undefined
+  readonly permit: CheckedPermit | undefined
 }
 export interface Verified {
-  readonly authenticated: Authenticated
-  readonly permit: VerifiedPermit | undefined
+  readonly authenticated: AuthenticatedLogin
+  readonly permit: CheckedPermit | undefined
 }
 
 /** A port of the server, so that a test can run one that verifies wrongly and see the story stop. */
@@ -115,17 +118,14 @@ export const verification: Verification = { device: verifyDevice, identity: veri
 export async function verifyDevice(ports: VerificationPorts, attempt: Attempt): Promise<DeviceVerified> {
   const { message, source } = attempt
   const binding = checkShape(ports, attempt)
-  const S_dev = ports.serverKey('device', message.deviceEpoch)
-  if (message.pin !== undefined) ports.serverKey('pin', message.pin.pinEpoch)
+  ports.checkServerKey('device', message.deviceEpoch)
+  if (message.pin !== undefined) ports.checkServerKey('pin', message.pin.pinEpoch)
   if (source !== undefined) ports.failedProofs.check(source)
   if (message.nonce !== undefined) await ports.takeNonce(message.nonce)
   if (message.clientTime !== undefined) await checkClientTime(ports, message.clientTime)
-  // Again, with nothing awaited between here and the charge: many sent at once all passed the first look.
-  if (source !== undefined) ports.failedProofs.check(source)
 
-  const proven = DeviceProven.verify(message, binding, S_dev)
+  const proven = await proveDevice(ports, attempt, binding)
   if (proven === null) {
-    if (source !== undefined) ports.failedProofs.charge(source)
     ports.metrics.count('device_proofs_failed')
     throw new Refused('WRONG_PROOF')
   }
@@ -139,11 +139,29 @@ export async function verifyDevice(ports: VerificationPorts, attempt: Attempt): 
   return { proven, permit }
 }
 
+/** The source pays before its proof is looked at, and gets it back if it holds: many at once cost what they may. */
+async function proveDevice(
+  { pool, failedProofs }: VerificationPorts,
+  { message, source }: Attempt,
+  binding: Binding,
+): Promise<ProvenLogin | null> {
+  if (source === undefined) return ProvenLogin.verify(pool, message, binding, source)
+  failedProofs.take(source)
+  try {
+    const proven = await ProvenLogin.verify(pool, message, binding, source)
+    if (proven !== null) failedProofs.refund(source)
+    return proven
+  } catch (error) {
+    if (error instanceof PoolUnavailable) failedProofs.refund(source)
+    throw error
+  }
+}
+
 export async function verifyIdentity(ports: VerificationPorts, attempt: Attempt): Promise<Verified> {
   const { proven, permit } = await verifyDevice(ports, attempt)
   const { idCore, pin } = attempt.message
   const authenticated =
-    pin === undefined ? Authenticated.byDevice(proven) : await verifyPin(ports, attempt, proven, pin)
+    pin === undefined ? AuthenticatedLogin.byDevice(proven) : await verifyPin(ports, attempt, proven, pin)
   // RPA and authorities may have taken seconds over the permit and the account; a ban of meanwhile counts.
   await ports.checkRevocation(idCore, pin?.userCore ?? NO_USER)
   return { authenticated, permit }
@@ -153,10 +171,10 @@ export async function verifyIdentity(ports: VerificationPorts, attempt: Attempt)
 async function verifyPin(
   ports: VerificationPorts,
   { message: { idCore, slot, audience } }: Attempt,
-  proven: DeviceProven,
-  pin: PinProof,
-): Promise<Authenticated> {
-  const { userCore, pinGen, pinEpoch } = pin
+  proven: ProvenLogin,
+  pin: PinTerms,
+): Promise<AuthenticatedLogin> {
+  const { userCore, pinGen } = pin
   if (!(await ports.takesPin({ idCore, userCore, pinGen })))
     throw new Refused('WRONG_PIN', { log: 'unknown user, or a PIN generation that is not in use' })
   const tell = (event: 'locked' | 'wrong-pin') =>
@@ -184,8 +202,8 @@ async function verifyPin(
   const settle = (correct: boolean) =>
     ports.singleUse.settle(reserved.reservation, { now: ports.clock(), correct })
 
-  const S_pin = ports.serverKey('pin', pinEpoch)
-  const authenticated = Authenticated.byPin(proven, S_pin, ports.random)
+  // PoolUnavailable leaves the strike unanswered: it counts as wrong, so that making a worker die gains no guess.
+  const authenticated = await AuthenticatedLogin.byPin(ports.pool, proven)
   if (authenticated === null) {
     await settle(false)
     ports.metrics.count('pins_wrong')
@@ -232,7 +250,7 @@ function checkShape(ports: VerificationPorts, attempt: Attempt): Binding {
 }
 
 /** The current slot, or the former one within `grace`; the slot fixes the key epochs. */
-function checkSlotAndEpochs({ group, clock }: VerificationPorts, message: LoginMessage): void {
+function checkSlotAndEpochs({ group, clock }: VerificationPorts, message: LoginClaim): void {
   const { slot, deviceEpoch, pin } = message
   const now = clock()
   const current = currentSlot(group, now)
@@ -257,8 +275,8 @@ async function checkClientTime(
     })
 }
 
-async function recordReplay({ singleUse, clock }: VerificationPorts, message: LoginMessage): Promise<void> {
-  const key = `${message.idCore.mpinId} ${toBase64Url(message.U_dev.encode())}`
+async function recordReplay({ singleUse, clock }: VerificationPorts, message: LoginClaim): Promise<void> {
+  const key = `${message.idCore.mpinId} ${toBase64Url(message.U_dev)}`
   if (!(await singleUse.put('one-pass', key, { expiresAt: clock() + REPLAY_KEPT })))
     throw new Refused('REPLAYED', { detail: 'this message was used before' })
 }

@@ -523,6 +523,7 @@ export class World {
       rpa: { url: this.rpa.url },
       audiences: AUDIENCES,
       trustProxy: ['127.0.0.1'],
+      workers: 0,
       ...changes,
     }
   }

@@ -1,0 +1,64 @@
+/** The worker pool as servers run it: how many threads, what is counted and logged, and the group document's checks in it. */
+import { availableParallelism } from 'node:os'
+import { CryptoPool, type PoolOptions } from '@milagro-ts/crypto/node-pool'
+import { G1, G2 } from '@milagro-ts/crypto/points'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import type { PointShare } from '@milagro-ts/crypto/secret-sharing'
+import type { FoundingArithmetic } from './founding.js'
+import type { KeyCheck } from './group.js'
+import type { Log } from './log.js'
+import type { Metrics } from './metrics.js'
+import { systemTimers } from './system.js'
+
+/** A thread for each processor but one, which is for the event loop and the database; at least one. */
+export function startServerPool(
+  {
+    config,
+    startPool = CryptoPool.start,
+  }: {
+    readonly config: { readonly workers?: number | undefined }
+    readonly startPool?: (options: PoolOptions) => CryptoPool
+  },
+  { clock, random, log, metrics }: { clock: Clock; random: Random; log: Log; metrics: Metrics },
+): CryptoPool {
+  return startPool({
+    workers: config.workers ?? Math.max(1, availableParallelism() - 1),
+    random,
+    clock,
+    timers: systemTimers,
+    on: (event, { error }) => {
+      metrics.count(`pool_${event}`)
+      if (event === 'crash') log.error({ err: error }, 'a worker ended; another takes its place')
+    },
+  })
+}
+
+/** The keys of a group document, checked in a worker. */
+export const poolKeyCheck =
+  (pool: CryptoPool): KeyCheck =>
+  ({ t, ivk, commitments, pub }) =>
+    pool.run('publicKeysFault', {
+      t,
+      ivk: ivk.encode(),
+      commitments: commitments.map(commitment => commitment.encode()),
+      pub: pub?.encode(),
+    })
+
+/** The arithmetic of a founding, in a worker. */
+export const poolFoundingArithmetic = (pool: CryptoPool): FoundingArithmetic => ({
+  possessionVerify: ({ session, purpose, index }, commitment, { kappa, z }) =>
+    pool.run('possessionVerify', {
+      session,
+      purpose,
+      index,
+      commitment: commitment.encode(),
+      kappa: kappa.encode(),
+      z: z.encode(),
+    }),
+  sameLogarithm: (C, W) => pool.run('sameLogarithm', { commitment: C.encode(), W: W.encode() }),
+  combineG1: async shares => G1.decode(await pool.run('combine', encoded(shares)), 'ivk'),
+  combineG2: async shares => G2.decode(await pool.run('combinePublicKey', encoded(shares)), 'pub'),
+})
+
+const encoded = (shares: readonly PointShare<G1 | G2>[]) =>
+  shares.map(({ index, point }) => ({ index, point: point.encode() }))

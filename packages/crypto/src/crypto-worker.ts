@@ -1,0 +1,280 @@
+/**
+ * What a worker of a pool computes: pairings, sums of products, key shares, and the decoding of the points that go into
+ * them. Bytes come in, bytes and verdicts go out; a server's main thread does none of it (node-pool.ts).
+ *
+ * S_dev and S_pin (and their lines, which equal them) are nowhere but here. A PIN proof is looked at only for a message
+ * whose device proof this worker has found to hold.
+ */
+import { concat, toBase64Url, toHex, utf8 } from './bytes.js'
+import { DecodeError } from './errors.js'
+import { hashToG1 } from './hash-to-curve.js'
+import { IdentityPoints } from './identity-points.js'
+import { Authenticated, type Binding, type BoundMessage, DeviceProven, LoginMessage } from './mpin.js'
+import { G1, G2, PreparedG2 } from './points.js'
+import type { Random } from './ports.js'
+import { possessionVerify } from './possession.js'
+import { Scalar } from './scalar.js'
+import { combineG1, combineG2 } from './secret-sharing.js'
+import { authorityServerKeyShare, publicKeysFault, ServerKey, sameLogarithm } from './server-key.js'
+import { sha256 } from './sha256.js'
+import { authorityIssue, KeyShare, shareVerify } from './share-proof.js'
+import type { Purpose } from './suite.js'
+import { Permit, type PermitTerms, VerifiedPermit } from './time-permit.js'
+
+type Bytes = Uint8Array
+
+/** A server key on its way into a worker. */
+export interface HandedKey {
+  readonly purpose: 'device' | 'pin'
+  readonly epoch: number
+  readonly ivk: Bytes
+  /** 96 secret bytes. */
+  readonly S: Bytes
+}
+export interface LoginItem {
+  /** A LoginMessage's TLV. */
+  readonly message: Bytes
+  readonly binding: Binding
+}
+export interface PermitItem {
+  readonly terms: PermitTerms
+  /** sQ of `permit`, 96 bytes. */
+  readonly publicKey: Bytes
+  readonly permit: Bytes
+}
+/** Of one in a batch: a verdict, or what is wrong with its bytes, or that the key for it isn't here. */
+export type Outcome = boolean | { readonly field: string; readonly why: string } | 'no key'
+
+export interface ShareStatement {
+  readonly purpose: Purpose
+  /** What H1 hashes to A. */
+  readonly input: Bytes
+  readonly ctx: Bytes
+  readonly commitment: Bytes
+}
+export interface IndexedBytes {
+  readonly index: number
+  readonly point: Bytes
+}
+
+/** Messages whose device proof held and whose PIN proof is still to come: 1–2 kB each. */
+const AWAITING_PIN = 1_024
+/** Public keys whose lines are kept: one for each key epoch. */
+const PUBLIC_KEYS = 16
+
+export class CryptoWorker {
+  readonly #random: Random
+  readonly #identities: number
+  readonly #keys = new Map<string, ServerKey>()
+  readonly #publicKeys = new Map<string, PreparedG2>()
+  readonly #awaitingPin = new Map<string, DeviceProven>()
+  #points: IdentityPoints | undefined
+
+  /** `identities`: how many A_dev are kept. */
+  constructor(ports: { readonly random: Random; readonly identities: number }) {
+    this.#random = ports.random
+    this.#identities = ports.identities
+  }
+
+  /** Takes server keys in that belong to their IVK; by place. The bytes that brought them are overwritten. */
+  serverKeys(keys: readonly HandedKey[]): boolean[] {
+    return keys.map(({ purpose, epoch, ivk, S }) => {
+      const key = ServerKey.verify(G1.decode(ivk, 'ivk'), G2.decode(S, 'S'))
+      S.fill(0)
+      if (key === null) return false
+      this.#keys.set(nameOf(purpose, epoch), key)
+      return true
+    })
+  }
+
+  /** Device proofs, those of one key epoch in one product. */
+  devices(items: readonly LoginItem[]): Outcome[] {
+    const outcomes: Outcome[] = items.map(() => 'no key')
+    const byEpoch = new Map<number, { place: number; bound: BoundMessage }[]>()
+    items.forEach(({ message, binding }, place) => {
+      const bound = decoded(() => ({ message: LoginMessage.decode(message), binding }))
+      if ('why' in bound) outcomes[place] = bound
+      else entriesOf(byEpoch, bound.message.deviceEpoch).push({ place, bound })
+    })
+    for (const [epoch, entries] of byEpoch) {
+      const S_dev = this.#keys.get(nameOf('device', epoch))
+      if (S_dev === undefined) continue
+      const bound = entries.map(entry => entry.bound)
+      const verdicts = DeviceProven.verifyBatch(bound, S_dev, this.#random, this.#pointsOf(bound))
+      verdicts.forEach((proven, i) => {
+        const { place } = entries[i] as (typeof entries)[number]
+        outcomes[place] = proven !== null
+        if (proven?.message.pin !== undefined) this.#awaitPin(items[place] as LoginItem, proven)
+      })
+    }
+    return outcomes
+  }
+
+  /** The PIN proof of a message whose device proof holds; false where either doesn't. */
+  pin(item: LoginItem): Outcome {
+    const name = loginName(item)
+    const proven = this.#awaitingPin.get(name) ?? this.#proveAgain(item)
+    this.#awaitingPin.delete(name)
+    if (proven === 'no key') return proven
+    const pin = proven?.message.pin
+    if (proven === null || pin === undefined) return false
+    const S_pin = this.#keys.get(nameOf('pin', pin.pinEpoch))
+    if (S_pin === undefined) return 'no key'
+    return Authenticated.byPin(proven, S_pin, this.#random) !== null
+  }
+
+  /** Permits, those under one key and of one group in one product. */
+  permits(items: readonly PermitItem[]): Outcome[] {
+    const outcomes: Outcome[] = items.map(() => false)
+    const byKey = new Map<string, { place: number; item: PermitItem; permit: Permit }[]>()
+    items.forEach((item, place) => {
+      const permit = decoded(() => Permit.decode(item.permit))
+      if ('why' in permit) outcomes[place] = permit
+      else entriesOf(byKey, permitKeyName(item)).push({ place, item, permit })
+    })
+    for (const entries of byKey.values()) {
+      const { terms, publicKey } = (entries[0] as (typeof entries)[number]).item
+      const permits = entries.map(({ permit }) => permit)
+      const verified = VerifiedPermit.verifyBatch(terms, this.#prepared(publicKey), permits, this.#random)
+      for (const [i, { place }] of entries.entries()) outcomes[place] = verified[i] !== null
+    }
+    return outcomes
+  }
+
+  /** d_j of a share whose proof holds, else null. */
+  shareVerify({ statement, share }: { statement: ShareStatement; share: Bytes }): Bytes | null {
+    const { ctx, commitment, purpose, input } = statement
+    const read = KeyShare.decode(share)
+    const points = { ctx, commitment: G1.decode(commitment, 'commitment'), A: hashToG1(purpose, input) }
+    return shareVerify(points, read) ? read.d.encode() : null
+  }
+
+  /** Σ λ_j·d_j, 48 bytes. */
+  combine(shares: readonly IndexedBytes[]): Bytes {
+    return combineG1(shares.map(({ index, point }) => ({ index, point: G1.decode(point, 'd') }))).encode()
+  }
+
+  /** d_j = s_jA with its proof: a KeyShare's TLV. The secret's bytes are overwritten. */
+  issue({ statement, secret }: { statement: ShareStatement; secret: Bytes }): Bytes {
+    const { ctx, commitment, purpose, input } = statement
+    const points = { ctx, commitment: G1.decode(commitment, 'commitment'), A: hashToG1(purpose, input) }
+    return authorityIssue(points, takeScalar(secret), this.#random).encode()
+  }
+
+  /** W_j = s_jQ, 96 bytes. The secret's bytes are overwritten. */
+  serverKeyShare(secret: Bytes): Bytes {
+    return authorityServerKeyShare(takeScalar(secret)).encode()
+  }
+
+  /** Is W of the secret that C commits to? */
+  sameLogarithm({ commitment, W }: { commitment: Bytes; W: Bytes }): boolean {
+    return sameLogarithm(G1.decode(commitment, 'commitment'), G2.decode(W, 'W'))
+  }
+
+  /** S = Σ λ_jW_j, if it belongs to `ivk`: 96 secret bytes. */
+  combineServerKey({ ivk, shares }: { ivk: Bytes; shares: readonly IndexedBytes[] }): Bytes | null {
+    const points = shares.map(({ index, point }) => ({ index, point: G2.decode(point, 'W') }))
+    return ServerKey.combine(G1.decode(ivk, 'ivk'), points)?.encode() ?? null
+  }
+
+  /** Σ λ_jW_j of public shares, 96 bytes. */
+  combinePublicKey(shares: readonly IndexedBytes[]): Bytes {
+    return combineG2(shares.map(({ index, point }) => ({ index, point: G2.decode(point, 'W') }))).encode()
+  }
+
+  publicKeysFault(keys: {
+    t: number
+    ivk: Bytes
+    commitments: readonly Bytes[]
+    pub: Bytes | undefined
+  }): 'ivk' | 'pub' | null {
+    return publicKeysFault({
+      t: keys.t,
+      ivk: G1.decode(keys.ivk, 'ivk'),
+      commitments: keys.commitments.map(commitment => G1.decode(commitment, 'commitment')),
+      pub: keys.pub === undefined ? undefined : G2.decode(keys.pub, 'pub'),
+    })
+  }
+
+  possessionVerify(claim: {
+    session: Bytes
+    purpose: Purpose
+    index: number
+    commitment: Bytes
+    kappa: Bytes
+    z: Bytes
+  }): boolean {
+    const { session, purpose, index } = claim
+    const proof = { kappa: Scalar.decode(claim.kappa, 'kappa'), z: Scalar.decode(claim.z, 'z') }
+    return possessionVerify({ session, purpose, index }, G1.decode(claim.commitment, 'commitment'), proof)
+  }
+
+  /** Hits and misses of the cache of identity points. */
+  cache(): { readonly hits: number; readonly misses: number; readonly size: number } {
+    const { hits = 0, misses = 0, size = 0 } = this.#points ?? {}
+    return { hits, misses, size }
+  }
+
+  #proveAgain({ message, binding }: LoginItem): DeviceProven | null | 'no key' {
+    const read = LoginMessage.decode(message)
+    const S_dev = this.#keys.get(nameOf('device', read.deviceEpoch))
+    return S_dev === undefined ? 'no key' : DeviceProven.verify(read, binding, S_dev)
+  }
+
+  #awaitPin(item: LoginItem, proven: DeviceProven): void {
+    if (this.#awaitingPin.size >= AWAITING_PIN) {
+      const [oldest] = this.#awaitingPin.keys()
+      this.#awaitingPin.delete(oldest as string)
+    }
+    this.#awaitingPin.set(loginName(item), proven)
+  }
+
+  /** A server has one group; the first that it verifies for is it. */
+  #pointsOf([first]: readonly BoundMessage[]): IdentityPoints | undefined {
+    if (first !== undefined) this.#points ??= new IdentityPoints(first.binding.groupId, this.#identities)
+    return this.#points
+  }
+
+  #prepared(publicKey: Bytes): PreparedG2 {
+    const name = toHex(publicKey)
+    const known = this.#publicKeys.get(name)
+    if (known !== undefined) return known
+    const prepared = PreparedG2.of(G2.decode(publicKey, 'publicKey'))
+    if (this.#publicKeys.size >= PUBLIC_KEYS) this.#publicKeys.clear()
+    this.#publicKeys.set(name, prepared)
+    return prepared
+  }
+}
+
+const nameOf = (purpose: 'device' | 'pin', epoch: number): string => `${purpose}/${epoch}`
+
+function loginName({ message, binding: { groupId, tlsExporter } }: LoginItem): string {
+  return toBase64Url(sha256(concat(groupId, tlsExporter ?? new Uint8Array(), message)))
+}
+
+function permitKeyName({ terms: { groupId, permitEpoch, rule }, publicKey }: PermitItem): string {
+  return toHex(sha256(concat(groupId, utf8(`${permitEpoch} ${rule.origin} ${rule.length}`), publicKey)))
+}
+
+function entriesOf<K, V>(map: Map<K, V[]>, key: K): V[] {
+  const known = map.get(key)
+  if (known !== undefined) return known
+  const entries: V[] = []
+  map.set(key, entries)
+  return entries
+}
+
+function decoded<T extends object>(decode: () => T): T | { readonly field: string; readonly why: string } {
+  try {
+    return decode()
+  } catch (error) {
+    if (error instanceof DecodeError) return { field: error.field, why: error.why }
+    throw error
+  }
+}
+
+function takeScalar(secret: Bytes): Scalar {
+  const scalar = Scalar.decode(secret, 'secret')
+  secret.fill(0)
+  return scalar
+}

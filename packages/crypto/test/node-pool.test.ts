@@ -1,0 +1,398 @@
+/** The worker pool: with threads, without, and its order of work with workers that only say yes. */
+import { equalBytes } from '@milagro-ts/crypto/bytes'
+import type { HandedKey, LoginItem } from '@milagro-ts/crypto/crypto-worker'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { keyIdentityInput } from '@milagro-ts/crypto/identity'
+import { LoginClaim, LoginMessage } from '@milagro-ts/crypto/mpin'
+import { CryptoPool, type PoolOptions, PoolUnavailable } from '@milagro-ts/crypto/node-pool'
+import { G1 } from '@milagro-ts/crypto/points'
+import { AuthenticatedLogin, CheckedPermit, ProvenLogin } from '@milagro-ts/crypto/pooled-login'
+import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
+import { KeyShare, shareContext } from '@milagro-ts/crypto/share-proof'
+import { encodePermit, PermitClaim } from '@milagro-ts/crypto/time-permit'
+import { afterEach, describe, expect, test } from 'vitest'
+import {
+  binding,
+  car,
+  digestOf,
+  EPOCH,
+  groupId,
+  keysOf,
+  loginAlone,
+  loginWithPin,
+  makeCar,
+  masters,
+  mustBe,
+  nonceTerms,
+  rule,
+  SLOT,
+  seeded,
+} from './world.js'
+
+/** The built file: a thread can't load a source. */
+const BUILT = new URL('../dist/node-pool.js', import.meta.url)
+const OBEDIENT = new URL('./obedient-worker.mjs', import.meta.url)
+
+/** Timers by hand. */
+class HandTimers {
+  readonly #set = new Set<() => void>()
+  after(_: number, run: () => void): () => void {
+    this.#set.add(run)
+    return () => this.#set.delete(run)
+  }
+  fire(): void {
+    const due = [...this.#set]
+    this.#set.clear()
+    for (const run of due) run()
+  }
+  get size(): number {
+    return this.#set.size
+  }
+}
+
+const open: CryptoPool[] = []
+afterEach(async () => {
+  for (const pool of open.splice(0)) await pool.close()
+})
+let now = 1_000_000
+const timersOfNode = {
+  after: (milliseconds: number, run: () => void) => {
+    const timer = setTimeout(run, milliseconds)
+    return () => clearTimeout(timer)
+  },
+}
+function start(options: Partial<PoolOptions> = {}): CryptoPool {
+  const pool = CryptoPool.start({
+    workers: 0,
+    random: seeded('weights'),
+    clock: () => now,
+    timers: timersOfNode,
+    ...options,
+  })
+  open.push(pool)
+  return pool
+}
+const keyOf = (purpose: 'device' | 'pin'): HandedKey => ({
+  purpose,
+  epoch: EPOCH[purpose],
+  ivk: masters[purpose].ivk.encode(),
+  S: masters[purpose].sQ.encode(),
+})
+const bothKeys = async () => [keyOf('device'), keyOf('pin')]
+const claimOf = (message: LoginMessage) => LoginClaim.decode(message.encode())
+const verify = (pool: CryptoPool, message: LoginMessage) =>
+  ProvenLogin.verify(pool, claimOf(message), binding, '192.0.2.1')
+const wrong = (() => {
+  const { U_dev } = loginAlone()
+  return LoginMessage.of(nonceTerms, { U_dev, V_dev: G1.generator })
+})()
+
+describe.each([
+  ['on this thread', { workers: 0 }],
+  ['in one thread', { workers: 1, script: BUILT }],
+  ['in two threads', { workers: 2, script: BUILT }],
+])('%s', (_, options) => {
+  test('device proofs hold or not, in a batch', async () => {
+    const pool = start(options)
+    expect(await pool.handOver(bothKeys)).toEqual([true, true])
+    const cars = [1, 2, 3, 4, 5, 6].map(leaf => makeCar(leaf))
+    const messages = cars.map((idCore, i) => (i === 3 ? wrong : loginAlone({ ...nonceTerms, idCore })))
+    const proven = await Promise.all(messages.map(message => verify(pool, message)))
+    expect(proven.map(one => one !== null)).toEqual([true, true, true, false, true, true])
+    expect(AuthenticatedLogin.byDevice(mustBe(proven[0])).idCore.equals(cars[0] as typeof car)).toBe(true)
+  })
+
+  test('PIN proofs, for whom the device was proven', async () => {
+    const pool = start(options)
+    await pool.handOver(bothKeys)
+    const verdicts = []
+    for (const pin of ['1234', '0000']) {
+      const proven = mustBe(await verify(pool, loginWithPin(pin)))
+      expect(() => AuthenticatedLogin.byDevice(proven)).toThrow(RangeError)
+      verdicts.push(await AuthenticatedLogin.byPin(pool, proven))
+    }
+    expect(verdicts.map(who => who?.amr)).toEqual([['device', 'pin'], undefined])
+    await expect(AuthenticatedLogin.byPin(pool, mustBe(await verify(pool, loginAlone())))).rejects.toThrow(
+      RangeError,
+    )
+  })
+
+  test('a PIN proof without a valid device proof is not looked at', async () => {
+    const pool = start(options)
+    await pool.handOver(bothKeys)
+    const { U_dev, pin } = loginWithPin()
+    const message = LoginMessage.of(nonceTerms, { U_dev, V_dev: G1.generator }, pin)
+    expect(await pool.pinProof({ message: message.encode(), binding })).toBe(false)
+    expect(await pool.pinProof({ message: loginWithPin().encode(), binding })).toBe(true)
+  })
+
+  test('what is no point is a DecodeError that names the field, and spoils no batch', async () => {
+    const pool = start(options)
+    await pool.handOver(bothKeys)
+    const broken = loginAlone().encode()
+    const at = broken.findIndex((__, i) => equalBytes(broken.slice(i, i + 48), loginAlone().V_dev.encode()))
+    broken[at] = 0
+    const answers = await Promise.allSettled([
+      verify(pool, loginAlone()),
+      ProvenLogin.verify(pool, LoginClaim.decode(broken), binding, undefined),
+    ])
+    expect(answers.map(({ status }) => status)).toEqual(['fulfilled', 'rejected'])
+    expect((answers[1] as PromiseRejectedResult).reason).toBeInstanceOf(DecodeError)
+    expect((answers[1] as PromiseRejectedResult).reason).toMatchObject({ field: 'vDev' })
+    await expect(pool.run('combine', [{ index: 1, point: new Uint8Array(48) }])).rejects.toBeInstanceOf(
+      DecodeError,
+    )
+    // A programmer's mistake is neither.
+    await expect(pool.run('combine', [])).rejects.toThrow('no shares')
+  })
+
+  test('server keys of another secret are refused; without one nothing is verified', async () => {
+    const pool = start(options)
+    await expect(verify(pool, loginAlone())).rejects.toBeInstanceOf(PoolUnavailable)
+    expect(await pool.handOver(async () => [{ ...keyOf('device'), ivk: masters.pin.ivk.encode() }])).toEqual([
+      false,
+    ])
+    await expect(verify(pool, loginAlone())).rejects.toBeInstanceOf(PoolUnavailable)
+  })
+
+  test('the bytes of the server keys stay nowhere on this thread', async () => {
+    const pool = start(options)
+    const keys = await bothKeys()
+    await pool.handOver(async () => keys)
+    for (const { S } of keys) expect(S.every(byte => byte === 0)).toBe(true)
+    expect(await verify(pool, loginAlone())).not.toBeNull()
+  })
+
+  test('permits, carried and composed; key shares, issued and verified', async () => {
+    const pool = start(options)
+    const terms = { groupId, permitEpoch: EPOCH.permit, rule }
+    const key = { terms, publicKey: masters.permit.sQ.encode() }
+    const target = { type: 'id', idCore: car } as const
+    const { permitInput } = await import('@milagro-ts/crypto/time-permit')
+    const input = permitInput(terms, SLOT, target)
+    const points = await Promise.all(
+      masters.permit.shares.slice(0, 2).map(async ({ index, scalar }, i) => {
+        const jti = digestOf('jti').slice(0, 16)
+        const ctx = shareContext({ groupId, purpose: 'permit', index, shareEpoch: 1, identity: input, jti })
+        const commitment = (masters.permit.commitments[i] as G1).encode()
+        const statement = { purpose: 'permit', input, ctx, commitment } as const
+        const share = await pool.run('issue', { statement, secret: scalar.encode() })
+        const other = { ...statement, commitment: G1.generator.encode() }
+        expect(await pool.run('shareVerify', { statement: other, share })).toBeNull()
+        const d = mustBe(await pool.run('shareVerify', { statement, share }))
+        expect(KeyShare.decode(share).d.encode()).toEqual(d)
+        return { index, point: d }
+      }),
+    )
+    const permit = mustBe(await CheckedPermit.compose(pool, key, SLOT, target, points))
+    expect([permit.slot, permit.covers(car), permit.covers(makeCar(6))]).toEqual([SLOT, true, false])
+    expect(await CheckedPermit.verify(pool, key, PermitClaim.decode(permit.bytes))).not.toBeNull()
+    const forged = PermitClaim.decode(encodePermit(SLOT, target, G1.generator.encode()))
+    expect(await CheckedPermit.verify(pool, key, forged)).toBeNull()
+    expect(await CheckedPermit.compose(pool, key, SLOT, target, points.slice(1))).toBeNull()
+  })
+
+  test('server key shares, public keys of a group, and the hash of every purpose', async () => {
+    const pool = start(options)
+    const { shares, commitments, ivk, sQ } = masters.device
+    const W = await Promise.all(
+      shares.map(async ({ index, scalar }) => ({
+        index,
+        point: await pool.run('serverKeyShare', scalar.encode()),
+      })),
+    )
+    const [first] = W as [(typeof W)[number]]
+    const C = commitments.map(commitment => commitment.encode())
+    expect(await pool.run('sameLogarithm', { commitment: C[0] as Uint8Array, W: first.point })).toBe(true)
+    expect(await pool.run('sameLogarithm', { commitment: C[1] as Uint8Array, W: first.point })).toBe(false)
+    expect(await pool.run('combineServerKey', { ivk: ivk.encode(), shares: W })).toEqual(sQ.encode())
+    expect(await pool.run('combineServerKey', { ivk: C[0] as Uint8Array, shares: W })).toBeNull()
+    const keys = { t: 2, ivk: ivk.encode(), commitments: C, pub: undefined }
+    expect(await pool.run('publicKeysFault', keys)).toBeNull()
+    expect(await pool.run('publicKeysFault', { ...keys, pub: masters.pin.sQ.encode() })).toBe('pub')
+    expect(await pool.run('publicKeysFault', { ...keys, ivk: masters.pin.ivk.encode() })).toBe('ivk')
+    const input = keyIdentityInput(groupId, { purpose: 'device', idCore: car })
+    const issued = await Promise.all(
+      shares.slice(0, 2).map(async ({ index, scalar }, i) => {
+        const statement = {
+          purpose: 'device',
+          input,
+          ctx: digestOf('ctx'),
+          commitment: C[i] as Uint8Array,
+        } as const
+        const share = KeyShare.decode(await pool.run('issue', { statement, secret: scalar.encode() }))
+        return { index, point: share.d }
+      }),
+    )
+    expect(combineG1(issued).equals(keysOf(car).D_dev)).toBe(true)
+  })
+})
+
+describe('the order of work', () => {
+  /** A pool of one worker that says yes, with batches counted. */
+  function obedient(options: Partial<PoolOptions> = {}) {
+    const timers = new HandTimers()
+    const batches: number[] = []
+    const events: string[] = []
+    const pool = start({
+      workers: 1,
+      script: OBEDIENT,
+      timers,
+      on: (event, { size }) => {
+        events.push(event)
+        if (event === 'batch') batches.push(size as number)
+      },
+      ...options,
+    })
+    const send = (first: number, source = 'a', identity = `${source} ${first}`) => {
+      const item: LoginItem = { message: Uint8Array.of(first), binding }
+      return pool.deviceProof(item, { source, identity })
+    }
+    return { pool, timers, batches, events, send }
+  }
+  const GOOD = 2
+  const BAD = 0
+
+  test('a batch closes when it is full, or when its time is over', async () => {
+    const { timers, batches, send } = obedient({ batch: 3 })
+    const full = [send(GOOD), send(GOOD), send(GOOD)]
+    expect(await Promise.all(full)).toEqual([true, true, true])
+    expect(batches).toEqual([3])
+    const waits = [send(GOOD), send(GOOD)]
+    await new Promise(resolve => setImmediate(resolve))
+    expect(batches).toEqual([3])
+    timers.fire()
+    expect(await Promise.all(waits)).toEqual([true, true])
+    expect(batches).toEqual([3, 2])
+  })
+
+  test('what comes while the worker is busy fills the next batch', async () => {
+    const { timers, batches, send } = obedient({ batch: 4 })
+    const sent = Array.from({ length: 11 }, () => send(GOOD))
+    timers.fire()
+    while (timers.size > 0 || batches.length < 3) {
+      timers.fire()
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    expect(await Promise.all(sent)).toEqual(sent.map(() => true))
+    expect(batches).toEqual([4, 4, 3])
+  })
+
+  test('a source or identity that failed goes alone, for five minutes', async () => {
+    const { timers, batches, send } = obedient({ batch: 8 })
+    const wrong = send(BAD, 'mallory', 'alice')
+    timers.fire()
+    expect(await wrong).toBe(false)
+    expect(batches.splice(0)).toEqual([1])
+    const sent = [send(GOOD, 'mallory'), send(GOOD, 'bob', 'alice'), send(GOOD, 'bob'), send(GOOD, 'carol')]
+    timers.fire()
+    while (timers.size > 0) timers.fire()
+    await Promise.all(sent)
+    expect(batches.splice(0).sort()).toEqual([1, 1, 2])
+    now += 300_000
+    const later = [send(GOOD, 'mallory'), send(GOOD, 'bob', 'alice')]
+    timers.fire()
+    await Promise.all(later)
+    expect(batches).toEqual([2])
+  })
+
+  test('a source’s flood takes its turns: others are in the next batch', async () => {
+    const { timers, pool, send } = obedient({ batch: 4 })
+    const flood = Array.from({ length: 40 }, () => send(GOOD, 'flood'))
+    const done: string[] = []
+    const other = send(GOOD, 'other').then(() => done.push('other'))
+    const last = (flood.at(-1) as Promise<boolean>).then(() => done.push('flood'))
+    while (pool.waiting > 0) {
+      timers.fire()
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    await Promise.all([other, last, ...flood])
+    expect(done).toEqual(['other', 'flood'])
+  })
+
+  test('a full queue turns away, with a time to come back; a PIN proof is taken all the same', async () => {
+    const { timers, events, pool, send } = obedient({ batch: 64, limit: 5 })
+    const waits = Array.from({ length: 5 }, () => send(GOOD))
+    const refused = await Promise.allSettled([send(GOOD), send(GOOD)])
+    const pin = pool.pinProof({ message: Uint8Array.of(GOOD), binding })
+    expect(refused.map(({ status }) => status)).toEqual(['rejected', 'rejected'])
+    const reasons = refused.map(one => (one as PromiseRejectedResult).reason as PoolUnavailable)
+    expect(reasons.map(reason => reason instanceof PoolUnavailable)).toEqual([true, true])
+    expect(reasons.map(({ retryAfter }) => retryAfter)).toEqual([1, 2])
+    expect(events.filter(event => event === 'full')).toHaveLength(2)
+    timers.fire()
+    expect(await pin).toBe(true)
+    expect(await Promise.all(waits)).toEqual(waits.map(() => true))
+  })
+
+  test('suspects fill a quarter of the queue, no more', async () => {
+    const { timers, send } = obedient({ limit: 8 })
+    const first = send(BAD, 'mallory')
+    timers.fire()
+    await first
+    const sent = Array.from({ length: 6 }, () => send(GOOD, 'mallory'))
+    const other = send(GOOD, 'other')
+    const settled = Promise.allSettled(sent)
+    while (timers.size > 0) timers.fire()
+    expect(await other).toBe(true)
+    const kept = (await settled).filter(({ status }) => status === 'fulfilled').length
+    expect(kept).toBeGreaterThanOrEqual(2)
+    expect(kept).toBeLessThan(6)
+  })
+
+  test('a worker that ends takes its jobs with it, is counted, and is replaced with the keys it needs', async () => {
+    const { timers, events, pool, send } = obedient({ batch: 1 })
+    let loads = 0
+    const load = async () => {
+      loads++
+      return [keyOf('device')]
+    }
+    await pool.handOver(load)
+    expect(await send(GOOD)).toBe(true)
+    await expect(send(66)).rejects.toBeInstanceOf(PoolUnavailable)
+    expect(events.filter(event => event === 'crash')).toHaveLength(1)
+    const next = send(GOOD)
+    timers.fire()
+    expect(await next).toBe(true)
+    expect(loads).toBe(2)
+  })
+
+  test('workers that don’t stay alive are not started for ever', async () => {
+    const { timers, events, send } = obedient({ batch: 1 })
+    for (let i = 0; i < 3; i++) {
+      timers.fire()
+      await expect(send(66)).rejects.toBeInstanceOf(PoolUnavailable)
+    }
+    expect(events.filter(event => event === 'crash')).toHaveLength(3)
+    // A pause is on: this one waits for its end.
+    const waits = send(GOOD)
+    let isDone = false
+    void waits.then(() => {
+      isDone = true
+    })
+    await new Promise(resolve => setImmediate(resolve))
+    expect(isDone).toBe(false)
+    timers.fire()
+    expect(await waits).toBe(true)
+  })
+
+  test('closing answers everybody, and takes nothing more', async () => {
+    const { pool, send } = obedient({ batch: 64 })
+    const waits = [send(GOOD), send(GOOD), pool.run('cache')]
+    const settled = Promise.allSettled(waits)
+    await pool.close()
+    for (const one of await settled) expect(one.status).toBe('rejected')
+    await expect(send(GOOD)).rejects.toBeInstanceOf(PoolUnavailable)
+    expect(pool.waiting).toBe(0)
+  })
+
+  test('a fault inside a worker is an error here', async () => {
+    const { pool } = obedient()
+    await expect(pool.run('cache')).rejects.toThrow('in a worker: nothing like it')
+  })
+})
+
+test('a number of workers is a number of workers', () => {
+  expect(() => start({ workers: -1 })).toThrow(RangeError)
+  expect(() => start({ workers: 1.5 })).toThrow(RangeError)
+})
