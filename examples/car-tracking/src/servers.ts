@@ -195,10 +195,12 @@ export class Servers {
       groupId: this.#group === undefined ? NO_GROUP : this.groupId,
       groupFile: this.#path('group.json'),
     }
+    // Three on one machine.
+    const authority = { ...common, workers: 1 }
     const settings = {
-      'dta-1': common,
-      'dta-2': common,
-      'dta-3': common,
+      'dta-1': authority,
+      'dta-2': authority,
+      'dta-3': authority,
       rps: {
         ...common,
         ...pinned,

@@ -2,6 +2,9 @@
  * A bounded cache of A_dev = H1(idCore), the costliest part of a device proof in a batch. What a stranger sends is
  * looked up but never kept: only an identity whose device proof held may enter, so nobody without a device key can
  * flush it. The one that was used longest ago leaves.
+ *
+ * A hit is faster than a miss, and before a valid device proof nobody may learn who is known. So whoever uses this
+ * hashes a refused identity anew, as DeviceProven.verifyBatch does: refusing costs the same operations for all.
  */
 import { equalBytes } from './bytes.js'
 import type { IdCore } from './identity.js'

@@ -7,7 +7,7 @@ import { type BoundMessage, challengeTlv, DeviceProven, LoginMessage } from '@mi
 import { G1, PreparedG2 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { Permit, permitInput, permitPoint, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import {
   bareEquation,
   binding,
@@ -184,6 +184,28 @@ describe('the cache of identity points', () => {
     // A known identity with a wrong proof is refused as an unknown one is, and stays.
     expect(placesOf(verify(garbage.slice(0, 2), points))).toEqual([0, 1])
     expect(points.size).toBe(SIZE - 2)
+  })
+
+  test('tells nobody who is in it: a wrong proof costs the same hashes, products and sums for all', () => {
+    const points = new IdentityPoints(groupId, 100)
+    verify(good.slice(0, 8), points)
+    const costOf = (items: readonly BoundMessage[]) => {
+      const spies = [
+        // Every hash to G1 makes its point here.
+        vi.spyOn(G1, 'fromEngine'),
+        vi.spyOn(PreparedG2.prototype, 'toEngine'),
+        vi.spyOn(G1, 'sumOfProducts'),
+      ]
+      expect(placesOf(verify(items, points))).toEqual(items.map((_, i) => i))
+      const counts = spies.map(spy => spy.mock.calls.length)
+      vi.restoreAllMocks()
+      return counts
+    }
+    for (const n of [1, 4]) {
+      const known = costOf(garbage.slice(0, n))
+      expect(known[0]).toBe(n)
+      expect(costOf(garbage.slice(8, 8 + n))).toEqual(known)
+    }
   })
 
   test('strangers flush nobody: what was not proven does not enter', () => {

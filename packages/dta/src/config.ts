@@ -29,6 +29,7 @@ export const DtaConfig = Strict({
       group: Type.Optional(RateSetting),
     }),
   ),
+  /** Threads that multiply and check. */
   workers: Type.Optional(WorkersSetting),
   trustProxy: Type.Optional(TrustProxySetting),
   logLevel: Type.Optional(LogLevelSetting),

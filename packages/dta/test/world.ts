@@ -31,7 +31,7 @@ import { KeyShare, shareContext, shareVerify } from '@milagro-ts/crypto/share-pr
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { decodeTlv, need } from '@milagro-ts/crypto/tlv'
 import type { DtaConfig } from '@milagro-ts/dta/config'
-import { createDta, type Dta } from '@milagro-ts/dta/server'
+import { createDta, type Dta, type DtaOptions } from '@milagro-ts/dta/server'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { openDatabase, type Store } from '@milagro-ts/store/database'
 
@@ -62,6 +62,7 @@ export interface StartOptions {
   readonly passphrase?: string
   readonly metrics?: Metrics
   readonly timers?: Timers
+  readonly startPool?: DtaOptions['startPool']
   /** Stands between the authority and its store. */
   readonly throughStore?: (store: Store<unknown>) => Store<unknown>
 }
@@ -89,6 +90,7 @@ export async function startAuthority(name: string, dataDir: string, options: Sta
     log: createLog('dta', { level: 'debug', destination: { write: line => logged.push(line) } }),
     ...(options.metrics === undefined ? {} : { metrics: options.metrics }),
     ...(options.timers === undefined ? {} : { timers: options.timers }),
+    ...(options.startPool === undefined ? {} : { startPool: options.startPool }),
   }).catch(async error => {
     await store.close()
     throw error

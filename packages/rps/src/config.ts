@@ -52,6 +52,7 @@ export const RpsConfig = Strict({
       failedProofs: Type.Optional(RateSetting),
     }),
   ),
+  /** Threads that verify. */
   workers: Type.Optional(WorkersSetting),
   trustProxy: Type.Optional(TrustProxySetting),
   /** Where pages stand that log in from a browser. */

@@ -33,7 +33,7 @@ afterAll(() => world.close())
 
 async function writeConfig(changes: object = {}): Promise<string> {
   const path = join(world.folder, 'rps.json')
-  await writeFile(path, JSON.stringify({ ...world.configWith(), ...changes }))
+  await writeFile(path, JSON.stringify({ ...world.configWith(), workers: 1, ...changes }))
   return path
 }
 

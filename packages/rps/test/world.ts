@@ -451,6 +451,7 @@ export class World {
       config?: Partial<RpsConfig>
       verify?: RpsOptions['verify']
       tlsExporter?: RpsOptions['tlsExporter']
+      startPool?: RpsOptions['startPool']
       store?: string
       passphrase?: string
     } = {},
@@ -470,6 +471,7 @@ export class World {
       metrics: createMetrics('rps'),
       ...(options.verify === undefined ? {} : { verify: options.verify }),
       ...(options.tlsExporter === undefined ? {} : { tlsExporter: options.tlsExporter }),
+      ...(options.startPool === undefined ? {} : { startPool: options.startPool }),
     }).catch(async error => {
       await store.close()
       throw error

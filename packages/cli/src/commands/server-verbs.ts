@@ -2,6 +2,12 @@
 import type { Command } from 'commander'
 import { become, type ServerKind } from '../programs.js'
 
+/** Servers that compute in worker threads say how many. */
+const WORKERS: Partial<Record<ServerKind, string>> = {
+  dta: 'MILAGRO_DTA_WORKERS',
+  rps: 'MILAGRO_RPS_WORKERS',
+}
+
 export function addServerVerbs(noun: Command, kind: ServerKind, status: { exit: number }): void {
   noun
     .command('init')
@@ -11,9 +17,14 @@ export function addServerVerbs(noun: Command, kind: ServerKind, status: { exit: 
     .action(async (options: { config: string }) => {
       status.exit = await become(kind, ['--config', options.config, '--init'])
     })
+  const variable = WORKERS[kind]
+  const workers =
+    variable === undefined
+      ? ''
+      : `. Setting 'workers' (${variable}): threads for pairings and key shares; one less than there are processors, but at least one, unless said; 0 computes on the main thread`
   noun
     .command('serve')
-    .description('run in the foreground; SIGTERM or Ctrl-C ends it')
+    .description(`run in the foreground; SIGTERM or Ctrl-C ends it${workers}`)
     .requiredOption('--config <file>', 'settings, JSON')
     .option('--json', 'answer with one JSON object a line (the program always does)')
     .action(async (options: { config: string }) => {

@@ -1,0 +1,188 @@
+/**
+ * `npm run bench -- server`: full logins over HTTP against one RPS, the cars' cryptography in other processes.
+ *
+ *   npm run bench -- server                    1 and 2 workers: logins a second, p50 and p99, CPU, event-loop delay
+ *   npm run bench -- server --soak             memory after 10⁵ logins against 10⁴
+ *   npm run bench -- server --storm            20 000 cars at once, done within 60 s
+ *
+ * `--logins N`, `--cars N`, `--parallel N`, `--seconds N`, `--workers N` change the size; `--json` prints one object.
+ * Load goes to 127.0.0.1 only and ends by itself: after so many logins, at the latest after `--seconds`. The exit code
+ * is 1 where a login was refused wrongly, or a limit of issue and page is missed.
+ */
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { cpus, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { parseArgs } from 'node:util'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { makeWorld } from './world.mjs'
+
+/** @typedef {{cpuMs: {main: number, workers: number}, eventLoopDelayMs: {p50: number, p99: number, max: number}, rssMb: number}} Health */
+/** @typedef {{times: number[], retries: number, wrong: Record<string, number>, broken: number, cpuMs: number}} Driven */
+/** @typedef {{cars: number, logins: number, parallel: number, seconds: number, clients: number}} Load */
+
+const start = (/** @type {string} */ file, /** @type {object} */ argument) =>
+  fork(fileURLToPath(new URL(file, import.meta.url)), [JSON.stringify(argument)])
+
+/** @param {import('node:child_process').ChildProcess} child @returns {Promise<any>} */
+async function told(child) {
+  const ended = once(child, 'exit').then(() => {
+    throw new Error('a process of the benchmark ended early')
+  })
+  ended.catch(() => {})
+  const [message] = await Promise.race([once(child, 'message'), ended])
+  return message
+}
+
+/**
+ * One RPS for as long as `use` takes.
+ *
+ * @template T
+ * @param {{cars: number, workers: number}} options
+ * @param {(rps: {drive: (load: Load) => Promise<ReturnType<typeof summary>>}) => Promise<T>} use
+ */
+async function withRps({ cars, workers }, use) {
+  const folder = await mkdtemp(join(tmpdir(), 'milagro-bench-'))
+  const world = await makeWorld({ folder, cars, workers })
+  const rps = start('./rps.mjs', world.config)
+  try {
+    const { url } = await told(rps)
+    const health = async () => {
+      rps.send('report')
+      return /** @type {Promise<Health>} */ (told(rps))
+    }
+    return await use({
+      async drive(load) {
+        const clients = Array.from({ length: load.clients }, (_, i) =>
+          start('./cars.mjs', {
+            url,
+            groupId: toBase64Url(world.groupId),
+            secret: toBase64Url(world.deviceSecret),
+            from: Math.floor((i * load.cars) / load.clients),
+            cars: Math.floor(load.cars / load.clients),
+            logins: Math.floor(load.logins / load.clients),
+            parallel: Math.ceil(load.parallel / load.clients),
+          }),
+        )
+        await Promise.all(clients.map(told))
+        const before = await health()
+        rps.send('reset')
+        const begin = performance.now()
+        const until = Date.now() + load.seconds * 1000
+        const driven = await Promise.all(
+          clients.map(client => {
+            client.send({ until })
+            return /** @type {Promise<Driven>} */ (told(client))
+          }),
+        )
+        const seconds = (performance.now() - begin) / 1000
+        return summary(driven, seconds, before, await health())
+      },
+    })
+  } finally {
+    if (rps.connected) rps.disconnect()
+    if (rps.exitCode === null) await once(rps, 'exit')
+    await world.close()
+    await rm(folder, { recursive: true })
+  }
+}
+
+/** @param {Driven[]} driven @param {number} seconds @param {Health} before @param {Health} after */
+function summary(driven, seconds, before, after) {
+  const times = driven.flatMap(one => one.times).sort((a, b) => a - b)
+  const at = (/** @type {number} */ share) => rounded(times[Math.floor(share * (times.length - 1))] ?? 0)
+  const wrong = driven.flatMap(one => Object.entries(one.wrong))
+  const perLogin = (/** @type {number} */ milliseconds) => rounded(milliseconds / Math.max(1, times.length))
+  const { p50, p99, max } = after.eventLoopDelayMs
+  return {
+    logins: times.length,
+    seconds: rounded(seconds),
+    perSecond: rounded(times.length / seconds),
+    loginMs: { p50: at(0.5), p99: at(0.99) },
+    retryLater: driven.reduce((sum, one) => sum + one.retries, 0),
+    wronglyRefused: Object.fromEntries(wrong),
+    broken: driven.reduce((sum, one) => sum + one.broken, 0),
+    cpuMsPerLogin: {
+      main: perLogin(after.cpuMs.main - before.cpuMs.main),
+      workers: perLogin(after.cpuMs.workers - before.cpuMs.workers),
+      cars: perLogin(driven.reduce((sum, one) => sum + one.cpuMs, 0)),
+    },
+    eventLoopDelayMs: { p50: rounded(p50), p99: rounded(p99), max: rounded(max) },
+    rssMb: rounded(after.rssMb),
+  }
+}
+const rounded = (/** @type {number} */ value) => Number(value.toPrecision(4))
+
+/** @param {readonly string[]} args @returns {Promise<number>} the exit code */
+export async function benchServer(args) {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      soak: { type: 'boolean', default: false },
+      storm: { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
+      logins: { type: 'string' },
+      cars: { type: 'string' },
+      parallel: { type: 'string' },
+      seconds: { type: 'string' },
+      workers: { type: 'string' },
+    },
+  })
+  const number = (
+    /** @type {'logins' | 'cars' | 'parallel' | 'seconds' | 'workers'} */ name,
+    /** @type {number} */ unless,
+  ) => {
+    const value = Number(values[name] ?? unless)
+    if (!Number.isInteger(value) || value < 1) throw new Error(`--${name}: a whole number from 1 on`)
+    return value
+  }
+  const say = (/** @type {string} */ text) => values.json || console.log(text)
+  const clients = 2
+  /** @type {Record<string, unknown>} */
+  const report = { node: process.version, cpu: cpus()[0]?.model, cores: cpus().length }
+  let isMissed = false
+  /** @type {(name: string, result: ReturnType<typeof summary>, holds: boolean) => void} */
+  const note = (name, result, holds) => {
+    report[name] = { ...result, holds }
+    const isClean = Object.keys(result.wronglyRefused).length === 0 && result.broken === 0
+    if (!holds || !isClean) isMissed = true
+    say(`${name}: ${JSON.stringify(result)}${holds ? '' : ' MISSED'}${isClean ? '' : ' WRONG REFUSALS'}`)
+  }
+
+  if (values.soak) {
+    const cars = number('cars', 1_000)
+    const logins = number('logins', 100_000)
+    const load = { cars, parallel: number('parallel', 64), seconds: number('seconds', 3_600), clients }
+    await withRps({ cars, workers: number('workers', 1) }, async ({ drive }) => {
+      const first = await drive({ ...load, logins: Math.floor(logins / 10) })
+      note(`after ${first.logins}`, first, true)
+      const rest = await drive({ ...load, logins: logins - Math.floor(logins / 10) })
+      note(`after ${first.logins + rest.logins}`, rest, rest.rssMb <= first.rssMb * 1.1)
+    })
+  } else if (values.storm) {
+    const cars = number('cars', 20_000)
+    const seconds = number('seconds', 60)
+    await withRps({ cars, workers: number('workers', 1) }, async ({ drive }) => {
+      const result = await drive({ cars, logins: cars, parallel: 0, seconds, clients })
+      note('storm', result, result.logins === cars && result.seconds <= seconds)
+    })
+  } else {
+    const cars = number('cars', 500)
+    const sizes = values.workers === undefined ? [1, 2] : [number('workers', 1)]
+    for (const workers of sizes) {
+      await withRps({ cars, workers }, async ({ drive }) => {
+        const load = { cars, parallel: number('parallel', 64), seconds: number('seconds', 120), clients }
+        const logins = number('logins', 5_000)
+        await drive({ ...load, logins: Math.ceil(logins / 10) })
+        note(`${workers} worker${workers > 1 ? 's' : ''}`, await drive({ ...load, logins }), true)
+      })
+    }
+  }
+  if (values.json) console.log(JSON.stringify(report))
+  return isMissed ? 1 : 0
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href)
+  process.exitCode = await benchServer(process.argv.slice(2))
