@@ -87,6 +87,7 @@ export class RealServers {
       name: 'rps',
       dataDir: join(this.folder, 'rps'),
       listen: { ...HERE, port: Number(new URL(this.rpsUrl).port) },
+      workers: 0,
       adminListen: HERE,
       publicUrl: this.rpsUrl,
       groupFile: this.groupFile,
@@ -145,7 +146,7 @@ export class RealServers {
 
   async #authority(index: number) {
     const name = `ta${index}`
-    const config = { name, listen: HERE, adminListen: HERE, dataDir: join(this.folder, name) }
+    const config = { name, listen: HERE, adminListen: HERE, dataDir: join(this.folder, name), workers: 0 }
     const store = await openDatabase<unknown>({ file: ':memory:', migrations: dtaMigrations })
     const keys = await openDtaKeys({ ...PORTS, config, store })
     const dta = await createDta({ ...PORTS, config, store, ...quiet(name) })

@@ -136,7 +136,7 @@ describe('X25519', () => {
       for (const bytes of all) {
         expect(() => decodeHpkeKey(toBase64Url(bytes))).toThrow(DecodeError)
         // The platform agrees that nothing can be sealed to it.
-        const key = await crypto.subtle.importKey('raw', bytes, { name: 'X25519' }, false, [])
+        const key = await crypto.subtle.importKey('raw', new Uint8Array(bytes), { name: 'X25519' }, false, [])
         const shared = crypto.subtle.deriveBits({ name: 'X25519', public: key }, privateKey, 256)
         await expect(shared).rejects.toThrow()
       }
