@@ -77,7 +77,12 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
   const metrics = options.metrics ?? createMetrics('milagro_dta')
   const keys = await openKeys(options)
   const pool = startServerPool(options, { clock, random, log, metrics })
-  const groups = await Groups.load(store, passphrase, keys.signKey.publicKey, poolKeyCheck(pool))
+  const groups = await Groups.load(store, passphrase, keys.signKey.publicKey, poolKeyCheck(pool)).catch(
+    async (error: unknown) => {
+      await pool.close()
+      throw error
+    },
+  )
   const ledgerMark = await LedgerMark.open(config.dataDir)
   await freezeForgetful(store, groups, ledgerMark, log)
   const singleUse = openSingleUse(store)
@@ -134,7 +139,10 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     admin,
     adminToken,
     async start() {
-      const urls = await listenBoth({ app, admin }, config)
+      const urls = await listenBoth({ app, admin }, config).catch(async (error: unknown) => {
+        await pool.close()
+        throw error
+      })
       endPurging = (options.timers ?? systemTimers).every(PURGE_INTERVAL, purge)
       log.info({ ...urls, groups: groups.all.length }, 'serving')
       return urls

@@ -117,7 +117,6 @@ interface Parts {
   readonly otts: Otts
   readonly tokens: Tokens
   readonly events: EventStream
-  readonly pool: CryptoPool
   readonly verify: Verification
   readonly verificationPorts: () => Promise<VerificationPorts>
   readonly tlsExporter: (meta: Meta) => Uint8Array | undefined
@@ -132,7 +131,11 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
   const log = options.log ?? createLog('rps', config.logLevel === undefined ? {} : { level: config.logLevel })
   const metrics = options.metrics ?? createMetrics('milagro_rps')
   const timers = options.timers ?? systemTimers
-  const parts = await openParts(options, { log, metrics, timers })
+  const pool = startServerPool(options, { clock: options.clock, random: options.random, log, metrics })
+  const parts = await openParts(options, { log, metrics, timers, pool }).catch(async (error: unknown) => {
+    await pool.close()
+    throw error
+  })
   const sources = new RateLimit(config.rateLimit?.address ?? ADDRESS_RATE, options.clock)
 
   const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
@@ -159,7 +162,10 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
     adminToken,
     async start() {
       await Promise.all([fetchServerKeys(parts), fetchState(parts)])
-      const urls = await listenBoth({ app, admin }, config)
+      const urls = await listenBoth({ app, admin }, config).catch(async (error: unknown) => {
+        await pool.close()
+        throw error
+      })
       parts.events.start()
       ends = [
         timers.every(PURGE_INTERVAL, () => void purge(parts)),
@@ -173,7 +179,7 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
       parts.events.stop()
       await Promise.all([app.close(), admin.close()])
       await parts.relyingParty.settled()
-      await parts.pool.close()
+      await pool.close()
     },
   }
 }
@@ -193,7 +199,7 @@ export async function openKeys({
 
 async function openParts(
   options: RpsOptions,
-  { log, metrics, timers }: { log: Log; metrics: Metrics; timers: Timers },
+  { log, metrics, timers, pool }: { log: Log; metrics: Metrics; timers: Timers; pool: CryptoPool },
 ): Promise<Parts> {
   const { config, passphrase, store, clock, random } = options
   const fetch = options.fetch ?? globalThis.fetch
@@ -203,7 +209,6 @@ async function openParts(
     throw new StoreError('missing', `${dataDir} has a database but no keys.sealed: restore it from a backup`)
   const { requestKey, hpkeKey, tokenKey } = await openKeys(options)
   const signer = { name, key: requestKey, clock, random }
-  const pool = startServerPool(options, { clock, random, log, metrics })
   const documents = await GroupDocuments.open({ config, store, fetch, keyCheck: poolKeyCheck(pool) })
   checkRecipient(documents.latest, config, { requestKey, hpkeKey, tokenKey })
   const authorities = new Authorities({ ...signer, fetch })
@@ -275,7 +280,6 @@ async function openParts(
     otts: new Otts({ singleUse, clock, random }),
     tokens: new Tokens({ issuer: config.publicUrl, tokenKey, clock, random }),
     events,
-    pool,
     verify: options.verify ?? verification,
     verificationPorts,
     tlsExporter: options.tlsExporter ?? (() => undefined),

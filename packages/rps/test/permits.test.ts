@@ -141,10 +141,11 @@ describe('composed', () => {
 
   test('one authority that lies is named in the log, and the permit is made without it', async () => {
     world.authorities[0]!.behaviour = 'lying'
-    await askForPermit()
-    expect(
-      world.logged.some(line => line.includes('"authority":"ta1"') && line.includes('wrong-share')),
-    ).toBe(true)
+    const isNamed = () =>
+      world.logged.some(line => line.includes('"authority":"ta1"') && line.includes('wrong-share'))
+    // Two good answers are enough, so whether the liar's is looked at depends on which comes last.
+    for (let i = 0; i < 20 && !isNamed(); i++) await askForPermit()
+    expect(isNamed()).toBe(true)
   })
 
   test('one authority that is down is done without', async () => {
