@@ -11,7 +11,7 @@
 import { readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { pathToFileURL } from 'node:url'
-import * as engine from '@milagro-ts/crypto/engine'
+import { engine } from '@milagro-ts/crypto/engine'
 import { prepare, ROOT } from '../scripts/prepare.mjs'
 import { measureLoad } from './load.mjs'
 import { measure } from './measure.mjs'
@@ -92,13 +92,7 @@ export async function runBenchmarks(ops, effort, seen) {
     rows.push(result)
     seen?.(result, figures)
   }
-  return { node: process.version, cpu: cpus()[0]?.model ?? 'unknown', engine: engineName(), rows }
-}
-
-/** Which engine runs, by its own words; without any it is noble's arithmetic. */
-function engineName() {
-  const said = /** @type {{engine?: () => {name: string}}} */ (engine).engine?.()
-  return said?.name ?? '@noble/curves'
+  return { node: process.version, cpu: cpus()[0]?.model ?? 'unknown', engine: engine().name, rows }
 }
 
 /** Against a row's targets. @param {Result} result */
@@ -164,7 +158,7 @@ async function main(args) {
   const ops = names.length > 0 ? names : TARGETS.map(({ op }) => op)
   if (!json) {
     const versions = ['mcl-wasm', '@noble/curves', '@chainsafe/blst'].map(name => `${name} ${version(name)}`)
-    console.log(`Node ${process.version}, ${cpus()[0]?.model} × ${cpus().length}; engine: ${engineName()}`)
+    console.log(`Node ${process.version}, ${cpus()[0]?.model} × ${cpus().length}; engine: ${engine().name}`)
     console.log(`${versions.join(', ')}; microseconds, median (p10); ratio = ours / mcl-wasm\n`)
     console.log(line(COLUMNS))
   }
