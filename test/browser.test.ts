@@ -421,4 +421,14 @@ describe.runIf(chromiumFile !== undefined)('the pages, in a browser', () => {
     expect(browser.wrongs.console).toEqual([])
     expect(browser.wrongs.refused).toEqual([expect.stringMatching(/^40[13] POST \/v1\/logins$/)])
   })
+
+  test('a violation would have been seen: a script that stands in the document is blocked, and told', async () => {
+    await page.evaluate(() => {
+      const script = document.createElement('script')
+      script.textContent = 'alert(1)'
+      document.head.append(script)
+    })
+    await expect.poll(() => browser.wrongs.policy).toEqual([expect.stringMatching(/^script-src-elem inline/)])
+    expect(browser.wrongs.console).toEqual([expect.stringMatching(/^error: .*Content Security Policy/)])
+  })
 })

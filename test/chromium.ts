@@ -77,6 +77,10 @@ export class Chromium {
       if (isWrong && !message.text().startsWith('Failed to load resource: the server responded'))
         wrongs.console.push(`${message.type()}: ${message.text()}`)
     })
+    page.on('dialog', async alert => {
+      wrongs.console.push(`${alert.type()}: ${alert.message()}`)
+      await alert.dismiss()
+    })
     page.on('response', response => {
       const { pathname } = new URL(response.url())
       if (response.status() >= 400)
