@@ -3,6 +3,7 @@
  *
  *   npm run bench                        every row
  *   npm run bench -- mpin-check load     some rows
+ *   npm run bench -- server [--soak|--storm]   full logins over HTTP (server/README.md)
  *   npm run bench -- --json              one object on standard output
  *   npm run bench -- --quick             few rounds: to see that it runs, not what it says
  *
@@ -43,7 +44,7 @@ const HEAVY = { warmup: 2, rounds: 9, seconds: 4 }
 const isHeavy = (/** @type {string} */ op) => op.startsWith('login-batch') || op === 'msm-256'
 
 /** Suites that other issues will bring. */
-const LATER = ['permits', 'signatures', 'encrypt', 'tls', 'server']
+const LATER = ['permits', 'signatures', 'encrypt', 'tls']
 
 const rounded = (/** @type {number} */ value) => Number(value.toPrecision(4))
 
@@ -140,6 +141,12 @@ rows: ${TARGETS.map(({ op }) => op).join(', ')}`
 
 /** @param {readonly string[]} args */
 async function main(args) {
+  if (args[0] === 'server') {
+    await prepare()
+    const { benchServer } = await import('./server/bench.mjs')
+    process.exitCode = await benchServer(args.slice(1))
+    return
+  }
   const flags = args.filter(arg => arg.startsWith('--'))
   const names = args.filter(arg => !arg.startsWith('--'))
   const later = names.filter(name => LATER.includes(name))

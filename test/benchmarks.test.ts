@@ -59,7 +59,7 @@ test('the command prints one JSON object', () => {
   })
 })
 
-test.each(['permits', 'signatures', 'encrypt', 'tls', 'server', 'no-such-row', '--no-such-flag'])(
+test.each(['permits', 'signatures', 'encrypt', 'tls', 'no-such-row', '--no-such-flag'])(
   '%s is refused with the usage',
   name => {
     const { stdout, stderr, status } = bench(name)
