@@ -21,10 +21,13 @@ const DEVICE = {
   'time-permit': ['Permit', 'slotAt'],
 }
 
-/** Every file of the library that is imported by name. */
+/** Node's worker pool is an export of its own; what only it imports stays with it. */
+const POOL = ['node-pool.ts', 'pooled-login.ts', 'crypto-worker.ts']
+
+/** Every file of the library that is imported by name, but the worker pool. */
 const everything = () =>
   readdirSync(`${ROOT}packages/crypto/src`)
-    .filter(file => file.endsWith('.ts'))
+    .filter(file => file.endsWith('.ts') && !POOL.includes(file))
     .map(
       file =>
         `export * as ${file.slice(0, -3).replaceAll('-', '_')} from '@milagro-ts/crypto/${file.slice(0, -3)}'`,
