@@ -350,9 +350,11 @@ function checked(validator: Validator, value: unknown): unknown {
   throw new Refused('MALFORMED', { field: fieldOf(first?.instancePath), detail })
 }
 
+/** `a.b.3`, as far as its names are plain: the rest was named by the peer, and may hold anything. */
 function fieldOf(instancePath: string | undefined): string | undefined {
-  if (instancePath === undefined || instancePath === '') return undefined
-  return instancePath.slice(1, 129).replaceAll('/', '.')
+  const [, ...names] = (instancePath ?? '').slice(0, 128).split('/')
+  const end = names.findIndex(name => !/^[A-Za-z0-9]{1,64}$/.test(name))
+  return (end < 0 ? names : names.slice(0, end)).join('.') || undefined
 }
 
 function noQuery(query: unknown): undefined {

@@ -235,7 +235,9 @@ describe('after a login', () => {
     world = await World.start({ hooks: { afterLogin: [customer.url] } })
     const car = await world.car('VIN-1')
     await happened(car.device.idCore, 'wrong-pin')
-    await happened(Buffer.alloc(39).toString('base64url'))
+    await expect(happened(Buffer.alloc(39).toString('base64url'))).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    })
     await happened(car.device.idCore, 'locked')
     await until(() => customer.calls.length === 1)
     expect(customer.calls[0]?.body).toMatchObject({ event: 'locked' })
