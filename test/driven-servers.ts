@@ -116,7 +116,7 @@ export async function drivenDta(): Promise<Driven[]> {
     const openings = await opened()
     const { signature } = await running.client.signFounding({ params, body: { openings } })
     const { openings: checked } = await checkOpenings(proposal, await joined(), openings)
-    return { ...composeFirstRevision(proposal, checked), signatures: [{ index: 1, signature }] }
+    return { ...(await composeFirstRevision(proposal, checked)), signatures: [{ index: 1, signature }] }
   }
   const revision: GroupDocument = {
     ...structuredClone(world.group.document),
@@ -601,6 +601,13 @@ export async function drivenFleet(): Promise<Driven[]> {
     })
     return id
   }
+  const template = () => ({
+    name: next('template'),
+    instance: { prefix: 'WVW' },
+    attributes: { brand: { equals: 'Volkswagen' } },
+    count: 5,
+    expiresAt: world.seconds + 86_400,
+  })
   const isQuiet = async () => (await api.status({})).events.waiting === 0
   const aud = world.config.publicUrl
   const iat = world.seconds
@@ -690,6 +697,10 @@ export async function drivenFleet(): Promise<Driven[]> {
       },
       'fleet/driverCode': { fields: async () => onVehicle(car, await assigned()) },
       'fleet/resetPin': { fields: () => onVehicle(car, driver.id) },
+      'fleet/listTemplates': { fields: () => ({ query: {} }) },
+      'fleet/addTemplate': { fields: () => ({ body: template() }) },
+      'fleet/templateCode': { fields: async () => byId((await api.addTemplate({ body: template() })).id) },
+      'fleet/endTemplate': { fields: async () => byId((await api.addTemplate({ body: template() })).id) },
       'fleet/listDrivers': { fields: () => ({ query: {} }) },
       'fleet/addDriver': { fields: () => ({ body: { attributes: { driverName: next('Driver') } } }) },
       'fleet/listApprovals': { fields: () => ({}) },

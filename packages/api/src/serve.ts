@@ -351,7 +351,7 @@ function checked(validator: Validator, value: unknown): unknown {
 }
 
 /** `a.b.3`, as far as its names are plain: the rest was named by the peer, and may hold anything. */
-function fieldOf(instancePath: string | undefined): string | undefined {
+export function fieldOf(instancePath: string | undefined): string | undefined {
   const [, ...names] = (instancePath ?? '').slice(0, 128).split('/')
   const end = names.findIndex(name => !/^[A-Za-z0-9]{1,64}$/.test(name))
   return (end < 0 ? names : names.slice(0, end)).join('.') || undefined

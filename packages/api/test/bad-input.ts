@@ -137,7 +137,10 @@ function sample(schema: Schema, supply: DrivenServer['supply'], place: string): 
   if (schema.anyOf !== undefined) return sample(schema.anyOf[0] as Schema, supply, place)
   switch (schema.type) {
     case 'object':
-      if (schema.patternProperties !== undefined) return { name: 'value' }
+      if (schema.patternProperties !== undefined) {
+        const [named] = Object.values(schema.patternProperties)
+        return { name: sample(named as Schema, supply, `${place}.*`) }
+      }
       return Object.fromEntries(
         (schema.required ?? []).map(name => [
           name,

@@ -64,19 +64,21 @@ function unlockerOf(file: string, store: string, { random }: Io): Unlocker {
   }
 }
 
-/** ClientError NOT_ENROLLED names the token store: it may be the wrong one. */
+/** NOT_ENROLLED, with the token store's name: it may be the wrong one. */
+export function nobodyIn(store: string, error = new ClientError('NOT_ENROLLED')): ClientError {
+  const why = existsSync(store)
+    ? `${store}: ${error.message.slice('NOT_ENROLLED: '.length)}`
+    : `there is no token store '${store}'; milagro device enroll makes one`
+  return new ClientError('NOT_ENROLLED', why)
+}
+
+/** ClientError NOT_ENROLLED names the token store. */
 export async function openDevice(options: SessionOptions, io: Io): Promise<Device> {
   try {
     return await Device.open(deviceOptions(options, io))
   } catch (error) {
     if (!(error instanceof ClientError) || error.code !== 'NOT_ENROLLED') throw error
-    const { store } = options
-    if (!existsSync(store))
-      throw new ClientError(
-        'NOT_ENROLLED',
-        `there is no token store '${store}'; milagro device enroll makes one`,
-      )
-    throw new ClientError('NOT_ENROLLED', `${store}: ${error.message.slice('NOT_ENROLLED: '.length)}`)
+    throw nobodyIn(options.store, error)
   }
 }
 

@@ -112,13 +112,13 @@ test('exit code 3 for a server that is unreachable', async () => {
 
 test('a token store that is not there, or empty of identities, is named', async () => {
   const missing = folder.file('nobody.store')
-  const flags = ['--rps', `http://127.0.0.1:${closedPort}`, '--json']
+  const rps = ['--rps', `http://127.0.0.1:${closedPort}`]
   for (const verb of [
     ['device', 'list'],
-    ['device', 'permit'],
-    ['fleet', 'list', '--url', 'http://127.0.0.1:1'],
+    ['device', 'permit', ...rps],
+    ['fleet', 'list', '--url', 'http://127.0.0.1:1', ...rps],
   ]) {
-    const said = await milagro(...verb, '--store', missing, ...flags)
+    const said = await milagro(...verb, '--store', missing, '--json')
     expect(said).toMatchObject({ exit: 1, json: { code: 'NOT_ENROLLED' } })
     expect(said.json.why).toContain(`no token store '${missing}'`)
   }

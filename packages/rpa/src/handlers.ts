@@ -14,7 +14,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Refused } from '@milagro-ts/api/problem'
 import { codesOf, type Route } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
-import { type Meta, type ServerCaller, toRefused } from '@milagro-ts/api/serve'
+import { fieldOf, type Meta, type ServerCaller, toRefused } from '@milagro-ts/api/serve'
 import { parseStrictJson } from '@milagro-ts/api/strict-json'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import type { TSchema } from 'typebox'
@@ -156,7 +156,7 @@ function bodyOf(validator: Validator | undefined, { headers, body }: PlainReques
   const value = parseStrictJson(body)
   if (validator.Check(value)) return value
   const [first] = validator.Errors(value)
-  const field = first?.instancePath.slice(1, 129).replaceAll('/', '.')
+  const field = fieldOf(first?.instancePath)
   throw new Refused('MALFORMED', { ...(field ? { field } : {}), detail: first?.message })
 }
 

@@ -25,15 +25,15 @@ import {
 /** How often each function of the engine has been called. */
 const engine = vi.hoisted(() => ({ calls: new Map<string, number>() }))
 vi.mock('../../crypto/src/engine.js', async original => {
-  const counted = (name: string, value: unknown): unknown => {
+  const counted = (name: string, value: unknown, owner?: unknown): unknown => {
     if (typeof value === 'function' && !/^class\b/.test(String(value)))
       return (...given: unknown[]) => {
         engine.calls.set(name, (engine.calls.get(name) ?? 0) + 1)
-        return Reflect.apply(value, undefined, given)
+        return Reflect.apply(value, owner, given)
       }
     if (Object.getPrototypeOf(value ?? 0) !== Object.prototype) return value
     return Object.fromEntries(
-      Object.entries(value as object).map(([key, inner]) => [key, counted(`${name}.${key}`, inner)]),
+      Object.entries(value as object).map(([key, inner]) => [key, counted(`${name}.${key}`, inner, value)]),
     )
   }
   const exports = await original<object>()

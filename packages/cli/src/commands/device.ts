@@ -2,7 +2,6 @@
 import { readFileSync } from 'node:fs'
 import { fingerprint } from '@milagro-ts/api/group'
 import { Device } from '@milagro-ts/client/device'
-import { ClientError } from '@milagro-ts/client/errors'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Command } from 'commander'
@@ -11,6 +10,7 @@ import { answers, hashOf, type Io, UsageError } from '../io.js'
 import {
   chosenPin,
   deviceOptions,
+  nobodyIn,
   openDevice,
   type SessionOptions,
   secret,
@@ -144,7 +144,7 @@ export function addDevice(program: Command, io: Io): void {
       .requiredOption('--store <file>', 'the token store'),
     async ({ store }: { store: string }) => {
       const identities = await Device.list(fileTokenStore(store))
-      if (identities.length === 0) throw new ClientError('NOT_ENROLLED')
+      if (identities.length === 0) throw nobodyIn(store)
       return {
         json: {
           identities: identities.map(({ mpinId, unlocker, users, ...identity }) => ({
