@@ -325,7 +325,9 @@ class Application:
         only(body, {"event", "idCore", "amr", "audience", "slot"}, {"userCore", "pinGen"})
         unb64u(body["idCore"], 39, "idCore")
         with self.register.change() as db:
-            db.execute("UPDATE device SET seen = ? WHERE id_core = ?", (int(time.time()), body["idCore"]))
+            if db.execute("UPDATE device SET seen = ? WHERE id_core = ?",
+                          (int(time.time()), body["idCore"])).rowcount != 1:
+                raise Refused("NOT_FOUND")
         return {}
 
     # What lets an RPS catch up.
