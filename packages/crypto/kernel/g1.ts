@@ -52,8 +52,9 @@ import {
   reduce,
   sub,
 } from './field'
+import { invert } from './inverse'
 import { halvesOf, nafOf, T } from './scalar'
-import { F2, invert, multiply, power, square } from './tower'
+import { F2, multiply, power, square } from './tower'
 
 export const G1: usize = 224
 

@@ -150,7 +150,7 @@ const PAIRS = {
   ISO2_Y: iso2.y,
 }
 /** Exponents: their hexadecimal digits, the most significant first. */
-const EXPONENTS = { ROOT: (P - 3n) / 4n, HALF: (P - 1n) / 2n, INVERT: P - 2n }
+const EXPONENTS = { ROOT: (P - 3n) / 4n, HALF: (P - 1n) / 2n }
 
 /** @param {Fp2} pair */
 function pairLimbs([a, b]) {
@@ -173,6 +173,15 @@ export function constantsSource() {
   data('RR', 'i32', pairLimbs(both(R * R)))
   data('RR384', 'i32', pairLimbs(both(R * R * 2n ** 384n)))
   data('P_LIMBS', 'i32', limbsOf(P))
+  // For inverse.ts: 13 limbs of 30 bits, and p⁻¹ mod 2³⁰ as a signed number of 32 bits.
+  data(
+    'P30',
+    'i32',
+    Array.from({ length: 13 }, (_, i) => BigInt.asUintN(30, P >> BigInt(30 * i))),
+  )
+  let inverse = P
+  for (let i = 0; i < 5; i++) inverse = BigInt.asUintN(30, inverse * (2n - P * inverse))
+  lines.push(`export const P30_INVERSE: i32 = ${inverse}`)
   data('HALF_P', 'i32', limbsOf((P - 1n) / 2n))
   for (const [name, exponent] of Object.entries(EXPONENTS)) {
     const digits = [...exponent.toString(16)].map(digit => Number.parseInt(digit, 16))

@@ -435,7 +435,7 @@ define('combine', 'r v x y z', 'r = x − y − z + v', l =>
   }),
 )
 
-// What stands between the multiplications of the complete formulas on G1 (curve-g1.ts has them in full). A point is two
+// What stands between the multiplications of the complete formulas on G1 (g1.ts has them in full). A point is two
 // pairs, (X, Y) and (Z, Z): 224 bytes.
 const PAIR = 8 * LIMBS
 /** @param {Line} l @param {number} a @param {number} b @param {string} places of two lanes: '0'/'1' of a, '2'/'3' of b */

@@ -18,8 +18,9 @@ export {
   g1Sum,
 } from './g1'
 export { g2Add, g2Decode, g2Encode, g2Equals, g2Hash, g2IsIdentity, g2MultiplySecret, g2Negate } from './g2'
+export { invert } from './inverse'
 export { divide12, finalExponentiation, gtBytes, isOne12, miller, prepare } from './pairing'
-export { invert, invert2, multiply, multiply2, multiply12, square, square2, square12 } from './tower'
+export { invert2, multiply, multiply2, multiply12, square, square2, square12 } from './tower'
 
 /** Where the caller's memory begins; it grows the memory itself. */
 export function heap(): usize {

@@ -9,7 +9,7 @@
  * from step to step without a multiplication (cyclotomic squares), `settle` keeps it below p.
  */
 
-import { FROBENIUS, INVERT_COUNT, INVERT_DIGITS, ONE2 } from './constants'
+import { FROBENIUS, ONE2 } from './constants'
 import {
   add,
   addLanesWide,
@@ -35,6 +35,7 @@ import {
   timesXi,
   triple,
 } from './field'
+import { invert } from './inverse'
 
 /** Bytes of a pair (an element of Fp2, or two of Fp), of Fp6 and Fp12. */
 export const F2: usize = 112
@@ -239,10 +240,6 @@ function invert6(r: usize, a: usize): void {
 
 const N: usize = memory.data(112, 16)
 const M: usize = memory.data(112, 16)
-/** r = a⁻¹ in both lanes, by Fermat; 0 for 0. r ≠ a. */
-export function invert(r: usize, a: usize): void {
-  power(r, a, INVERT_DIGITS, INVERT_COUNT, false)
-}
 /** r = 1/a in Fp2, by the norm. */
 export function invert2(r: usize, a: usize): void {
   squareWide(W, a)
