@@ -108,12 +108,23 @@ export function checkProposal(value: unknown): GroupProposal {
 export class Group {
   /** 32 bytes. */
   readonly groupId: Uint8Array
+  /**
+   * 1, and one more with each revision that changed any C_j: a refresh, a reshare, a rotation. All purposes count as one,
+   * since a ceremony deals them all. Shares of different epochs lie on different polynomials and don't combine.
+   */
+  readonly shareEpoch: number
   readonly #revisions: readonly Revision[]
   readonly #check: KeyCheck
 
-  private constructor(groupId: Uint8Array, revisions: readonly Revision[], check: KeyCheck) {
+  private constructor(
+    groupId: Uint8Array,
+    revisions: readonly Revision[],
+    shareEpoch: number,
+    check: KeyCheck,
+  ) {
     this.groupId = groupId
     this.#revisions = revisions
+    this.shareEpoch = shareEpoch
     this.#check = check
   }
 
@@ -126,7 +137,7 @@ export class Group {
     const first = await readContents(readDraft(value), check)
     if (first.document.revision !== 1) throw new Refused('CONFLICT', { detail: 'not a first revision' })
     await checkSignatures(first, first, first.document.n)
-    return new Group(first.hash, [first], check)
+    return new Group(first.hash, [first], 1, check)
   }
 
   /**
@@ -154,15 +165,16 @@ export class Group {
     // Signatures before contents: those take subgroup checks and pairings, and anybody may bring a document.
     await checkSignatures(draft, this.#newest, this.#newest.document.t)
     const next = await readContents(draft, this.#check)
-    this.#checkEpochs(next)
-    return new Group(this.groupId, [...this.#revisions, next], this.#check)
+    this.#checkKeys(next)
+    const shareEpoch = this.shareEpoch + (dealtAnew(this.#newest, next).length > 0 ? 1 : 0)
+    return new Group(this.groupId, [...this.#revisions, next], shareEpoch, this.#check)
   }
 
   /** Everything that `verifyNext` checks except signatures: what an authority does before it signs. The hash. */
   async checkNext(value: unknown): Promise<Uint8Array> {
     const draft = readDraft(value)
     this.#checkFollows(draft)
-    this.#checkEpochs(await readContents(draft, this.#check))
+    this.#checkKeys(await readContents(draft, this.#check))
     return draft.hash
   }
 
@@ -243,9 +255,20 @@ export class Group {
       throw conflict('slot origin and length are fixed by the first revision')
   }
 
-  #checkEpochs(next: Revision): void {
+  #checkKeys(next: Revision): void {
     for (const purpose of PURPOSES) checkEpochs(purpose, this.keys(purpose), next.purposes[purpose])
+    // C_j of the old t lie on the new t's polynomial as well when t goes up, and the old t would still be enough.
+    if (next.document.t !== this.t && dealtAnew(this.#newest, next).length < PURPOSES.length)
+      throw new Refused('CONFLICT', { detail: 'another t with the same key shares' })
   }
+}
+
+/** The purposes whose C_j are others in `after`. */
+function dealtAnew({ document: before }: Draft, { document: after }: Draft): Purpose[] {
+  return PURPOSES.filter(purpose => {
+    const [old, fresh] = [before.purposes[purpose].shares, after.purposes[purpose].shares]
+    return old.length !== fresh.length || old.some((share, i) => share !== fresh[i])
+  })
 }
 
 /** One epoch keeps one secret (a refresh changes C_j only); the next one starts later. */

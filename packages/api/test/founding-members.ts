@@ -24,7 +24,7 @@ export interface Members {
   readonly ra: readonly Es256PrivateKey[]
 }
 
-async function party(name: string): Promise<Party> {
+export async function party(name: string): Promise<Party> {
   const { publicKey } = await generateHpkeKey(fixedRandom(`hpke ${name}`))
   return { name, signKey: await generateEs256(), hpkeKey: toBase64Url(publicKey) }
 }

@@ -9,9 +9,19 @@ import { DecodeError } from '@milagro-ts/crypto/errors'
 import { G1, G2 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { splitSecret } from '@milagro-ts/crypto/secret-sharing'
+import { PURPOSES } from '@milagro-ts/crypto/suite'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { fixedRandom } from './fixed-random.js'
-import { type Fixture, keysOf, makeGroup, publicKeysOf, signedBy } from './group-fixture.js'
+import {
+  type Fixture,
+  keysOf,
+  makeGroup,
+  nextRevision,
+  publicKeysOf,
+  reshare,
+  reshared,
+  signedBy,
+} from './group-fixture.js'
 
 let fixture: Fixture
 let keys: Es256PrivateKey[]
@@ -194,20 +204,7 @@ describe('signatures of a first revision', () => {
 })
 
 describe('the next revision', () => {
-  const next = (
-    group: Group,
-    change: (document: GroupDocument) => unknown = () => undefined,
-  ): GroupDocument => {
-    const document: GroupDocument = {
-      ...copy(group.document),
-      revision: group.revision + 1,
-      groupId: toBase64Url(group.groupId),
-      previous: toBase64Url(documentHash(group.document)),
-      signatures: [],
-    }
-    change(document)
-    return document
-  }
+  const next = nextRevision
   const step = async (change: (document: GroupDocument) => unknown, signers = keys) =>
     fixture.group.verifyNext(await signedBy(next(fixture.group, change), signers))
 
@@ -310,6 +307,116 @@ describe('the next revision', () => {
     expect([0, 49, 50, 51].map(slot => group.epochAt('permit', slot))).toEqual([1, 1, 2, 2])
     expect(group.keysAt('permit', 49)?.pub?.equals(fixture.group.keys('permit').pub as G2)).toBe(true)
     expect(group.keys('permit').epoch).toBe(2)
+  })
+})
+
+describe('a reshare', () => {
+  let founded: Fixture
+  beforeAll(async () => {
+    founded = await makeGroup({ n: 3, t: 3 })
+  })
+  /** What readers of the new revision say, when `signers` have signed it. */
+  const read = async (
+    before: Fixture,
+    document: GroupDocument,
+    signers: readonly (Es256PrivateKey | undefined)[],
+  ) =>
+    before.group.verifyNext(await signedBy(document, signers)).then(
+      group => group,
+      (error: unknown) => (error instanceof DecodeError ? error.field : code(error)),
+    )
+
+  test('lowers t, grows, and replaces a member, one share epoch each; every key stays', async () => {
+    expect(founded.group.shareEpoch).toBe(1)
+    const lowered = await reshared(founded, { t: 2 })
+    expect([lowered.group.n, lowered.group.t, lowered.group.shareEpoch]).toEqual([3, 2, 2])
+    const grown = await reshared(lowered, { t: 3, authorities: [1, 2, 3, 'ta4', 'ta5'] })
+    expect([grown.group.n, grown.group.t, grown.group.shareEpoch]).toEqual([5, 3, 3])
+    expect(grown.group.authority(5)?.name).toBe('ta5')
+    const replaced = await reshared(grown, { authorities: [1, 'ta6', 4, 5, 3] })
+    expect(replaced.group.authorities.map(({ name }) => name)).toEqual(['ta1', 'ta6', 'ta4', 'ta5', 'ta3'])
+    const refreshed = await reshared(replaced)
+    expect([refreshed.group.revision, refreshed.group.shareEpoch]).toEqual([5, 5])
+    for (const purpose of PURPOSES) {
+      const [first, last] = [founded.group.keys(purpose), refreshed.group.keys(purpose)]
+      expect([last.ivk.encode(), last.pub?.encode()]).toEqual([first.ivk.encode(), first.pub?.encode()])
+      expect(last.commitments).toHaveLength(5)
+    }
+    const again = await Group.verifyChain(refreshed.group.documents, founded.group.groupId)
+    expect(again.shareEpoch).toBe(5)
+    // The last two alone prove nothing to whoever pinned the group.
+    const [first, ...later] = refreshed.group.documents
+    const skipped = [first, ...later.slice(1)]
+    expect(code(await Group.verifyChain(skipped, founded.group.groupId).catch(e => e))).toBe('CONFLICT')
+    expect(code(await founded.group.verifyNext(refreshed.document).catch(e => e))).toBe('CONFLICT')
+  })
+
+  test('is no part of other revisions: their share epoch stays', async () => {
+    const lowered = await reshared(founded, { t: 2 })
+    const moved = nextRevision(lowered.group, d => (d.authorities[0]!.url = 'https://moved.example'))
+    const group = await lowered.group.verifyNext(await signedBy(moved, keysOf(lowered.members)))
+    expect([group.revision, group.shareEpoch]).toEqual([3, 2])
+  })
+
+  test('a change of one purpose’s shares is another share epoch for all', async () => {
+    const { document } = await reshare(founded)
+    const one = nextRevision(founded.group, d => (d.purposes.pin = document.purposes.pin))
+    const group = await founded.group.verifyNext(await signedBy(one, keysOf(founded.members)))
+    expect(group.shareEpoch).toBe(2)
+  })
+
+  test('is refused when half of the members would do', async () => {
+    const grown = await reshare(founded, { t: 2, authorities: [1, 2, 3, 'ta4'] })
+    expect(await read(founded, grown.document, keysOf(founded.members))).toBe('t')
+  })
+
+  test('is refused with the signatures of the new members only, or of t − 1 old ones', async () => {
+    const lowered = await reshared(founded, { t: 2 })
+    const { document, members } = await reshare(lowered, { authorities: ['ta4', 'ta5', 'ta6'] })
+    const [old] = keysOf(lowered.members)
+    expect(await read(lowered, document, keysOf(members))).toBe('NOT_APPROVED')
+    expect(await read(lowered, document, [old])).toBe('NOT_APPROVED')
+    expect(await read(lowered, document, [old, ...keysOf(members).slice(1)])).toBe('NOT_APPROVED')
+    // The old ones go: those who sign what comes next are the new ones.
+    expect(await read(lowered, document, keysOf(lowered.members).slice(0, 2))).toBeInstanceOf(Group)
+    const gone = await reshared(lowered, { authorities: ['ta4', 'ta5', 'ta6'] })
+    const after = nextRevision(gone.group, d => (d.policy.lead = 2))
+    expect(await read(gone, after, keysOf(lowered.members))).toBe('NOT_APPROVED')
+    expect(await read(gone, after, keysOf(gone.members))).toBeInstanceOf(Group)
+  })
+
+  test('is refused when one purpose gets another key, even from all members', async () => {
+    const other = { ...founded, secrets: { ...founded.secrets, pin: Scalar.fromNumber(7) } }
+    const { document } = await reshare(other, { t: 2 })
+    expect(await read(founded, document, keysOf(founded.members))).toBe('CONFLICT')
+    // The IVK of before over the shares of another secret.
+    document.purposes.pin.ivk = founded.document.purposes.pin.ivk
+    expect(await read(founded, document, keysOf(founded.members))).toBe('purposes.pin.ivk')
+  })
+
+  test('is refused when the public key changes under the same IVK', async () => {
+    const { document } = await reshare(founded, { t: 2 })
+    document.purposes.permit.pub = pubOf(7)
+    expect(await read(founded, document, keysOf(founded.members))).toBe('purposes.permit.pub')
+  })
+
+  test('is refused when shares of degree t − 1 are missing, or one is of another polynomial', async () => {
+    const { document } = await reshare(founded, { authorities: [1, 2, 3, 'ta4'] })
+    const few = structuredClone(document)
+    few.purposes.sign.shares.pop()
+    expect(await read(founded, few, keysOf(founded.members))).toBe('purposes.sign.shares')
+    const bent = structuredClone(document)
+    bent.purposes.sign.shares[3] = pointOf(7)
+    expect(await read(founded, bent, keysOf(founded.members))).toBe('purposes.sign.ivk')
+  })
+
+  test('t does not go up in name only: the old t would still do', async () => {
+    const lowered = await reshared(founded, { t: 2 })
+    const raised = nextRevision(lowered.group, d => (d.t = 3))
+    expect(await read(lowered, raised, keysOf(lowered.members))).toBe('CONFLICT')
+    const { document } = await reshare(lowered, { t: 3 })
+    document.purposes.device = lowered.document.purposes.device
+    expect(await read(lowered, document, keysOf(lowered.members))).toBe('CONFLICT')
   })
 })
 
