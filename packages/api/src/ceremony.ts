@@ -56,6 +56,8 @@ import { Refused } from './problem.js'
 import { Bytes, BytesUpTo, GroupIdField, HpkeKeyField, Jws, ServerName, Strict, Uint32 } from './schemas.js'
 import { open, seal } from './seal.js'
 
+/** Milliseconds from join to signature. */
+export const CEREMONY_LIFETIME = 86_400_000
 /** Participants of one ceremony at most. */
 export const PARTICIPANTS = 32
 
@@ -306,17 +308,13 @@ function reshareRoles(
 }
 
 /** Rounds whose signatures, order and chain hold. What the messages claim is looked at round by round, below. */
-export interface Transcript extends Readonly<Partial<{ [R in Round]: readonly Payloads[R][] }>> {
+interface Transcript extends Readonly<Partial<{ [R in Round]: readonly Payloads[R][] }>> {
   /** chain_0 … up to the first round that isn't over. */
   readonly chain: readonly Uint8Array[]
 }
 
 /** @param over How many rounds must be there, whole; more are not looked at. */
-export async function readRounds(
-  ceremony: Ceremony,
-  rounds: CeremonyRounds,
-  over: number,
-): Promise<Transcript> {
+async function readRounds(ceremony: Ceremony, rounds: CeremonyRounds, over: number): Promise<Transcript> {
   const chain = [ceremony.hash]
   const read: Partial<Record<Round, unknown[]>> = {}
   for (const [r, round] of ROUNDS.slice(0, over).entries()) {
@@ -611,6 +609,11 @@ function composeDocument(ceremony: Ceremony, outcomes: ReadonlyMap<Purpose, Outc
 
 /** Key epoch of every purpose in a first revision. */
 const FIRST_EPOCH = 1
+
+/** The rounds so far are whole, signed, and each said after the ones before. CeremonyFault otherwise. */
+export async function checkRounds(ceremony: Ceremony, rounds: CeremonyRounds): Promise<void> {
+  await readRounds(ceremony, rounds, rounds.length)
+}
 
 /** The document that the first five rounds come to, after everything that anybody can check has been checked. */
 export async function checkCeremony(
@@ -923,7 +926,10 @@ export async function ceremonySign(
   record: CeremonyRecord | null,
   rounds: CeremonyRounds,
   { name, key }: Pick<CeremonyPorts, 'name' | 'key'>,
-): Promise<{ document: GroupDocument; signature: { index: number; signature: string } | null }> {
+): Promise<{
+  document: GroupDocument
+  signature: { index: number; signature: string } | null
+}> {
   if (record?.document === undefined)
     throw new Refused('CONFLICT', { detail: `${name} has given no result yet` })
   const { document } = record

@@ -1,5 +1,6 @@
 /** Routes of a distributed trust authority. */
 import Type from 'typebox'
+import { CeremonyProposal, CeremonyRounds } from './ceremony.js'
 import { GroupDocument, GroupProposal } from './group-document.js'
 import type { RouteTable } from './route.js'
 import {
@@ -17,6 +18,10 @@ import {
 } from './schemas.js'
 
 const ByGroup = Strict({ groupId: GroupIdField })
+const ByCeremony = Strict({ ceremonyHash: Bytes(32, 'known') })
+const Index = Type.Integer({ minimum: 1, maximum: 255 })
+/** Characters of a signed page of a ledger. */
+const LEDGER_PAGE_SIZE = 262_144
 const ByProposal = Strict({ proposalHash: Bytes(32, 'known') })
 /** `enc ‖ ct` of a sealed share, and which authority and share epoch it is from. */
 export const SealedShare = Strict({
@@ -84,6 +89,81 @@ export const dtaRoutes = {
     response: Strict({ groupId: GroupIdField }),
     refuses: ['NOT_APPROVED', 'CONFLICT'],
     bodyLimit: 1_048_576,
+  },
+  joinCeremony: {
+    method: 'POST',
+    path: '/v1/ceremonies/:ceremonyHash/join',
+    summary:
+      'First round of a ceremony: a signed join with fresh keys, once the operator has accepted the proposal’s hash.',
+    caller: 'open',
+    params: ByCeremony,
+    body: Strict({
+      proposal: CeremonyProposal,
+      /** For one that doesn’t serve the group yet: its documents from the first on. */
+      revisions: Type.Optional(Type.Array(GroupDocument, { minItems: 1, maxItems: 1_000 })),
+    }),
+    response: Strict({ message: Jws(8192) }),
+    refuses: ['NOT_APPROVED', 'CONFLICT'],
+    bodyLimit: 4_194_304,
+  },
+  ceremonyRound: {
+    method: 'POST',
+    path: '/v1/ceremonies/:ceremonyHash/rounds/:round',
+    summary: 'A later round: everything that was said before, for this authority’s signed message.',
+    caller: 'open',
+    params: Strict({
+      ceremonyHash: Bytes(32, 'known'),
+      round: Type.Enum(['commit', 'open', 'deal', 'answer', 'result']),
+    }),
+    body: Strict({ rounds: CeremonyRounds }),
+    response: Strict({ message: Jws(65_536) }),
+    refuses: ['NOT_APPROVED', 'CONFLICT', 'WRONG_SHARE', 'EXPIRED'],
+    bodyLimit: 8_388_608,
+  },
+  signCeremony: {
+    method: 'POST',
+    path: '/v1/ceremonies/:ceremonyHash/sign',
+    summary: 'After all results: the signature of an authority of the former group (or of the founded one).',
+    caller: 'open',
+    params: ByCeremony,
+    body: Strict({ rounds: CeremonyRounds }),
+    response: Strict({ index: Index, signature: Bytes(64) }),
+    refuses: ['NOT_APPROVED', 'CONFLICT', 'EXPIRED'],
+    bodyLimit: 8_388_608,
+  },
+  concludeCeremony: {
+    method: 'POST',
+    path: '/v1/ceremonies/:ceremonyHash/conclude',
+    summary:
+      'The signed document: from here on the authority serves the group with its new share, or leaves it.',
+    caller: 'open',
+    params: ByCeremony,
+    body: Strict({ document: GroupDocument }),
+    response: Strict({ groupId: GroupIdField, revision: Uint32 }),
+    refuses: ['NOT_APPROVED', 'CONFLICT'],
+    bodyLimit: 1_048_576,
+  },
+  readCeremonyLedger: {
+    method: 'GET',
+    path: '/v1/ceremonies/:ceremonyHash/ledger',
+    summary:
+      'Of a dealer that has answered in a reshare: the ledger that it has stated, as hashes, page by page.',
+    caller: 'open',
+    params: ByCeremony,
+    query: Strict({ after: Type.Optional(Bytes(32)) }),
+    response: Strict({ page: Jws(LEDGER_PAGE_SIZE) }),
+    refuses: ['CONFLICT'],
+  },
+  adoptCeremonyLedger: {
+    method: 'POST',
+    path: '/v1/ceremonies/:ceremonyHash/ledger',
+    summary: 'Another dealer’s ledger, page by page in order; it must come to what that dealer has stated.',
+    caller: 'open',
+    params: ByCeremony,
+    body: Strict({ page: Jws(LEDGER_PAGE_SIZE) }),
+    response: Strict({ lines: Uint32 }),
+    refuses: ['NOT_APPROVED', 'CONFLICT'],
+    bodyLimit: 2 * LEDGER_PAGE_SIZE,
   },
   group: {
     method: 'GET',
@@ -194,6 +274,14 @@ export const dtaAdminRoutes = {
       ),
       proposals: Type.Array(
         Strict({ proposalHash: Bytes(32), accepted: Type.Boolean(), concluded: Type.Boolean() }),
+      ),
+      ceremonies: Type.Array(
+        Strict({
+          ceremonyHash: Bytes(32),
+          kind: Type.String(),
+          accepted: Type.Boolean(),
+          state: Type.String(),
+        }),
       ),
       revisions: Type.Array(
         Strict({ groupId: GroupIdField, documentHash: Bytes(32), accepted: Type.Boolean() }),

@@ -1,9 +1,12 @@
 /** The worker pool as servers run it: how many threads, what is counted and logged, and the group document's checks in it. */
 import { availableParallelism } from 'node:os'
+import type { DealingBytes } from '@milagro-ts/crypto/crypto-worker'
+import type { Dealing } from '@milagro-ts/crypto/dealing'
 import { CryptoPool, type PoolOptions } from '@milagro-ts/crypto/node-pool'
 import { G1, G2 } from '@milagro-ts/crypto/points'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import type { PointShare } from '@milagro-ts/crypto/secret-sharing'
+import type { CeremonyArithmetic } from './ceremony.js'
 import type { FoundingArithmetic } from './founding.js'
 import type { KeyCheck } from './group.js'
 import type { Log } from './log.js'
@@ -62,3 +65,28 @@ export const poolFoundingArithmetic = (pool: CryptoPool): FoundingArithmetic => 
 
 const encoded = (shares: readonly PointShare<G1 | G2>[]) =>
   shares.map(({ index, point }) => ({ index, point: point.encode() }))
+
+/** The arithmetic of a ceremony, in a worker. */
+export const poolCeremonyArithmetic = (pool: CryptoPool): CeremonyArithmetic => {
+  const { possessionVerify, sameLogarithm, combineG2 } = poolFoundingArithmetic(pool)
+  return {
+    possessionVerify,
+    sameLogarithm,
+    combineG2,
+    shareFits: (dealing, index, share) =>
+      pool.run('shareFits', { dealing: dealingBytes(dealing), index, share: share.encode() }),
+    sumOfDealings: async (dealings, index, weights) =>
+      G1.decode(
+        await pool.run('sumOfDealings', {
+          dealings: dealings.map(dealingBytes),
+          index,
+          weights: weights?.map(weight => weight.encode()),
+        }),
+        'commitment',
+      ),
+  }
+}
+
+function dealingBytes({ firstPower, commitments }: Dealing): DealingBytes {
+  return { firstPower, commitments: commitments.map(commitment => commitment.encode()) }
+}

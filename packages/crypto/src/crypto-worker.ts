@@ -6,6 +6,7 @@
  * whose device proof this worker has found to hold.
  */
 import { concat, toBase64Url, toHex, utf8 } from './bytes.js'
+import { type Dealing, type FirstPower, shareFits, sumOfDealings } from './dealing.js'
 import { DecodeError } from './errors.js'
 import { hashToG1 } from './hash-to-curve.js'
 import { IdentityPoints } from './identity-points.js'
@@ -51,6 +52,11 @@ export interface ShareStatement {
   readonly input: Bytes
   readonly ctx: Bytes
   readonly commitment: Bytes
+}
+/** A Dealing's bytes: commitments of 48 bytes each. */
+export interface DealingBytes {
+  readonly firstPower: FirstPower
+  readonly commitments: readonly Bytes[]
 }
 export interface IndexedBytes {
   readonly index: number
@@ -209,6 +215,21 @@ export class CryptoWorker {
     return possessionVerify({ session, purpose, index }, G1.decode(claim.commitment, 'commitment'), proof)
   }
 
+  /** Does f_i(j) fit what the dealer has committed to? The share's bytes are overwritten. */
+  shareFits({ dealing, index, share }: { dealing: DealingBytes; index: number; share: Bytes }): boolean {
+    return shareFits(dealingOf(dealing), index, takeScalar(share))
+  }
+
+  /** Σ_i w_i·Σ_k j^k·A_{i,k}, 48 bytes. */
+  sumOfDealings(terms: {
+    dealings: readonly DealingBytes[]
+    index: number
+    weights: readonly Bytes[] | undefined
+  }): Bytes {
+    const weights = terms.weights?.map(weight => Scalar.decode(weight, 'weight'))
+    return sumOfDealings(terms.dealings.map(dealingOf), terms.index, weights).encode()
+  }
+
   /** Hits and misses of the cache of identity points. */
   cache(): { readonly hits: number; readonly misses: number; readonly size: number } {
     const { hits = 0, misses = 0, size = 0 } = this.#points ?? {}
@@ -271,6 +292,10 @@ function decoded<T extends object>(decode: () => T): T | { readonly field: strin
     if (error instanceof DecodeError) return { field: error.field, why: error.why }
     throw error
   }
+}
+
+function dealingOf({ firstPower, commitments }: DealingBytes): Dealing {
+  return { firstPower, commitments: commitments.map(commitment => G1.decode(commitment, 'commitment')) }
 }
 
 function takeScalar(secret: Bytes): Scalar {

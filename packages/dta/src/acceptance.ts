@@ -40,6 +40,11 @@ export class Acceptance {
     if (this.#proposals.size > WAITING && oldest !== undefined) this.#proposals.delete(oldest)
   }
 
+  /** It has been joined, and is listed elsewhere from here on. */
+  proposalSettled(hash: Uint8Array): void {
+    this.#proposals.delete(toBase64Url(hash))
+  }
+
   revisionWaits(groupId: Uint8Array, hash: Uint8Array): void {
     const documentHash = toBase64Url(hash)
     this.#revisions.set(documentHash, { groupId: toBase64Url(groupId), documentHash })

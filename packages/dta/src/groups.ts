@@ -40,6 +40,8 @@ export class Groups {
     )
     const groups = new Groups()
     for (const { groupId, proposalHash, sealed, documents } of rows) {
+      // Left in a reshare: its share is destroyed, its ledger and log stay.
+      if (sealed.length === 0) continue
       const group = await readChain(documents, groupId, check)
       groups.serve(group, MasterShares.open(passphrase, sealed, proposalHash), signKey)
     }
@@ -73,6 +75,11 @@ export class Groups {
   replace(group: Group): void {
     const served = this.find(toBase64Url(group.groupId))
     this.#served.set(toBase64Url(group.groupId), { ...served, group })
+  }
+
+  /** Handed on to others: nothing more is issued here. */
+  leave(groupId: string): void {
+    this.#served.delete(groupId)
   }
 
   /** Refused('NOT_FOUND') for a group that isn't served here. */

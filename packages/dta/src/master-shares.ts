@@ -1,6 +1,6 @@
 /**
  * This authority's share s_j of every master secret of one group: six independent scalars, and what may be done with
- * each (protocols.md §2). They leave this class only sealed, or for a worker. What is public of them was shown at the founding.
+ * each (protocols.md §2). They leave this class only sealed, for a worker, or to be dealt anew in a ceremony.
  *
  *   purpose   key shares s_jA    server key share s_jQ
  *   device    yes                to its recipients
@@ -42,6 +42,17 @@ export class MasterShares {
   /** What a founding came to. */
   static ofFounding(secrets: Readonly<Record<Purpose, Scalar>>): MasterShares {
     return new MasterShares(FIRST_EPOCH, new Map(PURPOSES.map(purpose => [purpose, secrets[purpose]])))
+  }
+
+  /** What a ceremony came to: s'_j in the share epoch that its document begins. RangeError unless all purposes are there. */
+  static ofCeremony(shareEpoch: number, secrets: ReadonlyMap<Purpose, Scalar>): MasterShares {
+    if (PURPOSES.some(purpose => !secrets.has(purpose))) throw new RangeError('a purpose has no share')
+    return new MasterShares(shareEpoch, secrets)
+  }
+
+  /** s_j of every purpose, to be dealt anew in a ceremony. */
+  forCeremony(): ReadonlyMap<Purpose, Scalar> {
+    return this.#secrets
   }
 
   /** For the group that `proposalHash` founds: shares of one group can't be put in place of another's. */

@@ -30,6 +30,7 @@ import {
   makeAuthorityKeys,
   readAuthorityKeys,
 } from './authority-keys.js'
+import { Ceremonies } from './ceremonies.js'
 import type { DtaConfig } from './config.js'
 import { Foundings } from './founding.js'
 import { freeze, isFrozen, unfreeze } from './freeze.js'
@@ -103,6 +104,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     metrics,
   }
   const foundings = new Foundings(authority)
+  const ceremonies = new Ceremonies(authority)
   const sources = new RateLimit(config.rateLimit?.address ?? ADDRESS_RATE, clock)
 
   const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
@@ -116,7 +118,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     const source = sourceOf(ip)
     sources.take(serverPaths.has(routeOptions.url) ? `${source} server` : source)
   })
-  mount(app, dtaRoutes, publicHandlers(authority, foundings), {
+  mount(app, dtaRoutes, publicHandlers(authority, foundings, ceremonies), {
     server: serverCheck(authority, singleUse),
   })
 
@@ -128,7 +130,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     ready: () => readiness(authority),
     adminToken,
     table: dtaAdminRoutes,
-    handlers: adminHandlers(authority, foundings),
+    handlers: adminHandlers(authority, foundings, ceremonies),
   })
 
   const purge = () =>
@@ -193,7 +195,11 @@ async function freezeForgetful(
   }
 }
 
-function publicHandlers(authority: Authority, foundings: Foundings): Handlers<typeof dtaRoutes> {
+function publicHandlers(
+  authority: Authority,
+  foundings: Foundings,
+  ceremonies: Ceremonies,
+): Handlers<typeof dtaRoutes> {
   const { name, keys, groups, store } = authority
   return {
     authority: async () => ({
@@ -206,6 +212,12 @@ function publicHandlers(authority: Authority, foundings: Foundings): Handlers<ty
     openFounding: ({ params, body }) => foundings.open(params.proposalHash, body.joins),
     signFounding: ({ params, body }) => foundings.sign(params.proposalHash, body.openings),
     concludeFounding: ({ params, body }) => foundings.conclude(params.proposalHash, body.document),
+    joinCeremony: ({ params, body }) => ceremonies.join(params.ceremonyHash, body.proposal, body.revisions),
+    ceremonyRound: ({ params, body }) => ceremonies.move(params.ceremonyHash, params.round, body.rounds),
+    signCeremony: ({ params, body }) => ceremonies.sign(params.ceremonyHash, body.rounds),
+    concludeCeremony: ({ params, body }) => ceremonies.conclude(params.ceremonyHash, body.document),
+    readCeremonyLedger: ({ params, query }) => ceremonies.readLedger(params.ceremonyHash, query.after),
+    adoptCeremonyLedger: ({ params, body }) => ceremonies.adoptLedger(params.ceremonyHash, body.page),
     group: async ({ params }) => groups.find(params.groupId).group.document,
     shares: async ({ params, body }) => issueShare(authority, groups.find(params.groupId), body),
     serverKeys: async ({ params, caller, body }) =>
@@ -223,7 +235,11 @@ function publicHandlers(authority: Authority, foundings: Foundings): Handlers<ty
   }
 }
 
-function adminHandlers(authority: Authority, foundings: Foundings): Handlers<typeof dtaAdminRoutes> {
+function adminHandlers(
+  authority: Authority,
+  foundings: Foundings,
+  ceremonies: Ceremonies,
+): Handlers<typeof dtaAdminRoutes> {
   const { groups, store, log } = authority
   const setFrozen = async (params: { groupId: string }, recipient: string | undefined, frozen: boolean) => {
     const { group } = groups.find(params.groupId)
@@ -261,6 +277,7 @@ function adminHandlers(authority: Authority, foundings: Foundings): Handlers<typ
         }),
       ),
       proposals: await foundings.status(),
+      ceremonies: await ceremonies.status(),
       revisions: await revisionStatus(authority),
     }),
     accept: async ({ body }) => {

@@ -18,7 +18,7 @@
 import { Refused } from '@milagro-ts/api/problem'
 import { seal } from '@milagro-ts/api/seal'
 import { type VerifiedTicket, verifyTicket } from '@milagro-ts/api/statements'
-import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
 import type { G1 } from '@milagro-ts/crypto/points'
 import { sha256 } from '@milagro-ts/crypto/sha256'
@@ -28,6 +28,7 @@ import type { Authority } from './authority.js'
 import { refuseFrozen } from './freeze.js'
 import type { ServedGroup } from './groups.js'
 import { appendIssuance } from './issuance-log.js'
+import { addToLedger, identityHash, inLedger, refuseWhileHandedOver } from './ledger.js'
 
 /** Keys of `agree` and `encrypt` are for names, whose rules come with TLS and encryption; `permit` is nobody's key. */
 const BY_TICKET: readonly Purpose[] = ['device', 'pin', 'sign']
@@ -90,21 +91,18 @@ function record(
   now: number,
 ): number | null {
   const { groupId } = ticket
-  const identity = ticket.ledgerKey(purpose)
-  const keyHash = enrolmentKeyHash(ticket.hpkeKey)
+  const line = {
+    groupId,
+    identity: identityHash(ticket.ledgerKey(purpose)),
+    keyHash: enrolmentKeyHash(ticket.hpkeKey),
+  }
   const idCoreHash = sha256(ticket.idCore.bytes)
   const at = Math.floor(now / 1000)
-  const [known] = connection.all(
-    'SELECT enrolment_key_hash FROM ledger WHERE group_id = ? AND identity = ?',
-    [groupId, identity],
-  )
-  if (known === undefined) {
-    connection.run('INSERT INTO ledger (group_id, identity, enrolment_key_hash) VALUES (?, ?, ?)', [
-      groupId,
-      identity,
-      keyHash,
-    ])
-  } else if (!equalBytes(known.enrolment_key_hash as Uint8Array, keyHash)) {
+  const known = inLedger(connection, line)
+  if (known === 'new') {
+    refuseWhileHandedOver(connection, groupId, now)
+    addToLedger(connection, line)
+  } else if (known === 'other') {
     connection.run(
       'INSERT INTO alarm (group_id, ticket_hash, purpose, id_core_hash, at) VALUES (?, ?, ?, ?, ?) ' +
         'ON CONFLICT DO NOTHING',

@@ -2,6 +2,10 @@
 import type { Migration } from '@milagro-ts/store/database'
 import { singleUseMigration } from '@milagro-ts/store/single-use'
 import { sql } from 'kysely'
+import { identityHash } from './ledger.js'
+
+/** Rows that a migration moves at a time. */
+const BLOCK = 1_000
 
 export const dtaMigrations: readonly Migration[] = [
   singleUseMigration(1),
@@ -66,6 +70,50 @@ export const dtaMigrations: readonly Migration[] = [
       await sql`CREATE TABLE freeze (
         group_id BLOB NOT NULL REFERENCES served_group, recipient TEXT NOT NULL,
         PRIMARY KEY (group_id, recipient)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+    },
+  },
+  {
+    id: 3,
+    name: 'ceremonies',
+    async up(db) {
+      // Identities by their hash, so that a ledger can be handed on.
+      await sql`CREATE TABLE hashed_ledger (
+        group_id BLOB NOT NULL REFERENCES served_group, identity_hash BLOB NOT NULL, enrolment_key_hash BLOB NOT NULL,
+        PRIMARY KEY (group_id, identity_hash)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      interface Line {
+        group_id: ArrayBuffer
+        identity: string
+        enrolment_key_hash: ArrayBuffer
+      }
+      for (let from = 0; ; from += BLOCK) {
+        const { rows } =
+          await sql<Line>`SELECT * FROM ledger ORDER BY group_id, identity LIMIT ${BLOCK} OFFSET ${from}`.execute(
+            db,
+          )
+        for (const { group_id, identity, enrolment_key_hash } of rows)
+          await sql`INSERT INTO hashed_ledger VALUES (${group_id}, ${identityHash(identity)}, ${enrolment_key_hash})`.execute(
+            db,
+          )
+        if (rows.length < BLOCK) break
+      }
+      await sql`DROP TABLE ledger`.execute(db)
+      await sql`ALTER TABLE hashed_ledger RENAME TO ledger`.execute(db)
+
+      // One row per ceremony that was joined. `sealed` is the record, secrets inside, until it is concluded; what was
+      // said stays, so that a move that is asked again answers the same.
+      // answered_at: from then on a dealer of a reshare adds nothing to its ledger, until the ceremony is concluded or
+      // given up; what is given up is never signed.
+      await sql`CREATE TABLE ceremony (
+        ceremony_hash BLOB PRIMARY KEY, group_id BLOB, proposal TEXT NOT NULL, revisions TEXT NOT NULL,
+        started_at INTEGER NOT NULL, sealed BLOB NOT NULL,
+        hands_over INTEGER NOT NULL, answered_at INTEGER, state TEXT NOT NULL
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      await sql`CREATE TABLE ceremony_ledger (
+        ceremony_hash BLOB NOT NULL REFERENCES ceremony, dealer INTEGER NOT NULL,
+        identity_hash BLOB NOT NULL, enrolment_key_hash BLOB NOT NULL,
+        PRIMARY KEY (ceremony_hash, dealer, identity_hash)
       ) STRICT, WITHOUT ROWID`.execute(db)
     },
   },

@@ -305,7 +305,7 @@ export async function openShare(
   purpose: TicketPurposeOf,
   terms: { A: G1; ctx: Uint8Array },
 ): Promise<KeyShare | null> {
-  if (shareEpoch !== 1) return null
+  if (shareEpoch !== group.shareEpoch) return null
   const plaintext = await open(car.enrolmentKey, terms.ctx, fromBase64Url(sealed, 'sealed'))
   if (plaintext === null) return null
   const share = KeyShare.decode(plaintext)
