@@ -34,7 +34,6 @@ import { Refused } from '@milagro-ts/api/problem'
 import { poolCeremonyArithmetic, poolKeyCheck } from '@milagro-ts/api/server-pool'
 import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import type { Connection, Row } from '@milagro-ts/store/database'
-import { openSealed, sealBytes } from '@milagro-ts/store/sealed-file'
 import type { Authority } from './authority.js'
 import {
   adoptHanded,
@@ -46,6 +45,7 @@ import {
   takeHanded,
 } from './ledger.js'
 import { MasterShares } from './master-shares.js'
+import { RecordSeal } from './record-seal.js'
 
 type State = 'running' | 'signed' | 'concluded' | 'given up'
 
@@ -68,12 +68,14 @@ interface Standing {
 
 export class Ceremonies {
   readonly #authority: Authority
-  /** Opened records: scrypt is for files, not for every repeated request. */
-  readonly #records = new Map<string, CeremonyRecord>()
+  readonly #records: RecordSeal
+  /** Opened records of ceremonies under way. */
+  readonly #opened = new Map<string, CeremonyRecord>()
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(authority: Authority) {
     this.#authority = authority
+    this.#records = RecordSeal.of(authority.keys.hpkeKey.secret())
   }
 
   /** NOT_APPROVED until the operator has accepted the proposal's hash, and for one that has no part in it. */
@@ -111,14 +113,14 @@ export class Ceremonies {
             JSON.stringify(proposal),
             JSON.stringify(revisions),
             clock(),
-            this.#seal(record),
+            this.#seal(record, hash),
             handsOver ? 1 : 0,
           ],
         ),
       )
       if (written === 0) throw overtaken()
       acceptance.proposalSettled(hash)
-      this.#records.set(hashText, record)
+      this.#opened.set(hashText, record)
       return { message: said(record, 'join') }
     })
   }
@@ -202,7 +204,7 @@ export class Ceremonies {
       if (shares !== null) groups.check(group, shares, keys.signKey.publicKey)
       const sealed = shares?.seal(passphrase, ceremony.hash, random) ?? new Uint8Array(0)
       const { shares: _, ...rest } = record
-      const kept = this.#seal(rest)
+      const kept = this.#seal(rest, ceremony.hash)
       const clashes = await store.atomic(connection => {
         connection.run(
           'INSERT INTO served_group (group_id, proposal_hash, sealed) VALUES (?, ?, ?) ' +
@@ -224,7 +226,7 @@ export class Ceremonies {
         this.#authority.metrics.count('issuance_alarms', { purpose: 'ledger' })
         log.error({ groupId, clashes }, 'alarm: authorities had issued one identity to two enrolment keys')
       }
-      this.#records.set(hashText, rest)
+      this.#opened.delete(hashText)
       if (shares === null) groups.leave(groupId)
       else groups.serve(group, shares, keys.signKey.publicKey)
       if (former === undefined) await ledgerMark.reset(groupId, 0)
@@ -376,13 +378,12 @@ export class Ceremonies {
   async #standing(row: Row): Promise<Standing> {
     const proposal = JSON.parse(row.proposal as string) as CeremonyProposal
     const revisions = JSON.parse(row.revisions as string) as GroupDocument[]
-    const hash = toBase64Url(row.ceremony_hash as Uint8Array)
+    const hash = row.ceremony_hash as Uint8Array
+    const name = toBase64Url(hash)
     const record =
-      this.#records.get(hash) ??
-      (JSON.parse(
-        fromUtf8(openSealed(this.#authority.passphrase, row.sealed as Uint8Array), 'record'),
-      ) as CeremonyRecord)
-    this.#records.set(hash, record)
+      this.#opened.get(name) ??
+      (JSON.parse(fromUtf8(this.#records.open(row.sealed as Uint8Array, hash), 'record')) as CeremonyRecord)
+    this.#opened.set(name, record)
     const group = await this.#asOf(proposal, revisions)
     return {
       ceremony: Ceremony.read(proposal, group),
@@ -409,17 +410,16 @@ export class Ceremonies {
   async #write(ceremony: Ceremony, record: CeremonyRecord): Promise<void> {
     const written = await this.#authority.store.atomic(connection =>
       connection.run('UPDATE ceremony SET sealed = ? WHERE ceremony_hash = ?', [
-        this.#seal(record),
+        this.#seal(record, ceremony.hash),
         ceremony.hash,
       ]),
     )
     if (written === 0) throw overtaken()
-    this.#records.set(toBase64Url(ceremony.hash), record)
+    this.#opened.set(toBase64Url(ceremony.hash), record)
   }
 
-  #seal(record: CeremonyRecord): Uint8Array {
-    const { passphrase, random } = this.#authority
-    return sealBytes(passphrase, utf8(JSON.stringify(record)), random)
+  #seal(record: CeremonyRecord, ceremony: Uint8Array): Uint8Array {
+    return this.#records.seal(utf8(JSON.stringify(record)), ceremony, this.#authority.random)
   }
 
   /** One move at a time: between looking at a ceremony and writing to it, no other move of it happens. */
