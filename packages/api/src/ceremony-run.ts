@@ -192,7 +192,9 @@ export async function verifyTranscript(lines: readonly string[]): Promise<Transc
     entries.push(entry)
   }
   const lineOf = (round: Round, who: string) => {
-    const at = entries.findIndex(entry => 'message' in entry && entry.round === round && entry.kid === who)
+    const at = entries.findLastIndex(
+      entry => 'message' in entry && entry.round === round && entry.kid === who,
+    )
     return at === -1 ? lines.length + 1 : at + 1
   }
   let at = 0

@@ -1,5 +1,6 @@
 /** The command's grammar: nouns and verbs, and the one place where an error becomes an exit code. */
 import { Command } from 'commander'
+import { addCeremony } from './commands/ceremony.js'
 import { addDevice } from './commands/device.js'
 import { addDta } from './commands/dta.js'
 import { addFleet } from './commands/fleet.js'
@@ -39,6 +40,7 @@ export function milagro(io: Io, status: { exit: number }): Command {
       '\nExit codes: 0 done, 1 refused, 2 wrong usage or settings, 3 a server is unreachable.',
     )
   addGroup(program, io)
+  addCeremony(program, io)
   addDta(program, io, status)
   addRps(program, status)
   addFleet(program, io, status)

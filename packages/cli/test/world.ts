@@ -91,7 +91,7 @@ export class Folder {
   }
 
   /** A plan for a group of these authorities. */
-  async plan(urls: readonly string[]): Promise<string> {
+  async plan(urls: readonly string[], t = urls.length): Promise<string> {
     const recipient = async (name: string, purposes: string[]) => ({
       name,
       kind: 2,
@@ -102,7 +102,7 @@ export class Folder {
     })
     return this.write('plan.json', {
       authorities: urls,
-      t: urls.length,
+      t,
       ra: { m: 1, keys: [{ kid: 'ra', key: (await generateEs256()).publicKey.toBase64Url() }] },
       recipients: [await recipient('rps', ['device', 'pin'])],
       slot: { length: 86_400 },

@@ -138,7 +138,8 @@ export function found(proposal: GroupProposal, fetch: typeof globalThis.fetch): 
 }
 
 async function verified(files: readonly string[], pinned: string | undefined): Promise<Group> {
-  const [first, ...later] = files.map(readJsonFile)
+  // One document a file, or several in an array, as ceremonies write them.
+  const [first, ...later] = files.flatMap(readJsonFile)
   let group = await Group.verifyFirst(first)
   if (pinned !== undefined && toBase64Url(group.groupId) !== pinned)
     throw new CommandRefused(`this is group ${toBase64Url(group.groupId)}`)

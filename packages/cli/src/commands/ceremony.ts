@@ -1,0 +1,331 @@
+/**
+ * `milagro ceremony`: making, refreshing and handing on the secrets of a group whose authorities are run by different
+ * people. Whoever coordinates holds no secret; every operator looks at the proposal and says yes on his own machine.
+ */
+import { appendFileSync, existsSync, readFileSync } from 'node:fs'
+import { createClient, Unreachable } from '@milagro-ts/api/call'
+import { Ceremony, CeremonyFault, type CeremonyProposal, ceremonyHash } from '@milagro-ts/api/ceremony'
+import { type CeremonyProgress, ceremonyRun, verifyTranscript } from '@milagro-ts/api/ceremony-run'
+import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { fingerprint, Group } from '@milagro-ts/api/group'
+import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { Refused } from '@milagro-ts/api/problem'
+import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
+import type { Command } from 'commander'
+import { type AdminOptions, adminClient } from '../admin-client.js'
+import { foundingProposal, recoverProposal, refreshProposal, reshareProposal } from '../ceremony-plan.js'
+import {
+  addressOf,
+  answers,
+  CommandRefused,
+  type Io,
+  type Outcome,
+  readJsonFile,
+  table,
+  UsageError,
+} from '../io.js'
+import { withAdmin } from './dta.js'
+
+interface RunOptions {
+  readonly proposal: string
+  readonly out: string
+  readonly transcript?: string
+  readonly rps?: string
+  readonly json?: boolean
+}
+interface ChangeOptions extends RunOptions {
+  readonly group: string
+}
+
+export function addCeremony(program: Command, io: Io): void {
+  const ceremony = program
+    .command('ceremony')
+    .description('secrets that nobody holds: founding, refreshing and handing on a group, t of n')
+
+  answers(
+    io,
+    withRun(
+      ceremony
+        .command('run')
+        .description(
+          'found a group: write the proposal, if there is none; else run what everybody has accepted',
+        )
+        .argument('<plan>', 'authorities, t, RA keys, recipients, slots, policy, JSON'),
+    ),
+    (planFile: string, options: RunOptions) =>
+      proposeOrRun(io, options, undefined, () => foundingProposal(readJsonFile(planFile), io)),
+  )
+
+  answers(
+    io,
+    withRun(
+      withGroup(
+        ceremony
+          .command('refresh')
+          .description(
+            'the same members and the same keys, with new shares; what was stolen before is worthless',
+          ),
+      ),
+    ),
+    async (options: ChangeOptions) => {
+      const group = await readGroup(options.group)
+      return proposeOrRun(io, options, group, async () => refreshProposal(group, io))
+    },
+  )
+
+  answers(
+    io,
+    withRun(
+      withGroup(
+        ceremony
+          .command('reshare')
+          .description('hand the same keys on: other members, another t; no device notices')
+          .requiredOption(
+            '--authority <url...>',
+            'addresses of the new members, in the order of their indices',
+          )
+          .requiredOption('--t <number>', 'how many of them make a key')
+          .option('--dealers <names...>', 'members of the present group who deal; all of them unless said'),
+      ),
+    ),
+    async (options: ChangeOptions & { authority: string[]; t: string; dealers?: string[] }) => {
+      const group = await readGroup(options.group)
+      const urls = options.authority.map(url => addressOf(url, '--authority'))
+      const t = Number(options.t)
+      if (!Number.isInteger(t) || t < 1) throw new UsageError(`--t: '${options.t}' is not a number from 1 on`)
+      return proposeOrRun(io, options, group, () =>
+        reshareProposal(group, { urls, t, dealers: options.dealers }, io),
+      )
+    },
+  )
+
+  answers(
+    io,
+    withRun(
+      withGroup(
+        ceremony
+          .command('recover')
+          .description('give a member that has lost its share a new one; the others deal')
+          .requiredOption('--lost <name>', 'the member')
+          .option('--authority <url>', 'where it is now; where it was unless said'),
+      ),
+    ),
+    async (options: ChangeOptions & { lost: string; authority?: string }) => {
+      const group = await readGroup(options.group)
+      const url = options.authority === undefined ? undefined : addressOf(options.authority, '--authority')
+      return proposeOrRun(io, options, group, () => recoverProposal(group, { lost: options.lost, url }, io))
+    },
+  )
+
+  answers(
+    io,
+    withAdmin(
+      ceremony
+        .command('join')
+        .description('as an authority’s operator: look at a proposal and, with --yes, take part in it')
+        .argument('<proposal>', 'the file, as the coordinator has sent it')
+        .option('--group <file>', 'the group’s documents, for a refresh or a reshare')
+        .option('--yes', 'names, fingerprints and t are what we agreed on another way'),
+    ),
+    async (file: string, options: AdminOptions & { group?: string; yes?: boolean }) => {
+      const group = options.group === undefined ? undefined : await readGroup(options.group)
+      const proposal = readJsonFile(file) as CeremonyProposal
+      const shown = describe(Ceremony.read(proposal, group))
+      const hash = toBase64Url(ceremonyHash(proposal))
+      if (options.yes !== true) {
+        return {
+          json: { ceremonyHash: hash, accepted: false },
+          text: [
+            ...shown,
+            '',
+            'Nothing is accepted yet. Compare the fingerprints with the members, then say --yes.',
+          ],
+        }
+      }
+      await adminClient(dtaAdminRoutes, options, io).accept({ body: { hash } })
+      return { json: { ceremonyHash: hash, accepted: true }, text: [...shown, '', `accepted ${hash}`] }
+    },
+  )
+
+  answers(
+    io,
+    ceremony
+      .command('verify')
+      .description(
+        'replay a transcript: every signature, commitment, proof and complaint; names the first wrong line',
+      )
+      .argument('<transcript>', 'as the coordinator has written it'),
+    async (file: string) => {
+      const verdict = await verifyTranscript(readLines(file))
+      if (!verdict.valid) throw new CommandRefused(`${file}, line ${verdict.line}: ${verdict.why}`)
+      const { group } = verdict
+      const groupId = toBase64Url(group.groupId)
+      return {
+        json: { valid: true, groupId, revision: group.revision, n: group.n, t: group.t },
+        text: [`valid: group ${groupId}, revision ${group.revision}, ${group.t} of ${group.n} authorities`],
+      }
+    },
+  )
+}
+
+function withRun(command: Command): Command {
+  return command
+    .requiredOption('--proposal <file>', 'written the first time, run the second')
+    .requiredOption('--out <file>', 'where the group’s documents go')
+    .option('--transcript <file>', 'where everything that is said goes, line by line')
+    .option('--rps <url>', 'tell this RPS of the new document')
+}
+
+function withGroup(command: Command): Command {
+  return command.requiredOption('--group <file>', 'the group’s documents, first revision first')
+}
+
+async function proposeOrRun(
+  io: Io,
+  options: RunOptions,
+  group: Group | undefined,
+  propose: () => Promise<CeremonyProposal>,
+): Promise<Outcome> {
+  if (existsSync(options.proposal)) return runCeremony(io, options, group)
+  const proposal = await propose()
+  const ceremony = Ceremony.read(proposal, group)
+  await writeFileAtomic(options.proposal, `${JSON.stringify(proposal, null, 2)}\n`, 0o644)
+  const hash = toBase64Url(ceremony.hash)
+  return {
+    json: { ceremonyHash: hash, proposal: options.proposal },
+    text: [
+      ...describe(ceremony),
+      '',
+      `written to ${options.proposal}; nothing is made yet.`,
+      'Each of these authorities’ operators compares names, fingerprints and t with the others, then says:',
+      `  milagro ceremony join ${options.proposal}${group === undefined ? '' : ' --group <file>'} --yes --config <its settings>`,
+      'After that, the same command again runs the ceremony.',
+    ],
+  }
+}
+
+async function runCeremony(io: Io, options: RunOptions, group: Group | undefined): Promise<Outcome> {
+  const proposal = readJsonFile(options.proposal) as CeremonyProposal
+  const ceremony = Ceremony.read(proposal, group)
+  const clients = new Map(
+    [...addressesOf(proposal, ceremony)].map(([name, url]) => [
+      name,
+      createClient(dtaRoutes, { baseUrl: url, fetch: io.fetch, timeout: 120_000 }),
+    ]),
+  )
+  const { transcript } = options
+  // A run again says the same again, from the first line on.
+  if (transcript !== undefined) await writeFileAtomic(transcript, '', 0o644)
+  const progress = options.json === true ? () => {} : progressOf(io, ceremony)
+  const result = await ceremonyRun({
+    proposal,
+    clients,
+    ...(group && { revisions: group.documents }),
+    onProgress: progress,
+    onTranscript: line => {
+      if (transcript !== undefined) appendFileSync(transcript, `${line}\n`)
+    },
+  }).catch((error: unknown) => explained(error, options))
+  const made = result.group
+  const documents = made.documents.length === 1 ? made.document : made.documents
+  await writeFileAtomic(options.out, `${JSON.stringify(documents, null, 2)}\n`, 0o644)
+  if (options.rps !== undefined) {
+    const rps = createClient(rpsRoutes, { baseUrl: addressOf(options.rps, '--rps'), fetch: io.fetch })
+    await rps.publishRevision({ body: { document: made.document } })
+  }
+  const groupId = toBase64Url(made.groupId)
+  const { n, t, revision, shareEpoch } = made
+  return {
+    json: { groupId, fingerprint: fingerprint(made.groupId), revision, n, t, shareEpoch, out: options.out },
+    text: [
+      `group ${groupId}, revision ${revision}: ${t} of ${n} authorities, share epoch ${shareEpoch}`,
+      `fingerprint ${fingerprint(made.groupId)}`,
+      `written to ${options.out}`,
+    ],
+  }
+}
+
+/** Who takes part, with whose keys, for people to compare. */
+function describe({ proposal, hash, participants, members, t }: Ceremony): string[] {
+  const kinds = { found: 'found a group', refresh: 'refresh a group', reshare: 'hand a group on' }
+  return [
+    `ceremony ${toBase64Url(hash)}: ${kinds[proposal.kind]}, ${t} of ${members.length} authorities make a key`,
+    ...(proposal.kind === 'found' ? [] : [`group ${proposal.groupId}`]),
+    ...table(
+      ['authority', 'fingerprint of its key', 'deals', 'holds a share'],
+      participants.map(({ name, signKey, dealer, member }) => [
+        name,
+        fingerprint(sha256(signKey.encode())),
+        dealer === undefined ? 'no' : `as ${dealer}`,
+        member === undefined ? 'no' : `as ${member}`,
+      ]),
+    ),
+  ]
+}
+
+/** New members where the proposal says, the others where the group in force does. */
+function addressesOf(proposal: CeremonyProposal, { group }: Ceremony): ReadonlyMap<string, string> {
+  const former = group?.document.authorities ?? []
+  const listed =
+    proposal.kind === 'found'
+      ? proposal.group.authorities
+      : proposal.kind === 'reshare'
+        ? proposal.authorities
+        : []
+  return new Map([...former, ...listed].map(({ name, url }) => [name, url]))
+}
+
+/** One line for each move, when everybody has made it. */
+function progressOf(io: Io, ceremony: Ceremony): (progress: CeremonyProgress) => void {
+  const done = new Map<CeremonyProgress['move'], string[]>()
+  return ({ move, name }) => {
+    if (move === 'ledger') return
+    const names = [...(done.get(move) ?? []), name]
+    done.set(move, names)
+    const all =
+      move === 'sign'
+        ? ceremony.dealers
+        : move === 'conclude'
+          ? ceremony.participants
+          : ceremony.speakers(move)
+    if (names.length === all.length) io.err(`${move.padEnd(8)} ${names.join(', ')}\n`)
+  }
+}
+
+/** The same error, with what to do next. */
+function explained(error: unknown, { proposal, transcript }: RunOptions): never {
+  if (error instanceof Unreachable)
+    throw new Unreachable(`${error.message}. Nothing has changed; the same command again goes on from here`)
+  if (!(error instanceof Refused)) throw error
+  const next =
+    error instanceof CeremonyFault || error.code === 'WRONG_SHARE'
+      ? `Nothing has changed. Propose again without whoever is named${transcript === undefined ? '' : `; ${transcript} is the evidence`}`
+      : ({
+          NOT_APPROVED: `Its operator says: milagro ceremony join ${proposal} --yes --config <its settings>`,
+          EXPIRED: 'Nothing has changed. Make a new proposal (another --proposal file)',
+        }[error.code as 'NOT_APPROVED' | 'EXPIRED'] ?? 'The same command again goes on from here')
+  throw new Refused(error.code, { detail: `${error.detail ?? error.code}. ${next}` })
+}
+
+/** One document, or several in an array. */
+async function readGroup(file: string): Promise<Group> {
+  const value = readJsonFile(file)
+  const documents = (Array.isArray(value) ? value : [value]) as GroupDocument[]
+  const [first, ...later] = documents
+  let group = await Group.verifyFirst(first)
+  for (const document of later) group = await group.verifyNext(document)
+  return group
+}
+
+function readLines(file: string): string[] {
+  try {
+    return readFileSync(file, 'utf8')
+      .split('\n')
+      .filter(line => line !== '')
+  } catch (error) {
+    throw new UsageError(`cannot read '${file}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
+  }
+}

@@ -1,0 +1,113 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { Folder, milagro } from './world.js'
+
+let folder: Folder
+beforeEach(async () => {
+  folder = await Folder.make()
+})
+afterEach(() => folder.close())
+
+type Authority = Awaited<ReturnType<Folder['authority']>>
+
+/** Proposes, lets every operator join, runs; what the last command answered. */
+async function agreed(
+  operators: readonly Authority[],
+  { name, group }: { name: string; group?: string },
+  ...command: string[]
+) {
+  const proposal = folder.file(`${name}-proposal.json`)
+  const out = folder.file(`${name}.json`)
+  const transcript = folder.file(`${name}.jsonl`)
+  const files = ['--proposal', proposal, '--out', out, '--transcript', transcript]
+  const of = group === undefined ? [] : ['--group', group]
+  const run = ['ceremony', ...command, ...of, ...files]
+  expect(await milagro(...run, '--json')).toMatchObject({ exit: 0, json: { proposal } })
+  expect(await milagro(...run)).toMatchObject({ exit: 1, err: expect.stringContaining('Its operator says') })
+  for (const { config } of operators) {
+    const looked = await milagro('ceremony', 'join', proposal, ...of, '--config', config)
+    expect(looked).toMatchObject({ exit: 0, out: expect.stringContaining('Nothing is accepted yet') })
+    const joined = await milagro('ceremony', 'join', proposal, ...of, '--yes', '--config', config, '--json')
+    expect(joined).toMatchObject({ exit: 0, json: { accepted: true } })
+  }
+  const made = await milagro(...run, '--json')
+  return { made, out, transcript }
+}
+
+describe('a group', () => {
+  test('is founded 2 of 3, refreshed, handed on to a new member, and one that lost everything recovers', async () => {
+    const [ta1, ta2, ta3, ta4] = (await Promise.all(
+      ['ta1', 'ta2', 'ta3', 'ta4'].map(name => folder.authority(name)),
+    )) as [Authority, Authority, Authority, Authority]
+    const plan = await folder.plan([ta1.url, ta2.url, ta3.url], 2)
+    const founded = await agreed([ta1, ta2, ta3], { name: 'founded' }, 'run', plan)
+    expect(founded.made).toMatchObject({ exit: 0, json: { revision: 1, n: 3, t: 2, shareEpoch: 1 } })
+    const { groupId } = founded.made.json
+
+    const refreshed = await agreed([ta1, ta2, ta3], { name: 'refreshed', group: founded.out }, 'refresh')
+    expect(refreshed.made).toMatchObject({ exit: 0, json: { groupId, revision: 2, shareEpoch: 2 } })
+
+    const addresses = ['--authority', ta2.url, ta3.url, ta4.url]
+    const handed = await agreed(
+      [ta2, ta3, ta4],
+      { name: 'handed', group: refreshed.out },
+      ...['reshare', ...addresses, '--t', '2', '--dealers', 'ta2', 'ta3'],
+    )
+    expect(handed.made).toMatchObject({ exit: 0, json: { groupId, revision: 3, shareEpoch: 3 } })
+
+    // ta2's machine is gone; its operator starts another under the same name.
+    const reborn = await folder.authority('ta2')
+    const recovered = await agreed(
+      [ta3, ta4, reborn],
+      { name: 'recovered', group: handed.out },
+      ...['recover', '--lost', 'ta2', '--authority', reborn.url],
+    )
+    expect(recovered.made).toMatchObject({
+      exit: 0,
+      json: { groupId, revision: 4, shareEpoch: 4, n: 3, t: 2 },
+    })
+
+    for (const { transcript } of [founded, refreshed, handed, recovered])
+      expect(await milagro('ceremony', 'verify', transcript)).toMatchObject({ exit: 0 })
+    expect(await milagro('group', 'verify', recovered.out, '--json')).toMatchObject({
+      exit: 0,
+      json: { groupId, revision: 4 },
+    })
+  })
+
+  test('a transcript in which somebody changed something names the line', async () => {
+    const [ta1, ta2] = (await Promise.all(['ta1', 'ta2'].map(name => folder.authority(name)))) as [
+      Authority,
+      Authority,
+    ]
+    const founded = await agreed(
+      [ta1, ta2],
+      { name: 'founded' },
+      'run',
+      await folder.plan([ta1.url, ta2.url]),
+    )
+    const lines = (await readFile(founded.transcript, 'utf8')).trimEnd().split('\n')
+    const verdictOn = async (changed: readonly string[]) => {
+      await writeFile(founded.transcript, changed.join('\n'))
+      return (await milagro('ceremony', 'verify', founded.transcript)).err
+    }
+    expect(await verdictOn(lines.with(4, lines[4]?.replace(/.{20}"}$/, 'A"}') as string))).toContain(
+      'line 5:',
+    )
+    expect(await verdictOn(lines.with(5, lines[3] as string))).toContain('line 6:')
+    expect(await verdictOn(lines.slice(0, -1))).toContain(`line ${lines.length}: the document is missing`)
+    expect(await verdictOn([...lines.slice(0, 2), ...lines.slice(3)])).toContain('ta2, join: has not spoken')
+    expect(await verdictOn(['{"proposal":{}}'])).toContain('line 2: proposal: wrong shape')
+    expect(await verdictOn(['nonsense'])).toContain('line 1: not a line of a transcript')
+  })
+})
+
+test('wrong usage says what is wrong', async () => {
+  const files = ['--proposal', folder.file('p.json'), '--out', folder.file('g.json')]
+  expect(await milagro('ceremony', 'refresh', '--group', folder.file('none.json'), ...files)).toMatchObject({
+    exit: 2,
+    err: expect.stringContaining('none.json'),
+  })
+  expect(await milagro('ceremony', 'verify', folder.file('none.jsonl'))).toMatchObject({ exit: 2 })
+  expect(await milagro('ceremony', 'recover', ...files)).toMatchObject({ exit: 2 })
+})
