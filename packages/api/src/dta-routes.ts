@@ -10,6 +10,7 @@ import {
   HpkeKeyField,
   Jws,
   PurposeField,
+  RevisionQuery,
   ServerName,
   Strict,
   TicketField,
@@ -168,9 +169,11 @@ export const dtaRoutes = {
   group: {
     method: 'GET',
     path: '/v1/groups/:groupId',
-    summary: 'The group document in force, as this authority knows it.',
+    summary:
+      'The group document in force, as this authority knows it; `revision` for an older one, to walk the chain.',
     caller: 'open',
     params: ByGroup,
+    query: RevisionQuery,
     response: GroupDocument,
     refuses: [],
   },

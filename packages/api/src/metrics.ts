@@ -1,5 +1,5 @@
 /** Prometheus metrics of a server: labels are names of routes and codes, never anything about a person or a thing. */
-import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
 export interface Metrics {
   readonly registry: Registry
@@ -7,6 +7,8 @@ export interface Metrics {
   observe(route: string, code: string, seconds: number): void
   /** A named count; made at first use, with the label names of that use. */
   count(name: string, labels?: Record<string, string>): void
+  /** How many there are of something now. */
+  gauge(name: string, value: number): void
 }
 
 /**
@@ -32,6 +34,7 @@ export function createMetrics(prefix: string): Metrics {
     registers: [registry],
   })
   const counters = new Map<string, Counter>()
+  const gauges = new Map<string, Gauge>()
   return {
     registry,
     observe(route, code, seconds) {
@@ -53,6 +56,15 @@ export function createMetrics(prefix: string): Metrics {
       counter.inc(
         Object.fromEntries(entries.map(([key, value]) => [key, LABEL.test(value) ? value : 'other'])),
       )
+    },
+    gauge(name, value) {
+      let gauge = gauges.get(name)
+      if (gauge === undefined) {
+        const help = `Now: ${name.replaceAll('_', ' ')}.`
+        gauge = new Gauge({ name: `${prefix}_${name}`, help, registers: [registry] })
+        gauges.set(name, gauge)
+      }
+      gauge.set(value)
     },
   }
 }

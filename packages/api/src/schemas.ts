@@ -77,6 +77,10 @@ export const UnixSeconds = Type.Integer({ minimum: 0, maximum: 0xff_ffff_ffff })
 export const Strict = <P extends Record<string, Type.TSchema>>(properties: P) =>
   Type.Object(properties, { additionalProperties: false })
 
+/** Which revision of a group document; without it the one in force. */
+export const RevisionQuery = Strict({
+  revision: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,9}$' })),
+})
 export const GroupIdField = Bytes(32, 'known')
 export const IdCoreField = Bytes(39)
 export const UserCoreField = Bytes(32)

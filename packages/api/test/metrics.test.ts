@@ -19,6 +19,13 @@ test('requests are counted by route and code, and timed by route', async () => {
   expect(text).toContain('rps_request_seconds_bucket{le="0.005",route="login"} 1')
 })
 
+test('a gauge says how many there are now', async () => {
+  const metrics = createMetrics('rps')
+  metrics.gauge('authorities_live', 3)
+  metrics.gauge('authorities_live', 2)
+  expect(await metrics.registry.metrics()).toContain('\nrps_authorities_live 2\n')
+})
+
 test('two servers of one process keep their own', async () => {
   const [one, two] = [createMetrics('dta'), createMetrics('dta')]
   one.count('alarms')

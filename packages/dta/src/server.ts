@@ -5,6 +5,8 @@
 import { mkdir } from 'node:fs/promises'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
+import type { Group } from '@milagro-ts/api/group'
+import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
@@ -218,7 +220,7 @@ function publicHandlers(
     concludeCeremony: ({ params, body }) => ceremonies.conclude(params.ceremonyHash, body.document),
     readCeremonyLedger: ({ params, query }) => ceremonies.readLedger(params.ceremonyHash, query.after),
     adoptCeremonyLedger: ({ params, body }) => ceremonies.adoptLedger(params.ceremonyHash, body.page),
-    group: async ({ params }) => groups.find(params.groupId).group.document,
+    group: async ({ params, query }) => documentOf(groups.find(params.groupId).group, query.revision),
     shares: async ({ params, body }) => issueShare(authority, groups.find(params.groupId), body),
     serverKeys: async ({ params, caller, body }) =>
       issueServerKey(authority, groups.find(params.groupId), caller, body),
@@ -233,6 +235,13 @@ function publicHandlers(
       return { entries: await store.atomic(connection => readIssuance(connection, groupId, from)) }
     },
   }
+}
+
+/** Refused NOT_FOUND for a revision that isn't there. */
+function documentOf(group: Group, revision: string | undefined): GroupDocument {
+  const document = revision === undefined ? group.document : group.documents[Number(revision) - 1]
+  if (document === undefined) throw new Refused('NOT_FOUND', { detail: 'no such revision' })
+  return document
 }
 
 function adminHandlers(

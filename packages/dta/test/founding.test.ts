@@ -146,7 +146,7 @@ test('every move, with a restart before each, and asked twice: the same bytes', 
   expect(await conclude1(document)).toEqual({ groupId: signed.groupId })
   expect(await sign1(openings)).toEqual(signed)
   const { groupId } = signed
-  expect(await authority.client.group({ params: { groupId } })).toEqual(document)
+  expect(await authority.client.group({ params: { groupId }, query: {} })).toEqual(document)
   const { proposals, groups } = await authority.admin.status({})
   expect(proposals).toEqual([{ proposalHash: hash, accepted: true, concluded: true }])
   expect(groups).toEqual([{ groupId, revision: 1, frozen: false, issued: 0, alarms: 0 }])

@@ -125,7 +125,7 @@ test('the RA rotates its key: tickets of the new one hold, those of the old one 
       'NOT_APPROVED',
     )
     await client.shares({ params, body: { ticket: fresh, purpose: 'device' } })
-    expect(await client.group({ params })).toEqual(current)
+    expect(await client.group({ params, query: {} })).toEqual(current)
     expect((await admin.status({})).revisions.map(({ documentHash }) => documentHash)).not.toContain(
       hashOf(current),
     )

@@ -38,7 +38,7 @@ export const RpsConfig = Strict({
   groupId: GroupIdField,
   /** The first revision, or an array of all of them; read while the data folder has none. */
   groupFile: Type.Optional(Type.String({ minLength: 1 })),
-  /** Without groupFile: an authority's address, where the first revision is fetched. */
+  /** Without groupFile: an authority's address, where the chain of revisions is fetched. */
   groupUrl: Type.Optional(UrlSetting),
   rpa: Strict({ url: UrlSetting }),
   audiences: Type.Array(AudiencePolicy, { maxItems: 256 }),

@@ -13,6 +13,9 @@ import { equalBytes, fromBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Connection, Store } from '@milagro-ts/store/database'
 import type { RpsConfig } from './config.js'
 
+/** More is an authority that plays for time. */
+const MOST_REVISIONS = 1024
+
 export class GroupDocuments {
   readonly #store: Store<unknown>
   #group: Group
@@ -116,10 +119,17 @@ async function firstDocuments(
   if (groupUrl === undefined)
     throw new ConfigError(`set 'groupFile' or 'groupUrl': there is no group document yet`)
   const authority = createClient(dtaRoutes, { baseUrl: groupUrl, fetch })
-  const document = await authority.group({ params: { groupId } }).catch((error: unknown) => {
-    throw new ConfigError(`setting 'groupUrl': ${(error as Error).message}`)
-  })
-  return [document]
+  const revision = (query: { revision?: string }) =>
+    authority.group({ params: { groupId }, query }).catch((error: unknown) => {
+      throw new ConfigError(`setting 'groupUrl': ${(error as Error).message}`)
+    })
+  const newest = await revision({})
+  if (newest.revision > MOST_REVISIONS)
+    throw new ConfigError(`setting 'groupUrl': ${newest.revision} revisions are more than a group has`)
+  const documents: GroupDocument[] = []
+  for (let number = 1; number < newest.revision; number++)
+    documents.push(await revision({ revision: String(number) }))
+  return [...documents, newest]
 }
 
 function parsed(text: string, path: string): unknown {
