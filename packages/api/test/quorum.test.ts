@@ -1,11 +1,18 @@
 import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
+import { canonicalHash } from '@milagro-ts/api/canonical-json'
 import { generateHpkeKey } from '@milagro-ts/api/keys'
 import { Refused } from '@milagro-ts/api/problem'
-import { type AskedAuthority, askAuthorities } from '@milagro-ts/api/quorum'
+import {
+  type AskedAuthority,
+  askAuthorities,
+  hasMovedOn,
+  NoQuorum,
+  type ShareAnswer,
+} from '@milagro-ts/api/quorum'
 import { open, seal } from '@milagro-ts/api/seal'
 import { signTicket, verifyTicket } from '@milagro-ts/api/statements'
 import type { Timers } from '@milagro-ts/api/system'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { IdCore } from '@milagro-ts/crypto/identity'
@@ -14,7 +21,7 @@ import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
 import { authorityIssue, KeyShare, shareVerify } from '@milagro-ts/crypto/share-proof'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { fixedRandom } from './fixed-random.js'
-import { type Fixture, makeGroup } from './group-fixture.js'
+import { type Fixture, makeGroup, reshared } from './group-fixture.js'
 
 const T0 = 1_767_225_600 + 3600
 const SHARE_EPOCH = 1
@@ -26,49 +33,65 @@ beforeAll(async () => {
   threeOfThree = await makeGroup({ n: 3, t: 3 })
 })
 
-/** A clock that is turned by hand: `ring` is the deadline. */
+/** A clock that is turned by hand: `ring` is the deadline, `ring(1000)` what was set for then. */
 function handTimers() {
-  let pending: (() => void) | undefined
+  const pending = new Map<number, () => void>()
   let stopped = false
   const timers: Timers = {
     every: () => () => undefined,
-    after: (_ms, run) => {
-      pending = run
+    after: (milliseconds, run) => {
+      pending.set(milliseconds, run)
       return () => {
         stopped = true
+        pending.delete(milliseconds)
       }
     },
   }
-  return { timers, ring: () => pending?.(), isStopped: () => stopped }
+  return { timers, ring: (at = DEADLINE) => pending.get(at)?.(), isStopped: () => stopped }
 }
+const DEADLINE = 5_000
 const never = () => new Promise<never>(() => undefined)
 
-/** Answers by index; `good` is the answer that verifies. */
-function ask(fixture: Fixture, answers: Record<number, () => Promise<string>>, clock = handTimers()) {
-  return askAuthorities({
-    group: fixture.group,
+interface Answer extends ShareAnswer {
+  readonly share: string
+}
+type Given = (authority: AskedAuthority, signal: AbortSignal) => Promise<Answer>
+
+/** Answers by index; `good` is the share that verifies. */
+function ask(
+  { group }: Fixture,
+  answers: Record<number, Given>,
+  clock = handTimers(),
+  lastResort?: ReadonlySet<number>,
+) {
+  return askAuthorities<Answer, string>({
+    group,
     purpose: 'device',
-    ask: ({ index }) => (answers[index] as () => Promise<string>)(),
-    verify: (_authority, answer) => (answer === 'good' ? answer : null),
-    deadlineMs: 1000,
+    ask: (authority, signal) => (answers[authority.index] as Given)(authority, signal),
+    verify: (_authority, { share }) => (share === 'good' ? share : null),
+    deadlineMs: DEADLINE,
     timers: clock.timers,
+    ...(lastResort === undefined ? {} : { lastResort }),
   })
 }
-const good = async () => 'good'
-const lie = async () => 'bad'
+const of =
+  (share: string, shareEpoch = SHARE_EPOCH): Given =>
+  async ({ index }) => ({ index, shareEpoch, share })
+const good = of('good')
+const lie = of('bad')
 const dead = async () => {
   throw new Unreachable('no answer')
 }
 const refuse = (code: 'EXPIRED' | 'ALREADY_ISSUED' | 'FROZEN') => async () => {
   throw new Refused(code)
 }
-const refused = (answer: Promise<unknown>): Promise<Refused> =>
+const refused = (answer: Promise<unknown>): Promise<NoQuorum> =>
   answer.then(
     () => {
       throw new Error('expected a refusal')
     },
     (error: unknown) => {
-      if (error instanceof Refused) return error
+      if (error instanceof NoQuorum) return error
       throw error
     },
   )
@@ -105,16 +128,17 @@ describe('a car gets its key in sealed shares', () => {
       ask: async authority => {
         const { A, ctx } = ticket.shareTerms('device', authority.index, SHARE_EPOCH)
         const share = authorityIssue({ commitment: authority.commitment, A, ctx }, shareOf(authority), random)
-        return seal(sealedTo ?? ticket.hpkeKey, ctx, share.encode(), random)
+        const sealed = await seal(sealedTo ?? ticket.hpkeKey, ctx, share.encode(), random)
+        return { index: authority.index, shareEpoch: SHARE_EPOCH, sealed: toBase64Url(sealed) }
       },
-      verify: async (authority, sealed) => {
-        const { A, ctx } = ticket.shareTerms('device', authority.index, SHARE_EPOCH)
-        const opened = await open(pair, ctx, sealed)
+      verify: async (authority, { sealed, shareEpoch }) => {
+        const { A, ctx } = ticket.shareTerms('device', authority.index, shareEpoch)
+        const opened = await open(pair, ctx, fromBase64Url(sealed, 'sealed'))
         if (opened === null) return null
         const share = KeyShare.decode(opened)
         return shareVerify({ commitment: authority.commitment, A, ctx }, share) ? share.d : null
       },
-      deadlineMs: 1000,
+      deadlineMs: DEADLINE,
       timers: handTimers().timers,
     })
     const D = combineG1(shares.map(({ index, share }) => ({ index, point: share })))
@@ -135,7 +159,9 @@ describe('a car gets its key in sealed shares', () => {
     const { faults, right } = await device(twoOfThree, lying)
     expect(right).toBe(true)
     // Two honest answers may come first, and then nobody waits for the third.
-    expect([{ index: 1, name: 'ta1', kind: 'wrong-share' }]).toEqual(expect.arrayContaining([...faults]))
+    expect(
+      faults.map(({ name, kind }) => `${name}: ${kind}`).filter(text => text !== 'ta1: wrong-share'),
+    ).toEqual([])
   })
 
   test('not where all must answer and one lies', async () => {
@@ -160,12 +186,12 @@ describe('t good answers are enough', () => {
       group: twoOfThree.group,
       purpose: 'device',
       ask: (authority, aborted) => {
-        if (authority.index !== 2) return good()
+        if (authority.index !== 2) return good(authority, aborted)
         signal = aborted
         return never()
       },
-      verify: (_authority, answer) => answer,
-      deadlineMs: 1000,
+      verify: (_authority, { share }) => share,
+      deadlineMs: DEADLINE,
       timers: clock.timers,
     })
     expect(shares.map(({ index }) => index)).toEqual([1, 3])
@@ -224,14 +250,14 @@ describe('too few', () => {
 
   test('at the deadline the silent ones are reported, and what comes later changes nothing', async () => {
     const clock = handTimers()
-    let late: ((answer: string) => void) | undefined
+    let late: ((answer: Answer) => void) | undefined
     const slow = () =>
-      new Promise<string>(resolve => {
+      new Promise<Answer>(resolve => {
         late = resolve
       })
     const answer = refused(ask(threeOfThree, { 1: good, 2: slow, 3: never }, clock))
     clock.ring()
-    late?.('good')
+    late?.({ index: 2, shareEpoch: SHARE_EPOCH, share: 'good' })
     const error = await answer
     expect([error.code, error.detail?.startsWith('no answer from')]).toEqual(['RETRY_LATER', true])
     expect(error.detail).toContain('ta3')
@@ -242,5 +268,98 @@ describe('too few', () => {
       throw new TypeError('undefined is not a function')
     }
     await expect(ask(twoOfThree, { 1: good, 2: broken, 3: never })).rejects.toBeInstanceOf(TypeError)
+  })
+})
+
+describe('another share epoch', () => {
+  let later: Fixture
+  beforeAll(async () => {
+    later = await reshared(threeOfThree, { t: 2 })
+  })
+
+  test('is no lie: t of the asker’s own are taken', async () => {
+    const { shares, faults } = await ask(later, { 1: of('bad', 1), 2: of('good', 2), 3: of('good', 2) })
+    expect(shares.map(({ index }) => index)).toEqual([2, 3])
+    expect(faults).toEqual([{ index: 1, name: 'ta1', kind: 'other-epoch', shareEpoch: 1 }])
+    expect(hasMovedOn(later.group, faults)).toBe(false)
+  })
+
+  test('of most: later, accusing nobody, and the asker learns that there may be a newer revision', async () => {
+    const error = await refused(ask(twoOfThree, { 1: of('bad', 2), 2: good, 3: of('good', 2) }))
+    expect([error.code, error.detail]).toEqual(['RETRY_LATER', 'in another share epoch: ta1, ta3'])
+    expect(error.log).toBe('ta1: other-epoch, ta3: other-epoch')
+    expect(hasMovedOn(twoOfThree.group, error.faults)).toBe(true)
+  })
+
+  test('that lies behind: the authority has not followed yet, and there is nothing newer', async () => {
+    const error = await refused(ask(later, { 1: good, 2: good, 3: of('good', 2) }))
+    expect(error.code).toBe('RETRY_LATER')
+    expect(hasMovedOn(later.group, error.faults)).toBe(false)
+  })
+
+  test('does not hide a liar, nor is one made of the other', async () => {
+    const error = await refused(ask(threeOfThree, { 1: of('good', 2), 2: lie, 3: dead }))
+    expect([error.code, error.detail]).toEqual(['WRONG_SHARE', 'wrong share from ta2'])
+    expect(hasMovedOn(threeOfThree.group, error.faults)).toBe(true)
+  })
+
+  test('of another index is a lie, whatever epoch it names', async () => {
+    const otherIndex: Given = async () => ({ index: 3, shareEpoch: 9, share: 'good' })
+    const error = await refused(ask(threeOfThree, { 1: good, 2: otherIndex, 3: good }))
+    expect([error.code, error.faults[0]?.why]).toEqual(['WRONG_SHARE', "another authority's"])
+  })
+})
+
+test('a wrong share goes with the hash of the answer, so that its sender can’t deny it', async () => {
+  const { faults } = await refused(ask(threeOfThree, { 1: good, 2: lie, 3: good }))
+  const answer = { index: 2, shareEpoch: SHARE_EPOCH, share: 'bad' }
+  const answerHash = toBase64Url(canonicalHash(answer))
+  expect(faults).toEqual([{ index: 2, name: 'ta2', kind: 'wrong-share', answerHash, why: 'does not verify' }])
+})
+
+describe('the last resort', () => {
+  /** Who was asked, in order. */
+  const watched = (answers: Record<number, Given>) => {
+    const order: number[] = []
+    const watch = Object.entries(answers).map(([index, answer]): [string, Given] => [
+      index,
+      (authority, signal) => {
+        order.push(authority.index)
+        return answer(authority, signal)
+      },
+    ])
+    return { order, answers: Object.fromEntries(watch) as Record<number, Given> }
+  }
+
+  test('is not asked while the others suffice', async () => {
+    const { order, answers } = watched({ 1: lie, 2: good, 3: good })
+    const { shares, faults } = await ask(twoOfThree, answers, handTimers(), new Set([1]))
+    expect([order, shares.length, faults]).toEqual([[2, 3], 2, []])
+  })
+
+  test('is asked as soon as the others can’t give t any more', async () => {
+    const { order, answers } = watched({ 1: good, 2: dead, 3: good })
+    const { shares } = await ask(twoOfThree, answers, handTimers(), new Set([1]))
+    expect([order, shares.map(({ index }) => index)]).toEqual([
+      [2, 3, 1],
+      [1, 3],
+    ])
+  })
+
+  test('is asked after a second when one of the others is slow', async () => {
+    const clock = handTimers()
+    const { order, answers } = watched({ 1: good, 2: never, 3: good })
+    const asking = ask(twoOfThree, answers, clock, new Set([1]))
+    expect(order).toEqual([2, 3])
+    clock.ring(1_000)
+    expect(order).toEqual([2, 3, 1])
+    expect((await asking).shares.map(({ index }) => index)).toEqual([1, 3])
+  })
+
+  test('is asked at once where all are needed, and may be everybody', async () => {
+    const { order, answers } = watched({ 1: good, 2: good, 3: good })
+    await ask(threeOfThree, answers, handTimers(), new Set([2]))
+    expect(order).toEqual([1, 3, 2])
+    expect((await ask(twoOfThree, answers, handTimers(), new Set([1, 2, 3]))).shares).toHaveLength(2)
   })
 })

@@ -9,26 +9,29 @@
  *
  * A relay sees sealed bytes only. The proofs pin every d_j to C_j of the group document, and Σ λ_j·C_j = IVK was
  * checked there, so D is the group's key for A whichever t shares it came from. Asking again is safe: the same ticket
- * gets the same share.
+ * gets the same share, and after a refresh or a reshare in the middle of it a share of the new epoch: D stays.
  */
-import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
+import { Unreachable } from '@milagro-ts/api/call'
+import type { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Group } from '@milagro-ts/api/group'
 import type { HpkeKeyPair } from '@milagro-ts/api/keys'
-import { Refused } from '@milagro-ts/api/problem'
-import { type AskedAuthority, askAuthorities } from '@milagro-ts/api/quorum'
+import { type AskedAuthority, askAuthorities, hasMovedOn, NoQuorum } from '@milagro-ts/api/quorum'
+import type { Answer } from '@milagro-ts/api/route'
 import { open } from '@milagro-ts/api/seal'
 import type { TicketPurpose, VerifiedTicket } from '@milagro-ts/api/statements'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
-import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { G1 } from '@milagro-ts/crypto/points'
 import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
 import { KeyShare, shareVerify } from '@milagro-ts/crypto/share-proof'
 import { type AccusedAuthority, ClientError } from './errors.js'
+import { followGroup } from './group-store.js'
 import type { Ports } from './ports.js'
 import { repeatSafely } from './repeat.js'
 
-/** Milliseconds for all authorities together. */
+/** Milliseconds for all authorities together; each is asked up to three times in it (repeat.ts). */
 const DEADLINE = 60_000
+/** Milliseconds before another look for the revision that authorities are ahead by: the RPS looks twice a minute. */
+const LOOKS = [0, 5_000, 10_000, 20_000]
 
 export interface Collection {
   readonly group: Group
@@ -38,54 +41,71 @@ export interface Collection {
   readonly keyPair: HpkeKeyPair
 }
 
-interface Answer {
-  readonly index: number
-  readonly shareEpoch: number
-  readonly sealed: string
-  readonly via: AccusedAuthority['via']
-}
+type ShareOf = Answer<typeof dtaRoutes.shares>
 
 /**
  * D. WRONG_SHARE names the authorities whose shares didn't verify, when too few others were left; Refused with the
- * authorities' own code (ALREADY_ISSUED, EXPIRED, FROZEN …) or RETRY_LATER when too few answered.
+ * authorities' own code (ALREADY_ISSUED, EXPIRED, FROZEN …) or RETRY_LATER when too few answered. Authorities that are a
+ * share epoch ahead are asked again once the RPS has the revision that says so.
  */
 export async function collectKey(ports: Ports, purpose: TicketPurpose, collection: Collection): Promise<G1> {
+  let { group } = collection
+  for (const pause of LOOKS) {
+    try {
+      return await collectOnce(ports, purpose, { ...collection, group })
+    } catch (error) {
+      if (!(error instanceof NoQuorum) || error.code !== 'RETRY_LATER') throw error
+      const isBehind = hasMovedOn(group, error.faults)
+      if (isBehind && pause > 0) await ports.wait(pause)
+      const newest = await followGroup(ports, group)
+      // Nothing new: they are down. A new revision may have them at other addresses.
+      if (!isBehind && newest.revision === group.revision) throw error
+      group = newest
+    }
+  }
+  return collectOnce(ports, purpose, { ...collection, group })
+}
+
+async function collectOnce(ports: Ports, purpose: TicketPurpose, collection: Collection): Promise<G1> {
   const { group } = collection
-  const accused: AccusedAuthority[] = []
+  /** Which way the last answer of each came. */
+  const ways = new Map<number, AccusedAuthority['via']>()
   try {
-    const { shares, faults } = await askAuthorities<Answer, G1>({
+    const { shares, faults } = await askAuthorities<ShareOf, G1>({
       group,
       purpose,
       deadlineMs: DEADLINE,
-      ask: (authority, signal) => askForShare(ports, purpose, collection, authority, signal),
-      verify: async (authority, answer) => {
-        const d = await openShare(purpose, collection, authority, answer)
-        if (d === null) accused.push({ index: authority.index, name: authority.name, via: answer.via })
-        return d
-      },
+      ask: (authority, signal) => askForShare(ports, purpose, collection, authority, { signal, ways }),
+      verify: (authority, answer) => openShare(purpose, collection, authority, answer),
     })
     for (const fault of faults) ports.onFault(fault)
     return combineG1(shares.map(({ index, share }) => ({ index, point: share })))
   } catch (error) {
-    if (!(error instanceof Refused) || error.code !== 'WRONG_SHARE') throw error
-    throw new ClientError('WRONG_SHARE', error.detail, { cause: error, authorities: accused })
+    if (!(error instanceof NoQuorum) || error.code !== 'WRONG_SHARE') throw error
+    const authorities = error.faults.flatMap(({ kind, index, name }) =>
+      kind === 'wrong-share' ? [{ index, name, via: ways.get(index) ?? 'direct' }] : [],
+    )
+    throw new ClientError('WRONG_SHARE', error.detail, { cause: error, authorities })
   }
 }
-
-/** An answer that isn't one: no authority has the index 0. */
-const NONSENSE = { index: 0, shareEpoch: 0, sealed: '' }
 
 function askForShare(
   { authority, rps, reach, wait }: Ports,
   purpose: TicketPurpose,
   { group, signatures }: Collection,
   { index, url }: AskedAuthority,
-  signal: AbortSignal,
-): Promise<Answer> {
+  { signal, ways }: { signal: AbortSignal; ways: Map<number, AccusedAuthority['via']> },
+): Promise<ShareOf> {
   const body = { ticket: [...signatures], purpose }
   const groupId = toBase64Url(group.groupId)
-  const direct = () => from('direct', authority(url).shares({ params: { groupId }, body, signal }))
-  const relayed = () => from('relay', rps.relayShare({ params: { index: String(index) }, body, signal }))
+  const direct = () => {
+    ways.set(index, 'direct')
+    return authority(url).shares({ params: { groupId }, body, signal })
+  }
+  const relayed = () => {
+    ways.set(index, 'relay')
+    return rps.relayShare({ params: { index: String(index) }, body, signal })
+  }
   const either = async () => {
     try {
       return await direct()
@@ -97,31 +117,16 @@ function askForShare(
   return repeatSafely(wait, { direct, relay: relayed, either }[reach], signal)
 }
 
-async function from(via: Answer['via'], call: Promise<Omit<Answer, 'via'>>): Promise<Answer> {
-  try {
-    return { ...(await call), via }
-  } catch (error) {
-    if (error instanceof UnexpectedAnswer) return { ...NONSENSE, via }
-    throw error
-  }
-}
-
-/** d_j, or null for a share that isn't this authority's, doesn't open or doesn't verify. */
+/** d_j, or null for a share that doesn't open or doesn't verify. */
 async function openShare(
   purpose: TicketPurpose,
   { ticket, keyPair }: Collection,
   { index, commitment }: AskedAuthority,
-  answer: Answer,
+  { shareEpoch, sealed }: ShareOf,
 ): Promise<G1 | null> {
-  if (answer.index !== index) return null
-  try {
-    const { A, ctx } = ticket.shareTerms(purpose, index, answer.shareEpoch)
-    const plaintext = await open(keyPair, ctx, fromBase64Url(answer.sealed, 'sealed'))
-    if (plaintext === null) return null
-    const share = KeyShare.decode(plaintext)
-    return shareVerify({ ctx, commitment, A }, share) ? share.d : null
-  } catch (error) {
-    if (error instanceof DecodeError) return null
-    throw error
-  }
+  const { A, ctx } = ticket.shareTerms(purpose, index, shareEpoch)
+  const plaintext = await open(keyPair, ctx, fromBase64Url(sealed, 'sealed'))
+  if (plaintext === null) return null
+  const share = KeyShare.decode(plaintext)
+  return shareVerify({ ctx, commitment, A }, share) ? share.d : null
 }

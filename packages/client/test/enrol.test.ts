@@ -477,3 +477,72 @@ describe('a user', () => {
     }
   })
 })
+
+describe('a group that deals its shares anew', () => {
+  let world: World
+  beforeEach(async () => {
+    world = await World.start({ n: 3, t: 3 })
+  })
+  afterEach(() => world.close())
+  const enrol = (more: Partial<Parameters<typeof Device.enrol>[0]> = {}) =>
+    Device.enrol({ ...world.ports, store, attributes: CAR, instance: VIN, code: world.code(), ...more })
+
+  test.each([
+    ['refreshed', {}],
+    ['reshared with a lower t', { t: 2 }],
+    ['grown to five', { n: 5, t: 3 }],
+    ['moved to other addresses', { n: 3, t: 2, move: true }],
+  ])('%s before the device comes: its key is the group’s', async (_, change) => {
+    const publish = await world.reshare(change)
+    publish()
+    const car = await enrol()
+    await car.enrolUser({ code: world.code(JO), attributes: JO, pin: '1234' })
+    await car.login({ audience: TRACKING, user: 'Jo', pin: '1234' })
+  })
+
+  test.each<[string, Partial<Parameters<typeof Device.enrol>[0]>, Parameters<World['reshare']>[0]]>([
+    ['asking authorities itself', { reach: 'direct' }, { t: 2 }],
+    ['through the relay', { reach: 'relay' }, { n: 5, t: 3 }],
+    ['when their addresses change, too', { reach: 'direct' }, { t: 2, move: true }],
+  ])('in the middle of an enrolment, %s: the same ticket gets a share again', async (_, more, change) => {
+    // The RPS learns of it while the device waits before it looks again.
+    const waits: number[] = []
+    let publish: (() => void) | undefined
+    let tickets = 0
+    world.tamper = {
+      register: () => {
+        tickets++
+        return undefined
+      },
+      // The document is the last thing that a device asks for before the shares.
+      group: async () => {
+        if (tickets !== 1 || publish !== undefined) return undefined
+        publish = await world.reshare(change)
+        if (change?.move === true) publish()
+        return undefined
+      },
+    }
+    const car = await enrol({
+      ...more,
+      wait: async milliseconds => {
+        waits.push(milliseconds)
+        world.now += milliseconds
+        if (milliseconds >= 5_000) publish?.()
+      },
+    })
+    expect(publish).toBeDefined()
+    expect(tickets).toBe(1)
+    if (change?.move !== true) expect(waits).toContain(5_000)
+    await car.login({ audience: TRACKING })
+  })
+
+  test('and an RPS that never hears of it: later, and the same call goes on', async () => {
+    const publish = await world.reshare({ t: 2 })
+    const code = world.code()
+    const error = await enrol({ code }).catch(reason => reason)
+    expect(error).toMatchObject({ code: 'RETRY_LATER', detail: 'in another share epoch: ta1, ta2, ta3' })
+    publish()
+    const car = await enrol({ code })
+    await car.login({ audience: TRACKING })
+  })
+})

@@ -47,15 +47,14 @@ import {
 import { Authenticated, DeviceProven, LoginMessage, MODE } from '@milagro-ts/crypto/mpin'
 import { G2 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
-import { splitSecret } from '@milagro-ts/crypto/secret-sharing'
 import { ServerKey } from '@milagro-ts/crypto/server-key'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { authorityIssue } from '@milagro-ts/crypto/share-proof'
 import { type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { Permit, permitInput, permitPoint, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import { fixedRandom } from '../../api/test/fixed-random.js'
-import { type Members, makeMembers } from '../../api/test/founding-members.js'
-import { fromPurposes, keysOf, publicKeysOf, signedBy } from '../../api/test/group-fixture.js'
+import { type Members, makeMembers, party } from '../../api/test/founding-members.js'
+import { deal, fromPurposes, keysOf, nextRevision, signedBy } from '../../api/test/group-fixture.js'
 
 export const TRACKING = 'https://tracking.test'
 export const CAR: Attributes = { brand: 'Acme', model: 'Roadster', variant: 'GT' }
@@ -140,7 +139,8 @@ export class World {
   readonly #nonces = new Map<string, number>()
   readonly #ledger = new Map<string, string>()
   readonly #apps: ReturnType<typeof createApp>[] = []
-  readonly #members: Members
+  readonly #dtaApps: ReturnType<typeof createApp>[] = []
+  #members: Members
   readonly #tokenKey: Es256PrivateKey
   #secrets!: Readonly<Record<Purpose, Scalar>>
   #shares!: Readonly<Record<Purpose, readonly Scalar[]>>
@@ -156,7 +156,7 @@ export class World {
     const world = new World(await makeMembers({ n }), await generateEs256())
     const urls: string[] = []
     for (let index = 1; index <= n; index++) {
-      urls.push(await world.#listen(app => mount(app, dtaTable, world.#authority(index), {})))
+      urls.push(await world.#listenAsAuthority(index))
     }
     world.url = await world.#listen(app => mount(app, rpsTable, world.#rps(), {}))
     await world.#found(urls, t)
@@ -254,6 +254,38 @@ export class World {
     return signed
   }
 
+  /**
+   * The authorities deal the same secrets anew, for `n` of them of which `t` suffice, and go by it at once; `move` gives
+   * all of them new addresses, and nobody is at the old ones. The RPS has the revision once what is returned is called.
+   */
+  async reshare({ n = this.group.n, t = this.group.t, move = false } = {}): Promise<() => void> {
+    const { shares, purposes } = deal(this.#secrets, { t, n }, systemRandom)
+    const old = this.#members.authorities
+    const parties = await Promise.all(Array.from({ length: n }, (_, i) => old[i] ?? party(`ta${i + 1}`)))
+    const before = move ? this.#dtaApps.splice(0) : []
+    const authorities: GroupDocument['authorities'] = []
+    for (const [i, { name, signKey, hpkeKey }] of parties.entries()) {
+      const index = i + 1
+      const known = move ? undefined : this.group.authority(index)?.url
+      const url = known ?? (await this.#listenAsAuthority(index))
+      authorities.push({ index, name, url, signKey: signKey.publicKey.toBase64Url(), hpkeKey })
+    }
+    const document = nextRevision(this.group, next => Object.assign(next, { n, t, purposes, authorities }))
+    const signed = await signedBy(document, keysOf(this.#members).slice(0, this.group.t))
+    this.group = await this.group.verifyNext(signed)
+    this.#shares = shares
+    this.#members = { ...this.#members, authorities: parties }
+    await Promise.all(before.map(app => app.close()))
+    return () => void this.revisions.push(signed)
+  }
+
+  async #listenAsAuthority(index: number): Promise<string> {
+    return this.#listen(app => {
+      this.#dtaApps.push(app)
+      mount(app, dtaTable, this.#authority(index), {})
+    })
+  }
+
   /** A first revision of its own making, as somebody would have to show who doesn't know the pinned group's keys. */
   async otherGroup(): Promise<GroupDocument> {
     const members = await makeMembers({ n: 3 })
@@ -294,16 +326,14 @@ export class World {
     const random = fixedRandom(`secrets ${members.proposal.authorities[0]?.signKey}`)
     const { proposal } = members
     const secrets = fromPurposes(() => Scalar.random(random))
-    const shares = fromPurposes(purpose =>
-      splitSecret(secrets[purpose], { t, n: proposal.n }, random).map(({ scalar }) => scalar),
-    )
+    const { shares, purposes } = deal(secrets, { t, n: proposal.n }, random)
     const { nonce: _, firstSlot: __, ...rest } = proposal
     const unsigned: GroupDocument = {
       ...rest,
       t,
       authorities: proposal.authorities.map((authority, i) => ({ ...authority, url: urls[i] as string })),
       revision: 1,
-      purposes: fromPurposes(purpose => publicKeysOf(purpose, secrets[purpose], shares[purpose])),
+      purposes,
       signatures: [],
     }
     return { document: await signedBy(unsigned, keysOf(members)), secrets, shares }
@@ -323,7 +353,8 @@ export class World {
     if (lie === 'down') throw new Refused('RETRY_LATER')
     const ticket = await verifyTicket({ ticket: signatures, group: this.group, now: this.now })
     this.#book(index, ticket, purpose)
-    const { A: own, ctx } = ticket.shareTerms(purpose, index, 1)
+    const { shareEpoch } = this.group
+    const { A: own, ctx } = ticket.shareTerms(purpose, index, shareEpoch)
     const A = lie === 'identity' ? deviceIdentityPoint(ticket.groupId, IdCore.zero) : own
     const s_j = this.#shares[purpose][lie === 'share' ? index % this.group.n : index - 1] as Scalar
     const commitment = this.group.keys(purpose).commitments[index - 1]
@@ -334,7 +365,7 @@ export class World {
       lie === 'nonsense' ? systemRandom(200) : await seal(ticket.hpkeKey, ctx, share.encode(), systemRandom)
     return {
       index: lie === 'index' ? (index % this.group.n) + 1 : index,
-      shareEpoch: 1,
+      shareEpoch,
       sealed: toBase64Url(sealed),
     }
   }
@@ -454,7 +485,7 @@ export class World {
       const tampering = async (input: never) => {
         this.seen.push(name)
         const answer = await (handler as unknown as (input: never) => Promise<never>)(input)
-        return this.tamper[name as keyof RpsTable]?.(answer) ?? answer
+        return (await this.tamper[name as keyof RpsTable]?.(answer)) ?? answer
       }
       Object.assign(handlers, { [name]: tampering })
     }

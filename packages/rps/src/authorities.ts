@@ -1,24 +1,209 @@
-/** The authorities as the RPS calls them: by the addresses in the group document, signed with its request key. */
-import { type Client, createClient } from '@milagro-ts/api/call'
+/**
+ * The authorities as the RPS calls them: by the addresses in the group document, signed with its request key; asked for
+ * shares all at once; looked at in between, for how they are and for newer revisions of the document.
+ *
+ *   a share      5 s for one authority, the asker's deadline for all; nothing is asked twice: the client asks again
+ *   a look       at each, every 30 s, and when an authority is in a later share epoch; 5 s
+ *   a revision   whoever brings it, it proves itself; the next one, and the next, until what the authority has
+ */
+import { type Client, createClient, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { documentHash, type Group, type GroupAuthority } from '@milagro-ts/api/group'
+import type { GroupDocument } from '@milagro-ts/api/group-document'
+import type { Log } from '@milagro-ts/api/log'
+import { Refused } from '@milagro-ts/api/problem'
+import {
+  askAuthorities,
+  type Fault,
+  hasMovedOn,
+  NoQuorum,
+  type Quorum,
+  type ShareAnswer,
+} from '@milagro-ts/api/quorum'
 import { requestSigner } from '@milagro-ts/api/request-auth'
+import type { Timers } from '@milagro-ts/api/system'
+import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import type { AuthorityWatch, Request } from './authority-watch.js'
+import type { GroupDocuments } from './group-documents.js'
+
+/** Milliseconds for one call. */
+const TIMEOUT = 5_000
+/** Milliseconds between two looks that something other than the timer has asked for. */
+const SOONEST_LOOK = 5_000
+
+type Asking<Answer extends ShareAnswer, Share> = Omit<
+  Parameters<typeof askAuthorities<Answer, Share>>[0],
+  'lastResort' | 'timers'
+>
+type AuthoritiesPorts = Parameters<typeof requestSigner>[0] & {
+  readonly log: Log
+  readonly fetch: typeof fetch
+  readonly timers: Timers
+  readonly documents: GroupDocuments
+  readonly watch: AuthorityWatch
+  /** A revision was taken in. */
+  readonly onRevision: () => void
+}
 
 export class Authorities {
-  readonly #options: { readonly authorize: ReturnType<typeof requestSigner>; readonly fetch: typeof fetch }
+  readonly #ports: AuthoritiesPorts
+  readonly #authorize: ReturnType<typeof requestSigner>
   readonly #clients = new Map<string, Client<typeof dtaRoutes>>()
+  #looking: Promise<void> | undefined
+  #lookedAt = Number.NEGATIVE_INFINITY
+  #ending = new AbortController()
 
-  constructor({
-    fetch,
-    ...signer
-  }: Parameters<typeof requestSigner>[0] & { fetch: typeof globalThis.fetch }) {
-    this.#options = { authorize: requestSigner(signer), fetch }
+  constructor(ports: AuthoritiesPorts) {
+    this.#ports = ports
+    this.#authorize = requestSigner(ports)
   }
 
   at({ url }: { readonly url: string }): Client<typeof dtaRoutes> {
     const known = this.#clients.get(url)
     if (known !== undefined) return known
-    const client = createClient(dtaRoutes, { baseUrl: url, timeout: 5_000, ...this.#options })
+    const { fetch } = this.#ports
+    const client = createClient(dtaRoutes, {
+      baseUrl: url,
+      timeout: TIMEOUT,
+      authorize: this.#authorize,
+      fetch,
+    })
     this.#clients.set(url, client)
     return client
+  }
+
+  /** t good shares; NoQuorum as askAuthorities says. Whoever lies is left out of the next rounds for a while. */
+  async ask<Answer extends ShareAnswer, Share>(
+    request: Omit<Request, 'purpose'>,
+    asking: Asking<Answer, Share>,
+  ): Promise<Quorum<Share>> {
+    const { watch, timers } = this.#ports
+    const { group, purpose } = asking
+    const seen = (good: readonly number[], faults: readonly Fault[]) => {
+      watch.asked(group, { ...request, purpose }, { good, faults })
+      if (hasMovedOn(group, faults)) this.lookSoon()
+    }
+    try {
+      const quorum = await askAuthorities({ ...asking, lastResort: watch.lastResort(group), timers })
+      seen(
+        quorum.shares.map(({ index }) => index),
+        quorum.faults,
+      )
+      return quorum
+    } catch (error) {
+      if (error instanceof NoQuorum) seen([], error.faults)
+      throw error
+    }
+  }
+
+  /** A share for a device that can't reach the authority itself; sealed, so nobody here can say whether it is good. */
+  async relay(
+    group: Group,
+    authority: GroupAuthority,
+    body: Parameters<Client<typeof dtaRoutes>['shares']>[0]['body'],
+  ): ReturnType<Client<typeof dtaRoutes>['shares']> {
+    const { watch } = this.#ports
+    try {
+      const params = { groupId: toBase64Url(group.groupId) }
+      const answer = await this.at(authority).shares({ params, body })
+      watch.answered(group, authority.index)
+      if (answer.shareEpoch > group.shareEpoch) this.lookSoon()
+      return answer
+    } catch (error) {
+      if (error instanceof Unreachable) watch.failed(group, authority.index)
+      if (error instanceof Refused) watch.failed(group, authority.index, error.code)
+      throw error
+    } finally {
+      watch.assess()
+    }
+  }
+
+  /** A look now, unless there was one just now. */
+  lookSoon(): void {
+    if (this.#ports.clock() < this.#lookedAt + SOONEST_LOOK) return
+    void this.look()
+  }
+
+  /** Never rejects. */
+  look(): Promise<void> {
+    this.#looking ??= this.#look()
+      .catch((error: unknown) => {
+        if (!this.#ending.signal.aborted)
+          this.#ports.log.error({ err: error }, 'a look at the authorities failed; tried again later')
+      })
+      .finally(() => {
+        this.#looking = undefined
+      })
+    return this.#looking
+  }
+
+  /** Ends the look that is under way. */
+  async close(): Promise<void> {
+    this.#ending.abort()
+    await this.#looking
+  }
+
+  async #look(): Promise<void> {
+    const { documents, watch, clock } = this.#ports
+    this.#lookedAt = clock()
+    const group = await documents.current()
+    const newest = await Promise.all(group.authorities.map(authority => this.#lookAt(group, authority)))
+    watch.assess()
+    for (const { authority, document } of newest.filter(found => found !== null))
+      await this.#follow(authority, document)
+    if (documents.latest.revision > group.revision) watch.assess()
+  }
+
+  /** The document it goes by. */
+  async #lookAt(
+    group: Group,
+    authority: GroupAuthority,
+  ): Promise<{ authority: GroupAuthority; document: GroupDocument } | null> {
+    const { watch } = this.#ports
+    const { signal } = this.#ending
+    const { index } = authority
+    try {
+      const document = await this.#document(group, authority, undefined)
+      watch.answered(group, index, equalBytes(documentHash(document), documentHash(group.document)))
+      return { authority, document }
+    } catch (error) {
+      if (signal.aborted) return null
+      if (error instanceof Refused) watch.failed(group, index, error.code)
+      else if (error instanceof Unreachable || error instanceof UnexpectedAnswer) watch.failed(group, index)
+      else throw error
+      return null
+    }
+  }
+
+  #document(group: Group, authority: GroupAuthority, revision: number | undefined): Promise<GroupDocument> {
+    const params = { groupId: toBase64Url(group.groupId) }
+    const query = revision === undefined ? {} : { revision: String(revision) }
+    return this.at(authority).group({ params, query, signal: this.#ending.signal })
+  }
+
+  /** Takes in what this authority has more of the chain than we. */
+  async #follow(authority: GroupAuthority, newest: GroupDocument): Promise<void> {
+    const { documents, log, onRevision } = this.#ports
+    try {
+      for (;;) {
+        const group = await documents.current()
+        const number = group.revision + 1
+        if (newest.revision < number) return
+        const next = newest.revision === number ? newest : await this.#document(group, authority, number)
+        if (next.revision !== number)
+          throw new Refused('CONFLICT', { detail: 'another revision than asked for' })
+        if (!(await documents.publish(next))) return
+        log.info({ revision: number, authority: authority.name }, 'a new revision of the group document')
+        onRevision()
+      }
+    } catch (error) {
+      if (this.#ending.signal.aborted) return
+      const isTheirs = [Refused, DecodeError, Unreachable, UnexpectedAnswer].some(
+        kind => error instanceof kind,
+      )
+      if (!isTheirs) throw error
+      log.warn({ err: error, authority: authority.name }, "an authority's group document was not taken")
+    }
   }
 }

@@ -14,15 +14,14 @@ import type { Group } from '@milagro-ts/api/group'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
-import { askAuthorities } from '@milagro-ts/api/quorum'
 import { type VerifiedPermitStatement, verifyPermitStatement } from '@milagro-ts/api/statements'
-import type { Timers } from '@milagro-ts/api/system'
-import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { type IdCore, NO_USER } from '@milagro-ts/crypto/identity'
 import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import type { G2 } from '@milagro-ts/crypto/points'
 import { CheckedPermit } from '@milagro-ts/crypto/pooled-login'
 import type { Clock } from '@milagro-ts/crypto/ports'
+import { sha256 } from '@milagro-ts/crypto/sha256'
 import { shareContext } from '@milagro-ts/crypto/share-proof'
 import { PermitClaim, type PermitTerms, permitInput } from '@milagro-ts/crypto/time-permit'
 import type { Store } from '@milagro-ts/store/database'
@@ -41,7 +40,6 @@ export interface PermitPorts {
   readonly authorities: Authorities
   readonly pool: CryptoPool
   readonly clock: Clock
-  readonly timers: Timers
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -119,7 +117,7 @@ export class Permits {
   }
 
   async #compose(group: Group, { idCore, userCore, slot }: Wanted): Promise<CheckedPermit> {
-    const { identities, authorities, pool, timers, log, metrics } = this.#ports
+    const { identities, authorities, pool, metrics } = this.#ports
     const standing =
       (await identities.ask(idCore, userCore, slot)) ??
       // The user may be what the RPA doesn't know; that is an answer for after the permit.
@@ -130,31 +128,28 @@ export class Permits {
 
     const { groupId } = group
     const input = permitInput(termsAt(group, slot), slot, { type: 'id', idCore })
-    const { shares, faults } = await askAuthorities({
-      group,
-      purpose: 'permit',
-      deadlineMs: DEADLINE,
-      timers,
-      ask: (authority, signal) =>
-        authorities
-          .at(authority)
-          .permits({ params: { groupId: toBase64Url(groupId) }, body: { statement }, signal }),
-      verify: async ({ index, commitment }, answer) => {
-        const { shareEpoch } = answer
-        const ctx = shareContext({ groupId, purpose: 'permit', index, shareEpoch, identity: input, jti })
-        const statement = { purpose: 'permit', input, ctx, commitment: commitment.encode() } as const
-        const share = fromBase64Url(answer.share, 'share')
-        const point = answer.index === index ? await pool.run('shareVerify', { statement, share }) : null
-        return point === null ? null : { point, shareEpoch }
-      },
-    }).catch(refuseForAuthorities)
-    for (const { name, kind, code } of faults) {
-      log.warn({ authority: name, kind, refused: code }, 'an authority gave no good permit share')
-      metrics.count('permit_share_faults', { kind })
-    }
-    if (new Set(shares.map(({ share }) => share.shareEpoch)).size > 1)
-      throw new Refused('RETRY_LATER', { log: 'the authorities are in different share epochs' })
-    const points = shares.map(({ index, share }) => ({ index, point: share.point }))
+    // What an authority keeps of a statement is this hash, too.
+    const requestHash = toBase64Url(sha256(utf8(statement)))
+    const { shares } = await authorities
+      .ask(
+        { requestHash },
+        {
+          group,
+          purpose: 'permit',
+          deadlineMs: DEADLINE,
+          ask: (authority, signal) =>
+            authorities
+              .at(authority)
+              .permits({ params: { groupId: toBase64Url(groupId) }, body: { statement }, signal }),
+          verify: ({ index, commitment }, { shareEpoch, share }) => {
+            const ctx = shareContext({ groupId, purpose: 'permit', index, shareEpoch, identity: input, jti })
+            const statement = { purpose: 'permit', input, ctx, commitment: commitment.encode() } as const
+            return pool.run('shareVerify', { statement, share: fromBase64Url(share, 'share') })
+          },
+        },
+      )
+      .catch(refuseForAuthorities)
+    const points = shares.map(({ index, share }) => ({ index, point: share }))
     const target = { type: 'id', idCore } as const
     const permit = await CheckedPermit.compose(pool, keyAt(group, slot), slot, target, points)
     if (permit === null)

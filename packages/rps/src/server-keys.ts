@@ -11,14 +11,13 @@
  * it in. This thread has its bytes while it opens or seals the file.
  */
 import { join } from 'node:path'
+import { canonicalHash } from '@milagro-ts/api/canonical-json'
 import type { Group } from '@milagro-ts/api/group'
 import type { HpkeKeyPair } from '@milagro-ts/api/keys'
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
-import { askAuthorities } from '@milagro-ts/api/quorum'
 import { Strict } from '@milagro-ts/api/schemas'
 import { open } from '@milagro-ts/api/seal'
-import type { Timers } from '@milagro-ts/api/system'
 import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import type { HandedKey } from '@milagro-ts/crypto/crypto-worker'
 import { encodeName } from '@milagro-ts/crypto/identity'
@@ -61,7 +60,6 @@ export interface ServerKeyPorts {
   readonly authorities: Authorities
   readonly pool: CryptoPool
   readonly random: Random
-  readonly timers: Timers
   readonly log: Log
 }
 
@@ -156,7 +154,7 @@ export class ServerKeys {
 
   /** S, 96 secret bytes. */
   async #ask(group: Group, purpose: ServerKeyPurpose): Promise<Uint8Array> {
-    const { name, hpkeKey, authorities, pool, random, timers, log } = this.#ports
+    const { name, hpkeKey, authorities, pool, random } = this.#ports
     const { groupId } = group
     const recipient = group.recipient(name)
     if (recipient === undefined)
@@ -167,32 +165,27 @@ export class ServerKeys {
       generation: recipient.generation,
     })
     const jti = random(16)
-    const { shares, faults } = await askAuthorities({
-      group,
-      purpose,
-      deadlineMs: DEADLINE,
-      timers,
-      ask: (authority, signal) =>
-        authorities.at(authority).serverKeys({
-          params: { groupId: toBase64Url(groupId) },
-          body: { purpose, nonce: toBase64Url(jti) },
-          signal,
-        }),
-      verify: async ({ index, commitment }, answer) => {
-        const { shareEpoch } = answer
-        const ctx = shareContext({ groupId, purpose, index, shareEpoch, identity, jti })
-        const plaintext = await open(hpkeKey, ctx, fromBase64Url(answer.sealed, 'sealed'))
-        if (answer.index !== index || plaintext === null) return null
-        const [W] = decodeTlv(plaintext, { tags: 1, field: 'serverKey' })
-        const point = need(W, 'serverKey.W')
-        const holds = await pool.run('sameLogarithm', { commitment: commitment.encode(), W: point })
-        return holds ? { point, shareEpoch } : null
+    const body = { purpose, nonce: toBase64Url(jti) }
+    const { shares } = await authorities.ask(
+      { requestHash: toBase64Url(canonicalHash(body)) },
+      {
+        group,
+        purpose,
+        deadlineMs: DEADLINE,
+        ask: (authority, signal) =>
+          authorities.at(authority).serverKeys({ params: { groupId: toBase64Url(groupId) }, body, signal }),
+        verify: async ({ index, commitment }, { shareEpoch, sealed }) => {
+          const ctx = shareContext({ groupId, purpose, index, shareEpoch, identity, jti })
+          const plaintext = await open(hpkeKey, ctx, fromBase64Url(sealed, 'sealed'))
+          if (plaintext === null) return null
+          const [W] = decodeTlv(plaintext, { tags: 1, field: 'serverKey' })
+          const point = need(W, 'serverKey.W')
+          const holds = await pool.run('sameLogarithm', { commitment: commitment.encode(), W: point })
+          return holds ? point : null
+        },
       },
-    })
-    for (const fault of faults) log.warn({ purpose, ...fault }, 'an authority gave no good server key share')
-    if (new Set(shares.map(({ share }) => share.shareEpoch)).size > 1)
-      throw new Refused('RETRY_LATER', { log: 'the authorities are in different share epochs' })
-    const points = shares.map(({ index, share }) => ({ index, point: share.point }))
+    )
+    const points = shares.map(({ index, share }) => ({ index, point: share }))
     const S = await pool.run('combineServerKey', { ivk: group.keys(purpose).ivk.encode(), shares: points })
     if (S === null)
       throw new Refused('RETRY_LATER', { log: `the ${purpose} shares don't make the group's key` })

@@ -34,6 +34,7 @@ import type { FastifyInstance } from 'fastify'
 import { Accounts } from './accounts.js'
 import { Audiences } from './audiences.js'
 import { Authorities } from './authorities.js'
+import { AuthorityWatch } from './authority-watch.js'
 import type { RpsConfig } from './config.js'
 import { EventStream } from './event-stream.js'
 import { GroupDocuments } from './group-documents.js'
@@ -65,6 +66,8 @@ const PURGE_INTERVAL = 60_000
 const EXPIRED_KEPT = 60_000
 /** Milliseconds between two attempts to get what the server can't do without. */
 const RETRY_INTERVAL = 5_000
+/** Milliseconds between two looks at the authorities. */
+const LOOK_INTERVAL = 30_000
 
 export interface RpsOptions {
   readonly config: RpsConfig
@@ -105,6 +108,9 @@ interface Parts {
   readonly audiences: Audiences
   readonly documents: GroupDocuments
   readonly authorities: Authorities
+  readonly watch: AuthorityWatch
+  /** A revision of the group document was taken in. */
+  readonly onRevision: () => void
   readonly relyingParty: RelyingParty
   readonly accounts: Accounts
   readonly identities: Identities
@@ -170,7 +176,9 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
       ends = [
         timers.every(PURGE_INTERVAL, () => void purge(parts)),
         timers.every(RETRY_INTERVAL, () => void completeParts(parts)),
+        timers.every(LOOK_INTERVAL, () => void parts.authorities.look()),
       ]
+      void parts.authorities.look()
       log.info(urls, 'serving')
       return urls
     },
@@ -178,7 +186,7 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
       for (const end of ends) end()
       parts.events.stop()
       await Promise.all([app.close(), admin.close()])
-      await parts.relyingParty.settled()
+      await Promise.all([parts.relyingParty.settled(), parts.authorities.close()])
       await pool.close()
     },
   }
@@ -211,9 +219,12 @@ async function openParts(
   const signer = { name, key: requestKey, clock, random }
   const documents = await GroupDocuments.open({ config, store, fetch, keyCheck: poolKeyCheck(pool) })
   checkRecipient(documents.latest, config, { requestKey, hpkeKey, tokenKey })
-  const authorities = new Authorities({ ...signer, fetch })
+  const watch = new AuthorityWatch({ group: () => documents.latest, clock, log, metrics })
+  // New key epochs want server keys; new RA keys want a state for followers that these keys have signed.
+  const onRevision = () => void completeParts(parts)
+  const authorities = new Authorities({ ...signer, fetch, timers, documents, watch, log, onRevision })
   const serverKeys = await ServerKeys.open(
-    { name, dataDir, passphrase, hpkeKey, authorities, pool, random, timers, log },
+    { name, dataDir, passphrase, hpkeKey, authorities, pool, random, log },
     documents.latest,
   )
   const singleUse = openSingleUse(store)
@@ -222,7 +233,7 @@ async function openParts(
   const identities = new Identities({ store, relyingParty, accounts })
   const group = () => documents.current()
   const revocation = new Revocation({ store, singleUse, accounts, relyingParty, group, log })
-  const permits = new Permits({ store, identities, authorities, pool, clock, timers, log, metrics })
+  const permits = new Permits({ store, identities, authorities, pool, clock, log, metrics })
   const nonces = new Nonces({ singleUse, clock, random })
   const checkRevocation = (idCore: IdCore, userCore: Uint8Array) => revocation.check(idCore, userCore)
   const registrations = new Registrations({ store, relyingParty, accounts, checkRevocation, clock })
@@ -259,7 +270,7 @@ async function openParts(
       metrics,
     }
   }
-  return {
+  const parts: Parts = {
     config,
     store,
     clock,
@@ -268,6 +279,8 @@ async function openParts(
     audiences: new Audiences(config),
     documents,
     authorities,
+    watch,
+    onRevision,
     relyingParty,
     accounts,
     identities,
@@ -284,6 +297,7 @@ async function openParts(
     verificationPorts,
     tlsExporter: options.tlsExporter ?? (() => undefined),
   }
+  return parts
 }
 
 /** ConfigError unless the group document names this server, with its keys, for both purposes. */
@@ -363,8 +377,7 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
     publishRevision: async ({ body }) => {
       if (await documents.publish(body.document)) {
         parts.log.info({ revision: body.document.revision }, 'a new revision of the group document')
-        // New key epochs want server keys; new RA keys want a state for followers that these keys have signed.
-        void completeParts(parts)
+        parts.onRevision()
       }
       return { revision: documents.latest.revision }
     },
@@ -388,8 +401,7 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       // The authority checks it again; here it keeps strangers from reaching authorities through us.
       await verifyTicket({ ticket: body.ticket, group, now: clock() })
       return parts.authorities
-        .at(authority)
-        .shares({ params: { groupId: toBase64Url(group.groupId) }, body })
+        .relay(group, authority, body)
         .catch(error => refuseRelayed(authority.name, error))
     },
 
@@ -634,7 +646,14 @@ async function purge({
   }
 }
 
-async function readiness({ store, serverKeys, documents, revocation, clock }: Parts): Promise<Readiness> {
+async function readiness({
+  store,
+  serverKeys,
+  documents,
+  revocation,
+  clock,
+  watch,
+}: Parts): Promise<Readiness> {
   const writable = await store.writable()
   const hasKeys = serverKeys.isComplete(documents.latest)
   const hasState = writable && (await revocation.number()) !== null
@@ -644,6 +663,7 @@ async function readiness({ store, serverKeys, documents, revocation, clock }: Pa
     serverKeys: hasKeys || 'not fetched from the authorities yet',
     revocation: hasState || 'no revocation state from the RPA yet',
     clock: hasBegun || "the clock is before the group's origin",
+    authorities: watch.check(),
   }
   return { ok: writable && hasKeys && hasState && hasBegun, checks }
 }

@@ -62,6 +62,7 @@ import { createRps, openKeys, type Rps, type RpsOptions } from '@milagro-ts/rps/
 import { rpsMigrations } from '@milagro-ts/rps/tables'
 import { openDatabase, type Store } from '@milagro-ts/store/database'
 import type { FastifyInstance } from 'fastify'
+import { deal, nextRevision } from '../../api/test/group-fixture.js'
 import { FakeClock } from './fake-clock.js'
 
 export const PASSPHRASE = 'sesame, or a longer word'
@@ -104,29 +105,48 @@ const quiet: Log = createLog('fake', { level: 'silent' })
 /** An authority made from nothing but its shares. */
 export class FakeAuthority {
   readonly name: string
-  readonly index: number
-  readonly shares: Readonly<Record<Purpose, Scalar>>
+  readonly signKey: Es256PrivateKey
+  index: number
+  /** s_j by purpose. */
+  shares: Readonly<Record<Purpose, Scalar>>
+  /** What it goes by, if it isn't what the world goes by. */
+  group: Group | undefined
   behaviour: 'honest' | 'lying' | 'frozen' = 'honest'
-  readonly asked = { serverKeys: 0, permits: 0, shares: 0 }
+  readonly asked = { serverKeys: 0, permits: 0, shares: 0, group: 0 }
   /** What happens elsewhere while a permit share is made. */
   beforePermit: (() => Promise<void>) | undefined
   url = ''
   #app: FastifyInstance | undefined
 
-  constructor(index: number, shares: Readonly<Record<Purpose, Scalar>>) {
+  constructor(
+    index: number,
+    shares: Readonly<Record<Purpose, Scalar>>,
+    signKey: Es256PrivateKey,
+    name = `ta${index}`,
+  ) {
     this.index = index
-    this.name = `ta${index}`
+    this.name = name
     this.shares = shares
+    this.signKey = signKey
   }
 
   async start(world: World): Promise<void> {
     const app = createApp({ title: this.name, log: quiet, metrics: createMetrics(this.name) })
-    const { serverKeys, permits, shares } = dtaRoutes
-    const table = { serverKeys, permits, shares }
+    const { group, serverKeys, permits, shares } = dtaRoutes
+    const table = { group, serverKeys, permits, shares }
+    const own = () => this.group ?? world.group
     const handlers: Handlers<typeof table> = {
+      group: async ({ query }) => {
+        this.asked.group++
+        const { documents, document } = own()
+        const found = query.revision === undefined ? document : documents[Number(query.revision) - 1]
+        if (found === undefined) throw new Refused('NOT_FOUND')
+        return found
+      },
       serverKeys: async ({ body, caller }) => {
         this.asked.serverKeys++
-        const { group } = world
+        const group = own()
+        const { shareEpoch } = group
         const recipient = group.recipient(caller.name)!
         const { index } = this
         const identity = encodeName(group.groupId, { kind: 2, name: recipient.name, generation: 1 })
@@ -135,19 +155,21 @@ export class FakeAuthority {
           groupId: group.groupId,
           purpose: body.purpose,
           index,
-          shareEpoch: 1,
+          shareEpoch,
           identity,
           jti,
         })
         const W = authorityServerKeyShare(this.#share(body.purpose))
         const sealed = await seal(recipient.hpkeKey, ctx, encodeTlv([W.encode()]), systemRandom)
-        return { index, shareEpoch: 1, sealed: toBase64Url(sealed) }
+        return { index, shareEpoch, sealed: toBase64Url(sealed) }
       },
       permits: async ({ body }) => {
         this.asked.permits++
         await this.beforePermit?.()
         if (this.behaviour === 'frozen') throw new Refused('FROZEN')
-        const { group, clock } = world
+        const { clock } = world
+        const group = own()
+        const { shareEpoch } = group
         const { statement } = body
         const { idCore, slot, jti } = await verifyPermitStatement({ statement, group, now: clock.now })
         const { index } = this
@@ -157,7 +179,7 @@ export class FakeAuthority {
           groupId: group.groupId,
           purpose: 'permit',
           index,
-          shareEpoch: 1,
+          shareEpoch,
           identity,
           jti,
         })
@@ -167,17 +189,18 @@ export class FakeAuthority {
           this.#share('permit'),
           systemRandom,
         )
-        return { index, shareEpoch: 1, share: toBase64Url(share.encode()) }
+        return { index, shareEpoch, share: toBase64Url(share.encode()) }
       },
       shares: async ({ body }) => {
         this.asked.shares++
-        await verifyTicket({ ticket: body.ticket, group: world.group, now: world.clock.now })
-        return { index: this.index, shareEpoch: 1, sealed: toBase64Url(systemRandom(200)) }
+        const group = own()
+        await verifyTicket({ ticket: body.ticket, group, now: world.clock.now })
+        return { index: this.index, shareEpoch: group.shareEpoch, sealed: toBase64Url(systemRandom(200)) }
       },
     }
     const server = async (meta: Parameters<ReturnType<typeof serverCallerCheck>>[0]) =>
       serverCallerCheck({
-        keyOf: name => world.group.recipient(name)?.requestKey,
+        keyOf: name => own().recipient(name)?.requestKey,
         singleUse: onceOnly(),
         clock: () => world.clock.now,
         publicUrl: this.url,
@@ -373,13 +396,14 @@ export class World {
   raKey: Es256PrivateKey
   readonly tracking: Server
   readonly fleet: Server
-  readonly authorities: FakeAuthority[]
+  authorities: FakeAuthority[]
   readonly folder: string
-  readonly #signKeys: readonly Es256PrivateKey[]
   readonly #t: number
   readonly #slot: { origin: number; length: number }
   readonly #policy: { lead: number; grace: number }
   readonly #running: RunningRps[] = []
+  /** Former members, too. */
+  readonly #started: FakeAuthority[] = []
   #group: Group | undefined
   #leaf = 0
 
@@ -395,7 +419,6 @@ export class World {
     this.tracking = made.tracking
     this.fleet = made.fleet
     this.folder = made.folder
-    this.#signKeys = made.signKeys
     this.#t = made.options.t ?? 2
     this.#slot = made.options.slot ?? SLOT
     this.#policy = made.options.policy ?? { lead: 1, grace: 300 }
@@ -404,12 +427,14 @@ export class World {
       splitSecret(this.secrets[purpose], { t: this.#t, n }, systemRandom),
     )
     this.authorities = made.signKeys.map(
-      (_, i) =>
+      (signKey, i) =>
         new FakeAuthority(
           i + 1,
           fromPurposes(purpose => shares[purpose][i]!.scalar),
+          signKey,
         ),
     )
+    this.#started.push(...this.authorities)
   }
 
   static async make(options: WorldOptions = {}): Promise<World> {
@@ -417,7 +442,7 @@ export class World {
       raKey: await generateEs256(),
       tracking: await makeServer('tracking'),
       fleet: await makeServer('fleet'),
-      signKeys: await Promise.all([generateEs256(), generateEs256(), generateEs256()]),
+      signKeys: await Promise.all(Array.from({ length: options.n ?? 3 }, generateEs256)),
       folder: await mkdtemp(join(tmpdir(), 'milagro-rps-')),
       options,
     })
@@ -532,7 +557,7 @@ export class World {
 
   async close(): Promise<void> {
     for (const running of this.#running) await running.close()
-    await Promise.all([...this.authorities, this.rpa].map(fake => fake.close()))
+    await Promise.all([...this.#started, this.rpa].map(fake => fake.close()))
     await rm(this.folder, { recursive: true })
   }
 
@@ -706,19 +731,55 @@ export class World {
   }
 
   /** The next revision, signed by the first t authorities. */
-  async nextRevision(change: Partial<GroupDocument>, signers = this.#t): Promise<GroupDocument> {
-    const { document } = this.group
-    const { canonicalHash } = await import('@milagro-ts/api/canonical-json')
-    const { signatures: _, ...unsigned } = document
-    const next: GroupDocument = {
-      ...unsigned,
-      groupId: this.groupId,
-      revision: document.revision + 1,
-      previous: toBase64Url(canonicalHash(unsigned)),
-      ...change,
-      signatures: [],
-    }
+  async nextRevision(change: Partial<GroupDocument>, signers = this.group.t): Promise<GroupDocument> {
+    const next = nextRevision(this.group, document => Object.assign(document, change))
     return { ...next, signatures: await this.#signatures(next, signers) }
+  }
+
+  /**
+   * A reshare of the same secrets to these members, in this order (a refresh, if they are the same): the revision, and
+   * `moveOn`, which has one of them go by it. Nobody does before.
+   */
+  async reshare({
+    t = this.group.t,
+    members = this.authorities,
+  }: {
+    t?: number
+    members?: readonly FakeAuthority[]
+  } = {}): Promise<{ document: GroupDocument; moveOn: (...some: FakeAuthority[]) => void }> {
+    const { shares, purposes } = deal(this.secrets, { t, n: members.length }, systemRandom)
+    const known = this.group.document.authorities
+    const authorities = await Promise.all(
+      members.map(async ({ name, url, signKey }, i) => ({
+        index: i + 1,
+        name,
+        url,
+        signKey: signKey.publicKey.toBase64Url(),
+        hpkeKey:
+          known.find(old => old.name === name)?.hpkeKey ??
+          toBase64Url((await generateHpkeKey(systemRandom)).publicKey),
+      })),
+    )
+    const document = await this.nextRevision({ n: members.length, t, authorities, purposes })
+    for (const authority of this.authorities) authority.group ??= this.group
+    const group = await this.group.verifyNext(document)
+    const moveOn = (...some: FakeAuthority[]) => {
+      for (const authority of some) {
+        const i = members.indexOf(authority)
+        authority.index = i + 1
+        authority.shares = fromPurposes(purpose => shares[purpose][i]!)
+        authority.group = group
+      }
+    }
+    return { document, moveOn }
+  }
+
+  /** An authority that is no member yet. */
+  async newAuthority(name: string): Promise<FakeAuthority> {
+    const authority = new FakeAuthority(0, this.secrets, await generateEs256(), name)
+    this.#started.push(authority)
+    await authority.start(this)
+    return authority
   }
 
   /** After a revision was published: what the authorities and the RPA know, too. */
@@ -755,11 +816,11 @@ export class World {
           : {}),
       })),
       authorities: await Promise.all(
-        this.authorities.map(async ({ index, name, url }, i) => ({
+        this.authorities.map(async ({ index, name, url, signKey }) => ({
           index,
           name,
           url,
-          signKey: this.#signKeys[i]!.publicKey.toBase64Url(),
+          signKey: signKey.publicKey.toBase64Url(),
           hpkeKey: toBase64Url((await generateHpkeKey(systemRandom)).publicKey),
         })),
       ),
@@ -780,9 +841,10 @@ export class World {
 
   #signatures(document: GroupDocument, count: number) {
     return Promise.all(
-      this.#signKeys
-        .slice(0, count)
-        .map(async (key, i) => ({ index: i + 1, signature: await signDocument(document, key) })),
+      this.authorities.slice(0, count).map(async ({ signKey }, i) => ({
+        index: i + 1,
+        signature: await signDocument(document, signKey),
+      })),
     )
   }
 
@@ -793,6 +855,9 @@ export class World {
 }
 
 export interface WorldOptions {
+  /** 3 unless said. */
+  readonly n?: number
+  /** 2 unless said. */
   readonly t?: number
   readonly slot?: { origin: number; length: number }
   readonly policy?: { lead: number; grace: number }

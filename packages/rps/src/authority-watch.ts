@@ -1,0 +1,246 @@
+/**
+ * How the trust authorities are, as this process has seen them: by every share it asked for, and by a look at each of
+ * them twice a minute.
+ *
+ *   trouble       what was seen                                    until
+ *   silent        no answer                                        the next answer
+ *   refusing      it has frozen the group, or knows it or us not   a good share, or ten minutes
+ *   other-epoch   an answer of another share epoch                 a good share, or the same document as ours
+ *   quarantined   a wrong share                                    a minute; each time twice as long, a day at most
+ *
+ * Whoever is quarantined is asked as a last resort (api/quorum.ts), so that it costs no login. Every share is verified
+ * anyway; a quarantine saves the work and names the liar. It is this process' own affair, and is over after a restart
+ * and with the next share epoch, whose shares are others.
+ */
+import type { Group } from '@milagro-ts/api/group'
+import type { Log } from '@milagro-ts/api/log'
+import type { Metrics } from '@milagro-ts/api/metrics'
+import type { Code } from '@milagro-ts/api/problem'
+import type { Fault } from '@milagro-ts/api/quorum'
+import type { Clock } from '@milagro-ts/crypto/ports'
+import type { Purpose } from '@milagro-ts/crypto/suite'
+
+/** Milliseconds. */
+const FIRST_QUARANTINE = 60_000
+const LONGEST_QUARANTINE = 86_400_000
+/** Without a wrong share for so long after a quarantine, the next one is a first one again. */
+const FORGIVEN = 86_400_000
+const REFUSAL_REMEMBERED = 600_000
+
+/** Refusals that are no answer to this one request, but to all. */
+const STANDING: ReadonlySet<Code> = new Set(['FROZEN', 'NOT_FOUND', 'FORBIDDEN', 'UNAUTHENTICATED'])
+
+export type Trouble = 'silent' | 'refusing' | 'other-epoch' | 'quarantined'
+export interface AuthorityStanding {
+  readonly index: number
+  readonly name: string
+  readonly trouble: Trouble | null
+  /** Of a refusal. */
+  readonly code: Code | undefined
+  /** Unix milliseconds of the last answer of any kind. */
+  readonly answeredAt: number | undefined
+  /** Wrong shares since this process began. */
+  readonly wrongShares: number
+  /** Unix milliseconds. */
+  readonly quarantinedUntil: number | undefined
+}
+export interface Margin {
+  readonly n: number
+  /** t. */
+  readonly needed: number
+  /** Without trouble. */
+  readonly live: number
+}
+
+/** What was asked, so that an authority's operator can find it: hashes only. */
+export interface Request {
+  readonly purpose: Purpose
+  /** SHA-256 of what was sent, base64url. */
+  readonly requestHash: string
+}
+
+interface Seen {
+  signKey: string
+  answeredAt: number | undefined
+  trouble: { readonly kind: 'silent' | 'refusing' | 'other-epoch'; readonly at: number; code?: Code } | null
+  quarantine: { readonly until: number; readonly times: number; readonly shareEpoch: number } | null
+  wrongShares: number
+}
+
+export interface WatchPorts {
+  /** As last heard of. */
+  readonly group: () => Group
+  readonly clock: Clock
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+export class AuthorityWatch {
+  readonly #ports: WatchPorts
+  /** By name; a member that another one has taken the place of is another one, with another signing key. */
+  readonly #seen = new Map<string, Seen>()
+  #level: 'all' | 'some' | 'too few' = 'all'
+  #live = Number.POSITIVE_INFINITY
+
+  constructor(ports: WatchPorts) {
+    this.#ports = ports
+  }
+
+  /** Indices of the quarantined. */
+  lastResort(group: Group): ReadonlySet<number> {
+    return new Set(
+      this.standings(group).flatMap(({ index, trouble }) => (trouble === 'quarantined' ? [index] : [])),
+    )
+  }
+
+  /** What came of asking for shares. */
+  asked(
+    group: Group,
+    { purpose, requestHash }: Request,
+    { good, faults }: { good: readonly number[]; faults: readonly Fault[] },
+  ): void {
+    const { clock, log, metrics } = this.#ports
+    const now = clock()
+    for (const index of good) this.#of(group, index, seen => heard(seen, now, { trouble: null }))
+    for (const { index, name, kind, code, shareEpoch, answerHash, why } of faults) {
+      metrics.count('authority_faults', { authority: name, purpose, kind })
+      let until: number | undefined
+      this.#of(group, index, seen => {
+        if (kind === 'unreachable') seen.trouble = { kind: 'silent', at: now }
+        else if (kind === 'other-epoch') heard(seen, now, { trouble: { kind, at: now } })
+        else if (kind === 'wrong-share') until = quarantine(seen, group.shareEpoch, now)
+        else if (code !== undefined && STANDING.has(code))
+          heard(seen, now, { trouble: { kind: 'refusing', at: now, code } })
+        else heard(seen, now)
+      })
+      log.warn(
+        {
+          authority: name,
+          purpose,
+          kind,
+          refused: code,
+          shareEpoch,
+          ...(kind === 'wrong-share' ? { request: requestHash, answer: answerHash, why, until } : {}),
+        },
+        kind === 'wrong-share'
+          ? 'an authority gave a wrong share and is quarantined'
+          : 'an authority gave no good share',
+      )
+    }
+    this.assess()
+  }
+
+  /** It answered a look, or a call that was relayed. `isCurrent`: it goes by the document that is in force here. */
+  answered(group: Group, index: number, isCurrent?: boolean): void {
+    const now = this.#ports.clock()
+    this.#of(group, index, seen => {
+      const { trouble } = seen
+      const isOver =
+        trouble === null ||
+        trouble.kind === 'silent' ||
+        (trouble.kind === 'refusing' && now >= trouble.at + REFUSAL_REMEMBERED) ||
+        (trouble.kind === 'other-epoch' && isCurrent === true)
+      heard(seen, now, isOver ? { trouble: null } : {})
+    })
+  }
+
+  /** It didn't answer a look, or (`code`) refused it. */
+  failed(group: Group, index: number, code?: Code): void {
+    const now = this.#ports.clock()
+    this.#of(group, index, seen => {
+      if (code === undefined) seen.trouble = { kind: 'silent', at: now }
+      else if (STANDING.has(code)) heard(seen, now, { trouble: { kind: 'refusing', at: now, code } })
+      else heard(seen, now)
+    })
+  }
+
+  standings(group = this.#ports.group()): AuthorityStanding[] {
+    const now = this.#ports.clock()
+    return group.authorities.map(({ index, name, signKey }) => {
+      const known = this.#seen.get(name)
+      const seen = known?.signKey === signKey.toBase64Url() ? known : undefined
+      const quarantined = seen?.quarantine
+      const isIn =
+        quarantined != null && quarantined.until > now && quarantined.shareEpoch === group.shareEpoch
+      return {
+        index,
+        name,
+        trouble: isIn ? 'quarantined' : (seen?.trouble?.kind ?? null),
+        code: seen?.trouble?.code,
+        answeredAt: seen?.answeredAt,
+        wrongShares: seen?.wrongShares ?? 0,
+        quarantinedUntil: isIn ? quarantined.until : undefined,
+      }
+    })
+  }
+
+  margin(group = this.#ports.group()): Margin {
+    const live = this.standings(group).filter(({ trouble }) => trouble === null).length
+    return { n: group.n, needed: group.t, live }
+  }
+
+  /** True, or what is to be known: readiness carries it, but never fails by it, since held permits go on. */
+  check(): true | string {
+    const group = this.#ports.group()
+    const { n, needed, live } = this.margin(group)
+    if (live === n) return true
+    const troubled = this.standings(group).flatMap(({ name, trouble }) =>
+      trouble === null ? [] : [`${name} ${trouble}`],
+    )
+    const alarm = live < needed ? 'alarm: no permit or key can be had, ' : ''
+    return `${alarm}${live} of ${n} authorities answer, ${needed} are needed (${troubled.join(', ')})`
+  }
+
+  /** Sets the gauges; says once, and at once, when the margin shrinks, is used up, and is back. */
+  assess(): void {
+    const { log, metrics, group } = this.#ports
+    const { n, needed, live } = this.margin()
+    const quarantined = this.lastResort(group()).size
+    metrics.gauge('authorities_live', live)
+    metrics.gauge('authorities_needed', needed)
+    metrics.gauge('authorities_quarantined', quarantined)
+    const level = live === n ? 'all' : live >= needed ? 'some' : 'too few'
+    const [before, levelBefore] = [this.#live, this.#level]
+    this.#live = live
+    this.#level = level
+    const facts = { live, needed, n, check: this.check() }
+    if (level === 'too few' && levelBefore !== 'too few')
+      log.error(facts, 'alarm: fewer authorities answer than are needed')
+    else if (level === 'some' && (levelBefore === 'all' || (levelBefore === 'some' && live < before)))
+      log.warn(facts, 'the margin of authorities shrinks')
+    else if (level === 'some' && levelBefore === 'too few')
+      log.warn(facts, 'enough authorities answer again, not all')
+    else if (level === 'all' && levelBefore !== 'all') log.info(facts, 'all authorities answer again')
+  }
+
+  #of(group: Group, index: number, change: (seen: Seen) => void): void {
+    const authority = group.authority(index)
+    if (authority === undefined) return
+    const { name } = authority
+    const signKey = authority.signKey.toBase64Url()
+    let seen = this.#seen.get(name)
+    if (seen?.signKey !== signKey) {
+      seen = { signKey, answeredAt: undefined, trouble: null, quarantine: null, wrongShares: 0 }
+      this.#seen.set(name, seen)
+    }
+    change(seen)
+  }
+}
+
+function heard(seen: Seen, now: number, change: Partial<Pick<Seen, 'trouble'>> = {}): void {
+  seen.answeredAt = now
+  if (change.trouble !== undefined) seen.trouble = change.trouble
+  else if (seen.trouble?.kind === 'silent') seen.trouble = null
+}
+
+/** Until when. A wrong share out of a quarantine (the last resort was asked) doesn't make it longer. */
+function quarantine(seen: Seen, shareEpoch: number, now: number): number {
+  heard(seen, now, { trouble: null })
+  seen.wrongShares++
+  const before = seen.quarantine?.shareEpoch === shareEpoch ? seen.quarantine : null
+  if (before !== null && before.until > now) return before.until
+  const times = before === null || before.until + FORGIVEN < now ? 1 : before.times + 1
+  const until = now + Math.min(FIRST_QUARANTINE * 2 ** (times - 1), LONGEST_QUARANTINE)
+  seen.quarantine = { until, times, shareEpoch }
+  return until
+}
