@@ -13,7 +13,7 @@ import { Cars } from '@milagro-ts/car-tracking/cars'
 import { TOWNS } from '@milagro-ts/car-tracking/gpx'
 import { createLanding, type Landing } from '@milagro-ts/car-tracking/landing'
 import { freePorts } from '@milagro-ts/car-tracking/processes'
-import { SERVERS, type ServerName, Servers } from '@milagro-ts/car-tracking/servers'
+import { SERVERS, Servers } from '@milagro-ts/car-tracking/servers'
 import type { Locator, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ROOT } from '../scripts/prepare.mjs'
@@ -36,7 +36,7 @@ describe.runIf(chromiumFile !== undefined)('the pages, in a browser', () => {
 
   beforeAll(async () => {
     const [landingPort = 0, ...ports] = await freePorts(1 + 2 * SERVERS.length)
-    const portsOf = (name: ServerName) => {
+    const portsOf = (name: (typeof SERVERS)[number]) => {
       const at = 2 * SERVERS.indexOf(name)
       return { public: ports[at] as number, admin: ports[at + 1] as number }
     }

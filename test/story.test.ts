@@ -37,6 +37,8 @@ const STEPS = [
   'second-ticket',
   'relay-swaps-key',
   'killed-and-restarted',
+  'authority-lost',
+  'authority-replaced',
   'car-restarted',
   'nothing-lost',
 ]

@@ -8,7 +8,7 @@
  *     group.json                                     the group document; its hash is the pinned groupId
  *     logs/<server>.log
  *
- *   every server: --init → public keys → proposal → D-TAs running, their operator accepts it → group.json
+ *   every server: --init → public keys → proposal → D-TAs running, their operator accepts it → ceremony → group.json
  *   → RPS, fleet, tracking server
  */
 import { existsSync } from 'node:fs'
@@ -16,11 +16,13 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { createClient } from '@milagro-ts/api/call'
-import { dtaAdminRoutes } from '@milagro-ts/api/dta-routes'
-import { fingerprint, Group, proposalHash } from '@milagro-ts/api/group'
+import { Ceremony, type CeremonyProposal } from '@milagro-ts/api/ceremony'
+import { ceremonyRun } from '@milagro-ts/api/ceremony-run'
+import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { fingerprint, Group } from '@milagro-ts/api/group'
 import type { GroupProposal } from '@milagro-ts/api/group-document'
-import { found } from '@milagro-ts/cli/commands/group'
-import { composeProposal } from '@milagro-ts/cli/group-plan'
+import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import { foundingProposal, reshareProposal } from '@milagro-ts/cli/ceremony-plan'
 import { programFile } from '@milagro-ts/cli/programs'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
@@ -35,7 +37,11 @@ import {
 
 export const AUTHORITIES = ['dta-1', 'dta-2', 'dta-3'] as const
 export const SERVERS = [...AUTHORITIES, 'rps', 'fleet', 'tracking'] as const
-export type ServerName = (typeof SERVERS)[number]
+/** Takes the place of an authority that is gone for good. */
+export const REPLACEMENT = 'dta-4'
+export type ServerName = (typeof SERVERS)[number] | typeof REPLACEMENT
+/** Authorities that make a key: any two of the three. */
+const T = 2
 
 export interface Ports {
   readonly public: number
@@ -43,7 +49,8 @@ export interface Ports {
 }
 export interface ServersOptions {
   readonly folder: string
-  readonly ports: Readonly<Record<ServerName, Ports>>
+  /** The replacement's only where one may be needed. */
+  readonly ports: Readonly<Record<(typeof SERVERS)[number], Ports> & Partial<Record<ServerName, Ports>>>
   /** Seconds. */
   readonly slotLength: number
   readonly grace: number
@@ -61,6 +68,7 @@ const ENVIRONMENT: Readonly<Record<ServerName, string>> = {
   'dta-1': 'MILAGRO_DTA_PASSPHRASE_FILE',
   'dta-2': 'MILAGRO_DTA_PASSPHRASE_FILE',
   'dta-3': 'MILAGRO_DTA_PASSPHRASE_FILE',
+  'dta-4': 'MILAGRO_DTA_PASSPHRASE_FILE',
   rps: 'MILAGRO_RPS_PASSPHRASE_FILE',
   fleet: 'MILAGRO_FLEET_PASSPHRASE_FILE',
   tracking: 'MILAGRO_TRACKING_PASSPHRASE_FILE',
@@ -81,10 +89,10 @@ export class Servers {
 
   /** Origin of a server's public listener. */
   url(name: ServerName): string {
-    return `http://127.0.0.1:${this.#options.ports[name].public}`
+    return `http://127.0.0.1:${this.#portsOf(name).public}`
   }
   adminUrl(name: ServerName): string {
-    return `http://127.0.0.1:${this.#options.ports[name].admin}`
+    return `http://127.0.0.1:${this.#portsOf(name).admin}`
   }
   dataDir(name: ServerName): string {
     return this.#path(name)
@@ -108,7 +116,7 @@ export class Servers {
     await Promise.all(SERVERS.map(name => this.#passphrase(name)))
     const isNew = !existsSync(this.#path('group.json'))
     if (isNew) await this.#foundGroup()
-    this.#group = await Group.verifyFirst(JSON.parse(await readFile(this.#path('group.json'), 'utf8')))
+    this.#group = await Group.verifyFile(JSON.parse(await readFile(this.#path('group.json'), 'utf8')))
     this.#options.progress(`group ${fingerprint(this.#group.groupId)}`)
     await this.#startAll(SERVERS.filter(name => !this.#running.has(name)))
   }
@@ -127,7 +135,7 @@ export class Servers {
   async end(): Promise<void> {
     this.#isEnding = true
     await Promise.all((['tracking', 'fleet', 'rps'] as const).map(name => this.#running.get(name)?.end()))
-    await Promise.all(AUTHORITIES.map(name => this.#running.get(name)?.end()))
+    await Promise.all(([...AUTHORITIES, REPLACEMENT] as const).map(name => this.#running.get(name)?.end()))
   }
 
   async #startAll(names: readonly ServerName[]): Promise<void> {
@@ -147,14 +155,14 @@ export class Servers {
     )
     const [rps, fleet, tracking] = keys as [Initialised, Initialised, Initialised]
     await this.#startAll(AUTHORITIES)
-    progress('founding the group, 3 of 3')
+    progress('founding the group, 2 of 3, in a ceremony')
     const recipient = ({ name, requestKey, hpkeKey }: Initialised, purposes: Purposes) => {
       return { name, kind: 2, generation: 1, purposes, hpkeKey, requestKey }
     }
-    const proposal = await composeProposal(
+    const proposal = await foundingProposal(
       {
         authorities: AUTHORITIES.map(name => this.url(name)),
-        t: AUTHORITIES.length,
+        t: T,
         ra: { m: 1, keys: [...fleet.raKeys] },
         recipients: [
           recipient(rps, ['device', 'pin']),
@@ -166,28 +174,68 @@ export class Servers {
       },
       { fetch, clock, random },
     )
-    await Promise.all(AUTHORITIES.map(name => this.#accept(name, proposal)))
-    const group = await found(proposal, fetch)
-    await writeFileAtomic(this.#path('group.json'), `${JSON.stringify(group.document, null, 2)}\n`, 0o644)
+    await this.#writeGroup(await this.#ceremony(proposal, AUTHORITIES))
+  }
+
+  /**
+   * One authority is gone for good: the others hand the group's secrets on to themselves and to a new one, and tell the
+   * RPS. No device is touched.
+   */
+  async replaceAuthority(gone: (typeof AUTHORITIES)[number]): Promise<Group> {
+    const others = AUTHORITIES.filter(name => name !== gone)
+    await this.#passphrase(REPLACEMENT)
+    await this.startOne(REPLACEMENT)
+    const members = [...others, REPLACEMENT] as const
+    const proposal = await reshareProposal(
+      this.group,
+      { urls: members.map(name => this.url(name)), t: T, dealers: others },
+      { fetch, clock: this.#options.clock, random: this.#options.random },
+    )
+    this.#group = await this.#ceremony(proposal, members, this.group)
+    await this.#writeGroup(this.#group)
+    const rps = createClient(rpsRoutes, { baseUrl: this.url('rps') })
+    await rps.publishRevision({ body: { document: this.#group.document } })
+    return this.#group
+  }
+
+  async #ceremony(proposal: CeremonyProposal, names: readonly ServerName[], group?: Group): Promise<Group> {
+    const { hash } = Ceremony.read(proposal, group)
+    await Promise.all(names.map(name => this.#accept(name, toBase64Url(hash))))
+    const clients = new Map(
+      names.map(name => [name, createClient(dtaRoutes, { baseUrl: this.url(name), timeout: 60_000 })]),
+    )
+    const revisions = group === undefined ? {} : { revisions: group.documents }
+    return (await ceremonyRun({ proposal, clients, ...revisions })).group
   }
 
   /** What the operator of each authority does: here all of them are the person who typed `npm start`. */
-  async #accept(name: ServerName, proposal: GroupProposal): Promise<void> {
+  async #accept(name: ServerName, hash: string): Promise<void> {
     const token = (await readFile(join(this.dataDir(name), 'admin-token'), 'utf8')).trim()
     const admin = createClient(dtaAdminRoutes, {
       baseUrl: this.adminUrl(name),
       authorize: async () => `Bearer ${token}`,
     })
-    await admin.accept({ body: { hash: toBase64Url(proposalHash(proposal)) } })
+    await admin.accept({ body: { hash } })
   }
 
-  async #settings(name: ServerName, port = this.#options.ports[name].public): Promise<void> {
-    const { ports } = this.#options
+  /** One document, or all revisions in an array. */
+  async #writeGroup(group: Group): Promise<void> {
+    const documents = group.documents.length === 1 ? group.document : group.documents
+    await writeFileAtomic(this.#path('group.json'), `${JSON.stringify(documents, null, 2)}\n`, 0o644)
+  }
+
+  #portsOf(name: ServerName): Ports {
+    const ports = this.#options.ports[name]
+    if (ports === undefined) throw new TypeError(`${name} has no ports`)
+    return ports
+  }
+
+  async #settings(name: ServerName, port = this.#portsOf(name).public): Promise<void> {
     const host = '127.0.0.1'
     const common = {
       name,
       listen: { host, port },
-      adminListen: { host, port: ports[name].admin },
+      adminListen: { host, port: this.#portsOf(name).admin },
       publicUrl: this.url(name),
       dataDir: this.dataDir(name),
     }
@@ -201,6 +249,7 @@ export class Servers {
       'dta-1': authority,
       'dta-2': authority,
       'dta-3': authority,
+      'dta-4': authority,
       rps: {
         ...common,
         ...pinned,

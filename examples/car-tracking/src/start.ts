@@ -24,7 +24,7 @@ import { TOWNS } from './gpx.js'
 import { createLanding, type Landing } from './landing.js'
 import { Operator, type Setup } from './operator.js'
 import { isFree, type ManagedProcess, unlessAborted } from './processes.js'
-import { AUTHORITIES, type Ports, SERVERS, type ServerName, Servers } from './servers.js'
+import { AUTHORITIES, type Ports, SERVERS, Servers } from './servers.js'
 
 const FOLDER = '.milagro'
 /** In FOLDER: the port base of its group; and, while it runs, the number of this process. */
@@ -39,7 +39,7 @@ const SLOT = 86_400
 const GRACE = 300
 
 /** Where each server listens, from the base on; admin listeners are 50 above. */
-const OFFSETS: Readonly<Record<ServerName, number>> = {
+const OFFSETS: Readonly<Record<(typeof SERVERS)[number], number>> = {
   fleet: 0,
   rps: 1,
   tracking: 2,
@@ -235,8 +235,11 @@ function isAlive(pid: number): boolean {
   }
 }
 
-function portsFrom(base: number): Readonly<Record<ServerName, Ports>> {
-  const at = (name: ServerName) => ({ public: base + OFFSETS[name], admin: base + OFFSETS[name] + ADMIN })
+function portsFrom(base: number): Readonly<Record<(typeof SERVERS)[number], Ports>> {
+  const at = (name: (typeof SERVERS)[number]) => ({
+    public: base + OFFSETS[name],
+    admin: base + OFFSETS[name] + ADMIN,
+  })
   return {
     fleet: at('fleet'),
     rps: at('rps'),

@@ -140,6 +140,14 @@ export class Group {
     return new Group(first.hash, [first], 1, check)
   }
 
+  /** As group files hold them: a first revision, or an array from the first to the one in force. As `verifyFirst`. */
+  static async verifyFile(value: unknown, check: KeyCheck = publicKeysFault): Promise<Group> {
+    const [first, ...later] = Array.isArray(value) ? (value as unknown[]) : [value]
+    let group = await Group.verifyFirst(first, check)
+    for (const revision of later) group = await group.verifyNext(revision)
+    return group
+  }
+
   /**
    * Revisions 1, 2, 3 … of the group whose id the caller has pinned.
    * DecodeError for what is wrong in one, Refused CONFLICT for a gap, a step back or a broken chain, NOT_APPROVED for

@@ -8,7 +8,6 @@ import { Ceremony, CeremonyFault, type CeremonyProposal, ceremonyHash } from '@m
 import { type CeremonyProgress, ceremonyRun, verifyTranscript } from '@milagro-ts/api/ceremony-run'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { fingerprint, Group } from '@milagro-ts/api/group'
-import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -310,14 +309,8 @@ function explained(error: unknown, { proposal, transcript }: RunOptions): never 
   throw new Refused(error.code, { detail: `${error.detail ?? error.code}. ${next}` })
 }
 
-/** One document, or several in an array. */
-async function readGroup(file: string): Promise<Group> {
-  const value = readJsonFile(file)
-  const documents = (Array.isArray(value) ? value : [value]) as GroupDocument[]
-  const [first, ...later] = documents
-  let group = await Group.verifyFirst(first)
-  for (const document of later) group = await group.verifyNext(document)
-  return group
+function readGroup(file: string): Promise<Group> {
+  return Group.verifyFile(readJsonFile(file))
 }
 
 function readLines(file: string): string[] {

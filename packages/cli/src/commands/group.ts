@@ -139,10 +139,8 @@ export function found(proposal: GroupProposal, fetch: typeof globalThis.fetch): 
 
 async function verified(files: readonly string[], pinned: string | undefined): Promise<Group> {
   // One document a file, or several in an array, as ceremonies write them.
-  const [first, ...later] = files.flatMap(readJsonFile)
-  let group = await Group.verifyFirst(first)
+  const group = await Group.verifyFile(files.map(readJsonFile).flat())
   if (pinned !== undefined && toBase64Url(group.groupId) !== pinned)
     throw new CommandRefused(`this is group ${toBase64Url(group.groupId)}`)
-  for (const revision of later) group = await group.verifyNext(revision)
   return group
 }
