@@ -3,6 +3,14 @@
  * with where the schemas alone can't say it, who asks, and what is stored.
  */
 
+import {
+  Ceremony,
+  type CeremonyProposal,
+  type CeremonyRounds,
+  ceremonyHash,
+  checkCeremony,
+  ROUNDS,
+} from '@milagro-ts/api/ceremony'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { checkOpenings, composeFirstRevision } from '@milagro-ts/api/founding'
 import { documentHash, proposalHash, signDocument } from '@milagro-ts/api/group'
@@ -118,6 +126,60 @@ export async function drivenDta(): Promise<Driven[]> {
     const { openings: checked } = await checkOpenings(proposal, await joined(), openings)
     return { ...(await composeFirstRevision(proposal, checked)), signatures: [{ index: 1, signature }] }
   }
+  // A ceremony that founds a third group, a round further with each of its routes; and one that hands this one on to
+  // itself, as far as the ledger.
+  const ceremonyOf = async (proposed: CeremonyProposal) => {
+    const hash = toBase64Url(ceremonyHash(proposed))
+    await running.admin.accept({ body: { hash } })
+    const at = { ceremonyHash: hash }
+    const body = { proposal: proposed }
+    const rounds = async (over: number): Promise<CeremonyRounds> => {
+      const made: CeremonyRounds = []
+      for (const round of ROUNDS.slice(0, over)) {
+        const { message } =
+          round === 'join'
+            ? await running.client.joinCeremony({ params: at, body })
+            : await running.client.ceremonyRound({ params: { ...at, round }, body: { rounds: made } })
+        made.push([message])
+      }
+      return made
+    }
+    return { at, body, rounds }
+  }
+  await running.client.shares({
+    params: { groupId },
+    body: { ticket: await dta.ticketFor(world, car), purpose: 'device' },
+  })
+  const founding = await ceremonyOf({
+    suite: SUITE,
+    v: 1,
+    kind: 'found',
+    group: { ...world.proposal, nonce: toBase64Url(systemRandom(32)) },
+  })
+  const handing = await ceremonyOf({
+    suite: SUITE,
+    v: 1,
+    kind: 'reshare',
+    groupId,
+    previous: toBase64Url(documentHash(world.group.document)),
+    dealers: [1],
+    n: 1,
+    t: 1,
+    authorities: world.proposal.authorities,
+    nonce: toBase64Url(systemRandom(32)),
+  })
+  const ledgerPage = async () => {
+    await handing.rounds(5)
+    return (await running.client.readCeremonyLedger({ params: handing.at, query: {} })).page
+  }
+  const foundedInCeremony = async (): Promise<GroupDocument> => {
+    const rounds = await founding.rounds(6)
+    const signature = await running.client.signCeremony({ params: founding.at, body: { rounds } })
+    return {
+      ...(await checkCeremony(Ceremony.read(founding.body.proposal), rounds)),
+      signatures: [signature],
+    }
+  }
   const revision: GroupDocument = {
     ...structuredClone(world.group.document),
     revision: 2,
@@ -163,6 +225,35 @@ export async function drivenDta(): Promise<Driven[]> {
       'dta/openFounding': { fields: async () => ({ params, body: { joins: await joined() } }) },
       'dta/signFounding': { fields: async () => ({ params, body: { openings: await opened() } }) },
       'dta/concludeFounding': { fields: async () => ({ params, body: { document: await founded() } }) },
+      'dta/joinCeremony': { fields: () => ({ params: founding.at, body: founding.body }) },
+      'dta/ceremonyRound': {
+        fields: async () => ({
+          params: { ...founding.at, round: 'commit' },
+          body: { rounds: await founding.rounds(1) },
+        }),
+        unknown: async () => [
+          { what: 'a round out of turn', fields: { body: { rounds: await founding.rounds(2) } } },
+          { what: 'messages of another ceremony', fields: { body: { rounds: await handing.rounds(1) } } },
+        ],
+      },
+      'dta/signCeremony': {
+        fields: async () => ({ params: founding.at, body: { rounds: await founding.rounds(6) } }),
+        unknown: async () => [
+          { what: 'results are missing', fields: { body: { rounds: await founding.rounds(5) } } },
+        ],
+      },
+      'dta/concludeCeremony': {
+        fields: async () => ({ params: founding.at, body: { document: await foundedInCeremony() } }),
+      },
+      'dta/readCeremonyLedger': {
+        fields: async () => {
+          await ledgerPage()
+          return { params: handing.at }
+        },
+      },
+      'dta/adoptCeremonyLedger': {
+        fields: async () => ({ params: handing.at, body: { page: await ledgerPage() } }),
+      },
       'dta/group': { fields: () => ({ params: { groupId } }) },
       'dta/shares': {
         fields: async () => ({ params: { groupId }, ...(await ticketed(world, car)) }),

@@ -736,7 +736,12 @@ export async function ceremonyMove(
     throw new Refused('NOT_APPROVED', { detail: 'this authority takes no part in the ceremony' })
   if (!ceremony.speakers(round).includes(me))
     throw new Refused('CONFLICT', { detail: `${me.name} has nothing to say in round ${round}` })
-  const transcript = await readRounds(ceremony, rounds, ROUNDS.indexOf(round))
+  const over = ROUNDS.indexOf(round)
+  if (rounds.length !== over)
+    throw new Refused('CONFLICT', {
+      detail: `round ${round} comes after ${over} others, not ${rounds.length}`,
+    })
+  const transcript = await readRounds(ceremony, rounds, over)
   const after = toBase64Url(transcript.chain.at(-1) as Uint8Array)
   if (record?.said[round] !== undefined) {
     if (record.after[round] !== after)

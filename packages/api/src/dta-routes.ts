@@ -114,7 +114,7 @@ export const dtaRoutes = {
     caller: 'open',
     params: Strict({
       ceremonyHash: Bytes(32, 'known'),
-      round: Type.Enum(['commit', 'open', 'deal', 'answer', 'result']),
+      round: Type.String({ maxLength: 8, pattern: '^(commit|open|deal|answer|result)$' }),
     }),
     body: Strict({ rounds: CeremonyRounds }),
     response: Strict({ message: Jws(65_536) }),
@@ -153,7 +153,7 @@ export const dtaRoutes = {
     params: ByCeremony,
     query: Strict({ after: Type.Optional(Bytes(32)) }),
     response: Strict({ page: Jws(LEDGER_PAGE_SIZE) }),
-    refuses: ['CONFLICT'],
+    refuses: ['NOT_APPROVED', 'CONFLICT'],
   },
   adoptCeremonyLedger: {
     method: 'POST',

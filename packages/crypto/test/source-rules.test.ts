@@ -76,9 +76,10 @@ test('where a secret is multiplied, the fixed-shape multiplication is used', () 
     'mpin.ts: c',
     'secret-sharing.ts: lambda[i] as Scalar',
   ])
-  // Sums: by weights and challenges, ρ and z, λ, published κ and z.
+  // Sums: by weights and challenges, ρ and z, λ, published κ and z, powers of an index.
   expect(using(/\.sumOfProducts\(/)).toEqual([
     'batch.ts',
+    'dealing.ts',
     'engine.ts',
     'mpin.ts',
     'points.ts',

@@ -33,6 +33,7 @@ import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
 import { poolCeremonyArithmetic, poolKeyCheck } from '@milagro-ts/api/server-pool'
 import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Connection, Row } from '@milagro-ts/store/database'
 import type { Authority } from './authority.js'
 import {
@@ -89,6 +90,8 @@ export class Ceremonies {
       const hash = ceremonyHash(proposal)
       if (toBase64Url(hash) !== hashText)
         throw new Refused('CONFLICT', { detail: 'the address names another proposal' })
+      if (proposal.kind === 'found' && revisions.length > 0)
+        throw new DecodeError('revisions', 'a founding starts from no group')
       const before = await this.#find(hash)
       if (before !== null) return { message: said(before.record, 'join') }
       if (!(await acceptance.isAccepted(hash))) {
@@ -111,7 +114,7 @@ export class Ceremonies {
             hash,
             groupId,
             JSON.stringify(proposal),
-            JSON.stringify(revisions),
+            JSON.stringify(group?.documents ?? []),
             clock(),
             this.#seal(record, hash),
             handsOver ? 1 : 0,

@@ -4,6 +4,7 @@
  */
 import { mkdir } from 'node:fs/promises'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
+import type { Round } from '@milagro-ts/api/ceremony'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Group } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
@@ -215,7 +216,8 @@ function publicHandlers(
     signFounding: ({ params, body }) => foundings.sign(params.proposalHash, body.openings),
     concludeFounding: ({ params, body }) => foundings.conclude(params.proposalHash, body.document),
     joinCeremony: ({ params, body }) => ceremonies.join(params.ceremonyHash, body.proposal, body.revisions),
-    ceremonyRound: ({ params, body }) => ceremonies.move(params.ceremonyHash, params.round, body.rounds),
+    ceremonyRound: ({ params, body }) =>
+      ceremonies.move(params.ceremonyHash, params.round as Round, body.rounds),
     signCeremony: ({ params, body }) => ceremonies.sign(params.ceremonyHash, body.rounds),
     concludeCeremony: ({ params, body }) => ceremonies.conclude(params.ceremonyHash, body.document),
     readCeremonyLedger: ({ params, query }) => ceremonies.readLedger(params.ceremonyHash, query.after),
