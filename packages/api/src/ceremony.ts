@@ -47,11 +47,11 @@ import { hasPublicKey, PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/
 import { decodeTlv, encodeTlv } from '@milagro-ts/crypto/tlv'
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
-import { canonicalHash } from './canonical-json.js'
+import { canonicalBytes, canonicalHash } from './canonical-json.js'
 import { checkProposal, documentHash, type Group, signDocument } from './group.js'
 import { Authority, type GroupDocument, GroupProposal } from './group-document.js'
 import { signJws, verifyJws } from './jws.js'
-import { type Es256PrivateKey, Es256PublicKey, HpkeKeyPair } from './keys.js'
+import { decodeHpkeKey, type Es256PrivateKey, Es256PublicKey, HpkeKeyPair } from './keys.js'
 import { Refused } from './problem.js'
 import { Bytes, BytesUpTo, GroupIdField, HpkeKeyField, Jws, ServerName, Strict, Uint32 } from './schemas.js'
 import { open, seal } from './seal.js'
@@ -110,19 +110,21 @@ const Part = Strict({
   possession: Type.Optional(Strict({ kappa: Bytes(32), z: Bytes(32) })),
 })
 type Part = Static<typeof Part>
-const Opening = Strict({
-  ...Said,
-  blind: Bytes(32),
-  parts: Type.Record(Type.String({ maxLength: 16 }), Part, { maxProperties: PURPOSES.length }),
-})
+/** Something for some of the purposes, for nothing else. */
+const ByPurpose = <S extends Type.TSchema>(schema: S) =>
+  Strict(
+    Object.fromEntries(PURPOSES.map(purpose => [purpose, Type.Optional(schema)])) as Record<
+      Purpose,
+      Type.TOptional<S>
+    >,
+  )
+const Opening = Strict({ ...Said, blind: Bytes(32), parts: ByPurpose(Part) })
 const Deal = Strict({ ...Said, sealed: Type.Array(BytesUpTo(512), { minItems: 1, maxItems: PARTICIPANTS }) })
 const Answer = Strict({
   ...Said,
   complaints: Type.Array(Strict({ dealer: Index, boxKey: Bytes(32) }), { maxItems: PARTICIPANTS }),
   /** s'_jQ of the purposes with a public key, in a founding. */
-  pub: Type.Optional(
-    Type.Record(Type.String({ maxLength: 16 }), Bytes(96), { maxProperties: PURPOSES.length }),
-  ),
+  pub: Type.Optional(ByPurpose(Bytes(96))),
   /** Of whoever has issued so far, in a reshare: how long its ledger is, and the ledger's hash. */
   ledger: Type.Optional(Strict({ entries: Uint32, hash: Bytes(32) })),
 })
@@ -268,6 +270,8 @@ export class Ceremony {
 }
 
 function refreshRoles({ t, authorities }: Predecessor) {
+  if (authorities.length > PARTICIPANTS)
+    throw new DecodeError('authorities', `at most ${PARTICIPANTS} take part`)
   if (t < 2) throw new DecodeError('t', 'one that holds the whole secret has nothing to refresh')
   return {
     t,
@@ -335,7 +339,13 @@ async function readRound<R extends Round>(
   const byName = new Map<string, Payloads[R]>()
   for (const message of messages) {
     const { who, payload } = await readMessage(ceremony, round, message)
-    if (byName.has(who)) throw new CeremonyFault('CONFLICT', round, who, 'speaks twice')
+    const first = byName.get(who)
+    // Anybody can repeat a message, or make a second signature out of one: only another payload is the speaker's fault.
+    if (first !== undefined) {
+      if (equalBytes(canonicalHash(first), canonicalHash(payload)))
+        throw new Refused('CONFLICT', { detail: `a message of ${who} in round ${round} stands twice` })
+      throw new CeremonyFault('CONFLICT', round, who, 'says two things')
+    }
     if (payload.after !== toBase64Url(after))
       throw new CeremonyFault('CONFLICT', round, who, 'speaks after other messages than these')
     byName.set(who, payload)
@@ -404,8 +414,7 @@ async function checkOpenings(
       )
     )
       throw wrong('the opening does not fit the commit')
-    if (Object.keys(opening.parts).length !== purposes.length)
-      throw wrong('other purposes than were proposed')
+    if (!isFor(purposes, opening.parts)) throw wrong('other purposes than were proposed')
     for (const purpose of purposes) {
       const part = opening.parts[purpose] as Part
       if (part.commitments.length !== t - firstPower)
@@ -626,7 +635,7 @@ export async function checkCeremony(
   const dealings = await checkOpenings(ceremony, transcript, arithmetic)
   checkDeals(ceremony, transcript)
   await checkComplaints(ceremony, transcript, dealings, arithmetic)
-  checkLedgers(ceremony, transcript)
+  checkAnswers(ceremony, transcript)
   return composeDocument(ceremony, await outcomeOf(ceremony, transcript, dealings, arithmetic))
 }
 
@@ -647,8 +656,17 @@ function checkJoins({ participants, dealers }: Ceremony, { join }: Transcript): 
   participants.forEach(({ name, member }, p) => {
     const { boxes } = needed(join)[p] as Payloads['join']
     const expected = member === undefined ? 0 : dealers.length
+    const wrong = (why: string) => new CeremonyFault('WRONG_SHARE', 'join', name, why)
     if (boxes.length !== expected || new Set(boxes).size !== boxes.length)
-      throw new CeremonyFault('WRONG_SHARE', 'join', name, `${expected} different boxes expected`)
+      throw wrong(`${expected} different boxes expected`)
+    for (const box of boxes) {
+      try {
+        decodeHpkeKey(box, 'box')
+      } catch (error) {
+        if (error instanceof DecodeError) throw wrong('nothing can be sealed to one of its boxes')
+        throw error
+      }
+    }
   })
 }
 
@@ -659,19 +677,23 @@ function checkDeals({ dealers, members }: Ceremony, { deal }: Transcript): void 
   })
 }
 
-/** Whoever has issued says what: in a reshare each dealer, nobody else. */
-function checkLedgers({ participants, proposal }: Ceremony, { answer }: Transcript): void {
+/**
+ * Whoever has issued says what: in a reshare each dealer, nobody else. And public shares in a founding, of purposes with
+ * a public key: a multiple in G2 of any other secret would test PINs.
+ */
+function checkAnswers({ participants, proposal, purposes }: Ceremony, { answer }: Transcript): void {
   participants.forEach(({ name, dealer }, p) => {
-    const stated = (needed(answer)[p] as Payloads['answer']).ledger !== undefined
-    if (stated !== (proposal.kind === 'reshare' && dealer !== undefined))
-      throw new CeremonyFault(
-        'WRONG_SHARE',
-        'answer',
-        name,
-        'each dealer of a reshare states its ledger, nobody else',
-      )
+    const wrong = (why: string) => new CeremonyFault('WRONG_SHARE', 'answer', name, why)
+    const { ledger, pub } = needed(answer)[p] as Payloads['answer']
+    if ((ledger !== undefined) !== (proposal.kind === 'reshare' && dealer !== undefined))
+      throw wrong('each dealer of a reshare states its ledger, nobody else')
+    if (proposal.kind === 'found' ? !isFor(purposes.filter(hasPublicKey), pub ?? {}) : pub !== undefined)
+      throw wrong('public shares stand in a founding, for the purposes with a public key')
   })
 }
+
+const isFor = (purposes: readonly Purpose[], parts: object) =>
+  Object.keys(parts).length === purposes.length && purposes.every(purpose => Object.hasOwn(parts, purpose))
 
 /** What each dealer of a reshare has said of its ledger; empty otherwise. By dealer index. */
 export async function statedLedgers(
@@ -773,12 +795,20 @@ function checkPast(
   me: Participant,
   record: CeremonyRecord,
   round: Round,
-  { chain }: Transcript,
+  transcript: Transcript,
 ): void {
+  const { chain } = transcript
   for (const [r, earlier] of ROUNDS.slice(0, ROUNDS.indexOf(round)).entries()) {
-    if (!ceremony.speakers(earlier).includes(me)) continue
-    if (record.said[earlier] === undefined)
+    const p = ceremony.speakers(earlier).indexOf(me)
+    if (p === -1) continue
+    const said = record.said[earlier]
+    if (said === undefined)
       throw new Refused('CONFLICT', { detail: `${me.name} has not spoken in round ${earlier}` })
+    // Its boxes and polynomials belong to what it has said: with a stolen key, or after a lost record, there is more.
+    if (said.split('.')[1] !== toBase64Url(canonicalBytes(needed(transcript[earlier])[p] as object)))
+      throw new Refused('CONFLICT', {
+        detail: `another message of ${me.name} in round ${earlier} than it has said`,
+      })
     if (record.after[earlier] !== toBase64Url(chain[r] as Uint8Array))
       throw new Refused('CONFLICT', {
         detail: `${me.name} has spoken in round ${earlier} after other messages`,
@@ -913,7 +943,7 @@ const MOVES: Readonly<Record<Round, (state: Moving) => Promise<Moved>>> = {
 
   result: async ({ ceremony, me, record, rounds, ports }) => {
     const document = await checkCeremony(ceremony, rounds, ports.arithmetic)
-    if (me.member !== undefined) checkOwnShares(document, me.member, sharesOf(record))
+    if (me.member !== undefined) checkOwnShares(ceremony, document, me.member, sharesOf(record))
     const { shares } = record
     return {
       payload: { documentHash: toBase64Url(documentHash(document)) },
@@ -977,12 +1007,20 @@ function sharesFrom(
   )
 }
 
-function checkOwnShares(document: GroupDocument, member: number, shares: Shares): void {
-  for (const [purpose, share] of shares)
-    if (document.purposes[purpose].shares[member - 1] !== toBase64Url(G1.generator.mulSecret(share).encode()))
+function checkOwnShares(
+  { purposes }: Ceremony,
+  document: GroupDocument,
+  member: number,
+  shares: Shares,
+): void {
+  for (const purpose of purposes) {
+    const share = shares.get(purpose)
+    const C = share === undefined ? undefined : toBase64Url(G1.generator.mulSecret(share).encode())
+    if (document.purposes[purpose].shares[member - 1] !== C)
       throw new Refused('INTERNAL', {
         log: `the ${purpose} share does not fit the document it was dealt for`,
       })
+  }
 }
 
 function publicSharesOf(shares: Shares): Record<string, string> {
