@@ -7,6 +7,7 @@ import {
   type CeremonyRounds,
   ceremonyMove,
   ceremonySign,
+  type Predecessor,
   ROUNDS,
   type Round,
   type Shares,
@@ -112,7 +113,10 @@ export async function foundByCeremony(size: { n: number; t: number }): Promise<F
   }
 }
 
-export function refreshProposal(group: Group, seed = 'refresh'): CeremonyProposal {
+export function refreshProposal(
+  group: Pick<Predecessor, 'groupId' | 'document'>,
+  seed = 'refresh',
+): CeremonyProposal {
   return {
     suite: 'BLS12381-SHA256-V1',
     v: 1,
@@ -125,7 +129,7 @@ export function refreshProposal(group: Group, seed = 'refresh'): CeremonyProposa
 
 /** `members`: the new group, in the order of its indices. */
 export function reshareProposal(
-  group: Group,
+  group: Pick<Predecessor, 'groupId' | 'document'>,
   {
     dealers,
     t,
