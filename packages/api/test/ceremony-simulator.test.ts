@@ -1,0 +1,57 @@
+/** Simulated lives of groups (ceremony-simulator.ts): what must hold whatever the network, the machines and liars do. */
+import { HpkeKeyPair } from '@milagro-ts/api/keys'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { expect, test, vi } from 'vitest'
+import { campaign, rememberingPoints, sealOfNode } from './ceremony-campaign.js'
+import { type Broken, simulate } from './ceremony-simulator.js'
+import { fixedRandom } from './fixed-random.js'
+
+vi.mock('@milagro-ts/api/jws', async original =>
+  (await import('./ceremony-campaign.js')).rememberingJws(original as () => Promise<never>),
+)
+vi.mock('@milagro-ts/api/seal', async () => (await import('./ceremony-campaign.js')).sealOfNode)
+rememberingPoints()
+
+const RUNS = 300
+
+test(`${RUNS} runs`, async () => {
+  await campaign(1, RUNS)
+})
+
+test('the simulator’s seal is the real one', async () => {
+  const real = await vi.importActual<typeof import('@milagro-ts/api/seal')>('@milagro-ts/api/seal')
+  const random = fixedRandom('a box')
+  const box = await HpkeKeyPair.fromSecret(random(32))
+  const [info, share] = [random(64), random(32)]
+  for (const [one, other] of [
+    [real, sealOfNode],
+    [sealOfNode, real],
+  ] as const) {
+    const sealed = await one.seal(box.publicKey, info, share, random)
+    expect(await other.open(box, info, sealed)).toEqual(share)
+    expect(await other.open(box, random(64), sealed)).toBe(null)
+    await expect(one.seal(new Uint8Array(32), info, share, random)).rejects.toThrow(DecodeError)
+  }
+})
+
+test('a seed is a run', async () => {
+  expect(await simulate(7)).toEqual(await simulate(7))
+})
+
+/** Runs in which something was found, once. */
+test.each<[number, string]>([])('seed %i: %s', async seed => {
+  expect((await simulate(seed)).violations).toEqual([])
+})
+
+test.each<[Broken, RegExp]>([
+  ['takes every share', /refuses, and nobody is named/],
+  ['serves before the end', /another share after a failure/],
+  ['writes after it answers', /dealt 1 polynomial in 2 messages|no reason to end|is named/],
+  ['tells its box', /over the network: box of/],
+])('a machine that %s is noticed', async (broken, notice) => {
+  for (let seed = 1; seed <= 60; seed++) {
+    const { violations } = await simulate(seed, broken)
+    if (violations.some(violation => notice.test(violation))) return
+  }
+  throw new Error('not noticed in 60 runs')
+})

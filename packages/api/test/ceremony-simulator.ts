@@ -1,0 +1,1181 @@
+/**
+ * A whole life of a group in one process, out of one seed: authorities found it, then refresh it or hand it on, while
+ * messages are lost, late, doubled and out of order, machines crash and come back with what they had written, clocks
+ * are set, and some authorities lie. Time is virtual, every event has its turn, so a seed is a run.
+ *
+ *   Coordinator  -- ask(stage, rounds) -->  Network  -->  Machine     api/ceremony.ts, a record, shares in force
+ *                <--  message, refusal --            <--
+ *
+ * After every ceremony `Checks` looks at everything that went over the network and at what every machine holds. The
+ * curve is the real one; what all participants compute alike is computed once, and one purpose stands for all six.
+ */
+import {
+  CEREMONY_LIFETIME,
+  Ceremony,
+  type CeremonyArithmetic,
+  CeremonyFault,
+  type CeremonyProposal,
+  type CeremonyRecord,
+  type CeremonyRounds,
+  ceremonyMove,
+  ceremonySign,
+  checkCeremony,
+  checkResults,
+  checkRounds,
+  onThisThread,
+  type Predecessor,
+  ROUNDS,
+  type Round,
+  readMessage,
+  type Shares,
+  sharesOf,
+} from '@milagro-ts/api/ceremony'
+import { documentHash } from '@milagro-ts/api/group'
+import type { GroupDocument, GroupProposal } from '@milagro-ts/api/group-document'
+import { Es256PrivateKey, HpkeKeyPair } from '@milagro-ts/api/keys'
+import { Refused } from '@milagro-ts/api/problem'
+import { equalBytes, fromBase64Url, toBase64Url, toHex, utf8 } from '@milagro-ts/crypto/bytes'
+import { Polynomial } from '@milagro-ts/crypto/dealing'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { hashToG1 } from '@milagro-ts/crypto/hash-to-curve'
+import { G1, type G2 } from '@milagro-ts/crypto/points'
+import type { Random } from '@milagro-ts/crypto/ports'
+import { Scalar } from '@milagro-ts/crypto/scalar'
+import { combineG1, recombineSecret } from '@milagro-ts/crypto/secret-sharing'
+import { authorityServerKeyShare } from '@milagro-ts/crypto/server-key'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import { hasPublicKey, PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
+import { encodeTlv } from '@milagro-ts/crypto/tlv'
+import { p256 } from '@noble/curves/nist.js'
+import {
+  bytesOf,
+  groupWith,
+  type Knowledge,
+  type Lie,
+  type Lies,
+  type Payload,
+  payloadOf,
+  say,
+  sealedFor,
+} from './ceremony-byzantine.js'
+import { noLedger, refreshProposal, reshareProposal } from './ceremony-members.js'
+import { fixedRandom } from './fixed-random.js'
+import type { Party } from './founding-members.js'
+
+/** mulberry32: what happens in a run, and nothing that has to be secret in it. */
+export class Chance {
+  #state: number
+
+  constructor(seed: number) {
+    this.#state = seed >>> 0
+  }
+  /** In [0, 1). */
+  next(): number {
+    this.#state = (this.#state + 0x6d2b79f5) >>> 0
+    let z = this.#state
+    z = Math.imul(z ^ (z >>> 15), z | 1)
+    z ^= z + Math.imul(z ^ (z >>> 7), z | 61)
+    return ((z ^ (z >>> 14)) >>> 0) / 2 ** 32
+  }
+  /** In low … high. */
+  whole(low: number, high: number): number {
+    return low + Math.floor(this.next() * (high - low + 1))
+  }
+  is(probability: number): boolean {
+    return this.next() < probability
+  }
+  pick<T>(list: readonly T[]): T {
+    return list[this.whole(0, list.length - 1)] as T
+  }
+  some<T>(list: readonly T[], count: number): T[] {
+    const rest = [...list]
+    return Array.from({ length: count }, () => rest.splice(this.whole(0, rest.length - 1), 1)[0] as T)
+  }
+}
+
+export const FAULTS = [
+  'loss',
+  'duplication',
+  'reordering',
+  'partition',
+  'crash',
+  'coordinator crash',
+  'clock',
+  'byzantine',
+] as const
+export type Fault = (typeof FAULTS)[number]
+
+/** Machines that are not as they should be: the checks must notice (the tests' controls). */
+export type Broken =
+  | 'takes every share'
+  | 'serves before the end'
+  | 'writes after it answers'
+  | 'tells its box'
+
+type Stage = Round | 'sign' | 'conclude'
+interface Ask {
+  readonly stage: Stage
+  readonly rounds: CeremonyRounds
+  readonly document?: GroupDocument
+}
+type Answer = { readonly message: string } | { readonly refused: unknown }
+
+/** How a ceremony ended for its coordinator. */
+export type Ending =
+  | { readonly kind: 'done' }
+  | { readonly kind: 'fault'; readonly code: string; readonly round: Round; readonly who: string }
+  | { readonly kind: 'refused'; readonly code: string; readonly by: string; readonly why: string }
+  | { readonly kind: 'silent'; readonly who: readonly string[] }
+
+export interface CeremonyReport {
+  readonly kind: CeremonyProposal['kind']
+  readonly n: number
+  readonly t: number
+  readonly faults: readonly Fault[]
+  readonly lies: Readonly<Record<string, string>>
+  readonly ending: Ending
+}
+export interface RunReport {
+  readonly seed: number
+  readonly purpose: Purpose
+  readonly ceremonies: readonly CeremonyReport[]
+  /** What must never be: none, or the run has found something. */
+  readonly violations: readonly string[]
+}
+
+const SECOND = 1000
+const HOUR = 3_600_000
+
+interface Event {
+  readonly at: number
+  readonly turn: number
+  readonly happen: () => Promise<void> | void
+}
+
+/** Virtual time. */
+class Schedule {
+  now = 0
+  #turn = 0
+  #events: Event[] = []
+
+  after(delay: number, happen: Event['happen']): void {
+    this.#events.push({ at: this.now + delay, turn: this.#turn++, happen })
+  }
+  async run(): Promise<void> {
+    for (;;) {
+      let next: Event | undefined
+      for (const event of this.#events)
+        if (next === undefined || event.at < next.at || (event.at === next.at && event.turn < next.turn))
+          next = event
+      if (next === undefined) return
+      this.#events = this.#events.filter(event => event !== next)
+      this.now = next.at
+      await next.happen()
+    }
+  }
+}
+
+/** What one lie is, and whether anybody can show it afterwards. */
+interface LieKind {
+  readonly name: string
+  readonly provable: boolean
+  readonly lies: (chance: Chance, ceremony: Ceremony, party: Party) => Lies | null
+}
+
+const otherBytes = (length: number, chance: Chance) =>
+  toBase64Url(Uint8Array.from({ length }, () => chance.whole(0, 255)))
+const one = Scalar.fromNumber(1)
+
+const wrongSealed =
+  (chance: Chance, plaintext: (knowledge: Knowledge) => Uint8Array | null): Lie =>
+  async ({ sealed, ...rest }, knowledge) => {
+    const changed = [...(sealed as string[])]
+    const others = knowledge.ceremony.members.filter(({ name }) => name !== knowledge.party.name)
+    const { member } = chance.pick(others)
+    const bytes = plaintext(knowledge)
+    changed[member - 1] =
+      bytes === null ? otherBytes(chance.whole(1, 200), chance) : await sealedFor(knowledge, member, bytes)
+    return { ...rest, sealed: changed }
+  }
+
+const LIES: readonly LieKind[] = [
+  {
+    name: 'wrong share',
+    provable: true,
+    lies: (chance, { dealers }, { name }) =>
+      dealers.some(one => one.name === name)
+        ? { deal: wrongSealed(chance, () => encodeTlv([one.encode()])) }
+        : null,
+  },
+  {
+    name: 'share of a smuggled constant',
+    provable: true,
+    lies: (chance, { dealers, purposes }, { name }) =>
+      dealers.some(one => one.name === name)
+        ? {
+            deal: wrongSealed(chance, ({ before }) => {
+              const text = before?.polynomials?.[purposes[0] as Purpose] as string
+              return encodeTlv([Polynomial.decode(fromBase64Url(text, 'f')).constant.add(one).encode()])
+            }),
+          }
+        : null,
+  },
+  {
+    name: 'sealed rubbish',
+    provable: true,
+    lies: (chance, { dealers }, { name }) =>
+      dealers.some(one => one.name === name) ? { deal: wrongSealed(chance, () => null) } : null,
+  },
+  {
+    name: 'one share too few',
+    provable: true,
+    lies: (_, { dealers }, { name }) =>
+      dealers.some(one => one.name === name)
+        ? { deal: payload => ({ ...payload, sealed: (payload.sealed as string[]).slice(1) }) }
+        : null,
+  },
+  {
+    name: 'another opening',
+    provable: true,
+    lies: (chance, { dealers }, { name }) =>
+      dealers.some(one => one.name === name)
+        ? { open: payload => ({ ...payload, blind: otherBytes(32, chance) }) }
+        : null,
+  },
+  {
+    name: 'wrong proof',
+    provable: true,
+    lies: (_, { proposal, purposes }) =>
+      proposal.kind === 'found'
+        ? {
+            open: payload => {
+              const [purpose] = purposes as [Purpose]
+              const part = (payload.parts as Record<Purpose, { possession: { kappa: string; z: string } }>)[
+                purpose
+              ]
+              const { kappa, z } = part.possession
+              return { ...payload, parts: { [purpose]: { ...part, possession: { kappa: z, z: kappa } } } }
+            },
+          }
+        : null,
+  },
+  {
+    name: 'false complaint',
+    provable: true,
+    lies: (chance, { dealers, members }, { name }) =>
+      members.some(one => one.name === name)
+        ? {
+            answer: (payload, { before }) => {
+              const i = chance.whole(0, dealers.length - 1)
+              return {
+                ...payload,
+                complaints: [{ dealer: dealers[i]?.dealer, boxKey: before?.boxes?.[i] }],
+              }
+            },
+          }
+        : null,
+  },
+  {
+    name: 'public share of another secret',
+    provable: true,
+    lies: (_, { proposal, purposes: [purpose] }) =>
+      proposal.kind === 'found' && hasPublicKey(purpose as Purpose)
+        ? {
+            answer: payload => ({
+              ...payload,
+              pub: { [purpose as Purpose]: toBase64Url(authorityServerKeyShare(one).encode()) },
+            }),
+          }
+        : null,
+  },
+  {
+    name: 'another document',
+    provable: true,
+    lies: chance => ({ result: payload => ({ ...payload, documentHash: otherBytes(32, chance) }) }),
+  },
+  {
+    name: 'a box of small order',
+    provable: true,
+    lies: (_, { members }, { name }) =>
+      members.some(one => one.name === name)
+        ? {
+            join: ({ boxes, ...rest }) => ({
+              ...rest,
+              boxes: [...(boxes as string[]).slice(1), toBase64Url(new Uint8Array(32))],
+            }),
+          }
+        : null,
+  },
+  {
+    name: 'after another past',
+    provable: true,
+    lies: (chance, ceremony, { name }) => {
+      const spoken = ROUNDS.filter(round => ceremony.speakers(round).some(one => one.name === name))
+      return { [chance.pick(spoken)]: (payload: Payload) => ({ ...payload, after: otherBytes(32, chance) }) }
+    },
+  },
+]
+/** Lies that are ways of answering rather than contents. */
+const WAYS = ['silence', 'equivocation', 'replay'] as const
+type Way = (typeof WAYS)[number]
+
+interface Lying {
+  readonly name: string
+  readonly provable: boolean
+  readonly lies: Lies
+  readonly way?: { readonly kind: Way; readonly round: Round }
+}
+
+/** What the run needs of one authority through all its ceremonies. */
+interface Machine {
+  readonly party: Party
+  /** In force. */
+  shares: Shares | undefined
+  document: GroupDocument | undefined
+  /** Own messages of former ceremonies, by round. */
+  readonly former: Map<Round, string>
+  readonly broken: Broken | undefined
+}
+
+/** One machine in one ceremony. */
+class Member {
+  readonly machine: Machine
+  readonly lying: Lying | undefined
+  /** What it has written: all that a crash leaves. */
+  stored: CeremonyRecord | null = null
+  signed: string | undefined
+  concluded: GroupDocument | undefined
+  /** Every polynomial and box that it has had, for the checks. */
+  readonly polynomials = new Set<string>()
+  readonly boxes = new Map<string, string>()
+  down = false
+  /** Offset of its clock; can be set. */
+  clock = 0
+  readonly #ceremony: Ceremony
+  readonly #random: Random
+  readonly #arithmetic: CeremonyArithmetic
+  #joinedAt: number | undefined
+  #told = new Set<Round>()
+
+  constructor(
+    machine: Machine,
+    ceremony: Ceremony,
+    lying: Lying | undefined,
+    random: Random,
+    arithmetic: CeremonyArithmetic,
+  ) {
+    this.machine = machine
+    this.lying = lying
+    this.#ceremony = ceremony
+    this.#random = random
+    this.#arithmetic =
+      machine.broken === 'takes every share' ? { ...arithmetic, shareFits: () => true } : arithmetic
+  }
+
+  get name(): string {
+    return this.machine.party.name
+  }
+  /** In which rounds it has said what isn't so. */
+  get told(): ReadonlySet<Round> {
+    return this.#told
+  }
+
+  /** What it would answer, and the writing that comes before the answer. Null: it says nothing. */
+  async handle(ask: Ask, now: number): Promise<{ answer: Answer; write: () => void } | null> {
+    try {
+      if (ask.stage === 'conclude') return await this.#conclude(ask.document as GroupDocument)
+      if (ask.stage === 'sign') return await this.#sign(ask, now)
+      return await this.#move(ask.stage, ask.rounds, now)
+    } catch (error) {
+      if (error instanceof Refused || error instanceof DecodeError)
+        return { answer: { refused: error }, write: () => {} }
+      throw error
+    }
+  }
+
+  async #move(round: Round, rounds: CeremonyRounds, now: number) {
+    const { party, shares, broken } = this.machine
+    const way = this.lying?.way?.round === round ? this.lying.way.kind : undefined
+    if (way === 'silence') return null
+    const before = way === 'equivocation' ? this.#without(round) : this.stored
+    if (before?.said[round] === undefined) this.#refuseLate(now)
+    let record = await ceremonyMove(this.#ceremony, before, round, rounds, {
+      name: party.name,
+      key: party.signKey,
+      random: this.#random,
+      arithmetic: this.#arithmetic,
+      ledger: noLedger,
+      ...(shares && { current: shares }),
+    })
+    if (record !== before) {
+      const lie = this.lying?.lies[round]
+      if (lie !== undefined) record = await this.#lie(record, round, lie, rounds)
+      if (way === 'replay') {
+        const former = this.machine.former.get(round)
+        if (former !== undefined) record = withSaid(record, round, former)
+      }
+      if (way !== undefined) this.#told.add(round)
+      if (broken === 'tells its box' && round === 'join')
+        record = await this.#lie(record, round, ({ nonce: _, ...rest }) => ({
+          ...rest,
+          nonce: record.boxes?.[0],
+        }))
+    }
+    for (const text of Object.values(record.polynomials ?? {})) this.polynomials.add(text)
+    const said = payloadOf(record.said[round] as string)
+    for (const [i, box] of (record.boxes ?? []).entries())
+      if (round === 'join') this.boxes.set(box, (said.boxes as string[])[i] as string)
+    const written = JSON.parse(JSON.stringify(record)) as CeremonyRecord
+    return {
+      answer: { message: record.said[round] as string },
+      write: () => {
+        this.#joinedAt ??= now + this.clock
+        this.stored = written
+        if (broken === 'serves before the end' && round === 'answer') this.machine.shares = sharesOf(written)
+      },
+    }
+  }
+
+  async #lie(record: CeremonyRecord, round: Round, lie: Lie, rounds: CeremonyRounds = []) {
+    const { party } = this.machine
+    const payload = payloadOf(record.said[round] as string)
+    const knowledge = { ceremony: this.#ceremony, party, rounds, before: this.stored, record }
+    if (this.lying !== undefined) this.#told.add(round)
+    return withSaid(record, round, await say(party, round, await lie(payload, knowledge)))
+  }
+
+  /** Of an equivocator: as if it had never spoken in this round. */
+  #without(round: Round): CeremonyRecord | null {
+    if (this.stored?.said[round] === undefined) return this.stored
+    if (round === 'join') return null
+    // It keeps what it had before, as a liar may.
+    return this.#kept.get(round) ?? this.stored
+  }
+  readonly #kept = new Map<Round, CeremonyRecord>()
+  /** For an equivocator, before it writes. */
+  keep(round: Round): void {
+    if (this.stored !== null && !this.#kept.has(round)) this.#kept.set(round, this.stored)
+  }
+
+  async #sign({ rounds }: Ask, now: number) {
+    if (this.lying?.way?.kind === 'silence' && this.lying.way.round === 'result') return null
+    if (this.signed === undefined) this.#refuseLate(now)
+    const { party } = this.machine
+    const { signature } = await ceremonySign(this.#ceremony, this.stored, rounds, {
+      name: party.name,
+      key: party.signKey,
+    })
+    const given = this.signed ?? JSON.stringify(signature)
+    return {
+      answer: { message: given },
+      write: () => {
+        this.signed = given
+      },
+    }
+  }
+
+  async #conclude(document: GroupDocument) {
+    const own = this.stored?.document
+    if (own === undefined || !equalBytes(documentHash(own), documentHash(document)))
+      throw new Refused('CONFLICT', { detail: 'this authority has computed another document' })
+    if (!(await isSigned(document, this.#ceremony)))
+      throw new Refused('NOT_APPROVED', { detail: 'signatures are missing' })
+    return {
+      answer: { message: 'concluded' },
+      write: () => {
+        const { machine } = this
+        const stays = this.#ceremony.members.some(({ name }) => name === this.name)
+        machine.shares = stays ? sharesOf(this.stored as CeremonyRecord) : undefined
+        machine.document = document
+        this.concluded = document
+      },
+    }
+  }
+
+  #refuseLate(now: number): void {
+    if (this.#joinedAt !== undefined && now + this.clock > this.#joinedAt + CEREMONY_LIFETIME)
+      throw new Refused('EXPIRED', { detail: 'the ceremony took longer than a day; make a new proposal' })
+  }
+}
+
+const withSaid = (record: CeremonyRecord, round: Round, said: string): CeremonyRecord => ({
+  ...record,
+  said: { ...record.said, [round]: said },
+})
+
+/** By t of the former group, by all n in a founding. */
+async function isSigned(document: GroupDocument, { dealers, group, proposal }: Ceremony): Promise<boolean> {
+  const needed = proposal.kind === 'found' ? proposal.group.n : (group as Predecessor).t
+  const message = encodeTlv([utf8('group-document'), documentHash(document)])
+  const signers = new Set<number>()
+  for (const { index, signature } of document.signatures) {
+    const key = dealers.find(({ dealer }) => dealer === index)?.signKey
+    if (key !== undefined && (await key.verify(message, fromBase64Url(signature, 'signature', 64))))
+      signers.add(index)
+  }
+  return signers.size >= needed
+}
+
+/** The network of one ceremony, and everything that went over it. */
+class Network {
+  readonly captured = new Set<string>()
+  readonly #schedule: Schedule
+  readonly #chance: Chance
+  readonly #faults: readonly Fault[]
+  #apart: { readonly from: number; readonly to: number; readonly names: readonly string[] }
+
+  constructor(schedule: Schedule, chance: Chance, faults: readonly Fault[], names: readonly string[]) {
+    this.#schedule = schedule
+    this.#chance = chance
+    this.#faults = faults
+    const from = chance.whole(0, 10 * SECOND)
+    const to = faults.includes('partition')
+      ? from + (chance.is(0.1) ? 30 * HOUR : chance.whole(SECOND, HOUR))
+      : from
+    this.#apart = { from, to, names: chance.some(names, chance.whole(1, names.length)) }
+  }
+
+  get longPartition(): boolean {
+    return this.#apart.to - this.#apart.from > HOUR
+  }
+
+  /** A message between the coordinator and `name`, in either direction. */
+  send(name: string, body: unknown, deliver: Event['happen']): void {
+    this.#capture(body)
+    const chance = this.#chance
+    const copies = this.#faults.includes('duplication') && chance.is(0.3) ? 2 : 1
+    for (let copy = 0; copy < copies; copy++) {
+      if (this.#faults.includes('loss') && chance.is(0.2)) continue
+      const slow = this.#faults.includes('reordering') && chance.is(0.3)
+      this.#schedule.after(chance.whole(1, slow ? 20 * SECOND : 100), () => {
+        const { from, to, names } = this.#apart
+        const { now } = this.#schedule
+        return now >= from && now < to && names.includes(name) ? undefined : deliver()
+      })
+    }
+  }
+
+  #capture(body: unknown): void {
+    if (typeof body === 'string') this.captured.add(body)
+    else if (body instanceof Error) this.captured.add(`${body.name} ${body.message}`)
+    else if (typeof body === 'object' && body !== null)
+      for (const part of Object.values(body)) this.#capture(part)
+  }
+}
+
+/** Relays, checks what it relays, asks again, gives up after a day. */
+class Coordinator {
+  ending: Ending | undefined
+  /** Everybody has been told the end. */
+  document: GroupDocument | undefined
+  /** The round that it has come to. */
+  stage: Stage = 'join'
+  #rounds: string[][] = []
+  #answers = new Map<string, string>()
+  #asked = 0
+  #life = 0
+  readonly #ceremony: Ceremony
+  readonly #ask: (name: string, ask: Ask, reply: (answer: Answer) => Promise<void>) => void
+  readonly #schedule: Schedule
+  readonly #arithmetic: CeremonyArithmetic
+
+  constructor(
+    ceremony: Ceremony,
+    schedule: Schedule,
+    arithmetic: CeremonyArithmetic,
+    ask: (name: string, ask: Ask, reply: (answer: Answer) => Promise<void>) => void,
+  ) {
+    this.#ceremony = ceremony
+    this.#schedule = schedule
+    this.#arithmetic = arithmetic
+    this.#ask = ask
+  }
+
+  /** From the beginning: after a crash it knows no more than the proposal. */
+  start(): void {
+    if (this.ending !== undefined) return
+    this.#life++
+    this.#rounds = []
+    this.#enter('join')
+  }
+
+  #enter(stage: Stage): void {
+    this.stage = stage
+    this.#answers = new Map()
+    this.#asked = 0
+    this.#again(stage, this.#life)
+  }
+
+  #speakers(): readonly string[] {
+    const { stage } = this
+    if (stage === 'conclude') return this.#ceremony.participants.map(({ name }) => name)
+    const speakers = stage === 'sign' ? this.#ceremony.dealers : this.#ceremony.speakers(stage)
+    return speakers.map(({ name }) => name)
+  }
+
+  /** Asks whoever has not answered; more and more rarely. */
+  #again(stage: Stage, life: number): void {
+    if (this.ending !== undefined || this.stage !== stage || this.#life !== life) return
+    const missing = this.#speakers().filter(name => !this.#answers.has(name))
+    if (this.#schedule.now > 40 * HOUR) {
+      this.#giveUp(missing)
+      return
+    }
+    const rounds = this.#rounds.map(messages => [...messages])
+    const ask: Ask = { stage, rounds, ...(this.document && { document: this.document }) }
+    for (const name of missing)
+      this.#ask(name, ask, answer =>
+        this.ending === undefined && this.stage === stage && this.#life === life
+          ? this.#take(name, answer)
+          : Promise.resolve(),
+      )
+    this.#schedule.after(Math.min(SECOND * 2 ** this.#asked++, HOUR), () => this.#again(stage, life))
+  }
+
+  #giveUp(missing: readonly string[]): void {
+    this.ending = this.stage === 'conclude' ? { kind: 'done' } : { kind: 'silent', who: missing }
+  }
+
+  async #take(name: string, answer: Answer): Promise<void> {
+    if (this.#answers.has(name)) return
+    if ('refused' in answer) {
+      this.#fail(answer.refused, name)
+      return
+    }
+    const { stage } = this
+    if (stage !== 'sign' && stage !== 'conclude') {
+      try {
+        const { who } = await readMessage(this.#ceremony, stage, answer.message)
+        if (who !== name)
+          throw new CeremonyFault('NOT_APPROVED', stage, name, 'passes on what another has said')
+      } catch (error) {
+        // Whoever answers with what nobody has signed for this round.
+        this.#fail(
+          error instanceof CeremonyFault ? error : new CeremonyFault('NOT_APPROVED', stage, name, 'unsigned'),
+          name,
+        )
+        return
+      }
+    }
+    this.#answers.set(name, answer.message)
+    if (this.#answers.size === this.#speakers().length) await this.#next()
+  }
+
+  async #next(): Promise<void> {
+    const { stage } = this
+    const answers = this.#speakers().map(name => this.#answers.get(name) as string)
+    try {
+      if (stage === 'conclude') this.ending = { kind: 'done' }
+      else if (stage === 'sign') {
+        const signatures = answers.map(answer => JSON.parse(answer) as { index: number; signature: string })
+        const document = await this.#unsigned()
+        this.document = { ...document, signatures }
+        this.#enter('conclude')
+      } else {
+        this.#rounds.push(answers)
+        await checkRounds(this.#ceremony, this.#rounds)
+        if (stage === 'result') await checkResults(this.#ceremony, this.#rounds, await this.#unsigned())
+        else if (stage === 'answer') await this.#unsigned()
+        this.#enter(stage === 'result' ? 'sign' : (ROUNDS[ROUNDS.indexOf(stage) + 1] as Round))
+      }
+    } catch (error) {
+      this.#fail(error, 'coordinator')
+    }
+  }
+
+  #unsigned(): Promise<GroupDocument> {
+    return checkCeremony(this.#ceremony, this.#rounds, this.#arithmetic)
+  }
+
+  #fail(error: unknown, by: string): void {
+    if (error instanceof CeremonyFault)
+      this.ending = { kind: 'fault', code: error.code, round: error.round, who: error.who }
+    else if (error instanceof Refused)
+      this.ending = { kind: 'refused', code: error.code, by, why: error.detail ?? error.log ?? '' }
+    else if (error instanceof DecodeError)
+      this.ending = { kind: 'refused', code: 'MALFORMED', by, why: error.message }
+    else throw error
+  }
+}
+
+/** What every participant computes alike, computed once. Points that are equal are one object here (`onePoint`). */
+function remembering(): CeremonyArithmetic {
+  const numbers = new WeakMap<object, number>()
+  let count = 0
+  const id = (thing: object) => {
+    const known = numbers.get(thing)
+    if (known !== undefined) return known
+    numbers.set(thing, ++count)
+    return count
+  }
+  const kept = new Map<string, unknown>()
+  const once = <T>(key: string, compute: () => T): T => {
+    if (!kept.has(key)) kept.set(key, compute())
+    return kept.get(key) as T
+  }
+  return {
+    ...onThisThread,
+    possessionVerify: (context, commitment, { kappa, z }) =>
+      once(
+        `possession ${toHex(context.session)} ${context.purpose} ${context.index} ${id(commitment)} ${toHex(kappa.encode())} ${toHex(z.encode())}`,
+        () => onThisThread.possessionVerify(context, commitment, { kappa, z }),
+      ) as boolean,
+    sumOfDealings: (dealings, index, weights) =>
+      once(
+        `sum ${dealings.map(({ firstPower, commitments }) => [firstPower, ...commitments.map(id)].join()).join(';')} ${index} ${(weights ?? []).map(weight => toHex(weight.encode())).join()}`,
+        () => onThisThread.sumOfDealings(dealings, index, weights) as G1,
+      ),
+    sameLogarithm: (C: G1, W: G2) =>
+      once(`log ${id(C)} ${toHex(W.encode())}`, () => onThisThread.sameLogarithm(C, W)) as boolean,
+  }
+}
+
+/** P-256 keys out of names, so that a seed is a run. */
+const parties = new Map<string, Promise<Party>>()
+function partyNamed(name: string): Promise<Party> {
+  const known = parties.get(name)
+  if (known !== undefined) return known
+  const make = async (): Promise<Party> => {
+    const d = sha256(utf8(`P-256 of ${name}`))
+    const point = p256.getPublicKey(d, false)
+    const part = (from: number) => toBase64Url(point.slice(from, from + 32))
+    const signKey = await Es256PrivateKey.fromJwk({
+      kty: 'EC',
+      crv: 'P-256',
+      x: part(1),
+      y: part(33),
+      d: toBase64Url(d),
+    })
+    const { publicKey } = await HpkeKeyPair.fromSecret(sha256(utf8(`X25519 of ${name}`)))
+    return { name, signKey, hpkeKey: toBase64Url(publicKey) }
+  }
+  const made = make()
+  parties.set(name, made)
+  return made
+}
+
+const named = (party: Party, i: number) => ({
+  index: i + 1,
+  name: party.name,
+  url: `http://${party.name}.example`,
+  signKey: party.signKey.publicKey.toBase64Url(),
+  hpkeKey: party.hpkeKey,
+})
+
+async function foundingOf(members: readonly Party[], t: number, nonce: string): Promise<CeremonyProposal> {
+  const [ra, rps] = await Promise.all([partyNamed('ra'), partyNamed('rps')])
+  const group: GroupProposal = {
+    suite: SUITE,
+    v: 1,
+    n: members.length,
+    t,
+    authorities: members.map(named),
+    ra: { m: 1, keys: [{ kid: 'ra', key: ra.signKey.publicKey.toBase64Url() }] },
+    recipients: [
+      {
+        name: 'rps',
+        kind: 2,
+        generation: 1,
+        purposes: ['device', 'pin'],
+        hpkeKey: rps.hpkeKey,
+        requestKey: rps.signKey.publicKey.toBase64Url(),
+      },
+    ],
+    slot: { origin: 0, length: 60 },
+    policy: { lead: 1, grace: 0 },
+    firstSlot: 0,
+    nonce,
+  }
+  return { suite: SUITE, v: 1, kind: 'found', group }
+}
+
+/** Small groups are the most of them: a ceremony costs n². */
+const SIZES = [3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 5, 5, 5, 6, 7, 8, 9] as const
+const POOL = 12
+
+/** t with 2t > n. */
+const thresholdFor = (n: number, chance: Chance) => chance.whole(Math.floor(n / 2) + 1, n)
+
+/** One run: found, then refresh, reshare, or both. */
+export async function simulate(seed: number, broken?: Broken): Promise<RunReport> {
+  return new Run(seed, broken).go()
+}
+
+class Run {
+  readonly #seed: number
+  readonly #chance: Chance
+  readonly #purpose: Purpose
+  readonly #broken: Broken | undefined
+  readonly #ceremonies: CeremonyReport[] = []
+  readonly #violations: string[] = []
+  readonly #machines = new Map<string, Machine>()
+  readonly #arithmetic = remembering()
+  #group: Predecessor | undefined
+  /** D = Σλ_j d_j of one device, as it was issued first. */
+  #deviceKey: G1 | undefined
+
+  constructor(seed: number, broken: Broken | undefined) {
+    this.#seed = seed
+    this.#chance = new Chance(seed)
+    this.#broken = broken
+    this.#purpose = this.#chance.pick(PURPOSES)
+  }
+
+  async go(): Promise<RunReport> {
+    const chance = this.#chance
+    const names = chance.some(
+      Array.from({ length: POOL }, (_, i) => `ta${i + 1}`),
+      chance.pick(SIZES),
+    )
+    const plan = chance.pick([
+      ['refresh'],
+      ['reshare'],
+      ['reshare', 'refresh'],
+      ['refresh', 'reshare'],
+    ] as const)
+    // At least one fault in the run; which ceremony it meets is drawn too.
+    const faulty = chance.whole(0, plan.length)
+    const faultsAt = (k: number): Fault[] => {
+      const drawn = FAULTS.filter(fault => chance.is(fault === 'byzantine' ? 0.3 : 0.15))
+      return k === faulty && drawn.length === 0 ? [chance.pick(FAULTS)] : drawn
+    }
+    let members = names
+    let faults = faultsAt(0)
+    while (this.#group === undefined) {
+      const t = thresholdFor(members.length, chance)
+      const proposal = await foundingOf(await this.#partiesOf(members), t, this.#nonce())
+      const liars = await this.#ceremony(proposal, faults)
+      // Whoever lied leaves, and the next try meets no fault of its own.
+      members = members.filter(name => !liars.includes(name))
+      faults = []
+      if (this.#ceremonies.length > 3) break
+    }
+    for (const [k, kind] of plan.entries()) {
+      if (this.#group === undefined || this.#violations.length > 0) break
+      const proposal =
+        kind === 'reshare' || this.#group.t < 2
+          ? await this.#reshare(this.#group)
+          : refreshProposal(this.#group, this.#nonce())
+      await this.#ceremony(proposal, faultsAt(k + 1))
+    }
+    const [seed, purpose] = [this.#seed, this.#purpose]
+    return { seed, purpose, ceremonies: this.#ceremonies, violations: this.#violations }
+  }
+
+  #nonce(): string {
+    return toBase64Url(sha256(utf8(`${this.#seed} ${this.#chance.next()}`)))
+  }
+
+  async #partiesOf(names: readonly string[]): Promise<Party[]> {
+    const found = await Promise.all(names.map(partyNamed))
+    for (const party of found)
+      if (!this.#machines.has(party.name))
+        this.#machines.set(party.name, {
+          party,
+          shares: undefined,
+          document: undefined,
+          former: new Map(),
+          // In the controls every machine is broken.
+          broken: this.#broken,
+        })
+    return found
+  }
+
+  async #reshare(group: Predecessor): Promise<CeremonyProposal> {
+    const chance = this.#chance
+    const indices = group.authorities.map(({ index }) => index)
+    const dealers = chance.some(indices, chance.whole(group.t, indices.length)).sort((a, b) => a - b)
+    const now = group.authorities.map(({ name }) => name)
+    const others = Array.from({ length: POOL }, (_, i) => `ta${i + 1}`).filter(name => !now.includes(name))
+    const n = chance.pick(SIZES)
+    const stay = chance.whole(0, Math.min(n, now.length))
+    const fresh = Math.min(n - stay, others.length)
+    const members = [...chance.some(now, Math.min(n - fresh, now.length)), ...chance.some(others, fresh)]
+    const t = thresholdFor(members.length, chance)
+    const proposal = reshareProposal(group, { dealers, t, members: await this.#partiesOf(members) })
+    return { ...proposal, nonce: this.#nonce() } as CeremonyProposal
+  }
+
+  /** The names of those who lied. */
+  async #ceremony(proposal: CeremonyProposal, faults: readonly Fault[]): Promise<string[]> {
+    const chance = this.#chance
+    const ceremony = Ceremony.read(proposal, this.#group, [this.#purpose])
+    const lying = faults.includes('byzantine') ? this.#liars(ceremony) : new Map<string, Lying>()
+    const members = new Map(
+      ceremony.participants.map(({ name }) => {
+        const random = fixedRandom(`${this.#seed} ${this.#ceremonies.length} ${name}`)
+        const machine = this.#machines.get(name) as Machine
+        const member = new Member(machine, ceremony, lying.get(name), random, this.#arithmetic)
+        return [name, member]
+      }),
+    )
+    const before = new Map([...this.#machines].map(([name, { shares }]) => [name, shares]))
+    const world = new World(ceremony, members, faults, chance, this.#arithmetic)
+    await world.run()
+    await world.heal()
+    const { coordinator } = world
+    const ending = coordinator.ending as Ending
+    this.#ceremonies.push({
+      kind: proposal.kind,
+      n: ceremony.members.length,
+      t: ceremony.t,
+      faults,
+      lies: Object.fromEntries([...lying].map(([name, lie]) => [name, lie.name])),
+      ending,
+    })
+    for (const member of members.values())
+      for (const round of ROUNDS) {
+        const said = member.stored?.said[round]
+        if (said !== undefined) member.machine.former.set(round, said)
+      }
+    await this.#check(world, before)
+    return [...lying.keys()]
+  }
+
+  /** Fewer than t, of the dealers as of the members to be. */
+  #liars(ceremony: Ceremony): Map<string, Lying> {
+    const chance = this.#chance
+    const most = Math.min(ceremony.t, ceremony.group?.t ?? ceremony.t, 3) - 1
+    const lying = new Map<string, Lying>()
+    if (most < 1) return lying
+    for (const { name } of chance.some(ceremony.participants, chance.whole(1, most))) {
+      const { party } = this.#machines.get(name) as Machine
+      const spoken = ROUNDS.filter(round => ceremony.speakers(round).some(one => one.name === name))
+      if (chance.is(0.3)) {
+        const kind = chance.pick(WAYS)
+        lying.set(name, { name: kind, provable: false, lies: {}, way: { kind, round: chance.pick(spoken) } })
+        continue
+      }
+      const kinds = LIES.flatMap(({ name, provable, lies }) => {
+        const made = lies(chance, ceremony, party)
+        return made === null ? [] : [{ name, provable, lies: made }]
+      })
+      lying.set(name, chance.pick(kinds))
+    }
+    return lying
+  }
+
+  async #check(world: World, before: ReadonlyMap<string, Shares | undefined>): Promise<void> {
+    const { ceremony, members, coordinator } = world
+    const ending = coordinator.ending as Ending
+    const wrong = (what: string) => {
+      this.#violations.push(`${ceremony.proposal.kind} ${this.#ceremonies.length}: ${what}`)
+    }
+    const honest = [...members.values()].filter(({ lying }) => lying === undefined)
+    const liars = [...members.values()].filter(({ lying }) => lying !== undefined)
+    const isLiar = (name: string) => members.get(name)?.lying !== undefined
+
+    this.#checkSecrets(world, before, wrong)
+    this.#checkDeals(honest, world, wrong)
+
+    // All honest ones agree on the document, or on failure.
+    const outcomes = new Set(
+      honest.map(({ concluded }) => (concluded ? toBase64Url(documentHash(concluded)) : 'none')),
+    )
+    if (outcomes.size > 1) wrong(`honest members disagree: ${[...outcomes].join(', ')}`)
+    const document = honest[0]?.concluded
+    if ((ending.kind === 'done') !== (document !== undefined))
+      wrong(`ended ${ending.kind}, but members differ`)
+
+    // Whoever is named has lied; a lie that can be shown is named.
+    const equivocated = liars.some(({ lying }) => lying?.way?.kind === 'equivocation')
+    if (ending.kind === 'fault' && !isLiar(ending.who) && !(ending.code === 'CONFLICT' && equivocated))
+      wrong(`${ending.who}, who is honest, is named: ${ending.code} ${ending.round}`)
+    if (
+      ending.kind === 'refused' &&
+      ending.code !== 'EXPIRED' &&
+      !(ending.code === 'CONFLICT' && equivocated)
+    )
+      wrong(`${ending.by} refuses, and nobody is named: ${ending.code} ${ending.why}`)
+    const shown = liars.filter(({ lying, told }) => lying?.provable === true && told.size > 0)
+    if (shown.length > 0 && ending.kind === 'done') wrong(`${shown[0]?.name} lied, and it went through`)
+    if (ending.kind === 'silent' && !world.network.longPartition && ending.who.some(name => !isLiar(name)))
+      wrong(`${ending.who.join()} were asked for a day and said nothing`)
+    const excused = liars.length > 0 || world.network.longPartition || world.faults.includes('clock')
+    if (!excused && ending.kind !== 'done') wrong(`no reason to end with ${JSON.stringify(ending)}`)
+
+    const purpose = this.#purpose
+    if (document === undefined) {
+      for (const [name, shares] of before)
+        if (this.#machines.get(name)?.shares !== shares) wrong(`${name} serves another share after a failure`)
+    } else {
+      const { ivk } = document.purposes[purpose]
+      if (this.#group !== undefined && this.#group.document.purposes[purpose].ivk !== ivk)
+        wrong('another IVK')
+      this.#group = groupWith([purpose], document, this.#group)
+    }
+    this.#checkKeys(wrong)
+  }
+
+  /** The group's key and a device's, from t of those who hold a share, whichever they are. */
+  #checkKeys(wrong: (what: string) => void): void {
+    const group = this.#group
+    if (group === undefined) return
+    const { ivk } = group.keys(this.#purpose)
+    const holders = group.authorities.flatMap(({ index, name }) => {
+      const scalar = this.#machines.get(name)?.shares?.get(this.#purpose)
+      return scalar === undefined ? [] : [{ index, scalar }]
+    })
+    if (holders.length < group.t) {
+      wrong(`${holders.length} hold a share, ${group.t} are needed`)
+      return
+    }
+    for (let set = 0; set < 2; set++) {
+      const some = this.#chance.some(holders, group.t)
+      if (!G1.generator.mulSecret(recombineSecret(some)).equals(ivk))
+        wrong(`the shares of ${some.map(({ index }) => index).join()} don’t make IVK`)
+      const A = hashToG1(this.#purpose, utf8('a device'))
+      const D = combineG1(some.map(({ index, scalar }) => ({ index, point: A.mulSecret(scalar) })))
+      this.#deviceKey ??= D
+      if (!D.equals(this.#deviceKey))
+        wrong(`the device’s key from ${some.map(({ index }) => index).join()} is another`)
+    }
+  }
+
+  /** Nothing that went over the network holds s, a polynomial, a share, an evaluation, or a box but in a complaint. */
+  #checkSecrets(
+    { ceremony, members, network }: World,
+    before: ReadonlyMap<string, Shares | undefined>,
+    wrong: (what: string) => void,
+  ): void {
+    const secrets = new Map<string, string>()
+    const keep = (name: string, scalar: Scalar) => {
+      if (!scalar.isZero()) secrets.set(toHex(scalar.encode()), name)
+    }
+    const purpose = this.#purpose
+    for (const [name, { machine, lying, polynomials, boxes, stored }] of members) {
+      for (const shares of [before.get(name), machine.shares, stored === null ? undefined : sharesOf(stored)])
+        for (const share of shares?.values() ?? []) keep(`share of ${name}`, share)
+      if (lying !== undefined) continue
+      const complaints = payloadOfAnswer(stored)
+      for (const box of boxes.keys())
+        if (!complaints.includes(box)) secrets.set(toHex(fromBase64Url(box, 'box')), `box of ${name}`)
+      for (const text of polynomials) {
+        const bytes = fromBase64Url(text, 'polynomial')
+        const f = Polynomial.decode(bytes)
+        for (let k = 0; k < bytes.length; k += 32)
+          keep(`coefficient of ${name}`, Scalar.decode(bytes.slice(k, k + 32)))
+        for (const { member } of ceremony.members) keep(`evaluation of ${name}`, f.at(member))
+      }
+    }
+    const group = this.#group
+    const held = group?.authorities.flatMap(({ index, name }) => {
+      const scalar = before.get(name)?.get(purpose)
+      return scalar === undefined ? [] : [{ index, scalar }]
+    })
+    if (group !== undefined && held !== undefined && held.length >= group.t)
+      keep('s', recombineSecret(held.slice(0, group.t)))
+    // A recombined s of a founding too.
+    const dealt = ceremony.members.flatMap(({ member, name }) => {
+      const scalar = members.get(name)?.machine.shares?.get(purpose)
+      return scalar === undefined ? [] : [{ index: member, scalar }]
+    })
+    if (dealt.length >= ceremony.t) keep('s', recombineSecret(dealt.slice(0, ceremony.t)))
+    const said = [...network.captured]
+    const everything = said.flatMap(text => [...bytesOf(text)].map(toHex)).join(' ')
+    for (const [secret, name] of secrets) if (everything.includes(secret)) wrong(`over the network: ${name}`)
+  }
+
+  /** Each polynomial was dealt in one message, one evaluation for each member, so t−1 members have t−1 of them. */
+  #checkDeals(honest: readonly Member[], { network, ceremony }: World, wrong: (what: string) => void): void {
+    const deals = new Map<string, Set<string>>()
+    for (const text of network.captured) {
+      const [header, payload] = text.split('.') as [string, string | undefined]
+      if (payload === undefined || text.split('.').length !== 3) continue
+      const { typ, kid } = payloadOf(`.${header}.`) as { typ: string; kid: string }
+      if (typ === 'mpin-ceremony-deal+jwt') deals.set(kid, (deals.get(kid) ?? new Set()).add(payload))
+    }
+    for (const { name, polynomials } of honest) {
+      const said = deals.get(name)
+      if (said === undefined) continue
+      if (said.size > polynomials.size)
+        wrong(`${name} has dealt ${polynomials.size} polynomial in ${said.size} messages`)
+      for (const payload of said)
+        if ((payloadOf(`.${payload}.`).sealed as string[]).length !== ceremony.members.length)
+          wrong(`${name} has sealed other than one evaluation for each member`)
+    }
+  }
+}
+
+const payloadOfAnswer = (record: CeremonyRecord | null): string[] =>
+  record?.said.answer === undefined
+    ? []
+    : (payloadOf(record.said.answer).complaints as { boxKey: string }[]).map(({ boxKey }) => boxKey)
+
+/** One ceremony with its network, its crashes and its clocks. */
+class World {
+  readonly ceremony: Ceremony
+  readonly members: ReadonlyMap<string, Member>
+  readonly faults: readonly Fault[]
+  readonly network: Network
+  readonly coordinator: Coordinator
+  readonly #schedule = new Schedule()
+  readonly #chance: Chance
+
+  constructor(
+    ceremony: Ceremony,
+    members: ReadonlyMap<string, Member>,
+    faults: readonly Fault[],
+    chance: Chance,
+    arithmetic: CeremonyArithmetic,
+  ) {
+    this.ceremony = ceremony
+    this.members = members
+    this.faults = faults
+    this.#chance = chance
+    this.network = new Network(this.#schedule, chance, faults, [...members.keys()])
+    this.coordinator = new Coordinator(ceremony, this.#schedule, arithmetic, (name, ask, reply) =>
+      this.network.send(name, ask, () => this.#deliver(members.get(name) as Member, ask, reply)),
+    )
+  }
+
+  async run(): Promise<void> {
+    const chance = this.#chance
+    if (this.faults.includes('coordinator crash'))
+      for (let crashes = chance.whole(1, 3); crashes > 0; crashes--)
+        this.#schedule.after(chance.whole(0, 2 * SECOND), () => this.coordinator.start())
+    if (this.faults.includes('clock'))
+      for (const member of this.members.values()) {
+        member.clock = chance.whole(-2 * CEREMONY_LIFETIME, 2 * CEREMONY_LIFETIME)
+        if (chance.is(0.2))
+          this.#schedule.after(chance.whole(0, 2 * SECOND), () => {
+            member.clock += chance.whole(-2 * CEREMONY_LIFETIME, 2 * CEREMONY_LIFETIME)
+          })
+      }
+    this.coordinator.start()
+    await this.#schedule.run()
+  }
+
+  async #deliver(member: Member, ask: Ask, reply: (answer: Answer) => Promise<void>): Promise<void> {
+    if (member.down) return
+    const handled = await member.handle(ask, this.#schedule.now)
+    if (handled === null) return
+    const crash =
+      this.faults.includes('crash') && this.#chance.is(0.15) ? this.#chance.pick(['before', 'after']) : null
+    const send = () => this.network.send(member.name, handled.answer, () => reply(handled.answer))
+    if (crash === 'before') {
+      // What has not been written is as if it had never been; unless a machine answers first.
+      if (member.machine.broken === 'writes after it answers') send()
+    } else {
+      if (ask.stage !== 'sign' && ask.stage !== 'conclude') member.keep(ask.stage)
+      handled.write()
+      if (crash === null) send()
+    }
+    if (crash === null) return
+    member.down = true
+    this.#schedule.after(this.#chance.whole(100, 30 * SECOND), () => {
+      member.down = false
+    })
+  }
+
+  /** The network is whole again: a document that is signed reaches everybody. */
+  async heal(): Promise<void> {
+    const { document } = this.coordinator
+    if (document === undefined) return
+    for (const member of this.members.values()) {
+      if (member.concluded !== undefined) continue
+      const handled = await member.handle({ stage: 'conclude', rounds: [], document }, 0)
+      handled?.write()
+    }
+  }
+}
