@@ -147,13 +147,10 @@ export class Servers {
     const { progress, clock, random, slotLength, grace } = this.#options
     progress('making keys')
     await Promise.all(SERVERS.map(name => this.#settings(name)))
-    const keys = await Promise.all(
-      (['rps', 'fleet', 'tracking'] as const).map(async name => {
-        const events = await runToEnd(this.#processOptions(name, ['--init']))
-        return initialised(name, events)
-      }),
-    )
-    const [rps, fleet, tracking] = keys as [Initialised, Initialised, Initialised]
+    const said = await Promise.all(SERVERS.map(name => runToEnd(this.#processOptions(name, ['--init']))))
+    const [rps, fleet, tracking] = (['rps', 'fleet', 'tracking'] as const).map(name =>
+      initialised(name, said[SERVERS.indexOf(name)] ?? []),
+    ) as [Initialised, Initialised, Initialised]
     await this.#startAll(AUTHORITIES)
     progress('founding the group, 2 of 3, in a ceremony')
     const recipient = ({ name, requestKey, hpkeKey }: Initialised, purposes: Purposes) => {

@@ -38,7 +38,7 @@ export interface LastSeen {
 }
 export type Appended = { readonly end: TrackEnd; readonly stored: number } | BatchFault
 
-const migrations: readonly Migration[] = [
+export const trackMigrations: readonly Migration[] = [
   {
     id: 1,
     name: 'tracks',
@@ -57,13 +57,14 @@ const migrations: readonly Migration[] = [
 export class TrackStore {
   readonly #store: Store<unknown>
 
-  private constructor(store: Store<unknown>) {
+  /** @param store Opened with `trackMigrations`. */
+  constructor(store: Store<unknown>) {
     this.#store = store
   }
 
   /** @param file A path, or `:memory:`. Throws StoreError. */
   static async open(file: string): Promise<TrackStore> {
-    return new TrackStore(await openDatabase({ file, migrations }))
+    return new TrackStore(await openDatabase({ file, migrations: trackMigrations }))
   }
 
   /** Where the track stands; `start` for one that has no batch. */

@@ -1,43 +1,47 @@
-/** The process: `node dist/tracking-main.js --config file.json [--init]` (api/process.ts). */
+/** The process: `node dist/tracking-main.js --config file.json [--init [--anew]]` (api/process.ts). */
 import { readFileSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import { adminTokenOf } from '@milagro-ts/api/admin'
 import { ConfigError, readSecret } from '@milagro-ts/api/config'
+import { openDataFolder } from '@milagro-ts/api/data-folder'
 import { Group } from '@milagro-ts/api/group'
 import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
+import { Refused } from '@milagro-ts/api/problem'
 import { readFlags, runProcess, say } from '@milagro-ts/api/process'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
-import { TrackStore } from './track-store.js'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { TrackStore, trackMigrations } from './track-store.js'
 import { loadTrackingConfig, type TrackingConfig } from './tracking-config.js'
 import { makeOrReadKeys, readKeys } from './tracking-keys.js'
 import { createTracking } from './tracking-server.js'
 
 await runProcess('tracking', async () => {
-  const flags = readFlags()
+  const flags = readFlags({ hasAnew: true })
   const config = loadTrackingConfig(flags.config, process.env)
   const passphrase = readSecret('MILAGRO_TRACKING_PASSPHRASE', process.env)
-  await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
-  if (flags.init) {
-    const { requestKey, hpkeKey } = await makeOrReadKeys(config.dataDir, passphrase, systemRandom)
-    say({
-      event: 'initialised',
-      name: config.name,
-      requestKey: requestKey.publicKey.toBase64Url(),
-      hpkeKey: toBase64Url(hpkeKey.publicKey),
-    })
-    return null
-  }
-  const { requestKey } = await readKeys(config.dataDir, passphrase)
-  const store = await TrackStore.open(join(config.dataDir, 'tracks.sqlite'))
+  const { dataDir } = config
+  const { init, anew } = flags
+  const folder = { dataDir, database: 'tracks.sqlite', migrations: trackMigrations, init, anew }
+  const store = new TrackStore(await openDataFolder<unknown>(folder))
   try {
+    if (init) {
+      const { requestKey, hpkeKey } = await makeOrReadKeys(dataDir, passphrase, systemRandom)
+      say({
+        event: 'initialised',
+        name: config.name,
+        requestKey: requestKey.publicKey.toBase64Url(),
+        hpkeKey: toBase64Url(hpkeKey.publicKey),
+      })
+      await store.close()
+      return null
+    }
+    const { requestKey } = await readKeys(dataDir, passphrase)
     const server = createTracking({
       config,
       group: await readGroup(config),
       requestKey,
-      adminToken: adminTokenOf(config.dataDir, systemRandom),
+      adminToken: adminTokenOf(dataDir, systemRandom),
       store,
       random: systemRandom,
       clock: systemClock,
@@ -56,14 +60,22 @@ await runProcess('tracking', async () => {
 
 /** The first revision, which groupId pins, or an array of revisions from it on; else a ConfigError. */
 async function readGroup({ groupFile, groupId }: TrackingConfig): Promise<Group> {
-  let document: unknown
+  const wrong = (why: string) => new ConfigError(`setting 'groupFile': ${why}`)
+  let text: string
   try {
-    document = JSON.parse(readFileSync(groupFile, 'utf8'))
+    text = readFileSync(groupFile, 'utf8')
   } catch (error) {
-    throw new ConfigError(`groupFile: cannot read '${groupFile}' (${(error as Error).message})`)
+    throw wrong(`cannot read '${groupFile}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
   }
-  return Group.verifyChain(
-    Array.isArray(document) ? document : [document],
-    fromBase64Url(groupId, 'groupId', 32),
-  )
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    throw wrong(`'${groupFile}' is not JSON`)
+  }
+  const documents = Array.isArray(value) ? value : [value]
+  return Group.verifyChain(documents, fromBase64Url(groupId, 'groupId', 32)).catch((error: unknown) => {
+    if (!(error instanceof Refused) && !(error instanceof DecodeError)) throw error
+    throw wrong(`'${groupFile}': ${error.message}`)
+  })
 }

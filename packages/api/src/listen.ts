@@ -1,6 +1,7 @@
 /** The two listeners of a server: public, and admin on the loopback. */
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
+import { ConfigError } from './config.js'
 
 export interface Listen {
   readonly host: string
@@ -8,19 +9,35 @@ export interface Listen {
   readonly port: number
 }
 
-/** Both or none: rejects when a port is taken. */
+/** A port that something else listens on: ends the start. */
+export class PortTaken extends Error {
+  override readonly name = 'PortTaken'
+}
+
+/** Both or none. PortTaken, or ConfigError for an address that this machine can't listen on; each names the setting. */
 export async function listenBoth(
   { app, admin }: { readonly app: FastifyInstance; readonly admin: FastifyInstance },
   { listen, adminListen }: { readonly listen: Listen; readonly adminListen: Listen },
 ): Promise<{ url: string; adminUrl: string }> {
-  await app.listen(listen)
+  await app.listen(listen).catch(error => refuse('listen', listen, error))
   try {
-    await admin.listen(adminListen)
+    await admin.listen(adminListen).catch(error => refuse('adminListen', adminListen, error))
   } catch (error) {
     await app.close()
     throw error
   }
   return { url: urlOf(app), adminUrl: urlOf(admin) }
+}
+
+function refuse(setting: string, { host, port }: Listen, error: unknown): never {
+  const { code } = error as NodeJS.ErrnoException
+  if (code === 'EADDRINUSE')
+    throw new PortTaken(
+      `setting '${setting}': ${host}:${port} is taken: end what listens there, or choose another port`,
+    )
+  if (code === 'EACCES' || code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND' || code === 'EAI_AGAIN')
+    throw new ConfigError(`setting '${setting}': can't listen on ${host}:${port} (${code})`)
+  throw error
 }
 
 function urlOf(app: FastifyInstance): string {

@@ -1,11 +1,11 @@
 /**
  * A server as a process. It says on standard output, in JSON lines, what it has made and that it is ready; a start that
- * fails says why in one line on standard error. Exit codes: 2 for settings, passphrase and usage; 1 for the rest.
+ * fails says why in one line on standard error. Exit codes: 2 for settings and usage, 3 for another server that is
+ * needed and unreachable, 1 for the rest: a wrong passphrase, files that are damaged or lost, a taken port.
  */
 import { parseArgs } from 'node:util'
-import { StoreError } from '@milagro-ts/store/store-error'
+import { Unreachable } from './call.js'
 import { ConfigError } from './config.js'
-import { Refused } from './problem.js'
 
 /** What serves until it is told to end. */
 export interface Serving {
@@ -20,7 +20,7 @@ export interface Serving {
  */
 export async function runProcess(name: string, start: () => Promise<Serving | null>): Promise<void> {
   const fail = (error: unknown) => {
-    process.exitCode = error instanceof ConfigError ? 2 : 1
+    process.exitCode = error instanceof ConfigError ? 2 : error instanceof Unreachable ? 3 : 1
     process.stderr.write(`milagro ${name}: ${reasonOf(error)}\n`)
   }
   try {
@@ -42,26 +42,33 @@ export function say(event: { readonly event: string; readonly [field: string]: u
   process.stdout.write(`${JSON.stringify(event)}\n`)
 }
 
-/** `--config FILE`, `--init` and further options with a value. ConfigError for anything else. */
-export function readFlags<Name extends string = never>(
-  ...names: readonly Name[]
-): { config: string | undefined; init: boolean } & { readonly [N in Name]: string | undefined } {
-  const text = Object.fromEntries(['config', ...names].map(name => [name, { type: 'string' as const }]))
+/**
+ * `--config FILE`, `--init`, further options with a value (`values`), and `--init --anew` where a server `hasAnew`.
+ * ConfigError for anything else.
+ */
+export function readFlags<Name extends string = never>({
+  values = [],
+  hasAnew = false,
+}: {
+  values?: readonly Name[]
+  hasAnew?: boolean
+} = {}): { config: string | undefined; init: boolean; anew: boolean } & {
+  readonly [N in Name]: string | undefined
+} {
+  const text = Object.fromEntries(['config', ...values].map(name => [name, { type: 'string' as const }]))
+  const no = { type: 'boolean' as const, default: false }
+  let flags: { init?: unknown; anew?: unknown }
   try {
-    const { values } = parseArgs({ options: { ...text, init: { type: 'boolean', default: false } } })
-    return values as never
+    flags = parseArgs({ options: { ...text, init: no, ...(hasAnew ? { anew: no } : {}) } }).values
   } catch (error) {
     throw new ConfigError((error as Error).message)
   }
+  if (flags.anew === true && flags.init !== true) throw new ConfigError('--anew goes with --init')
+  return flags as never
 }
 
+/** The message alone: what a start may fail with says for itself what to do. Some of Node's have several lines. */
 function reasonOf(error: unknown): string {
-  const isSaid = error instanceof ConfigError || error instanceof StoreError || error instanceof Refused
-  if (isSaid) return error.message
-  const { code, address, port, message } = error as NodeJS.ErrnoException & {
-    address?: string
-    port?: number
-  }
-  if (code === 'EADDRINUSE') return `${address}:${port} is taken`
-  return message
+  const { message } = error as Error
+  return message.replaceAll(/\s*\n\s*/g, ' ')
 }

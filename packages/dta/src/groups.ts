@@ -95,6 +95,12 @@ export class Groups {
   }
 }
 
+/** The groups in the database, by groupId in base64url; nothing of them is opened. */
+export async function servedIds(store: Store<unknown>): Promise<ReadonlySet<string>> {
+  const rows = await store.atomic(connection => connection.all('SELECT group_id FROM served_group'))
+  return new Set(rows.map(row => toBase64Url(row.group_id as Uint8Array)))
+}
+
 function documentsOf(connection: Connection, groupId: Uint8Array): GroupDocument[] {
   return connection
     .all('SELECT document FROM revision WHERE group_id = ? ORDER BY number', [groupId])

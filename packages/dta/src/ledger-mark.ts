@@ -34,6 +34,11 @@ export class LedgerMark {
     return new LedgerMark(path, new Map(Object.entries(parse(text, path))))
   }
 
+  /** Groups that keys were issued in. */
+  get groupIds(): readonly string[] {
+    return [...this.#numbers.keys()]
+  }
+
   of(groupId: string): number {
     return this.#numbers.get(groupId) ?? 0
   }
@@ -66,13 +71,16 @@ export class LedgerMark {
   }
 }
 
+const WAY_OUT =
+  'restore it from a backup, or, where the database is not from one, delete it (docs/operations.md)'
+
 function parse(text: string, path: string): Record<string, number> {
   let value: unknown
   try {
     value = JSON.parse(text)
   } catch (cause) {
-    throw new StoreError('damaged', `${path} is not JSON`, { cause })
+    throw new StoreError('damaged', `${path} is not JSON: ${WAY_OUT}`, { cause })
   }
-  if (!Marks.Check(value)) throw new StoreError('damaged', `${path} holds something else`)
+  if (!Marks.Check(value)) throw new StoreError('damaged', `${path} holds something else: ${WAY_OUT}`)
   return value
 }

@@ -1,11 +1,11 @@
 /** The process: `node main.js --config file.json [--init]` (api/process.ts); --init says which keys it has made. */
-import { mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
+import { openDataFolder } from '@milagro-ts/api/data-folder'
 import { readFlags, runProcess, say } from '@milagro-ts/api/process'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
-import { openDatabase } from '@milagro-ts/store/database'
 import { loadDtaConfig, readPassphrase } from './config.js'
+import { servedIds } from './groups.js'
+import { LedgerMark } from './ledger-mark.js'
 import { createDta, openKeys } from './server.js'
 import { dtaMigrations } from './tables.js'
 
@@ -13,10 +13,17 @@ await runProcess('dta', async () => {
   const flags = readFlags()
   const config = loadDtaConfig(flags.config, process.env)
   const passphrase = readPassphrase(process.env)
-  await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
-  const store = await openDatabase<unknown>({
-    file: join(config.dataDir, 'dta.sqlite'),
+  const { dataDir } = config
+  const store = await openDataFolder<unknown>({
+    dataDir,
+    database: 'dta.sqlite',
     migrations: dtaMigrations,
+    init: flags.init,
+    belongs: async store => {
+      const issuedIn = (await LedgerMark.open(dataDir)).groupIds
+      const served = await servedIds(store)
+      return issuedIn.every(groupId => served.has(groupId))
+    },
   })
   const options = { config, passphrase, store, clock: systemClock, random: systemRandom }
   try {

@@ -170,7 +170,8 @@ describe('starting', () => {
     await mkdir(join(folder, 'x'))
     await writeFile(join(folder, 'x', 'data'), '')
     const config = await writeConfig({ dataDir: join(folder, 'x', 'data') })
-    await refuses(['--config', config], PASSPHRASE, 1, /data/)
+    await refuses(['--config', config], PASSPHRASE, 2, /setting 'dataDir'.*ENOTDIR/)
+    await refuses(['--config', config, '--init'], PASSPHRASE, 2, /setting 'dataDir'.*EEXIST/)
   })
 
   test('a taken port, the public one or the admin one', async () => {
@@ -178,10 +179,12 @@ describe('starting', () => {
     await once(taken, 'listening')
     const { port } = taken.address() as { port: number }
     const listen = { host: '127.0.0.1', port }
+    await finish(['--config', await writeConfig(), '--init'])
     for (const setting of ['listen', 'adminListen']) {
       const config = await writeConfig({ [setting]: listen })
       const { code, out, err } = await finish(['--config', config])
-      expect([code, out, err]).toEqual([1, '', `milagro dta: 127.0.0.1:${port} is taken\n`])
+      const why = `setting '${setting}': 127.0.0.1:${port} is taken: end what listens there, or choose another port`
+      expect([code, out, err]).toEqual([1, '', `milagro dta: ${why}\n`])
     }
     taken.close()
   })
@@ -196,6 +199,7 @@ describe('killed', () => {
   /** A group of one: its founding takes one process. */
   async function found(): Promise<void> {
     config = await writeConfig()
+    await finish(['--config', config, '--init'])
     ready = await serve(config)
     const client = createClient(dtaRoutes, { baseUrl: ready.url, timeout: 100_000 })
     const { name, signKey, hpkeKey } = await client.authority({})

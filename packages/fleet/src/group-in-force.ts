@@ -49,7 +49,11 @@ export class GroupInForce {
       return opened
     } catch (error) {
       if (!(error instanceof Refused) && !(error instanceof DecodeError)) throw error
-      throw new ConfigError(`group file '${ports.groupFile}': ${error.message}`)
+      const source =
+        kept.length > 0
+          ? "setting 'groupId': this data folder's group document"
+          : `setting 'groupFile': '${ports.groupFile}'`
+      throw new ConfigError(`${source}: ${error.message}`)
     }
   }
 
@@ -92,13 +96,13 @@ async function readFileOf({ groupFile }: GroupPorts): Promise<unknown[]> {
     text = await readFile(groupFile, 'utf8')
   } catch (error) {
     throw new ConfigError(
-      `group file '${groupFile}' can't be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`,
+      `setting 'groupFile': cannot read '${groupFile}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`,
     )
   }
   try {
     const value: unknown = JSON.parse(text)
     return Array.isArray(value) ? value : [value]
   } catch {
-    throw new ConfigError(`group file '${groupFile}' is not JSON`)
+    throw new ConfigError(`setting 'groupFile': '${groupFile}' is not JSON`)
   }
 }

@@ -4,14 +4,12 @@
  * it has made; with --operator-code, a code for an operator, for the day when none of them can log in.
  */
 import { existsSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ConfigError } from '@milagro-ts/api/config'
+import { openDataFolder } from '@milagro-ts/api/data-folder'
 import { readFlags, runProcess, say } from '@milagro-ts/api/process'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
-import { openDatabase } from '@milagro-ts/store/database'
 import { loadFleetConfig, readPassphrase } from './config.js'
 import { type FleetSchema, migrations } from './schema.js'
 import { createFleet, openFleetKeys } from './server.js'
@@ -21,13 +19,16 @@ const built = fileURLToPath(new URL('./pages/', import.meta.url))
 const pagesFolder = existsSync(built) ? built : undefined
 
 await runProcess('fleet', async () => {
-  const flags = readFlags('operator-code')
+  const flags = readFlags({ values: ['operator-code'] })
   const operator = operatorName(flags['operator-code'])
   const config = loadFleetConfig(flags.config, process.env)
   const passphrase = readPassphrase(process.env)
-  await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
-  const file = join(config.dataDir, 'fleet.sqlite')
-  const store = await openDatabase<FleetSchema>({ file, migrations })
+  const store = await openDataFolder<FleetSchema>({
+    dataDir: config.dataDir,
+    database: 'fleet.sqlite',
+    migrations,
+    init: flags.init,
+  })
   const options = { config, passphrase, store, clock: systemClock, random: systemRandom, pagesFolder }
   try {
     if (flags.init) {

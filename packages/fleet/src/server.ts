@@ -280,8 +280,14 @@ export async function openFleetKeys({
   const used = await store.db.selectFrom('ra_key').select('kid').executeTakeFirst()
   if (await fleetKeysExist(dataDir)) {
     const keys = await readFleetKeys(dataDir, name, passphrase)
+    // Nobody knows a new one: the group document names those that were made together with keys.sealed.
+    if (used === undefined)
+      throw new StoreError(
+        'missing',
+        `fleet.sqlite in ${dataDir} has none of the RA keys that were made with keys.sealed: restore it from a backup ` +
+          'or, if it is lost for good, begin with another dataDir (docs/operations.md)',
+      )
     const seal = new RowSeal(keys.dataKey, random)
-    if (used === undefined) await storeRaKey(store.db, seal, await makeRaKey(), Math.floor(clock() / 1000))
     return { ...keys, seal, signers: await readRaKeys(store.db, seal) }
   }
   if (used !== undefined)

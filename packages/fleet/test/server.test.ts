@@ -112,11 +112,13 @@ describe('a start', () => {
     const store = await openDatabase<FleetSchema>({ file: ':memory:', migrations })
     const begin = (changes: object) => failure(createFleet({ ...options({ dataDir, ...changes }), store }))
     const groupFile = join(dataDir, 'group.json')
-    expect(await begin({ groupFile })).toMatch(/^ConfigError: group file '.*' can't be read \(ENOENT\)$/)
+    expect(await begin({ groupFile })).toMatch(
+      /^ConfigError: setting 'groupFile': cannot read '.*' \(ENOENT\)$/,
+    )
     writeFileSync(groupFile, '{')
     expect(await begin({ groupFile })).toMatch(/is not JSON$/)
     writeFileSync(groupFile, JSON.stringify({ ...world.group.document, t: 2 }))
-    expect(await begin({ groupFile })).toMatch(/^ConfigError: group file/)
+    expect(await begin({ groupFile })).toMatch(/^ConfigError: setting 'groupFile'/)
     writeFileSync(groupFile, JSON.stringify(world.group.document))
     expect(await begin({ groupFile, groupId: 'A'.repeat(43) })).toMatch(/another group/)
     expect(await begin({ groupFile: undefined })).toMatch(/'groupFile' and 'groupId' are missing/)

@@ -11,6 +11,7 @@
 import { Refused } from '@milagro-ts/api/problem'
 import type { IdCore } from '@milagro-ts/crypto/identity'
 import type { Connection, Store } from '@milagro-ts/store/database'
+import { lockForgotten, trustNew } from './restore.js'
 
 interface Generations {
   readonly issued: number
@@ -76,13 +77,21 @@ export class Accounts {
         'accepted = max(accepted, excluded.accepted), asked_slot = max(asked_slot, excluded.asked_slot)',
       [idCore.bytes, userCore, issuedPinGen, acceptedPinGen, askedSlot],
     )
+    if (askedSlot !== NEVER)
+      lockForgotten(connection, idCore, userCore, { issued: issuedPinGen, accepted: acceptedPinGen })
   }
 
-  /** A ticket was made for this generation. */
-  async issued(idCore: IdCore, userCore: Uint8Array, pinGen: number): Promise<void> {
-    await this.#store.atomic(connection =>
-      this.learn(connection, idCore, userCore, { issuedPinGen: pinGen, acceptedPinGen: 0 }, NEVER),
-    )
+  /** A ticket was made for this generation; `isNew`: just now, as an event of the RA's says. */
+  async issued(
+    idCore: IdCore,
+    userCore: Uint8Array,
+    pinGen: number,
+    { isNew = false }: { isNew?: boolean } = {},
+  ): Promise<void> {
+    await this.#store.atomic(connection => {
+      this.learn(connection, idCore, userCore, { issuedPinGen: pinGen, acceptedPinGen: 0 }, NEVER)
+      if (isNew) trustNew(connection, idCore, userCore, pinGen)
+    })
   }
 
   /** Tickets may have been made that nobody told us of: the RPA is asked again before our record is believed. */

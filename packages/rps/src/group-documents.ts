@@ -3,7 +3,7 @@
  * one revision; never gone back from. The RPS only serves it: whoever reads it checks it again.
  */
 import { readFile } from 'node:fs/promises'
-import { createClient } from '@milagro-ts/api/call'
+import { createClient, Unreachable } from '@milagro-ts/api/call'
 import { ConfigError } from '@milagro-ts/api/config'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { documentHash, Group, type KeyCheck } from '@milagro-ts/api/group'
@@ -25,7 +25,7 @@ export class GroupDocuments {
     this.#group = group
   }
 
-  /** ConfigError when there is no document, or none of the pinned group. */
+  /** ConfigError when there is no document, or none of the pinned group; Unreachable. */
   static async open({
     config,
     store,
@@ -41,7 +41,7 @@ export class GroupDocuments {
     const stored = await store.atomic(connection => revisionsAfter(connection, 0))
     const documents = stored.length > 0 ? stored : await firstDocuments(config, fetch)
     const group = await Group.verifyChain(documents, pinned, keyCheck).catch((error: unknown) => {
-      throw new ConfigError(`group document: ${(error as Error).message}`)
+      throw new ConfigError(`${sourceOf(config, stored.length > 0)}: ${(error as Error).message}`)
     })
     await store.atomic(connection => {
       for (const document of group.documents) keep(connection, document)
@@ -93,6 +93,12 @@ export class GroupDocuments {
   }
 }
 
+/** What a document that isn't the pinned group's is the fault of. */
+function sourceOf({ groupFile }: RpsConfig, isKept: boolean): string {
+  if (isKept) return "setting 'groupId': this data folder's group document"
+  return groupFile === undefined ? "setting 'groupUrl'" : `setting 'groupFile': '${groupFile}'`
+}
+
 function revisionsAfter(connection: Connection, number: number): unknown[] {
   return connection
     .all('SELECT document FROM group_revision WHERE number > ? ORDER BY number', [number])
@@ -121,7 +127,8 @@ async function firstDocuments(
   const authority = createClient(dtaRoutes, { baseUrl: groupUrl, fetch })
   const revision = (query: { revision?: string }) =>
     authority.group({ params: { groupId }, query }).catch((error: unknown) => {
-      throw new ConfigError(`setting 'groupUrl': ${(error as Error).message}`)
+      const why = `setting 'groupUrl': ${(error as Error).message}`
+      throw error instanceof Unreachable ? new Unreachable(why, { cause: error }) : new ConfigError(why)
     })
   const newest = await revision({})
   if (newest.revision > MOST_REVISIONS)

@@ -201,7 +201,7 @@ export class Revocation {
         await singleUse.unlock(strikeAccount(idCore, userCore, pinGen))
     }
     if (payload.kind === 'account' && payload.pinGen !== undefined)
-      await accounts.issued(idCore, userCore, payload.pinGen)
+      await accounts.issued(idCore, userCore, payload.pinGen, { isNew: true })
     return store.atomic(connection => {
       const now = standingOf(connection, payload.number)
       if (now === null || now.isHad) return now?.number ?? null

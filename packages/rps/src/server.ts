@@ -93,7 +93,7 @@ export interface Rps {
   readonly app: FastifyInstance
   readonly admin: FastifyInstance
   readonly adminToken: string
-  /** Listens on both, after one attempt to fetch server keys and revocation state. Rejects when a port is taken. */
+  /** Listens on both, and makes one attempt to fetch server keys and revocation state. Rejects when a port is taken. */
   start(): Promise<{ url: string; adminUrl: string }>
   close(): Promise<void>
 }
@@ -167,11 +167,11 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
     admin,
     adminToken,
     async start() {
-      await Promise.all([fetchServerKeys(parts), fetchState(parts)])
       const urls = await listenBoth({ app, admin }, config).catch(async (error: unknown) => {
         await pool.close()
         throw error
       })
+      await Promise.all([fetchServerKeys(parts), fetchState(parts)])
       parts.events.start()
       ends = [
         timers.every(PURGE_INTERVAL, () => void purge(parts)),

@@ -56,4 +56,14 @@ export const rpsMigrations: readonly Migration[] = [
       await sql`CREATE TABLE event (number INTEGER PRIMARY KEY, event TEXT NOT NULL) STRICT`.execute(db)
     },
   },
+  {
+    id: 3,
+    name: 'distrust',
+    async up(db) {
+      // Since when this database knows of guesses again, after it had forgotten some (restore.ts).
+      await sql`CREATE TABLE distrust (
+        id INTEGER PRIMARY KEY CHECK (id = 1), since INTEGER NOT NULL
+      ) STRICT`.execute(db)
+    },
+  },
 ]

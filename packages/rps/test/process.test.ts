@@ -9,6 +9,8 @@ import { fileURLToPath } from 'node:url'
 import { createClient, Unreachable } from '@milagro-ts/api/call'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { rpsMigrations } from '@milagro-ts/rps/tables'
+import { openDatabase } from '@milagro-ts/store/database'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { asFields, codeOf, type MessageOptions, PASSPHRASE, until, World } from './world.js'
 
@@ -19,6 +21,8 @@ let world: World
 const children: ChildProcess[] = []
 beforeAll(async () => {
   world = await World.make()
+  const file = join(world.dataDir, 'rps.sqlite')
+  await (await openDatabase({ file, migrations: rpsMigrations })).close()
   // The process has the machine's clock, so the world around it has it too.
   Object.defineProperty(world.clock, 'now', { get: () => Date.now() })
 })
@@ -125,12 +129,14 @@ test('a start that fails says why in one line, and how by its exit code', async 
   expect([flag.code, oneLine(flag)]).toEqual([2, expect.stringContaining('--confg')])
 
   const audience = { name: 'twice', pin: 'optional', tlsExporter: 'absent' }
+  const none = join(world.folder, 'none')
+  await finish(['--config', await writeConfig({ dataDir: none }), '--init'])
   for (const [changes, why] of [
     [{ deltaSeconds: 301 }, 'deltaSeconds'],
     [{ colour: 'red' }, 'colour'],
     [{ audiences: [audience, audience] }, 'stands twice'],
     [{ audiences: [{ ...audience, name: 'e\u0301' }] }, 'NFC'],
-    [{ groupFile: '/nowhere', dataDir: join(world.folder, 'none') }, '/nowhere'],
+    [{ groupFile: '/nowhere', dataDir: none }, '/nowhere'],
     [{ groupId: toBase64Url(new Uint8Array(32)) }, 'another group'],
   ] as const) {
     const refused = await finish(['--config', await writeConfig(changes)])
@@ -144,7 +150,12 @@ test('a start that fails says why in one line, and how by its exit code', async 
     '--config',
     await writeConfig({ listen: { host: '127.0.0.1', port }, logLevel: 'fatal' }),
   ])
-  expect([busy.code, oneLine(busy)]).toEqual([1, `milagro rps: 127.0.0.1:${port} is taken\n`])
+  expect([busy.code, oneLine(busy)]).toEqual([
+    1,
+    expect.stringMatching(
+      /^milagro rps: setting 'listen': 127\.0\.0\.1:[0-9]+ is taken: .*choose another port\n$/,
+    ),
+  ])
   taken.close()
 
   const damaged = join(world.folder, 'damaged')

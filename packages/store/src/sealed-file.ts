@@ -41,12 +41,15 @@ export function sealBytes(passphrase: string, plaintext: Uint8Array, random: Ran
 export function openSealed(passphrase: string, bytes: Uint8Array): Uint8Array {
   const sealed = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (sealed.length < HEADER + TAG || !sealed.subarray(0, MAGIC.length).equals(MAGIC)) {
-    throw new StoreError('damaged', 'not a sealed file of this version')
+    throw new StoreError(
+      'damaged',
+      'cut short, or not a sealed file of this version: restore it from a backup',
+    )
   }
   const header = sealed.subarray(0, HEADER)
   const [logN = 0, r = 0, p = 0] = header.subarray(MAGIC.length)
   if (logN < 1 || r < 1 || p < 1 || logN > DEAREST.logN || r > DEAREST.r || p > DEAREST.p) {
-    throw new StoreError('damaged', 'the sealed file asks for scrypt parameters out of bounds')
+    throw new StoreError('damaged', 'it asks for scrypt parameters out of bounds: restore it from a backup')
   }
   const salt = header.subarray(MAGIC.length + 3, MAGIC.length + 3 + SALT)
   const nonce = header.subarray(HEADER - NONCE)
@@ -59,9 +62,13 @@ export function openSealed(passphrase: string, bytes: Uint8Array): Uint8Array {
     return Uint8Array.from(Buffer.concat([first, decipher.final()]))
   } catch (error) {
     // GCM can't tell one from the other.
-    throw new StoreError('damaged', "the passphrase is wrong or the file was changed: it can't be opened", {
-      cause: error,
-    })
+    throw new StoreError(
+      'damaged',
+      'the passphrase is wrong or the file was changed: give the right one, or restore the file from a backup',
+      {
+        cause: error,
+      },
+    )
   } finally {
     key.fill(0)
   }

@@ -8,15 +8,25 @@ const WORKERS: Partial<Record<ServerKind, string>> = {
   rps: 'MILAGRO_RPS_WORKERS',
 }
 
+/** Servers that can do without their former database: the RPA tells an RPS anew what it must know. */
+const ANEW: ReadonlySet<ServerKind> = new Set(['rps'])
+
 export function addServerVerbs(noun: Command, kind: ServerKind, status: { exit: number }): void {
-  noun
+  const init = noun
     .command('init')
-    .description('make the long-term keys in the data folder, print their public parts, and end')
+    .description(
+      'make the data folder with the database and the long-term keys, print the public parts of these, and end',
+    )
     .requiredOption('--config <file>', 'settings, JSON')
     .option('--json', 'answer with one JSON object (the program always does)')
-    .action(async (options: { config: string }) => {
-      status.exit = await become(kind, ['--config', options.config, '--init'])
+    .action(async ({ config, anew }: { config: string; anew?: boolean }) => {
+      status.exit = await become(kind, ['--config', config, '--init', ...(anew === true ? ['--anew'] : [])])
     })
+  if (ANEW.has(kind))
+    init.option(
+      '--anew',
+      'begin a new database with the keys that are there: for a former one that is lost for good (docs/operations.md)',
+    )
   const variable = WORKERS[kind]
   const workers =
     variable === undefined

@@ -1,5 +1,5 @@
 /** `milagro store`: copies of a server's database, and the steps of its schema. */
-import { access, copyFile, rename, rm } from 'node:fs/promises'
+import { access, copyFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { systemClock } from '@milagro-ts/api/system'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
@@ -7,6 +7,7 @@ import { migrations as fleetMigrations } from '@milagro-ts/fleet/schema'
 import { distrustRestored } from '@milagro-ts/rps/restore'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
 import { type Migration, openDatabase } from '@milagro-ts/store/database'
+import { StoreError } from '@milagro-ts/store/store-error'
 import { type Command, Option } from 'commander'
 import { answers, CommandRefused, type Io, UsageError } from '../io.js'
 import type { ServerKind } from '../programs.js'
@@ -49,10 +50,10 @@ export function addStore(program: Command, io: Io): void {
 
   answers(
     io,
-    verb('restore', 'put a copy in the database’s place; stop the server first').argument(
-      '<file>',
-      'as `store backup` wrote it',
-    ),
+    verb(
+      'restore',
+      'put a copy in the place of a database that is gone, damaged or wrong; stop the server first',
+    ).argument('<file>', 'as `store backup` wrote it'),
     async (file: string, options: StoreOptions) => {
       const target = databaseOf(options)
       const former = `${target}.before-restore`
@@ -69,16 +70,16 @@ export function addStore(program: Command, io: Io): void {
         } finally {
           await restored.close()
         }
-        if (await exists(target)) {
-          // Closing folds the write-ahead log into the file that is put aside.
-          await (await open(target, options.server)).close()
-          await rename(target, former)
-        }
+        await putAside(target, former, options.server)
         await rename(copy, target)
       } finally {
         await Promise.all(['', '-wal', '-shm'].map(suffix => rm(copy + suffix, { force: true })))
       }
-      return { json: { restored: target, former }, text: [`restored; the former database is ${former}`] }
+      const isKept = await exists(former)
+      return {
+        json: { restored: target, ...(isKept ? { former } : {}) },
+        text: [isKept ? `restored; the former database is ${former}` : 'restored'],
+      }
     },
   )
 
@@ -93,12 +94,30 @@ export function addStore(program: Command, io: Io): void {
   )
 }
 
+/**
+ * Closing folds the write-ahead log into the file that is put aside. One that is damaged, or empty, goes as it is, with
+ * its log: it's the reason for a restore.
+ */
+async function putAside(target: string, former: string, server: ServerKind): Promise<void> {
+  if (!(await exists(target))) return
+  try {
+    await (await open(target, server)).close()
+  } catch (error) {
+    if (!(error instanceof StoreError) || error.reason !== 'damaged') throw error
+  }
+  for (const suffix of ['-wal', '-shm'])
+    if (await exists(target + suffix)) await rename(target + suffix, former + suffix)
+  await rename(target, former)
+}
+
 function databaseOf({ server, dataDir }: StoreOptions): string {
   return join(dataDir, `${server}.sqlite`)
 }
 
 async function open(file: string, server: ServerKind) {
   if (!(await exists(file))) throw new UsageError(`there is no ${file}`)
+  if ((await stat(file)).size === 0)
+    throw new StoreError('damaged', `database ${file} is empty: restore it from a backup`)
   return openDatabase<unknown>({ file, migrations: MIGRATIONS[server] })
 }
 
