@@ -14,7 +14,6 @@ import { DecodeError } from '@milagro-ts/crypto/errors'
 import { TrackStore, trackMigrations } from './track-store.js'
 import { loadTrackingConfig, type TrackingConfig } from './tracking-config.js'
 import { makeOrReadKeys, readKeys } from './tracking-keys.js'
-import { createTracking } from './tracking-server.js'
 
 await runProcess('tracking', async () => {
   const flags = readFlags({ hasAnew: true })
@@ -37,6 +36,8 @@ await runProcess('tracking', async () => {
       return null
     }
     const { requestKey } = await readKeys(dataDir, passphrase)
+    // Loaded only now, so that a start that is refused says so at once.
+    const { createTracking } = await import('./tracking-server.js')
     const server = createTracking({
       config,
       group: await readGroup(config),

@@ -217,11 +217,13 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     handlers: {},
     ready: async () => {
       const isWritable = await store.writable()
+      const { ok, check } = guard.clocks.standing
       return {
-        ok: isWritable && follower.fresh,
+        ok: isWritable && follower.fresh && ok,
         checks: {
           store: isWritable || 'cannot be written',
           banEvents: follower.fresh || 'the stream of ban events is lost',
+          clock: check,
         },
       }
     },

@@ -4,6 +4,7 @@
  */
 import type { TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
+import { isOwnClock, type PeerClocks } from './peer-clocks.js'
 import { CODES, Problem, Refused } from './problem.js'
 import type { Answer, Body, Params, Query, Route, RouteTable } from './route.js'
 import { parseStrictJson } from './strict-json.js'
@@ -31,6 +32,8 @@ export interface ClientOptions {
   readonly answerLimit?: number
   /** Makes the Authorization header of a request. */
   readonly authorize?: (request: OutgoingRequest) => Promise<string>
+  /** Told by each server that a signed request went to whether it found its time right; peers go by their origin. */
+  readonly clocks?: PeerClocks | undefined
 }
 
 type Given<K extends string, V> = [V] extends [undefined] ? unknown : { readonly [P in K]: V }
@@ -44,6 +47,8 @@ export type Client<T extends RouteTable> = {
 
 const problem = Compile(Problem)
 const EMPTY = new Uint8Array()
+/** Bytes of a problem document. */
+const REFUSAL_LIMIT = 65_536
 
 /** One function per route of `table`. Throws Refused, Unreachable or UnexpectedAnswer. */
 export function createClient<T extends RouteTable>(table: T, options: ClientOptions): Client<T> {
@@ -118,12 +123,26 @@ async function call(
   const { response, bytes } = answer
   if (response.ok) {
     const value = parseAnswer(route, response, bytes, 'application/json')
-    if (validator.Check(value)) return value
-    throw new UnexpectedAnswer(`the answer of ${route.path} does not fit its schema`)
+    if (!validator.Check(value))
+      throw new UnexpectedAnswer(`the answer of ${route.path} does not fit its schema`)
+    if (route.caller === 'server') options.clocks?.accepted(new URL(url).origin)
+    return value
   }
+  const refused = refusalIn(route, response, bytes)
+  if (isOwnClock(refused)) options.clocks?.refused(new URL(url).origin, refused)
+  throw refused
+}
+
+/** What a response that isn't ok says, for who reads its answers itself, as of a stream. UnexpectedAnswer. */
+export async function readRefusal(route: Route, response: Response): Promise<Refused> {
+  return refusalIn(route, response, await readAtMost(response, REFUSAL_LIMIT))
+}
+
+/** UnexpectedAnswer when it is no problem document. */
+function refusalIn(route: Route, response: Response, bytes: Uint8Array): Refused {
   const value = parseAnswer(route, response, bytes, 'application/problem+json')
   if (problem.Check(value) && value.status === response.status && CODES[value.code].status === value.status)
-    throw asRefused(value, response)
+    return asRefused(value, response)
   throw new UnexpectedAnswer(`${route.path} answered ${response.status} without a problem document`)
 }
 

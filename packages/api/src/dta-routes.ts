@@ -196,7 +196,7 @@ export const dtaRoutes = {
     params: ByGroup,
     body: Strict({ purpose: PurposeField, nonce: Bytes(16) }),
     response: SealedShare,
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED', 'FROZEN'],
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'REPLAYED', 'FROZEN'],
   },
   permits: {
     method: 'POST',
@@ -210,7 +210,7 @@ export const dtaRoutes = {
       shareEpoch: Uint32,
       share: BytesUpTo(160),
     }),
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'NOT_APPROVED', 'EXPIRED', 'REPLAYED', 'FROZEN'],
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'NOT_APPROVED', 'EXPIRED', 'REPLAYED', 'FROZEN'],
   },
   proposeRevision: {
     method: 'POST',

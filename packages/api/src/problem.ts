@@ -13,7 +13,7 @@ export const CODES = {
   WRONG_PROOF: { status: 401, means: 'The device proof does not hold, or the identity may not log in.' },
   WRONG_PIN: { status: 401, means: 'The device is proven, the PIN is not.' },
   EXPIRED: { status: 401, means: 'A nonce, slot, epoch, ticket or statement is out of its time.' },
-  CLOCK: { status: 401, means: 'clientTime is too far from the server clock.' },
+  CLOCK: { status: 401, means: 'The clocks of the sender and of the server are too far apart.' },
   FORBIDDEN: { status: 403, means: 'The caller is known but may not do this.' },
   BANNED: { status: 403, means: 'The vehicle or the user is banned.' },
   REVOKED: { status: 403, means: 'The identity has ended for good; enrol the next generation.' },

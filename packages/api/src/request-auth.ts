@@ -6,9 +6,10 @@
  *   jti = random(16), bh = SHA-256(body)
  *   request = JWS_requestKey{iss, htm, htu, bh, iat, exp, jti}
  *            -- method, URL, body, MPIN-Request -->     keyOf(iss) verifies; htm, htu, bh are this request's;
- *                                                       iat ≤ now < exp ≤ iat + 60; put(jti) or REPLAYED
+ *                                                       exp ≤ iat + 60; iat ≤ now + 60, now < exp or CLOCK;
+ *                                                       put(jti) or REPLAYED
  *
- * The jti is stored only after the signature held, so that strangers can't fill the store.
+ * The jti is stored, and CLOCK said, only after the signature held: strangers can't fill the store, and learn nothing.
  */
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
@@ -19,6 +20,7 @@ import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { signJws, verifyJws } from './jws.js'
 import type { Es256PrivateKey, Es256PublicKey } from './keys.js'
+import { outOfTime, type PeerClocks } from './peer-clocks.js'
 import { Refused } from './problem.js'
 import { Bytes, Strict, UnixSeconds } from './schemas.js'
 
@@ -85,28 +87,36 @@ export interface ArrivedRequest {
 
 /**
  * The `server` check of `mount`. `publicUrl` is where callers reach this server, from its configuration: a Host header
- * is the caller's claim. Throws Refused UNAUTHENTICATED or, for a second use, REPLAYED.
+ * is the caller's claim. Throws Refused UNAUTHENTICATED, CLOCK for what is only out of its time, REPLAYED for a second use.
  */
 export function serverCallerCheck({
   keyOf,
   singleUse,
   clock,
   publicUrl,
+  clocks,
 }: {
   keyOf: (name: string) => Es256PublicKey | undefined
   singleUse: Pick<SingleUse, 'put'>
   clock: Clock
   publicUrl: string
+  /** Told of each caller's clock. */
+  clocks?: PeerClocks | undefined
 }): (request: ArrivedRequest) => Promise<{ name: string }> {
   const base = publicUrl.replace(/\/$/, '')
   return async request => {
-    const { iss, jti, exp } = await verifyRequest(request, base, keyOf, clock() / 1000).catch(
-      (error: unknown) => {
-        throw error instanceof DecodeError ? no(`${error.field}: ${error.why}`) : error
-      },
-    )
+    const { iss, jti, iat, exp } = await verifyRequest(request, base, keyOf).catch((error: unknown) => {
+      throw error instanceof DecodeError ? no(`${error.field}: ${error.why}`) : error
+    })
+    const now = clock() / 1000
+    if (iat > now + SKEW || now >= exp) {
+      const refused = outOfTime(iss, iat, now)
+      clocks?.arrivedOutOfTime(iss, iat, refused.detail ?? '')
+      throw refused
+    }
     if (!(await singleUse.put('request', `${iss} ${jti}`, { expiresAt: exp * 1000 })))
       throw new Refused('REPLAYED', { detail: 'this request was made before' })
+    clocks?.arrived(iss, iat)
     return { name: iss }
   }
 }
@@ -115,7 +125,6 @@ async function verifyRequest(
   { method, url, headers, bodyHash }: ArrivedRequest,
   base: string,
   keyOf: (name: string) => Es256PublicKey | undefined,
-  now: number,
 ): Promise<Static<typeof RequestPayload>> {
   if (!headers.authorization?.startsWith(SCHEME)) throw no('no request JWT')
   const verified = await verifyJws(TYP, headers.authorization.slice(SCHEME.length), { get: keyOf })
@@ -127,7 +136,7 @@ async function verifyRequest(
     throw no('made for another method or address')
   if (!equalBytes(fromBase64Url(payload.bh, 'bh', 32), bodyHash)) throw no('made for another body')
   const { iat, exp } = payload
-  if (exp > iat + LIFETIME || iat > now + SKEW || now >= exp) throw no('out of its time')
+  if (exp > iat + LIFETIME || exp <= iat) throw no('it lives for too long, or not at all')
   // One jti has one text, so that a second spelling isn't a second use.
   fromBase64Url(payload.jti, 'jti', 16)
   return payload

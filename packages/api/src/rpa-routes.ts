@@ -77,6 +77,7 @@ export const rpaRoutes = {
     response: RegistrationAnswer,
     refuses: [
       'UNAUTHENTICATED',
+      'CLOCK',
       'FORBIDDEN',
       'REPLAYED',
       'CONFLICT',
@@ -101,7 +102,7 @@ export const rpaRoutes = {
         Strict({ issuedPinGen: Uint32, acceptedPinGen: Uint32, attributes: Type.Optional(AttributesField) }),
       ),
     }),
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED', 'EXPIRED', 'BANNED', 'REVOKED'],
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'REPLAYED', 'EXPIRED', 'BANNED', 'REVOKED'],
   },
   authenticated: {
     method: 'POST',
@@ -118,7 +119,7 @@ export const rpaRoutes = {
       slot: Uint32,
     }),
     response: Strict({}),
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED'],
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'REPLAYED'],
   },
   state: {
     method: 'GET',
@@ -126,6 +127,6 @@ export const rpaRoutes = {
     summary: 'The numbered, signed revocation state: everything that is banned or revoked now.',
     caller: 'server',
     response: Strict({ state: Jws(8_388_608) }),
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED'],
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'REPLAYED'],
   },
 } as const satisfies RouteTable

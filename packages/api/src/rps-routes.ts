@@ -165,7 +165,7 @@ export const rpsRoutes = {
     caller: 'server',
     body: Strict({ authOtt: Bytes(32, 'known') }),
     response: AuthenticatedFields,
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'REPLAYED', 'EXPIRED', 'BANNED', 'REVOKED'],
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'REPLAYED', 'EXPIRED', 'BANNED', 'REVOKED'],
   },
   verifyOnePass: {
     method: 'POST',
@@ -216,7 +216,7 @@ export const rpsRoutes = {
       instance: Type.String(),
       user: Type.Optional(AttributesField),
     }),
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN', 'BANNED', 'REVOKED'],
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'REPLAYED', 'FORBIDDEN', 'BANNED', 'REVOKED'],
   },
   events: {
     method: 'GET',
@@ -225,7 +225,7 @@ export const rpsRoutes = {
       'Server-sent events: first `state` (mpin-state+jwt), then `event` (mpin-event+jwt), id = number; Last-Event-ID resumes.',
     caller: 'server',
     stream: 'text/event-stream',
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN'],
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'REPLAYED', 'FORBIDDEN'],
   },
   pushEvent: {
     method: 'POST',

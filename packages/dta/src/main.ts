@@ -4,9 +4,7 @@ import { readFlags, runProcess, say } from '@milagro-ts/api/process'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { loadDtaConfig, readPassphrase } from './config.js'
-import { servedIds } from './groups.js'
 import { LedgerMark } from './ledger-mark.js'
-import { createDta, openKeys } from './server.js'
 import { dtaMigrations } from './tables.js'
 
 await runProcess('dta', async () => {
@@ -21,10 +19,13 @@ await runProcess('dta', async () => {
     init: flags.init,
     belongs: async store => {
       const issuedIn = (await LedgerMark.open(dataDir)).groupIds
+      const { servedIds } = await import('./groups.js')
       const served = await servedIds(store)
       return issuedIn.every(groupId => served.has(groupId))
     },
   })
+  // Loaded only now, so that a start that is refused says so at once.
+  const { createDta, openKeys } = await import('./server.js')
   const options = { config, passphrase, store, clock: systemClock, random: systemRandom }
   try {
     if (flags.init) {

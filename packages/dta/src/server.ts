@@ -11,6 +11,7 @@ import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
+import { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { Refused } from '@milagro-ts/api/problem'
 import { RateLimit, sourceOf } from '@milagro-ts/api/rate-limit'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
@@ -108,6 +109,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
   }
   const foundings = new Foundings(authority)
   const ceremonies = new Ceremonies(authority)
+  const clocks = new PeerClocks({ clock, log })
   const sources = new RateLimit(config.rateLimit?.address ?? ADDRESS_RATE, clock)
 
   const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
@@ -122,7 +124,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     sources.take(serverPaths.has(routeOptions.url) ? `${source} server` : source)
   })
   mount(app, dtaRoutes, publicHandlers(authority, foundings, ceremonies), {
-    server: serverCheck(authority, singleUse),
+    server: serverCheck(authority, singleUse, clocks),
   })
 
   const adminToken = adminTokenOf(config.dataDir, random)
@@ -130,7 +132,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     title: 'Distributed trust authority: administration',
     log,
     metrics,
-    ready: () => readiness(authority),
+    ready: () => readiness(authority, clocks),
     adminToken,
     table: dtaAdminRoutes,
     handlers: adminHandlers(authority, foundings, ceremonies),
@@ -305,7 +307,11 @@ function adminHandlers(
  * Recipients are known per group, so the caller's key comes from the document of the group in the path. The address
  * that a request is bound to is the one that the document gives for this authority.
  */
-function serverCheck(authority: Authority, singleUse: SingleUse): (meta: Meta) => Promise<ServerCaller> {
+function serverCheck(
+  authority: Authority,
+  singleUse: SingleUse,
+  clocks: PeerClocks,
+): (meta: Meta) => Promise<ServerCaller> {
   return async meta => {
     const groupId = /^\/v1\/groups\/([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])\//.exec(meta.url)?.[1]
     if (groupId === undefined) throw new Refused('MALFORMED', { field: 'groupId' })
@@ -315,12 +321,13 @@ function serverCheck(authority: Authority, singleUse: SingleUse): (meta: Meta) =
       singleUse,
       clock: authority.clock,
       publicUrl: (group.authority(index) as { url: string }).url,
+      clocks,
     })
     return check(meta)
   }
 }
 
-async function readiness({ store, clock, groups }: Authority): Promise<Readiness> {
+async function readiness({ store, clock, groups }: Authority, clocks: PeerClocks): Promise<Readiness> {
   const writable = await store.writable()
   const [newest] = writable
     ? await store.atomic(connection => connection.all('SELECT max(at) AS at FROM issuance'))
@@ -328,8 +335,8 @@ async function readiness({ store, clock, groups }: Authority): Promise<Readiness
   const behind = newest !== undefined && Number(newest.at ?? 0) > clock() / 1000 + 60
   const checks = {
     store: writable || 'the database cannot be written',
-    clock: !behind || 'the clock is behind the issuance log',
+    clock: behind ? 'the clock is behind the issuance log' : clocks.standing.check,
     groups: groups.all.length > 0 || 'no group yet',
   }
-  return { ok: writable && !behind, checks }
+  return { ok: writable && !behind && clocks.standing.ok, checks }
 }

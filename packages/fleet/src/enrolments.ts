@@ -34,7 +34,7 @@ import type { Kysely, Selectable } from 'kysely'
 import { type Actor, audit } from './audit.js'
 import { type Bans, isBanned } from './bans.js'
 import { type Codes, replaceCodes } from './codes.js'
-import { lastNumber, nextNumber, recordEvent } from './events.js'
+import { lastNumber, recordEvent } from './events.js'
 import { type Hooks, notesOf } from './hooks.js'
 import type {
   AccountTable,
@@ -80,8 +80,8 @@ export interface EnrolmentPorts {
   readonly bans: Bans
   readonly clock: Clock
   readonly wake: () => void
-  /** Called with each leaf before it is given out, so that it is remembered outside of the database too. */
-  readonly keepLeaf: (leaf: number) => void
+  /** The next leaf, which is remembered outside of the database too. */
+  readonly nextLeaf: (tx: Kysely<FleetSchema>) => Promise<number>
   /** What a device's ticket is for. */
   readonly devicePurposes: readonly ('device' | 'agree' | 'sign')[]
   /** Seconds in which a registration may be asked for again. */
@@ -530,8 +530,7 @@ export class Enrolments implements Directory {
     if (generation > LAST_GENERATION)
       throw new Refused('CONFLICT', { detail: 'this vehicle has had all its generations' })
     await revokeInForce(tx, device.id, now)
-    const leaf = await nextNumber(tx, 'leaf')
-    this.#ports.keepLeaf(leaf)
+    const leaf = await this.#ports.nextLeaf(tx)
     const factors = device.factors as Factors
     const made = this.#ports.authority.newIdentity(
       { attributes: attributesOf(device.attributes), instance: device.instance, hpkeKey },

@@ -1,12 +1,13 @@
 /**
  * Leaves are never given out twice, not even after a restore of the database: a file beside it holds a number that no
- * leaf given out so far exceeds, and a start begins above that number. So a start skips a few leaves (of 2^32), and a
- * backup of the database alone can't bring one back.
+ * leaf given out so far exceeds, and the first leaf after a start is above that number. So a start skips a few leaves
+ * (of 2^32), and a backup of the database alone can't bring one back.
  */
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { StoreError } from '@milagro-ts/store/store-error'
 import type { Kysely } from 'kysely'
+import { nextNumber } from './events.js'
 import type { FleetSchema } from './schema.js'
 
 /** Leaves between two writes of the file. */
@@ -14,32 +15,36 @@ const STEP = 256
 
 export class LeafCeiling {
   readonly #path: string
+  /** What the file held at the start. */
+  readonly #floor: number
   #ceiling: number
 
-  private constructor(path: string, ceiling: number) {
+  private constructor(path: string, floor: number) {
     this.#path = path
-    this.#ceiling = ceiling
+    this.#floor = floor
+    this.#ceiling = floor
   }
 
-  /** Lifts the database's counter to the file's number. StoreError when the file holds something else. */
-  static async open(dataDir: string, db: Kysely<FleetSchema>): Promise<LeafCeiling> {
+  /** StoreError when the file holds something else. */
+  static open(dataDir: string): LeafCeiling {
     const path = join(dataDir, 'leaf-ceiling')
-    const kept = read(path)
-    await db
-      .updateTable('counter')
-      .set({ value: kept })
-      .where('name', '=', 'leaf')
-      .where('value', '<', kept)
-      .execute()
-    return new LeafCeiling(path, kept)
+    return new LeafCeiling(path, read(path))
   }
 
-  /** Before `leaf` is given out. Synchronous: it stands inside the transaction that gives it out. */
-  keep(leaf: number): void {
-    if (leaf <= this.#ceiling) return
-    const ceiling = leaf + STEP
-    write(this.#path, ceiling)
-    this.#ceiling = ceiling
+  /** The next leaf, in the transaction that gives it out; the file goes before. */
+  async next(tx: Kysely<FleetSchema>): Promise<number> {
+    await tx
+      .updateTable('counter')
+      .set({ value: this.#floor })
+      .where('name', '=', 'leaf')
+      .where('value', '<', this.#floor)
+      .execute()
+    const leaf = await nextNumber(tx, 'leaf')
+    if (leaf > this.#ceiling) {
+      write(this.#path, leaf + STEP)
+      this.#ceiling = leaf + STEP
+    }
+    return leaf
   }
 }
 

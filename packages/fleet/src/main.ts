@@ -12,7 +12,6 @@ import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { loadFleetConfig, readPassphrase } from './config.js'
 import { type FleetSchema, migrations } from './schema.js'
-import { createFleet, openFleetKeys } from './server.js'
 
 /** Beside this file, where the pages were built. */
 const built = fileURLToPath(new URL('./pages/', import.meta.url))
@@ -29,6 +28,8 @@ await runProcess('fleet', async () => {
     migrations,
     init: flags.init,
   })
+  // Loaded only now, so that a start that is refused says so at once.
+  const { createFleet, openFleetKeys } = await import('./server.js')
   const options = { config, passphrase, store, clock: systemClock, random: systemRandom, pagesFolder }
   try {
     if (flags.init) {

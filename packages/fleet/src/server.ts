@@ -8,6 +8,7 @@ import { ConfigError } from '@milagro-ts/api/config'
 import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
+import { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { createApp, type Meta, mount } from '@milagro-ts/api/serve'
@@ -108,7 +109,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     ...rps,
     log,
   })
-  const leaves = await LeafCeiling.open(config.dataDir, store.db)
+  const leaves = LeafCeiling.open(config.dataDir)
   const authority = new RegistrationAuthority({
     group: () => group.current,
     signers: () => signers,
@@ -145,7 +146,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     bans,
     clock,
     wake,
-    keepLeaf: leaf => leaves.keep(leaf),
+    nextLeaf: tx => leaves.next(tx),
     devicePurposes: config.devicePurposes ?? ['device'],
     lifetime: (config.registrationDays ?? 7) * DAY,
     pendingLimit: config.pendingLimit ?? 1000,
@@ -179,11 +180,13 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
   const app = createApp({ title: 'Fleet: a relying-party application', log, metrics, ...trust })
   const trail = new AuditTrail({ store, clock, log })
   const callbacks = createCallbacks({ authority, directory: enrolments, rpsName: config.rpsName })
+  const clocks = new PeerClocks({ clock, log })
   const rpsCheck = serverCallerCheck({
     keyOf: name => group.current.recipient(name)?.requestKey,
     singleUse,
     clock,
     publicUrl: config.publicUrl,
+    clocks,
   })
   mount(
     app,
@@ -222,7 +225,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     title: 'Fleet: administration',
     log,
     metrics,
-    ready: () => readiness(store, group, signers),
+    ready: () => readiness(store, group, signers, clocks),
     adminToken,
     table: {},
     handlers: {},
@@ -302,15 +305,17 @@ async function readiness(
   store: Store<FleetSchema>,
   group: GroupInForce,
   signers: readonly Signer[],
+  clocks: PeerClocks,
 ): Promise<Readiness> {
   const { m, keys } = group.current.raKeys
   const named = signers.filter(({ kid, key }) => keys.get(kid)?.equals(key.publicKey)).length
   const writable = await store.writable()
   return {
-    ok: writable && named >= m,
+    ok: writable && named >= m && clocks.standing.ok,
     checks: {
       store: writable || 'the database cannot be written',
       raKeys: named >= m || `the group wants ${m} RA signatures and names ${named} of our keys`,
+      clock: clocks.standing.check,
     },
   }
 }

@@ -148,21 +148,22 @@ describe('the leaf ceiling', () => {
   test('is above every leaf given out, and a start goes on above it', async () => {
     const dataDir = mkdtempSync(join(tmpdir(), 'fleet-test-'))
     const store = await openDatabase<FleetSchema>({ file: ':memory:', migrations })
-    const leaves = await LeafCeiling.open(dataDir, store.db)
+    const next = (leaves: LeafCeiling) => store.db.transaction().execute(tx => leaves.next(tx))
     const kept = () => Number(readFileSync(join(dataDir, 'leaf-ceiling'), 'utf8'))
-    for (let leaf = 1; leaf <= 600; leaf++) {
-      leaves.keep(leaf)
+    const leaves = LeafCeiling.open(dataDir)
+    for (let number = 1; number <= 600; number++) {
+      const leaf = await next(leaves)
+      expect(leaf).toBe(number)
       expect(kept()).toBeGreaterThanOrEqual(leaf)
     }
-    await LeafCeiling.open(dataDir, store.db)
-    const { value } = await store.db
-      .selectFrom('counter')
-      .select('value')
-      .where('name', '=', 'leaf')
-      .executeTakeFirstOrThrow()
-    expect(value).toBe(kept())
+    const before = kept()
+    // As after a restore from a backup.
+    await store.db.updateTable('counter').set({ value: 5 }).where('name', '=', 'leaf').execute()
+    const restarted = LeafCeiling.open(dataDir)
+    expect([await next(restarted), await next(restarted)]).toEqual([before + 1, before + 2])
+    expect(kept()).toBeGreaterThan(before)
     writeFileSync(join(dataDir, 'leaf-ceiling'), 'none\n')
-    await expect(LeafCeiling.open(dataDir, store.db)).rejects.toThrow(StoreError)
+    expect(() => LeafCeiling.open(dataDir)).toThrow(StoreError)
     await store.close()
     rmSync(dataDir, { recursive: true })
   })

@@ -8,8 +8,9 @@
  * States and events are signed by the RA, so the RPS can hold them back but not invent them; and whoever holds the
  * stream back makes the list stale: 30 seconds after the last sign of life nothing is believed any more.
  */
-import { routeUrl } from '@milagro-ts/api/call'
+import { readRefusal, routeUrl } from '@milagro-ts/api/call'
 import type { Log } from '@milagro-ts/api/log'
+import { isOwnClock, type PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { Refused } from '@milagro-ts/api/problem'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { readEvents } from '@milagro-ts/api/sse'
@@ -79,6 +80,7 @@ export interface FollowerOptions {
   readonly clock: Clock
   readonly timers: Timers
   readonly fetch: typeof fetch
+  readonly clocks?: PeerClocks | undefined
   readonly log: Log
   /** Called after every change of the list. */
   readonly changed?: (list: DenyList) => void
@@ -144,7 +146,7 @@ export class EventFollower {
   }
 
   async #connect(): Promise<void> {
-    const { rpsUrl, authorize, fetch, timers } = this.#options
+    const { rpsUrl, authorize, fetch, timers, clocks } = this.#options
     const url = routeUrl(rpsRoutes.events, rpsUrl, {})
     this.#connection = new AbortController()
     const connection = this.#connection
@@ -162,7 +164,13 @@ export class EventFollower {
         redirect: 'error',
         signal: connection.signal,
       })
-      if (!response.ok || response.body === null) throw new Error(`the RPS answered ${response.status}`)
+      if (!response.ok) {
+        const refused = await readRefusal(rpsRoutes.events, response)
+        if (isOwnClock(refused)) clocks?.refused(new URL(url).origin, refused)
+        throw refused
+      }
+      if (response.body === null) throw new Error('the RPS answered nothing')
+      clocks?.accepted(new URL(url).origin)
       let hasState = false
       for await (const event of readEvents(response.body)) {
         heard = true

@@ -12,6 +12,7 @@ import { type Client, createClient, Unreachable } from '@milagro-ts/api/call'
 import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey } from '@milagro-ts/api/keys'
 import type { Log } from '@milagro-ts/api/log'
+import { isOwnClock, PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { Refused } from '@milagro-ts/api/problem'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
@@ -56,6 +57,8 @@ export class Guard {
   readonly rps: Client<typeof rpsRoutes>
   readonly keys: TokenKeys
   readonly follower: EventFollower
+  /** Whether the service's clock agrees with the RPS'; for its own readiness. */
+  readonly clocks: PeerClocks
   readonly #options: GuardOptions
   #group: Group
 
@@ -64,7 +67,9 @@ export class Guard {
     this.#options = options
     this.#group = options.group
     const authorize = requestSigner({ name, key, clock, random })
-    this.rps = createClient(rpsRoutes, { baseUrl: rpsUrl, fetch, authorize })
+    const clocks = new PeerClocks({ clock, log })
+    this.clocks = clocks
+    this.rps = createClient(rpsRoutes, { baseUrl: rpsUrl, fetch, authorize, clocks })
     this.keys = new TokenKeys({ rps: this.rps, clock })
     this.follower = new EventFollower({
       rpsUrl,
@@ -74,6 +79,7 @@ export class Guard {
       clock,
       timers,
       fetch,
+      clocks,
       log,
       ...(changed === undefined ? {} : { changed }),
     })
@@ -150,6 +156,12 @@ export async function fromRps<T>(answer: Promise<T>): Promise<T> {
     if (error instanceof Unreachable) {
       throw new Refused('RETRY_LATER', { detail: 'the authentication server is unreachable', retryAfter: 1 })
     }
+    if (isOwnClock(error))
+      throw new Refused('RETRY_LATER', {
+        detail: 'the clocks of this service and of the authentication server differ',
+        log: error.message,
+        retryAfter: 5,
+      })
     if (error instanceof Refused && (error.code === 'UNAUTHENTICATED' || error.code === 'FORBIDDEN')) {
       throw new Refused('INTERNAL', { log: `the authentication server refuses this one: ${error.message}` })
     }

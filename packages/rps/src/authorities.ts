@@ -20,6 +20,7 @@ import {
   type Quorum,
   type ShareAnswer,
 } from '@milagro-ts/api/quorum'
+import type { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import type { Timers } from '@milagro-ts/api/system'
 import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -42,6 +43,7 @@ type AuthoritiesPorts = Parameters<typeof requestSigner>[0] & {
   readonly timers: Timers
   readonly documents: GroupDocuments
   readonly watch: AuthorityWatch
+  readonly clocks: PeerClocks
   /** A revision was taken in. */
   readonly onRevision: () => void
 }
@@ -67,6 +69,7 @@ export class Authorities {
       baseUrl: url,
       timeout: TIMEOUT,
       authorize: this.#authorize,
+      clocks: this.#ports.clocks,
       fetch,
     })
     this.#clients.set(url, client)

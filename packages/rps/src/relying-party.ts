@@ -4,6 +4,7 @@
  */
 import { type Client, createClient, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import type { Log } from '@milagro-ts/api/log'
+import type { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { type Code, Refused } from '@milagro-ts/api/problem'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import type { Answer, Body } from '@milagro-ts/api/route'
@@ -25,14 +26,21 @@ export class RelyingParty {
   constructor({
     url,
     fetch,
+    clocks,
     log,
     ...signer
-  }: Parameters<typeof requestSigner>[0] & { url: string; fetch: typeof globalThis.fetch; log: Log }) {
+  }: Parameters<typeof requestSigner>[0] & {
+    url: string
+    fetch: typeof globalThis.fetch
+    clocks: PeerClocks
+    log: Log
+  }) {
     this.#client = createClient(rpaRoutes, {
       baseUrl: url,
       fetch,
       timeout: TIMEOUT,
       authorize: requestSigner(signer),
+      clocks,
     })
     this.#log = log
   }

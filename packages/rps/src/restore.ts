@@ -39,12 +39,6 @@ export async function beginAnew(store: Store<unknown>, now: number): Promise<voi
   })
 }
 
-/** False for a database that no server has run on, and that was not begun anew on purpose. */
-export function wasServed(connection: Connection): boolean {
-  const either = 'SELECT 1 FROM group_revision UNION SELECT 1 FROM distrust LIMIT 1'
-  return connection.all(either).length > 0
-}
-
 /** The RPA speaks of an account whose guesses this database may have forgotten: locked, unless it knows of them. */
 export function lockForgotten(
   connection: Connection,

@@ -6,9 +6,8 @@ import { readFlags, runProcess, say } from '@milagro-ts/api/process'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { loadRpsConfig, readPassphrase } from './config.js'
-import { beginAnew, wasServed } from './restore.js'
-import { createRps, openKeys, type RpsOptions } from './server.js'
-import { rpsMigrations } from './tables.js'
+import type { RpsOptions } from './server.js'
+import { rpsMigrations, wasServed } from './tables.js'
 
 /** `verify` lets a test run a server that verifies wrongly. Never rejects. */
 export function runRps(ports: Pick<RpsOptions, 'verify'> = {}): Promise<void> {
@@ -27,6 +26,11 @@ export function runRps(ports: Pick<RpsOptions, 'verify'> = {}): Promise<void> {
         flags.anew || !existsSync(join(dataDir, 'server-keys.sealed')) || store.atomic(wasServed),
     })
     try {
+      // Loaded only now, so that a start that is refused says so at once.
+      const [{ createRps, openKeys }, { beginAnew }] = await Promise.all([
+        import('./server.js'),
+        import('./restore.js'),
+      ])
       if (flags.anew) await beginAnew(store, systemClock())
       if (flags.init) {
         const { requestKey, hpkeKey } = await openKeys({ config, passphrase, random: systemRandom })

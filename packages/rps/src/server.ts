@@ -11,6 +11,7 @@ import type { Group } from '@milagro-ts/api/group'
 import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
+import { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { type Code, Refused } from '@milagro-ts/api/problem'
 import { RateLimit, sourceOf } from '@milagro-ts/api/rate-limit'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
@@ -103,6 +104,7 @@ interface Parts {
   readonly config: RpsConfig
   readonly store: Store<unknown>
   readonly clock: Clock
+  readonly clocks: PeerClocks
   readonly log: Log
   readonly singleUse: SingleUse
   readonly audiences: Audiences
@@ -222,14 +224,15 @@ async function openParts(
   const watch = new AuthorityWatch({ group: () => documents.latest, clock, log, metrics })
   // New key epochs want server keys; new RA keys want a state for followers that these keys have signed.
   const onRevision = () => void completeParts(parts)
-  const authorities = new Authorities({ ...signer, fetch, timers, documents, watch, log, onRevision })
+  const clocks = new PeerClocks({ clock, log })
+  const authorities = new Authorities({ ...signer, fetch, timers, documents, watch, clocks, log, onRevision })
   const serverKeys = await ServerKeys.open(
     { name, dataDir, passphrase, hpkeKey, authorities, pool, random, log },
     documents.latest,
   )
   const singleUse = openSingleUse(store)
   const accounts = new Accounts(store)
-  const relyingParty = new RelyingParty({ ...signer, url: config.rpa.url, fetch, log })
+  const relyingParty = new RelyingParty({ ...signer, url: config.rpa.url, fetch, clocks, log })
   const identities = new Identities({ store, relyingParty, accounts })
   const group = () => documents.current()
   const revocation = new Revocation({ store, singleUse, accounts, relyingParty, group, log })
@@ -274,6 +277,7 @@ async function openParts(
     config,
     store,
     clock,
+    clocks,
     log,
     singleUse,
     audiences: new Audiences(config),
@@ -533,7 +537,7 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
 }
 
 function callerChecks(parts: Parts): CallerChecks<AuthenticatedFields, undefined> {
-  const { config, documents, singleUse, clock, tokens, revocation, verify, audiences } = parts
+  const { config, documents, singleUse, clock, clocks, tokens, revocation, verify, audiences } = parts
   return {
     server: async meta => {
       const group = await documents.current()
@@ -542,6 +546,7 @@ function callerChecks(parts: Parts): CallerChecks<AuthenticatedFields, undefined
         singleUse,
         clock,
         publicUrl: config.publicUrl,
+        clocks,
       })
       return check(meta)
     },
@@ -653,6 +658,7 @@ async function readiness({
   revocation,
   clock,
   watch,
+  clocks,
 }: Parts): Promise<Readiness> {
   const writable = await store.writable()
   const hasKeys = serverKeys.isComplete(documents.latest)
@@ -662,8 +668,8 @@ async function readiness({
     store: writable || 'the database cannot be written',
     serverKeys: hasKeys || 'not fetched from the authorities yet',
     revocation: hasState || 'no revocation state from the RPA yet',
-    clock: hasBegun || "the clock is before the group's origin",
+    clock: hasBegun ? clocks.standing.check : "the clock is before the group's origin",
     authorities: watch.check(),
   }
-  return { ok: writable && hasKeys && hasState && hasBegun, checks }
+  return { ok: writable && hasKeys && hasState && hasBegun && clocks.standing.ok, checks }
 }

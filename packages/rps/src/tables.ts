@@ -1,5 +1,5 @@
 /** The tables of an RPS' database. Nothing in it is a key: S_dev, S_pin and the RPS' own keys lie in sealed files. */
-import type { Migration } from '@milagro-ts/store/database'
+import type { Connection, Migration } from '@milagro-ts/store/database'
 import { singleUseMigration } from '@milagro-ts/store/single-use'
 import { sql } from 'kysely'
 
@@ -67,3 +67,9 @@ export const rpsMigrations: readonly Migration[] = [
     },
   },
 ]
+
+/** False for a database that no server has run on, and that was not begun anew on purpose. */
+export function wasServed(connection: Connection): boolean {
+  const either = 'SELECT 1 FROM group_revision UNION SELECT 1 FROM distrust LIMIT 1'
+  return connection.all(either).length > 0
+}

@@ -45,11 +45,22 @@ export class SmallDisk implements Fillable {
 
   /** The same folder under another path, where nothing can be written. */
   readOnly(): string {
-    const view = mkdtempSync(`${this.#folder}-read-only-`)
-    mount('--bind', this.#folder, view)
+    const view = bindReadOnly(this.#folder)
     this.#views.push(view)
-    mount('-o', 'remount,bind,ro', view)
     return view
+  }
+
+  /** Of any folder; null where nothing may be mounted. */
+  static readOnlyView(folder: string): { readonly path: string; readonly unmount: () => void } | null {
+    if (!mayMount()) return null
+    const path = bindReadOnly(folder)
+    return {
+      path,
+      unmount() {
+        execFileSync('umount', ['-l', path], { stdio: 'pipe' })
+        rmdirSync(path)
+      },
+    }
   }
 
   unmount(): void {
@@ -78,8 +89,16 @@ export class PageLimit implements Fillable {
   }
 }
 
+function bindReadOnly(folder: string): string {
+  const view = mkdtempSync(`${folder}-read-only-`)
+  mount('--bind', folder, view)
+  mount('-o', 'remount,bind,ro', view)
+  return view
+}
+
 let allowed: boolean | undefined
-function mayMount(): boolean {
+/** Says so in a line when it mayn't. */
+export function mayMount(): boolean {
   if (allowed !== undefined) return allowed
   const folder = mkdtempSync(join(tmpdir(), 'milagro-mount-'))
   try {
