@@ -125,7 +125,7 @@ async function call(
     const value = parseAnswer(route, response, bytes, 'application/json')
     if (!validator.Check(value))
       throw new UnexpectedAnswer(`the answer of ${route.path} does not fit its schema`)
-    if (route.caller === 'server') options.clocks?.accepted(new URL(url).origin)
+    if (route.caller === 'server') options.clocks?.agree(new URL(url).origin)
     return value
   }
   const refused = refusalIn(route, response, bytes)

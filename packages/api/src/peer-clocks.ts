@@ -30,28 +30,20 @@ export class PeerClocks {
   readonly #clock: Clock
   readonly #log: Log
   readonly #heard = new Map<string, Heard>()
-  /** `iat` of the newest request in time of each peer. */
-  readonly #newest = new Map<string, number>()
 
   constructor({ clock, log }: { clock: Clock; log: Log }) {
     this.#clock = clock
     this.#log = log
   }
 
-  /** A request that `peer` has signed at `iat` (unix seconds) came in time. */
-  arrived(peer: string, iat: number): void {
-    this.#newest.set(peer, Math.max(iat, this.#newest.get(peer) ?? 0))
+  /** A request between `peer` and this server, either way, was in time. */
+  agree(peer: string): void {
     this.#hear(peer, undefined)
   }
 
-  /** One came out of its time. An old one again is somebody's replay and says nothing of the peer's clock. */
-  arrivedOutOfTime(peer: string, iat: number, why: string): void {
-    if (iat > (this.#newest.get(peer) ?? 0)) this.#hear(peer, why)
-  }
-
-  /** `peer` has taken a request of ours. */
-  accepted(peer: string): void {
-    this.#hear(peer, undefined)
+  /** A request of `peer` was out of its time, and refused. */
+  differ(peer: string, { detail = '' }: Refused): void {
+    this.#hear(peer, detail)
   }
 
   /** `peer` has refused a request of ours with CLOCK. */

@@ -6,10 +6,11 @@
  *   jti = random(16), bh = SHA-256(body)
  *   request = JWS_requestKey{iss, htm, htu, bh, iat, exp, jti}
  *            -- method, URL, body, MPIN-Request -->     keyOf(iss) verifies; htm, htu, bh are this request's;
- *                                                       exp ≤ iat + 60; iat ≤ now + 60, now < exp or CLOCK;
- *                                                       put(jti) or REPLAYED
+ *                                                       exp ≤ iat + 60; put(jti) or REPLAYED;
+ *                                                       iat ≤ now + 60, now < exp or CLOCK
  *
  * The jti is stored, and CLOCK said, only after the signature held: strangers can't fill the store, and learn nothing.
+ * One that was out of its time is used all the same, so that an old request says nothing of a clock twice.
  */
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
@@ -29,6 +30,8 @@ const SCHEME = 'MPIN-Request '
 /** Seconds that a request lives, and that a caller's clock may run ahead. */
 const LIFETIME = 60
 const SKEW = 60
+/** Seconds that a request that came out of its time is remembered at least. */
+const LATE_KEPT = 120
 
 const RequestPayload = Strict({
   iss: Type.String({ minLength: 1, maxLength: 253 }),
@@ -109,14 +112,16 @@ export function serverCallerCheck({
       throw error instanceof DecodeError ? no(`${error.field}: ${error.why}`) : error
     })
     const now = clock() / 1000
-    if (iat > now + SKEW || now >= exp) {
+    const isInTime = iat <= now + SKEW && now < exp
+    const expiresAt = (isInTime ? exp : Math.max(exp, now + LATE_KEPT)) * 1000
+    if (!(await singleUse.put('request', `${iss} ${jti}`, { expiresAt })))
+      throw new Refused('REPLAYED', { detail: 'this request was made before' })
+    if (!isInTime) {
       const refused = outOfTime(iss, iat, now)
-      clocks?.arrivedOutOfTime(iss, iat, refused.detail ?? '')
+      clocks?.differ(iss, refused)
       throw refused
     }
-    if (!(await singleUse.put('request', `${iss} ${jti}`, { expiresAt: exp * 1000 })))
-      throw new Refused('REPLAYED', { detail: 'this request was made before' })
-    clocks?.arrived(iss, iat)
+    clocks?.agree(iss)
     return { name: iss }
   }
 }

@@ -127,9 +127,12 @@ test.each([
 test('a request lives 60 seconds, by the server’s clock', async () => {
   const header = await sign(outgoing)
   seconds = T0 + 60
-  expect(await codeOf(check(arrived(header)))).toBe('UNAUTHENTICATED')
+  expect(await codeOf(check(arrived(header)))).toBe('CLOCK')
+  expect(await codeOf(check(arrived(header)))).toBe('REPLAYED')
+  seconds = T0
+  const second = await sign(outgoing)
   seconds = T0 + 59
-  expect(await codeOf(check(arrived(header)))).toBe('OK')
+  expect(await codeOf(check(arrived(second)))).toBe('OK')
 })
 
 test('a caller’s clock may be 60 seconds ahead, not more', async () => {
@@ -137,8 +140,32 @@ test('a caller’s clock may be 60 seconds ahead, not more', async () => {
   expect(await codeOf(check(arrived(await made({}))))).toBe('OK')
   seconds = T0 - 61
   expect(await codeOf(check(arrived(await made({ jti: toBase64Url(new Uint8Array(16).fill(1)) }))))).toBe(
-    'UNAUTHENTICATED',
+    'CLOCK',
   )
+})
+
+test.each([
+  ['behind', -3600],
+  ['ahead', 3600],
+])('a caller whose clock is an hour %s is told both times', async (_where, off) => {
+  const header = await made({ iat: T0 + off, exp: T0 + off + 60 })
+  const [signed, now] = [T0 + off, T0].map(time => new Date(time * 1000).toISOString().replace('.000Z', 'Z'))
+  await expect(check(arrived(header))).rejects.toMatchObject({
+    code: 'CLOCK',
+    field: 'iat',
+    detail: `signed at ${signed}, arrived at ${now}: 3600 s apart`,
+    log: expect.stringMatching(/^rps: signed at /),
+  })
+})
+
+test('what is wrong beside its time is UNAUTHENTICATED, whatever its time: a stranger learns nothing', async () => {
+  const old = { iat: T0 - 3600, exp: T0 - 3540 }
+  expect(await codeOf(check(arrived(await made(old, { key: other }))))).toBe('UNAUTHENTICATED')
+  expect(await codeOf(check(arrived(await made(old), { method: 'PUT' })))).toBe('UNAUTHENTICATED')
+  expect(await codeOf(check(arrived(await made(old), { url: '/v1/state' })))).toBe('UNAUTHENTICATED')
+  expect(await codeOf(check(arrived(await made(old), { bodyHash: sha256() })))).toBe('UNAUTHENTICATED')
+  expect(await codeOf(check(arrived(await made({ ...old, exp: T0 }))))).toBe('UNAUTHENTICATED')
+  expect(await codeOf(check(arrived(await made({ ...old, exp: old.iat }))))).toBe('UNAUTHENTICATED')
 })
 
 test('a replay entry outlives the request', async () => {

@@ -9,7 +9,7 @@ import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { groupMake } from '@milagro-ts/api/founding'
 import { proposalHash } from '@milagro-ts/api/group'
 import type { GroupProposal } from '@milagro-ts/api/group-document'
-import { createLog } from '@milagro-ts/api/log'
+import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
@@ -38,6 +38,9 @@ type AdminClient = Client<typeof dtaAdminRoutes>
 export interface RunningOptions {
   readonly clock?: Clock
   readonly timers?: Timers
+  /** Of one server; the common one unless said. */
+  readonly clockOf?: (name: ServerName) => Clock
+  readonly logOf?: (name: ServerName) => Log
   /**
    * Called with each server's data folder, before anything is in it; answers with what to do when it is to go. Databases
    * are in memory without it.
@@ -88,13 +91,18 @@ export class RunningServers {
     return { authorization: `Bearer ${accessToken}` }
   }
 
-  async #start({ timers = systemTimers, onFolder }: RunningOptions): Promise<void> {
+  async #start({ timers = systemTimers, onFolder, clockOf, logOf }: RunningOptions): Promise<void> {
     const world = {
       clock: this.#clock,
       random: systemRandom,
       passphrase: 'a passphrase of the test’s',
       timers,
     }
+    const worldOf = (name: ServerName) => ({ ...world, clock: clockOf?.(name) ?? world.clock })
+    const quietly = (name: ServerName) => ({
+      ...quiet(name),
+      ...(logOf === undefined ? {} : { log: logOf(name) }),
+    })
     const folder = await mkdtemp(join(tmpdir(), 'milagro-real-'))
     this.#ending.push(() => rm(folder, { recursive: true }))
     const folderOf = async (name: ServerName) => {
@@ -117,7 +125,7 @@ export class RunningServers {
         const config = { name, listen: HERE, adminListen: HERE, dataDir, workers: 0 }
         const store = await openDatabase<unknown>({ file: fileOf(dataDir), migrations: dtaMigrations })
         const keys = await openDtaKeys({ ...world, config, store })
-        const dta = await createDta({ ...world, config, store, ...quiet(name) })
+        const dta = await createDta({ ...worldOf(name), config, store, ...quietly(name) })
         const { url, adminUrl } = await dta.start()
         this.stores.set(name, store)
         this.adminUrls.set(name, adminUrl)
@@ -209,19 +217,19 @@ export class RunningServers {
     await writeFile(groupFile, JSON.stringify(group.documents))
 
     const fleet = await createFleet({
-      ...world,
+      ...worldOf('fleet'),
       config: { ...fleetSettings, groupId: this.groupId },
       store: fleetStore,
-      ...quiet('fleet'),
+      ...quietly('fleet'),
     })
     this.adminUrls.set('fleet', (await fleet.start()).adminUrl)
     const setup = await fleet.setupCode()
     if (setup === null) throw new Error('fleet made no setup code')
     const rps = await createRps({
-      ...world,
+      ...worldOf('rps'),
       config: { ...rpsSettings, groupId: this.groupId },
       store: rpsStore,
-      ...quiet('rps'),
+      ...quietly('rps'),
     })
     this.adminUrls.set('rps', (await rps.start()).adminUrl)
     this.#ending.unshift(async () => {

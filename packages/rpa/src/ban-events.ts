@@ -170,7 +170,7 @@ export class EventFollower {
         throw refused
       }
       if (response.body === null) throw new Error('the RPS answered nothing')
-      clocks?.accepted(new URL(url).origin)
+      clocks?.agree(new URL(url).origin)
       let hasState = false
       for await (const event of readEvents(response.body)) {
         heard = true

@@ -267,7 +267,11 @@ async function checkClientTime(
   { clock, delta, replaySince }: VerificationPorts,
   clientTime: number,
 ): Promise<void> {
-  if (Math.abs(clientTime - Math.floor(clock() / 1000)) > delta) throw new Refused('CLOCK')
+  const off = clientTime - Math.floor(clock() / 1000)
+  if (Math.abs(off) > delta)
+    throw new Refused('CLOCK', {
+      detail: `clientTime is ${off} s off, ${delta} are allowed: set it, or use a nonce`,
+    })
   // A message of before that may have been used without a trace in the record.
   if (clientTime <= (await replaySince()) / 1000 + delta)
     throw new Refused('CLOCK', {
