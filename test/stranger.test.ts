@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -67,6 +67,25 @@ describe('a running system', () => {
       expect.arrayContaining(['login', 'whoami', 'receipt', 'permit']),
     )
   }, 60_000)
+
+  test('the README’s commands log a car in, and say in one line that a second time has a vehicle too many', async () => {
+    const [, block = ''] =
+      /the example runs as it stands.*?```sh\n(.*?)```/s.exec(await readFile(`${ROOT}README.md`, 'utf8')) ??
+      []
+    const script = block
+      .replaceAll(/127\.0\.0\.1:740([012])/g, (_port, i: string) => `127.0.0.1:${base + Number(i)}`)
+      .replaceAll('npx milagro', `"${process.execPath}" "${join(ROOT, 'packages/cli/bin/milagro.mjs')}"`)
+      .replaceAll('node packages', `"${process.execPath}" "${ROOT}packages`)
+      .replace('login.mjs', 'login.mjs"')
+    const once = () => run('sh', ['-c', script], { cwd: folder })
+    const { stdout } = await once()
+    expect(stdout).toMatch(/^eyJ[\w-]+\.[\w-]+\.[\w-]+\n$/)
+    await expect(once()).rejects.toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: 'milagro: CONFLICT: it is registered already\n',
+    })
+  }, 120_000)
 
   async function newCode(
     vin: string,

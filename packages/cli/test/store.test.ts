@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises'
+import { readFile, rm, writeFile } from 'node:fs/promises'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { openDatabase } from '@milagro-ts/store/database'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -65,3 +65,28 @@ test('migrating says at which step the schema is; there must be a database', asy
   const wrong = await milagro('store', 'migrate', '--server', 'tracking', '--data-dir', folder.path)
   expect(wrong.exit).toBe(2)
 })
+
+test.each([
+  ['damaged', (bytes: Buffer) => bytes.fill(0x55, 0, 200)],
+  ['empty', () => Buffer.alloc(0)],
+  ['gone', () => null],
+] as const)(
+  'a copy takes the place of a database that is %s, which is what it is for',
+  async (_what, damage) => {
+    await accepted(hash => hash.fill(1))
+    expect((await store('backup', folder.file('copy.sqlite'))).exit).toBe(0)
+    for (const suffix of ['-wal', '-shm']) await rm(file + suffix, { force: true })
+    const damaged = damage(await readFile(file))
+    if (damaged === null) await rm(file)
+    else await writeFile(file, damaged)
+    if (damaged !== null) {
+      expect(await store('migrate')).toMatchObject({ exit: 1, json: { code: 'DAMAGED' } })
+      expect(await readFile(file)).toEqual(damaged)
+    }
+    const restored = await store('restore', folder.file('copy.sqlite'))
+    const former = damaged === null ? {} : { former: `${file}.before-restore` }
+    expect([restored.exit, restored.json]).toEqual([0, { restored: file, ...former }])
+    if (damaged !== null) expect(await readFile(`${file}.before-restore`)).toEqual(damaged)
+    expect(await accepted()).toBe(1)
+  },
+)

@@ -10,9 +10,9 @@ import { Device } from '@milagro-ts/client/device'
 import { ClientError } from '@milagro-ts/client/errors'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { memoryTokenStore } from '@milagro-ts/client/token-store'
-import { openDatabase } from '@milagro-ts/store/database'
+import { openDatabase, type Store } from '@milagro-ts/store/database'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { type Fillable, PageLimit, SmallDisk } from '../../store/test/small-disk.js'
+import { type Fillable, PageLimit, SmallDisk, withReadOnly } from '../../store/test/small-disk.js'
 import { RunningServers, type ServerName } from './running-servers.js'
 import { CAR, JO, TRACKING, VIN, World } from './world.js'
 
@@ -20,12 +20,14 @@ const LATER = 'RETRY_LATER'
 
 describe('a full disk under a server', () => {
   const disks = new Map<ServerName, Fillable>()
+  const folders = new Map<ServerName, string>()
   let servers: RunningServers
   let car: Device
   let vehicle: number
   beforeAll(async () => {
     servers = await RunningServers.start({
       onFolder(name, folder) {
+        folders.set(name, folder)
         const disk = SmallDisk.mount(folder)
         if (disk === null) return () => undefined
         disks.set(name, disk)
@@ -185,6 +187,50 @@ describe('a full disk under a server', () => {
     await expect.poll(() => outcome(login('1234')), { timeout: 20_000 }).toBe('BANNED')
     await servers.fleet.unban({ ...(await servers.act()), params: { id: String(ban?.id) } })
     await expect.poll(() => outcome(login('1234')), { timeout: 20_000 }).toBe('OK')
+  })
+
+  describe('a data folder that becomes read-only under a server that runs', () => {
+    const readOnly = <T>(name: ServerName, work: () => Promise<T>) =>
+      withReadOnly(folders.get(name) as string, servers.stores.get(name) as Store<unknown>, work)
+
+    test('rps: nobody is let in, no guess is free, and it goes on where it was', async () => {
+      expect(await outcome(login('0000'))).toBe('WRONG_PIN')
+      await readOnly('rps', async () => {
+        expect([await outcome(login('1234')), await outcome(login('0000'))]).toEqual([LATER, LATER])
+        expect(await isReady('rps')).toBe(503)
+      })
+      expect(await isReady('rps')).toBe(200)
+      expect(await outcome(login('0000'))).toBe('WRONG_PIN')
+      await login('1234')
+    })
+
+    test('an authority: nothing is issued, and then to the same key', async () => {
+      const { claim } = await newVehicle('READ-ONLY-1')
+      await readOnly('ta2', async () => {
+        expect(await outcome(Device.enrol(claim))).toBe(LATER)
+        expect(await isReady('ta2')).toBe(503)
+      })
+      expect(await isReady('ta2')).toBe(200)
+      await (await Device.enrol(claim)).login({ audience: TRACKING })
+    })
+
+    test('fleet: no vehicle, no ban, no leaf; then all of them', async () => {
+      const { claim } = await newVehicle('READ-ONLY-2')
+      const act = await servers.act()
+      const add = (instance: string) =>
+        servers.fleet.addVehicle({ ...act, body: { instance, attributes: { ...CAR } } })
+      const { bans } = await servers.fleet.listBans(act)
+      await readOnly('fleet', async () => {
+        expect(await outcome(add('READ-ONLY-3'))).toBe(LATER)
+        expect(await outcome(servers.fleet.ban({ ...act, body: { vehicle, reason: 'stolen' } }))).toBe(LATER)
+        expect(await outcome(Device.enrol(claim))).toBe(LATER)
+        expect(await isReady('fleet')).toBe(503)
+      })
+      expect(await isReady('fleet')).toBe(200)
+      expect(await servers.fleet.listBans(act)).toEqual({ bans })
+      await add('READ-ONLY-3')
+      await (await Device.enrol(claim)).login({ audience: TRACKING })
+    })
   })
 
   test('a read-only folder ends a start before anything is served, and nothing is changed', async () => {

@@ -65,12 +65,18 @@ function read(path: string): number {
 
 function write(path: string, ceiling: number): void {
   const unfinished = `${path}.tmp`
-  const file = openSync(unfinished, 'w', 0o600)
   try {
-    writeSync(file, `${ceiling}\n`)
-    fsyncSync(file)
-  } finally {
-    closeSync(file)
+    const file = openSync(unfinished, 'w', 0o600)
+    try {
+      writeSync(file, `${ceiling}\n`)
+      fsyncSync(file)
+    } finally {
+      closeSync(file)
+    }
+    renameSync(unfinished, path)
+  } catch (error) {
+    throw new StoreError('unavailable', `${path} can't be written (${(error as Error).message})`, {
+      cause: error,
+    })
   }
-  renameSync(unfinished, path)
 }

@@ -8,6 +8,7 @@ import { closeSync, mkdtempSync, openSync, rmdirSync, rmSync, writeSync } from '
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Store } from '@milagro-ts/store/database'
+import { sql } from 'kysely'
 
 /** What can run out of space, and get it back. */
 export interface Fillable {
@@ -94,6 +95,31 @@ function bindReadOnly(folder: string): string {
   mount('--bind', folder, view)
   mount('-o', 'remount,bind,ro', view)
   return view
+}
+
+/**
+ * A folder that becomes read-only under a server that runs: what it writes by path meets a read-only mount, where one
+ * may be made, and what it writes into its open database is answered as SQLite answers then (SQLITE_READONLY). The
+ * mount alone can't do that: a kernel doesn't take writing away from files that are open.
+ */
+export async function withReadOnly<T>(
+  folder: string,
+  store: Store<unknown>,
+  work: () => Promise<T>,
+): Promise<T> {
+  // Not by `atomic`, whose transaction couldn't begin any more.
+  const queryOnly = (value: 'ON' | 'OFF') => sql.raw(`PRAGMA query_only = ${value}`).execute(store.db)
+  const isMounted = mayMount()
+  if (isMounted) {
+    mount('--bind', folder, folder)
+    mount('-o', 'remount,bind,ro', folder)
+  }
+  try {
+    await queryOnly('ON')
+    return await work().finally(() => queryOnly('OFF'))
+  } finally {
+    if (isMounted) execFileSync('umount', ['-l', folder], { stdio: 'pipe' })
+  }
 }
 
 let allowed: boolean | undefined

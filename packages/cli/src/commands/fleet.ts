@@ -41,11 +41,19 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     async (api, what, { state }) => list(api, what ?? 'vehicles', state),
   ).option('--state <state>', 'vehicles: registered, invited, enrolled or revoked')
 
-  verb<[string, string], AttributeOptions & { factors?: string; code: boolean; vehicle?: string }>(
+  verb<
+    [string, string],
+    AttributeOptions & { factors?: string; code: boolean; vehicle?: string; onlyCode?: boolean }
+  >(
     'add <what> <name>',
     'register a vehicle (its VIN), a driver on a vehicle (driverName), or an operator; prints the enrolment code',
-    async (api, what, name, options) => add(api, what, name, options),
+    async (api, what, name, options) => {
+      if (options.onlyCode === true && !options.code) throw new UsageError('--only-code needs a code')
+      const outcome = await add(api, what, name, options)
+      return options.onlyCode === true ? { ...outcome, text: [String(outcome.json.code)] } : outcome
+    },
   )
+    .option('--only-code', 'print nothing but the code, for a shell variable')
     .option('--attribute <name=value...>', 'what the vehicle, or the person, is known by')
     .option('--vehicle <vin>', 'for a driver: on which vehicle')
     .option('--factors <n>', 'for a vehicle: 0 device alone, 1 device and PIN, 2 PIN where a service asks')
