@@ -48,8 +48,8 @@ TICKET_LIFETIME = 3600
 CODE_LIFETIME = 14 * 86_400
 # Code -> status and meaning: the part of docs/errors.md that is needed here.
 PROBLEMS = {
-    "MALFORMED": 400, "UNAUTHENTICATED": 401, "EXPIRED": 401, "FORBIDDEN": 403, "BANNED": 403, "NOT_APPROVED": 403,
-    "NOT_FOUND": 404, "METHOD_NOT_ALLOWED": 405, "CONFLICT": 409, "REPLAYED": 409, "TOO_LARGE": 413,
+    "MALFORMED": 400, "UNAUTHENTICATED": 401, "EXPIRED": 401, "CLOCK": 401, "FORBIDDEN": 403, "BANNED": 403,
+    "NOT_APPROVED": 403, "NOT_FOUND": 404, "METHOD_NOT_ALLOWED": 405, "CONFLICT": 409, "REPLAYED": 409, "TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415, "INTERNAL": 500,
 }
 
@@ -235,16 +235,19 @@ class Application:
         if (request["htm"], request["htu"], request["bh"]) != (
                 method, self.config["publicUrl"].rstrip("/") + path, b64u(sha256(body))):
             raise Refused("UNAUTHENTICATED", "made for another request")
-        if not request["iat"] - 60 <= now < request["exp"] <= request["iat"] + 60:
-            raise Refused("UNAUTHENTICATED", "out of its time")
+        if not request["iat"] < request["exp"] <= request["iat"] + 60:
+            raise Refused("UNAUTHENTICATED", "it lives for too long, or not at all")
         unb64u(request["jti"], 16, "jti")
         if request["iss"] != self.config["rpsName"]:
             raise Refused("FORBIDDEN")
         with self.register.change() as db:
             db.execute("DELETE FROM used_request WHERE expires < ?", (now - 120,))
             if db.execute("INSERT OR IGNORE INTO used_request VALUES (?, ?)",
-                          (request["jti"], request["exp"])).rowcount != 1:
+                          (request["jti"], max(request["exp"], now))).rowcount != 1:
                 raise Refused("REPLAYED")
+        if not request["iat"] - 60 <= now < request["exp"]:
+            raise Refused("CLOCK", f"signed at {request['iat']}, arrived at {now}: "
+                          f"{abs(now - request['iat'])} s apart", "iat")
 
     # 1. May this device have keys?
     def verify(self, body):

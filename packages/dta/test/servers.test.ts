@@ -87,7 +87,23 @@ describe('server keys', () => {
     await first().client.serverKeys({ params, body, authorization })
     expect(await codeOf(first().client.serverKeys({ params, body, authorization }))).toBe('REPLAYED')
     world.clock.now += 61_000
-    expect(await codeOf(first().client.serverKeys({ params, body, authorization }))).toBe('UNAUTHENTICATED')
+    expect(await codeOf(first().client.serverKeys({ params, body, authorization }))).toBe('REPLAYED')
+  })
+
+  test('a request of a clock that is an hour ahead is CLOCK, and says both times', async () => {
+    const params = { groupId: world.groupId }
+    const body = { purpose: 'device', nonce: freshNonce() } as const
+    const url = `${first().url}/v1/groups/${world.groupId}/server-keys`
+    const { name, requestKey: key } = world.rps
+    const authorization = await signRequest(
+      { method: 'POST', url, body: utf8(JSON.stringify(body)) },
+      { name, key, clock: () => world.clock.now + 3_600_000, random: systemRandom },
+    )
+    await expect(first().client.serverKeys({ params, body, authorization })).rejects.toMatchObject({
+      code: 'CLOCK',
+      field: 'iat',
+      detail: expect.stringMatching(/^signed at .*, arrived at .*: 3600 s apart$/),
+    })
   })
 
   test('a frozen recipient gets nothing, others do', async () => {
