@@ -1,9 +1,13 @@
 /**
  * One SQLite file per server, through kysely; `:memory:` is the same engine without a file.
  *
- * libsql is synchronous and has one connection here, so statements queue behind kysely's mutex. `atomic` runs a whole
- * transaction without giving up the thread: nothing else of this process can come between its statements, and the
- * write lock, taken at the start, keeps every other process out.
+ * libsql is synchronous and has one connection here, which is used in turns. `atomic` runs its work without giving up
+ * the thread: nothing else of this process can come between its statements, and the write lock, taken at the start,
+ * keeps every other process out. What is asked within one turn of the event loop shares a transaction, each in a
+ * savepoint of its own, so that it stands or falls by itself.
+ *
+ * Nobody who used the connection is answered before everything that it wrote, and everything that others wrote before,
+ * is on the disk. Nor does anybody wait for the disk on this thread: write-ahead-log.ts.
  */
 import { randomUUID } from 'node:crypto'
 import { access, open, rename, rm } from 'node:fs/promises'
@@ -19,9 +23,12 @@ import {
 } from 'kysely'
 import Database from 'libsql'
 import { StoreError } from './store-error.js'
+import { WriteAheadLog, type WriteAheadLogPorts } from './write-ahead-log.js'
 
 /** How long a statement waits for another process' write lock before it fails as `unavailable`, in ms. */
 const BUSY_TIMEOUT = 5000
+/** Pieces of atomic work in one transaction, at most: a few milliseconds of the thread. */
+const BATCH = 64
 
 export type SqlValue = string | number | Uint8Array | null
 export type Row = Readonly<Record<string, SqlValue>>
@@ -47,8 +54,9 @@ export interface Store<Schema> {
   /** Transactions of `db` take the write lock when they begin, so none fails half-way for want of it. */
   readonly db: Kysely<Schema>
   /**
-   * Runs `work` in one immediate transaction without letting go of the thread; a throw rolls back. Called from inside
-   * a `db.transaction()` it would wait for itself for ever: use one or the other.
+   * Runs `work` whole, within an immediate transaction and without letting go of the thread; a throw undoes it alone.
+   * Where the transaction as a whole fails (disk full, no lock), so does everything in it. Called from inside a
+   * `db.transaction()` it would wait for itself for ever: use one or the other.
    */
   atomic<Result>(work: (connection: Connection) => Result): Promise<Result>
   /** Writes a consistent copy (mode 0600) while the store is in use. Throws StoreError when `toFile` exists. */
@@ -65,13 +73,17 @@ export interface Store<Schema> {
  * Throws StoreError, with one line for the operator: `damaged` (not a database, or PRAGMA quick_check objects),
  * `newer` (it has a migration that `migrations` hasn't), `foreign` (a migration by another name), `unavailable`.
  * A list of migrations that isn't numbered 1, 2, 3 … is a RangeError.
+ *
+ * @param sync Brings the log to the disk: fdatasync, unless a test has another.
  */
 export async function openDatabase<Schema>({
   file,
   migrations,
+  sync,
 }: {
   file: string
   migrations: readonly Migration[]
+  sync?: WriteAheadLogPorts['sync']
 }): Promise<Store<Schema>> {
   migrations.forEach((migration, at) => {
     if (migration.id !== at + 1)
@@ -80,9 +92,21 @@ export async function openDatabase<Schema>({
   const database = await openFile(file)
   try {
     setUp(database, file)
-    const db = new Kysely<Schema>({ dialect: new ImmediateDialect(database) })
+    const turns = new Turns()
+    const log =
+      file === ':memory:'
+        ? undefined
+        : new WriteAheadLog({
+            file,
+            busyTimeout: BUSY_TIMEOUT,
+            alone: work => turns.take(work),
+            all: statement => database.all(statement),
+            sync,
+          })
+    database.onCommit = rows => log?.written(rows)
+    const db = new Kysely<Schema>({ dialect: new ImmediateDialect({ database, turns, log }) })
     await migrate(db, migrations, file)
-    return new SqliteStore(db, database)
+    return new SqliteStore(db, { database, turns, log })
   } catch (error) {
     database.close()
     throw error
@@ -103,10 +127,11 @@ async function openFile(file: string): Promise<CheckedDatabase> {
 }
 
 function setUp(database: CheckedDatabase, file: string): void {
-  // FULL: a strike or a used nonce must outlive a power cut, so every commit reaches the disk before it is answered.
   database.all(`PRAGMA busy_timeout = ${BUSY_TIMEOUT}`)
   database.all('PRAGMA journal_mode = WAL')
-  database.all('PRAGMA synchronous = FULL')
+  // A strike or a used nonce must outlive a power cut: the rest of FULL, and the checkpoints, are write-ahead-log.ts's.
+  database.all('PRAGMA synchronous = NORMAL')
+  database.all('PRAGMA wal_autocheckpoint = 0')
   database.all('PRAGMA foreign_keys = ON')
   // Deleted values (nonces, waiting states) are overwritten rather than left in free pages.
   database.all('PRAGMA secure_delete = ON')
@@ -161,30 +186,79 @@ async function migrate<Schema>(
   }
 }
 
+interface Asked {
+  readonly work: (connection: Connection) => unknown
+  readonly resolve: (result: never) => void
+  readonly reject: (error: unknown) => void
+}
+
 class SqliteStore<Schema> implements Store<Schema> {
   readonly db: Kysely<Schema>
+  readonly #parts: Parts
   readonly #database: CheckedDatabase
+  #asked: Asked[] = []
+  #answering: Promise<void> | undefined
   #closed = false
 
-  constructor(db: Kysely<Schema>, database: CheckedDatabase) {
+  constructor(db: Kysely<Schema>, parts: Parts) {
     this.db = db
-    this.#database = database
+    this.#parts = parts
+    this.#database = parts.database
   }
 
   atomic<Result>(work: (connection: Connection) => Result): Promise<Result> {
-    return this.#alone(() => {
-      this.#database.run('BEGIN IMMEDIATE')
-      let result: Result
-      try {
-        result = work(this.#database)
-        this.#database.run('COMMIT')
-      } catch (error) {
-        // A full disk ends the transaction by itself; a second ROLLBACK would hide the error that matters.
-        if (this.#database.inTransaction) this.#database.run('ROLLBACK')
-        throw error
-      }
-      return result
+    return new Promise<Result>((resolve, reject) => {
+      this.#asked.push({ work, resolve, reject })
+      this.#answering ??= this.#answer()
     })
+  }
+
+  /** One transaction of what was asked until its turn comes. */
+  async #answer(): Promise<void> {
+    // What else this turn of the event loop has to ask comes along.
+    await new Promise(resolve => setImmediate(resolve))
+    const { turns, log } = this.#parts
+    let asked: Asked[] = []
+    try {
+      const settle = await turns.take(() => {
+        asked = this.#asked.splice(0, BATCH)
+        this.#answering = this.#asked.length > 0 ? this.#answer() : undefined
+        return this.#transaction(asked)
+      })
+      await log?.synced()
+      for (const done of settle) done()
+    } catch (error) {
+      for (const { reject } of asked) reject(error)
+    }
+  }
+
+  /** What is left to be done once it is on the disk. */
+  #transaction(asked: readonly Asked[]): (() => void)[] {
+    this.#database.run('BEGIN IMMEDIATE')
+    try {
+      const settle = asked.map(one => this.#attempt(one))
+      this.#database.run('COMMIT')
+      return settle
+    } catch (error) {
+      // A full disk ends the transaction by itself; a second ROLLBACK would hide the error that matters.
+      if (this.#database.inTransaction) this.#database.run('ROLLBACK')
+      throw error
+    }
+  }
+
+  #attempt({ work, resolve, reject }: Asked): () => void {
+    this.#database.run('SAVEPOINT asked')
+    let settle: () => void
+    try {
+      const result = work(this.#database) as never
+      settle = () => resolve(result)
+    } catch (error) {
+      if (!this.#database.inTransaction) throw error
+      this.#database.run('ROLLBACK TO asked')
+      settle = () => reject(error)
+    }
+    this.#database.run('RELEASE asked')
+    return settle
   }
 
   async backup(toFile: string): Promise<void> {
@@ -193,7 +267,7 @@ class SqliteStore<Schema> implements Store<Schema> {
     try {
       // VACUUM INTO accepts an empty file, which is how the copy gets its mode before it holds a byte.
       await (await open(unfinished, 'wx', 0o600)).close()
-      await this.#alone(() => this.#database.run('VACUUM INTO ?', [unfinished]))
+      await this.#parts.turns.take(() => this.#database.run('VACUUM INTO ?', [unfinished]))
       const copy = await open(unfinished, 'r+')
       await copy.sync().finally(() => copy.close())
       await rename(unfinished, toFile)
@@ -223,13 +297,15 @@ class SqliteStore<Schema> implements Store<Schema> {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    await this.#alone(() => this.#database.all('PRAGMA wal_checkpoint(TRUNCATE)'))
-    await this.db.destroy()
-  }
-
-  /** Waits for kysely's only connection, then runs `work` on the database itself in one go. */
-  #alone<Result>(work: () => Result): Promise<Result> {
-    return this.db.connection().execute(() => Promise.resolve().then(work))
+    const { turns, log } = this.#parts
+    while (this.#answering !== undefined) await this.#answering
+    try {
+      await turns.take(() => this.#database.all('PRAGMA wal_checkpoint(TRUNCATE)'))
+      await log?.synced()
+    } finally {
+      await log?.close()
+      await this.db.destroy()
+    }
   }
 }
 
@@ -240,10 +316,56 @@ async function exists(file: string): Promise<boolean> {
   )
 }
 
+/** Who may use the connection, in the order of asking. */
+class Turns {
+  #last: Promise<void> = Promise.resolve()
+
+  /** Resolves, when it is one's turn, to the function that ends it. */
+  async next(): Promise<() => void> {
+    const before = this.#last
+    let end: () => void = () => {}
+    this.#last = new Promise(resolve => {
+      end = resolve
+    })
+    await before
+    return end
+  }
+
+  async take<Result>(work: () => Promise<Result> | Result): Promise<Result> {
+    const end = await this.next()
+    try {
+      return await work()
+    } finally {
+      end()
+    }
+  }
+}
+
+interface Parts {
+  readonly database: CheckedDatabase
+  readonly turns: Turns
+  /** None of `:memory:`. */
+  readonly log: WriteAheadLog | undefined
+}
+
+interface Prepared {
+  readonly statement: Database.Statement
+  readonly reader: boolean
+  readonly writes: boolean
+}
+/** Statements kept prepared; preparing one takes longer than running it. */
+const PREPARED = 256
+const READS = /^\s*(?:SELECT|EXPLAIN|PRAGMA|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|VACUUM INTO)\b/i
+
 /** libsql with two corrections: a blob is a `Uint8Array`, and what an operator must mend is a StoreError. */
 class CheckedDatabase implements Connection {
+  /** Told of each commit, and how many rows it has changed. */
+  onCommit: (rows: number) => void = () => {}
   readonly #file: string
   readonly #libsql: Database.Database
+  /** By text, the longest unused first. */
+  readonly #prepared = new Map<string, Prepared>()
+  #uncommitted = 0
 
   constructor(file: string) {
     this.#file = file
@@ -256,25 +378,58 @@ class CheckedDatabase implements Connection {
 
   /** The form in which kysely asks. */
   prepare(statement: string): SqliteStatement {
-    const prepared = this.#checked(() => this.#libsql.prepare(statement))
     return {
-      reader: prepared.reader,
-      all: parameters => this.#checked(() => prepared.all(parameters).map(withBytes)),
-      run: parameters => this.#checked(() => prepared.run(parameters)),
-      iterate: parameters => this.#checked(() => prepared.all(parameters).map(withBytes)[Symbol.iterator]()),
+      reader: this.#prepare(statement).reader,
+      all: parameters => this.all(statement, parameters as readonly SqlValue[]) as unknown[],
+      run: parameters => this.#run(statement, parameters as readonly SqlValue[]),
+      iterate: parameters =>
+        this.all(statement, parameters as readonly SqlValue[])[
+          Symbol.iterator
+        ]() as IterableIterator<unknown>,
     }
   }
 
   all(statement: string, parameters: readonly SqlValue[] = []): Row[] {
-    return this.prepare(statement).all(parameters) as Row[]
+    const prepared = this.#prepare(statement)
+    const rows = this.#checked(() => prepared.statement.all(parameters).map(withBytes)) as Row[]
+    this.#changed(prepared, rows.length)
+    return rows
   }
 
   run(statement: string, parameters: readonly SqlValue[] = []): number {
-    return Number(this.prepare(statement).run(parameters).changes)
+    return Number(this.#run(statement, parameters).changes)
   }
 
   close(): void {
+    this.#prepared.clear()
     if (this.#libsql.open) this.#libsql.close()
+  }
+
+  #run(statement: string, parameters: readonly SqlValue[]): Database.RunResult {
+    const prepared = this.#prepare(statement)
+    const result = this.#checked(() => prepared.statement.run(parameters))
+    this.#changed(prepared, Number(result.changes))
+    return result
+  }
+
+  #prepare(text: string): Prepared {
+    let prepared = this.#prepared.get(text)
+    if (prepared === undefined) {
+      const statement = this.#checked(() => this.#libsql.prepare(text))
+      prepared = { statement, reader: statement.reader, writes: !READS.test(text) }
+      if (this.#prepared.size >= PREPARED) this.#prepared.delete(this.#prepared.keys().next().value as string)
+    } else this.#prepared.delete(text)
+    this.#prepared.set(text, prepared)
+    return prepared
+  }
+
+  /** A schema that changes counts as a row. Only what is committed can be brought to the disk. */
+  #changed({ writes }: Prepared, rows: number): void {
+    if (writes) this.#uncommitted += Math.max(1, rows)
+    if (this.#uncommitted === 0 || this.inTransaction) return
+    const changed = this.#uncommitted
+    this.#uncommitted = 0
+    this.onCommit(changed)
   }
 
   #checked<Result>(work: () => Result): Result {
@@ -321,28 +476,41 @@ function withBytes(row: unknown): unknown {
 }
 
 class ImmediateDialect extends SqliteDialect {
-  readonly #database: CheckedDatabase
+  readonly #parts: Parts
 
-  constructor(database: CheckedDatabase) {
-    super({ database })
-    this.#database = database
+  constructor(parts: Parts) {
+    super({ database: parts.database })
+    this.#parts = parts
   }
 
   override createDriver(): Driver {
-    return new ImmediateDriver(this.#database)
+    return new ImmediateDriver(this.#parts)
   }
 }
 
 /**
  * A transaction that only asks for the write lock at its first write can't have it if another process wrote since its
- * first read; the lock is taken at the beginning instead.
+ * first read; the lock is taken at the beginning instead. Whoever gives the connection back waits for the disk only
+ * then, while the next one uses it.
  */
 class ImmediateDriver extends SqliteDriver {
-  readonly #database: CheckedDatabase
+  readonly #parts: Parts
+  #endTurn: () => void = () => {}
 
-  constructor(database: CheckedDatabase) {
-    super({ database })
-    this.#database = database
+  constructor(parts: Parts) {
+    super({ database: parts.database })
+    this.#parts = parts
+  }
+
+  override async acquireConnection(): Promise<DatabaseConnection> {
+    this.#endTurn = await this.#parts.turns.next()
+    return super.acquireConnection()
+  }
+
+  override async releaseConnection(): Promise<void> {
+    await super.releaseConnection()
+    this.#endTurn()
+    await this.#parts.log?.synced()
   }
 
   override async beginTransaction(connection: DatabaseConnection): Promise<void> {
@@ -350,6 +518,6 @@ class ImmediateDriver extends SqliteDriver {
   }
 
   override async rollbackTransaction(connection: DatabaseConnection): Promise<void> {
-    if (this.#database.inTransaction) await connection.executeQuery(CompiledQuery.raw('ROLLBACK'))
+    if (this.#parts.database.inTransaction) await connection.executeQuery(CompiledQuery.raw('ROLLBACK'))
   }
 }
