@@ -81,10 +81,13 @@ describe.each(packages)('$name', pack => {
   })
 })
 
-test('crypto is self-contained: no platform but worker threads in its pool, no dependency', () => {
+test('crypto is self-contained: no platform but worker threads, and their priority, in its pool; no dependency', () => {
   const crypto = packages.find(({ name }) => name === 'crypto')!
   const foreign = crypto.imports.filter(({ kind }) => kind !== 'relative').map(where)
-  expect(foreign).toEqual(['packages/crypto/src/node-pool.ts imports node:worker_threads'])
+  expect(foreign).toEqual([
+    'packages/crypto/src/node-pool.ts imports node:os',
+    'packages/crypto/src/node-pool.ts imports node:worker_threads',
+  ])
   expect(crypto.json.dependencies ?? {}).toEqual({})
 })
 

@@ -19,6 +19,7 @@
  *
  * Divergence: the library has no promise, timer or platform module but in this file and pooled-login.ts.
  */
+import { getPriority, setPriority } from 'node:os'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import {
   CryptoWorker,
@@ -95,6 +96,9 @@ const RETRY_SPREAD = 8
 /** Ends in a row, without a job done, after which a new worker has to wait. */
 const QUICK_ENDS = 3
 const PAUSE = 5_000
+
+/** Of the kernel's scheduler, added to the main thread's: its share beside it is a third. */
+const WORKER_NICENESS = 5
 
 interface Waiting<Item> {
   readonly item: Item
@@ -542,6 +546,8 @@ function perform(worker: CryptoWorker, job: JobName, input: readonly unknown[]):
 function serve(port: NonNullable<typeof parentPort>, identities: number): void {
   const random: Random = length => crypto.getRandomValues(new Uint8Array(length))
   const worker = new CryptoWorker({ random, identities })
+  // Where they share a processor the event loop goes first. Linux alone has a priority for each thread.
+  if (process.platform === 'linux') setPriority(Math.min(19, getPriority() + WORKER_NICENESS))
   port.on('message', ({ id, job, input }: Task) => {
     let reply: Reply
     try {

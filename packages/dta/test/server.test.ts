@@ -200,6 +200,7 @@ test('a store that cannot be used: nothing is issued, and it recovers by itself'
   const throughStore = (store: Store<unknown>): Store<unknown> => ({
     db: store.db,
     atomic: work => (down ? Promise.reject(new StoreError('unavailable', 'disk full')) : store.atomic(work)),
+    read: work => (down ? Promise.reject(new StoreError('unavailable', 'disk full')) : store.read(work)),
     backup: file => store.backup(file),
     writable: async () => !down && (await store.writable()),
     close: () => store.close(),

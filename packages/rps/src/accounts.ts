@@ -108,8 +108,8 @@ export class Accounts {
     idCore: IdCore,
     userCore: Uint8Array,
   ): Promise<(Generations & { askedSlot: number }) | undefined> {
-    const [row] = await this.#store.atomic(connection =>
-      connection.all('SELECT issued, accepted, asked_slot FROM account WHERE id_core = ? AND user_core = ?', [
+    const [row] = await this.#store.read(reader =>
+      reader.all('SELECT issued, accepted, asked_slot FROM account WHERE id_core = ? AND user_core = ?', [
         idCore.bytes,
         userCore,
       ]),

@@ -10,7 +10,7 @@ import { documentHash, Group, type KeyCheck } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
 import { equalBytes, fromBase64Url } from '@milagro-ts/crypto/bytes'
-import type { Connection, Store } from '@milagro-ts/store/database'
+import type { Connection, Reader, Store } from '@milagro-ts/store/database'
 import type { RpsConfig } from './config.js'
 
 /** More is an authority that plays for time. */
@@ -56,7 +56,7 @@ export class GroupDocuments {
 
   /** The group in force, whichever replica took its newest revision in. */
   async current(): Promise<Group> {
-    const newer = await this.#store.atomic(connection => revisionsAfter(connection, this.#group.revision))
+    const newer = await this.#store.read(reader => revisionsAfter(reader, this.#group.revision))
     let group = this.#group
     for (const document of newer) group = await group.verifyNext(document)
     if (group.revision > this.#group.revision) this.#group = group
@@ -99,8 +99,8 @@ function sourceOf({ groupFile }: RpsConfig, isKept: boolean): string {
   return groupFile === undefined ? "setting 'groupUrl'" : `setting 'groupFile': '${groupFile}'`
 }
 
-function revisionsAfter(connection: Connection, number: number): unknown[] {
-  return connection
+function revisionsAfter(reader: Reader, number: number): unknown[] {
+  return reader
     .all('SELECT document FROM group_revision WHERE number > ? ORDER BY number', [number])
     .map(row => JSON.parse(row.document as string) as unknown)
 }

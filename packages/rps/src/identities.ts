@@ -56,8 +56,8 @@ export class Identities {
 
   /** Refused NOT_FOUND, BANNED, REVOKED, RETRY_LATER. */
   async describe(idCore: IdCore, userCore: Uint8Array, slot: number): Promise<Described> {
-    const [row] = await this.#store.atomic(connection =>
-      connection.all(
+    const [row] = await this.#store.read(reader =>
+      reader.all(
         'SELECT attributes, instance, user_attributes FROM identity WHERE id_core = ? AND user_core = ? AND slot = ?',
         [idCore.bytes, userCore, slot],
       ),

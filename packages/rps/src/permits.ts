@@ -101,8 +101,8 @@ export class Permits {
   async find(group: Group, idCore: IdCore, slot: number): Promise<CheckedPermit | null> {
     const inMemory = this.#verified.get(nameOf(idCore, slot))
     if (inMemory !== undefined) return inMemory
-    const [row] = await this.#ports.store.atomic(connection =>
-      connection.all('SELECT permit FROM permit WHERE id_core = ? AND slot = ?', [idCore.bytes, slot]),
+    const [row] = await this.#ports.store.read(reader =>
+      reader.all('SELECT permit FROM permit WHERE id_core = ? AND slot = ?', [idCore.bytes, slot]),
     )
     const verified =
       row === undefined ? null : await this.#verify(group, PermitClaim.decode(row.permit as Uint8Array))

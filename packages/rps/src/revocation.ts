@@ -15,7 +15,7 @@ import { Refused } from '@milagro-ts/api/problem'
 import { type EventPayload, type RevocationState, verifyEvent, verifyState } from '@milagro-ts/api/statements'
 import { fromBase64Url } from '@milagro-ts/crypto/bytes'
 import { IdCore, NO_USER } from '@milagro-ts/crypto/identity'
-import type { Connection, Store } from '@milagro-ts/store/database'
+import type { Connection, Reader, Store } from '@milagro-ts/store/database'
 import type { SingleUse } from '@milagro-ts/store/single-use'
 import type { Accounts } from './accounts.js'
 import type { RelyingParty } from './relying-party.js'
@@ -66,12 +66,13 @@ export class Revocation {
   /** Refused REVOKED or BANNED; RETRY_LATER when no state was ever had. */
   async check(idCore: IdCore, userCore: Uint8Array = NO_USER): Promise<void> {
     const look = () =>
-      this.#ports.store.atomic(connection => ({
-        held: held(connection),
-        denied: denied(connection, idCore, userCore),
+      this.#ports.store.read(reader => ({
+        // Not the row: the state in it may be megabytes, and every login looks twice.
+        hasState: reader.all('SELECT 1 FROM revocation').length > 0,
+        denied: denied(reader, idCore, userCore),
       }))
     let found = await look()
-    if (found.held === undefined) {
+    if (!found.hasState) {
       await this.refresh()
       found = await look()
     }
@@ -247,8 +248,8 @@ function eventsAfter(connection: Connection, number: number): { number: number; 
     .map(row => ({ number: Number(row.number), event: row.event as string }))
 }
 
-function denied(connection: Connection, idCore: IdCore, userCore: Uint8Array): unknown[] {
-  return connection
+function denied(reader: Reader, idCore: IdCore, userCore: Uint8Array): unknown[] {
+  return reader
     .all('SELECT kind FROM denied WHERE id_core = ? AND user_core IN (?, ?)', [
       idCore.bytes,
       NO_USER,

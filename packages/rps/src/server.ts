@@ -327,7 +327,7 @@ async function beginReplayRecord(store: Store<unknown>, now: number): Promise<vo
 }
 
 function replayRecordSince(store: Store<unknown>): Promise<number> {
-  return store.atomic(connection => Number(connection.all('SELECT since FROM replay_record')[0]?.since))
+  return store.read(reader => Number(reader.all('SELECT since FROM replay_record')[0]?.since))
 }
 
 /**

@@ -4,6 +4,7 @@
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import Database from 'libsql'
+import { PROBE } from './write-probe.js'
 
 /** PASSIVE: while others write. RESTART: nobody writes, and the next to do so begins the log anew. `null`: the end. */
 export type CheckpointOrder = 'PASSIVE' | 'RESTART' | null
@@ -27,6 +28,8 @@ port.on('message', (order: CheckpointOrder) => {
   let reply: CheckpointReply = {}
   try {
     run(`PRAGMA wal_checkpoint(${order})`)
+    // Whoever writes first into a log that begins anew waits for its header to reach the disk: that one is us.
+    if (order === 'RESTART') database.prepare(PROBE).run()
   } catch (error) {
     reply = { error: (error as Error).message }
   }

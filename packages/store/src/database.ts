@@ -24,6 +24,7 @@ import {
 import Database from 'libsql'
 import { StoreError } from './store-error.js'
 import { WriteAheadLog, type WriteAheadLogPorts } from './write-ahead-log.js'
+import { PROBE } from './write-probe.js'
 
 /** How long a statement waits for another process' write lock before it fails as `unavailable`, in ms. */
 const BUSY_TIMEOUT = 5000
@@ -39,6 +40,9 @@ export interface Connection {
   /** Returns the number of rows changed. */
   run(statement: string, parameters?: readonly SqlValue[]): number
 }
+
+/** What `read` hands to its work. */
+export type Reader = Pick<Connection, 'all'>
 
 /**
  * One step of a schema. Numbered from 1 without gaps, never changed once released: a database remembers number and
@@ -59,6 +63,12 @@ export interface Store<Schema> {
    * `db.transaction()` it would wait for itself for ever: use one or the other.
    */
   atomic<Result>(work: (connection: Connection) => Result): Promise<Result>
+  /**
+   * Runs `work`, which only reads (TypeError otherwise), and waits for nobody's write: neither for the write lock nor
+   * for the disk. So it may see what a power cut would take back: it is for what is decided on the way to an answer,
+   * never for an answer that confirms what was read.
+   */
+  read<Result>(work: (reader: Reader) => Result): Promise<Result>
   /** Writes a consistent copy (mode 0600) while the store is in use. Throws StoreError when `toFile` exists. */
   backup(toFile: string): Promise<void>
   /** True when a row can be written and committed now: disk, permission and lock are all right. For readiness. */
@@ -213,6 +223,10 @@ class SqliteStore<Schema> implements Store<Schema> {
     })
   }
 
+  read<Result>(work: (reader: Reader) => Result): Promise<Result> {
+    return this.#parts.turns.take(() => work(this.#database.reader))
+  }
+
   /** One transaction of what was asked until its turn comes. */
   async #answer(): Promise<void> {
     // What else this turn of the event loop has to ask comes along.
@@ -282,11 +296,7 @@ class SqliteStore<Schema> implements Store<Schema> {
 
   async writable(): Promise<boolean> {
     try {
-      await this.atomic(connection =>
-        connection.run(
-          'INSERT INTO write_probe (id, writes) VALUES (1, 1) ON CONFLICT DO UPDATE SET writes = writes + 1',
-        ),
-      )
+      await this.atomic(connection => connection.run(PROBE))
       return true
     } catch (error) {
       if (error instanceof StoreError) return false
@@ -361,6 +371,12 @@ const READS = /^\s*(?:SELECT|EXPLAIN|PRAGMA|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELE
 class CheckedDatabase implements Connection {
   /** Told of each commit, and how many rows it has changed. */
   onCommit: (rows: number) => void = () => {}
+  readonly reader: Reader = {
+    all: (statement, parameters) => {
+      if (this.#prepare(statement).writes) throw new TypeError('read only reads')
+      return this.all(statement, parameters)
+    },
+  }
   readonly #file: string
   readonly #libsql: Database.Database
   /** By text, the longest unused first. */

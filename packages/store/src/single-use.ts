@@ -11,7 +11,7 @@
  */
 
 import { sql } from 'kysely'
-import type { Connection, Migration, Row, Store } from './database.js'
+import type { Migration, Reader, Row, Store } from './database.js'
 
 export interface SingleUse {
   /**
@@ -93,14 +93,14 @@ export function singleUseMigration(id: number): Migration {
 }
 
 /** The port on a store whose migrations include `singleUseMigration`. */
-export function openSingleUse(store: Pick<Store<unknown>, 'atomic'>): SingleUse {
+export function openSingleUse(store: Pick<Store<unknown>, 'atomic' | 'read'>): SingleUse {
   return new SqliteSingleUse(store)
 }
 
 class SqliteSingleUse implements SingleUse {
-  readonly #store: Pick<Store<unknown>, 'atomic'>
+  readonly #store: Pick<Store<unknown>, 'atomic' | 'read'>
 
-  constructor(store: Pick<Store<unknown>, 'atomic'>) {
+  constructor(store: Pick<Store<unknown>, 'atomic' | 'read'>) {
     this.#store = store
   }
 
@@ -172,12 +172,12 @@ class SqliteSingleUse implements SingleUse {
   }
 
   strikes(account: string): Promise<Strikes> {
-    return this.#store.atomic(connection => strikesOf(connection, account))
+    return this.#store.read(reader => strikesOf(reader, account))
   }
 }
 
-function strikesOf(connection: Connection, account: string): Strikes {
-  const [row] = connection.all('SELECT consecutive, cumulative FROM strike WHERE account = ?', [account])
+function strikesOf(reader: Reader, account: string): Strikes {
+  const [row] = reader.all('SELECT consecutive, cumulative FROM strike WHERE account = ?', [account])
   if (row === undefined) return { consecutive: 0, cumulative: 0 }
   return { consecutive: number(row, 'consecutive'), cumulative: number(row, 'cumulative') }
 }

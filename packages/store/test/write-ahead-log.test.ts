@@ -118,6 +118,18 @@ test('reading alone asks nothing of the disk', async () => {
   await store.close()
 })
 
+test('who only reads on the way to an answer waits for no disk, and writes nothing', async () => {
+  const { disk, store, insert } = await held()
+  const first = insert('a')
+  await disk.asked()
+  expect(await store.read(reader => reader.all('SELECT text FROM note'))).toEqual([{ text: 'a' }])
+  disk.release()
+  await first
+  const writing = store.read(reader => reader.all("INSERT INTO note (text) VALUES ('b') RETURNING text"))
+  await expect(writing).rejects.toThrow(TypeError)
+  await store.close()
+})
+
 test('a sync that fails confirms nothing, and the next one begins by writing all of it again', async () => {
   const { disk, store, insert, texts } = await held()
   const refused = [insert('a'), insert('b')]
