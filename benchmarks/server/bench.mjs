@@ -1,15 +1,16 @@
 /**
  * `npm run bench -- server`: full logins over HTTP against one RPS, the cars' cryptography in other processes.
  *
- *   npm run bench -- server                    1 and 2 workers: logins a second, p50 and p99, CPU, event-loop delay
+ *   npm run bench -- server                    1 and 2 workers: what they can do, and steady load at half of it
+ *   npm run bench -- server --rate 100         steady load of so many logins a second
  *   npm run bench -- server --soak             memory after 10⁵ logins against 10⁴
  *   npm run bench -- server --storm            20 000 cars at once, done within 60 s
  *
- * `--logins N`, `--cars N`, `--parallel N`, `--seconds N`, `--workers N` change the size; `--json` prints one object.
+ * `--logins N`, `--cars N`, `--connections N`, `--seconds N`, `--workers N` change the size; `--json` prints one object.
  * Load goes to 127.0.0.1 only and ends by itself: after so many logins, at the latest after `--seconds`. The exit code
- * is 1 where a login was refused wrongly, or a limit of issue and page is missed.
+ * is 1 where a login was refused wrongly, or a limit of README.md is missed.
  */
-import { fork } from 'node:child_process'
+import { execFileSync, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { cpus, tmpdir } from 'node:os'
@@ -21,7 +22,13 @@ import { makeWorld } from './world.mjs'
 
 /** @typedef {{cpuMs: {main: number, workers: number}, eventLoopDelayMs: {p50: number, p99: number, max: number}, rssMb: number}} Health */
 /** @typedef {{times: number[], retries: number, wrong: Record<string, number>, broken: number, cpuMs: number}} Driven */
-/** @typedef {{cars: number, logins: number, parallel: number, seconds: number, clients: number}} Load */
+/** @typedef {import('./cars.mjs').Task['begin']} Begin */
+/** @typedef {{cars: number, logins: number, connections: number, begin: Begin, seconds: number}} Load */
+
+/** Processes that drive cars. */
+const CLIENTS = 2
+/** Milliseconds that the event loop may be late under steady load, in 99 of 100 cases. */
+export const EVENT_LOOP_LIMIT = 10
 
 const start = (/** @type {string} */ file, /** @type {object} */ argument) =>
   fork(fileURLToPath(new URL(file, import.meta.url)), [JSON.stringify(argument)])
@@ -41,7 +48,7 @@ async function told(child) {
  *
  * @template T
  * @param {{cars: number, workers: number}} options
- * @param {(rps: {drive: (load: Load) => Promise<ReturnType<typeof summary>>}) => Promise<T>} use
+ * @param {(rps: {drive: (load: Load) => Promise<Result>}) => Promise<T>} use
  */
 async function withRps({ cars, workers }, use) {
   const folder = await mkdtemp(join(tmpdir(), 'milagro-bench-'))
@@ -55,18 +62,20 @@ async function withRps({ cars, workers }, use) {
     }
     return await use({
       async drive(load) {
-        const clients = Array.from({ length: load.clients }, (_, i) =>
+        const clients = Array.from({ length: CLIENTS }, (_, i) =>
           start('./cars.mjs', {
             url,
             groupId: toBase64Url(world.groupId),
             secret: toBase64Url(world.deviceSecret),
-            from: Math.floor((i * load.cars) / load.clients),
-            cars: Math.floor(load.cars / load.clients),
-            logins: Math.floor(load.logins / load.clients),
-            parallel: Math.ceil(load.parallel / load.clients),
+            from: Math.floor((i * load.cars) / CLIENTS),
+            cars: Math.floor(load.cars / CLIENTS),
+            logins: Math.floor(load.logins / CLIENTS),
+            connections: Math.ceil(load.connections / CLIENTS),
+            begin: typeof load.begin === 'number' ? load.begin / CLIENTS : load.begin,
           }),
         )
         await Promise.all(clients.map(told))
+        const isApart = typeof load.begin === 'number' && apart(rps, [process, ...clients])
         const before = await health()
         rps.send('reset')
         const begin = performance.now()
@@ -78,7 +87,9 @@ async function withRps({ cars, workers }, use) {
           }),
         )
         const seconds = (performance.now() - begin) / 1000
-        return summary(driven, seconds, before, await health())
+        const after = await health()
+        if (isApart) apart(rps, [process, ...clients], 'no longer')
+        return { ...summary(driven, seconds, before, after), apart: isApart }
       },
     })
   } finally {
@@ -86,6 +97,31 @@ async function withRps({ cars, workers }, use) {
     if (rps.exitCode === null) await once(rps, 'exit')
     await world.close()
     await rm(folder, { recursive: true })
+  }
+}
+
+/** @typedef {ReturnType<typeof summary> & {apart: boolean}} Result */
+
+/**
+ * The server on one core, its load on the others, where the system can do that. False where it can't.
+ *
+ * @param {{pid?: number | undefined}} server
+ * @param {readonly {pid?: number | undefined}[]} load
+ * @param {'no longer'} [end]
+ */
+function apart(server, load, end) {
+  const last = cpus().length - 1
+  if (last === 0) return false
+  const pin = (/** @type {{pid?: number | undefined}} */ { pid }, /** @type {string} */ cores) =>
+    execFileSync('taskset', ['-a', '-c', '-p', end === undefined ? cores : `0-${last}`, String(pid)], {
+      stdio: 'ignore',
+    })
+  try {
+    pin(server, '0')
+    for (const one of load) pin(one, `1-${last}`)
+    return true
+  } catch {
+    return false
   }
 }
 
@@ -115,6 +151,31 @@ function summary(driven, seconds, before, after) {
 }
 const rounded = (/** @type {number} */ value) => Number(value.toPrecision(4))
 
+/**
+ * Steady load: so many logins a second, well below what the server can do.
+ *
+ * @param {{rate: number, seconds: number, cars: number}} load
+ */
+export function steady({ rate, seconds, cars }) {
+  return withRps({ cars, workers: 1 }, async ({ drive }) => {
+    const size = { cars, connections: 64, seconds: seconds * 3 }
+    // Connections, caches and compilers are warm from here on.
+    await drive({ ...size, logins: 2 * cars, begin: 'next' })
+    return drive({ ...size, logins: rate * seconds, begin: rate })
+  })
+}
+
+/**
+ * As much load as there can be on a server without workers, which computes on its main thread.
+ *
+ * @param {{logins: number, cars: number}} load
+ */
+export function withoutWorkers({ logins, cars }) {
+  return withRps({ cars, workers: 0 }, ({ drive }) =>
+    drive({ cars, logins, connections: 64, seconds: 60, begin: 'next' }),
+  )
+}
+
 /** @param {readonly string[]} args @returns {Promise<number>} the exit code */
 export async function benchServer(args) {
   const { values } = parseArgs({
@@ -123,15 +184,16 @@ export async function benchServer(args) {
       soak: { type: 'boolean', default: false },
       storm: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
+      rate: { type: 'string' },
       logins: { type: 'string' },
       cars: { type: 'string' },
-      parallel: { type: 'string' },
+      connections: { type: 'string' },
       seconds: { type: 'string' },
       workers: { type: 'string' },
     },
   })
   const number = (
-    /** @type {'logins' | 'cars' | 'parallel' | 'seconds' | 'workers'} */ name,
+    /** @type {'rate' | 'logins' | 'cars' | 'connections' | 'seconds' | 'workers'} */ name,
     /** @type {number} */ unless,
   ) => {
     const value = Number(values[name] ?? unless)
@@ -139,22 +201,28 @@ export async function benchServer(args) {
     return value
   }
   const say = (/** @type {string} */ text) => values.json || console.log(text)
-  const clients = 2
   /** @type {Record<string, unknown>} */
   const report = { node: process.version, cpu: cpus()[0]?.model, cores: cpus().length }
   let isMissed = false
-  /** @type {(name: string, result: ReturnType<typeof summary>, holds: boolean) => void} */
+  /** @type {(name: string, result: Result, holds: boolean) => void} */
   const note = (name, result, holds) => {
     report[name] = { ...result, holds }
     const isClean = Object.keys(result.wronglyRefused).length === 0 && result.broken === 0
     if (!holds || !isClean) isMissed = true
     say(`${name}: ${JSON.stringify(result)}${holds ? '' : ' MISSED'}${isClean ? '' : ' WRONG REFUSALS'}`)
   }
+  const isPrompt = (/** @type {Result} */ { eventLoopDelayMs }) => eventLoopDelayMs.p99 <= EVENT_LOOP_LIMIT
 
   if (values.soak) {
     const cars = number('cars', 1_000)
     const logins = number('logins', 100_000)
-    const load = { cars, parallel: number('parallel', 64), seconds: number('seconds', 3_600), clients }
+    /** @type {Omit<Load, 'logins'>} */
+    const load = {
+      cars,
+      connections: number('connections', 64),
+      seconds: number('seconds', 3_600),
+      begin: 'next',
+    }
     await withRps({ cars, workers: number('workers', 1) }, async ({ drive }) => {
       const first = await drive({ ...load, logins: Math.floor(logins / 10) })
       note(`after ${first.logins}`, first, true)
@@ -164,19 +232,31 @@ export async function benchServer(args) {
   } else if (values.storm) {
     const cars = number('cars', 20_000)
     const seconds = number('seconds', 60)
+    const connections = number('connections', 1_000)
     await withRps({ cars, workers: number('workers', 1) }, async ({ drive }) => {
-      const result = await drive({ cars, logins: cars, parallel: 0, seconds, clients })
+      // Longer than the limit, so that one that misses it says by how much.
+      const load = { cars, logins: cars, connections, seconds: seconds * 3 }
+      const result = await drive({ ...load, begin: 'at once' })
       note('storm', result, result.logins === cars && result.seconds <= seconds)
     })
+  } else if (values.rate !== undefined) {
+    const seconds = number('seconds', 20)
+    const result = await steady({ rate: number('rate', 100), seconds, cars: number('cars', 200) })
+    note(`${values.rate} a second`, result, isPrompt(result))
   } else {
     const cars = number('cars', 500)
     const sizes = values.workers === undefined ? [1, 2] : [number('workers', 1)]
     for (const workers of sizes) {
       await withRps({ cars, workers }, async ({ drive }) => {
-        const load = { cars, parallel: number('parallel', 64), seconds: number('seconds', 120), clients }
+        const name = `${workers} worker${workers > 1 ? 's' : ''}`
+        const load = { cars, connections: number('connections', 64), seconds: number('seconds', 120) }
         const logins = number('logins', 5_000)
-        await drive({ ...load, logins: Math.ceil(logins / 10) })
-        note(`${workers} worker${workers > 1 ? 's' : ''}`, await drive({ ...load, logins }), true)
+        await drive({ ...load, logins: Math.ceil(logins / 10), begin: 'next' })
+        const most = await drive({ ...load, logins, begin: 'next' })
+        note(name, most, true)
+        const rate = Math.max(2, Math.floor(most.perSecond / 2))
+        const half = await drive({ ...load, logins: Math.ceil(logins / 2), begin: rate })
+        note(`${name}, ${rate} a second`, half, workers > 1 || isPrompt(half))
       })
     }
   }
