@@ -1,6 +1,7 @@
 /**
  * Sizes: one minified file of the built library, then gzip. The inputs say whose code is in it. A device computes in G1
- * only, so its file has the BigInt engine in the place of engine.ts; with the kernel it is `size-device-with-kernel`.
+ * only, so its file has device-engine.ts, the kernel of G1, in the place of engine.ts; `size-device-bigint` is for one
+ * without WebAssembly.
  */
 import { readdirSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
@@ -38,22 +39,20 @@ const device = () =>
     .map(([file, names]) => `export { ${names.join(', ')} } from '@milagro-ts/crypto/${file}'`)
     .join('\n')
 
-/** @type {Readonly<Record<string, {entry: () => string, kernel: boolean}>>} */
+/** @type {Readonly<Record<string, {entry: () => string, engine: 'engine' | 'device-engine' | 'bigint-engine'}>>} */
 const BUNDLES = {
-  'size-all': { entry: everything, kernel: true },
-  'size-device': { entry: device, kernel: false },
-  'size-device-with-kernel': { entry: device, kernel: true },
+  'size-all': { entry: everything, engine: 'engine' },
+  'size-device': { entry: device, engine: 'device-engine' },
+  'size-device-bigint': { entry: device, engine: 'bigint-engine' },
 }
 
-/** @type {import('esbuild').Plugin} */
-const bigintEngine = {
-  name: 'BigInt engine',
+/** Puts another file in the place of engine.js. @param {string} engine @returns {import('esbuild').Plugin} */
+const withEngine = engine => ({
+  name: engine,
   setup({ onResolve }) {
-    onResolve({ filter: /^\.\/engine\.js$/ }, ({ resolveDir }) => ({
-      path: `${resolveDir}/bigint-engine.js`,
-    }))
+    onResolve({ filter: /^\.\/engine\.js$/ }, ({ resolveDir }) => ({ path: `${resolveDir}/${engine}.js` }))
   },
-}
+})
 
 /**
  * @param {string} op
@@ -72,7 +71,7 @@ export async function measureSize(op) {
     format: 'esm',
     target: 'es2022',
     platform: 'neutral',
-    plugins: bundle.kernel ? [] : [bigintEngine],
+    plugins: bundle.engine === 'engine' ? [] : [withEngine(bundle.engine)],
   })
   const [file] = outputFiles
   if (file === undefined) throw new Error('esbuild wrote nothing')

@@ -20,7 +20,8 @@ export async function prepare() {
     throw new Error(`Node ${OLDEST.major}.${OLDEST.minor} or newer is needed; this is ${process.version}`)
   }
   if (!installed()) {
-    console.log('installing dependencies …')
+    // Not on standard output, which may be somebody's JSON.
+    console.error('installing dependencies …')
     const npm = npmCommand()
     succeed('npm ci', npm, ['ci', '--no-audit', '--no-fund', '--loglevel=error'])
   }
@@ -57,15 +58,18 @@ export function tool(name, file) {
 }
 
 /**
- * Runs a command in the repository's folder, its output going where this process' goes. True when it exits with 0.
+ * Runs a command in the repository's folder, its output going where this process' goes, or all of it to standard error.
+ * True when it exits with 0.
  *
  * @param {Command} command
  * @param {readonly string[]} args
+ * @param {NodeJS.ProcessEnv} environment
+ * @param {'inherit' | 2} output
  */
-export function run([file, ...first], args, environment = process.env) {
+export function run([file, ...first], args, environment = process.env, output = 'inherit') {
   const { status, error } = spawnSync(file, [...first, ...args], {
     cwd: ROOT,
-    stdio: ['ignore', 'inherit', 'inherit'],
+    stdio: ['ignore', output, 'inherit'],
     env: environment,
   })
   if (error) console.error(`${file} can't be run: ${error.message}`)
@@ -78,5 +82,5 @@ export function run([file, ...first], args, environment = process.env) {
  * @param {readonly string[]} args
  */
 function succeed(what, command, args) {
-  if (!run(command, args)) throw new Error(`${what} failed`)
+  if (!run(command, args, process.env, 2)) throw new Error(`${what} failed`)
 }

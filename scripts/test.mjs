@@ -17,8 +17,8 @@ import { prepare, ROOT, run, tool } from './prepare.mjs'
 import { environmentWith, fetchNode } from './with-node.mjs'
 
 const OTHER_NODES = ['22', '24']
-/** What runs under every Node: the kernel's vectors and its story, cheap and sensitive to the platform. */
-const KERNEL = /vector|story/
+/** What runs under every Node: the kernel's own tests, vectors and the story, which are sensitive to the platform. */
+const KERNEL = /vector|story|kernel/
 
 const required = process.env.REQUIRE_SERVICES === '1'
 const total = { passed: 0, failed: 0, skipped: 0 }
@@ -107,7 +107,7 @@ async function kernelUnder(major) {
   const kernel = testsOf('packages/crypto/test').filter(file => KERNEL.test(file))
   // Without a filter vitest would run everything.
   if (kernel.length === 0) {
-    await check(`${name}: no test of packages/crypto is named vector or story`, () => false)
+    await check(`${name}: no test of packages/crypto is named kernel, vector or story`, () => false)
     return
   }
   const bin = fetchNode(major, why =>

@@ -115,10 +115,20 @@ describe('measuring', () => {
   })
 })
 
-test.each([...sized, 'size-device-with-kernel'])('%s bundles our files and no others', async op => {
+test.each([...sized, 'size-device-bigint'])('%s bundles our files and no others', async op => {
   const { bytes, inputs } = await measureSize(op)
   expect(bytes).toBeGreaterThan(5000)
   expect(inputs.length).toBeGreaterThan(15)
   expect(inputs.filter(input => !input.startsWith('packages/crypto/dist/'))).toEqual([])
-  expect(inputs.includes('packages/crypto/dist/kernel-wasm.js')).toBe(op !== 'size-device')
+  const has = (file: string): boolean => inputs.includes(`packages/crypto/dist/${file}.js`)
+  expect({ g1: has('kernel-g1-wasm'), pairing: has('kernel-pairing-wasm') }).toEqual({
+    g1: op !== 'size-device-bigint',
+    pairing: op === 'size-all',
+  })
+})
+
+test('both of a device’s bundles, with the kernel and without WebAssembly, and all of the library keep their size', async () => {
+  expect((await measureSize('size-all')).bytes).toBeLessThanOrEqual(60_000)
+  expect((await measureSize('size-device')).bytes).toBeLessThanOrEqual(30_000)
+  expect((await measureSize('size-device-bigint')).bytes).toBeLessThanOrEqual(15_000)
 })

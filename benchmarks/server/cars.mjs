@@ -29,7 +29,12 @@ const groupId = fromBase64Url(task.groupId, 'groupId', 32)
 const secret = Scalar.decode(fromBase64Url(task.secret, 'secret', 32))
 const { hostname, port } = new URL(task.url)
 
-/** @typedef {{status: number, retryAfter: number, json: any}} Answer */
+/**
+ * What the RPS answers, of which one part is there at a time: the nonce and its terms, or the refusal's code.
+ *
+ * @typedef {{nonce: string, slot: number, deviceEpoch: number, code: string}} Json
+ */
+/** @typedef {{status: number, retryAfter: number, json: Json}} Answer */
 
 /** One request at a time. */
 class Connection {

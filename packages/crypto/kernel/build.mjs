@@ -1,6 +1,6 @@
 /**
- * AssemblyScript → WebAssembly → src/kernel-wasm.ts. The result is committed, so that `tsc -b` alone builds the package;
- * test/kernel-build.test.ts builds it again and compares.
+ * AssemblyScript → WebAssembly → src/kernel-g1-wasm.ts, src/kernel-pairing-wasm.ts. The results are committed, so that
+ * `tsc -b` alone builds the package; test/kernel-build.test.ts builds them again and compares.
  *
  *   node packages/crypto/kernel/build.mjs
  */
@@ -11,17 +11,36 @@ import { constantsSource } from './generate-constants.mjs'
 import { fieldSource } from './generate-field.mjs'
 
 const folder = new URL('./', import.meta.url)
-const target = new URL('../src/kernel-wasm.ts', import.meta.url)
 
-/** The module's bytes. @param {readonly string[]} [options] @returns {Promise<Uint8Array>} */
-export async function buildKernel(options = ['-O2']) {
+/** Both are of the same sources; each has what its main file offers. */
+export const KERNELS = /** @type {const} */ ({
+  g1: {
+    main: 'main-g1.ts',
+    file: new URL('../src/kernel-g1-wasm.ts', import.meta.url),
+    name: 'KERNEL_G1',
+    what: 'G1',
+    isMultiplyFused: true,
+  },
+  pairing: {
+    main: 'main-pairing.ts',
+    file: new URL('../src/kernel-pairing-wasm.ts', import.meta.url),
+    name: 'KERNEL_PAIRING',
+    what: 'G2 and pairings',
+    // It multiplies in Fp2, and there sums of products before they are reduced.
+    isMultiplyFused: false,
+  },
+})
+
+/** A module's bytes. @param {keyof typeof KERNELS} which @returns {Promise<Uint8Array>} */
+export async function buildKernel(which, options = ['-O2']) {
+  const { main, isMultiplyFused } = KERNELS[which]
   /** @type {Record<string, string>} */
-  const generated = { 'field.ts': fieldSource(), 'constants.ts': constantsSource() }
+  const generated = { 'field.ts': fieldSource({ isMultiplyFused }), 'constants.ts': constantsSource() }
   /** @type {Uint8Array | undefined} */
   let bytes
   const { error, stderr } = await asc.main(
     [
-      'main.ts',
+      main,
       '--outFile',
       'kernel.wasm',
       '--runtime',
@@ -53,18 +72,39 @@ export async function buildKernel(options = ['-O2']) {
   return bytes
 }
 
-/** The file that the package's sources import. @param {Uint8Array} bytes */
-export function moduleSource(bytes) {
-  const base64url = Buffer.from(bytes).toString('base64url')
-  const lines = base64url.match(/.{1,100}/g) ?? []
-  return `/** The kernel, built from ../kernel by build.mjs: WebAssembly in base64url. */
-export const KERNEL_BASE64URL =
-  '${lines.join("' +\n  '")}'
+/** The file that the package's sources import. @param {keyof typeof KERNELS} which @param {Uint8Array} bytes */
+export function moduleSource(which, bytes) {
+  const { name, what } = KERNELS[which]
+  return `/** The kernel of ${what}, built from ../kernel by build.mjs: WebAssembly, as module-text.ts reads it. */
+export const ${name} =
+  '${moduleText(bytes)}'
 `
 }
 
+/** Without what ends a literal or begins something in it. */
+const ALPHABET = [...Array(95).keys()]
+  .map(i => String.fromCharCode(32 + i))
+  .filter(character => !'"$\'\\`'.includes(character))
+const SINGLES = ALPHABET.length - 2
+/** See src/module-text.ts. @param {Uint8Array} bytes */
+function moduleText(bytes) {
+  const counts = new Array(256).fill(0)
+  for (const byte of bytes) counts[byte]++
+  const order = [...counts.keys()].sort((a, b) => counts[b] - counts[a] || a - b)
+  /** @param {number} place */
+  const spelled = place =>
+    place < SINGLES
+      ? ALPHABET[place]
+      : `${ALPHABET[SINGLES - 1 + Math.floor(place / SINGLES)]}${ALPHABET[place % SINGLES]}`
+  const placeOf = new Map(order.map((byte, place) => [byte, place]))
+  const head = order.map(byte => `${ALPHABET[byte >> 4]}${ALPHABET[byte & 15]}`).join('')
+  return head + [...bytes].map(byte => spelled(/** @type {number} */ (placeOf.get(byte)))).join('')
+}
+
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const bytes = await buildKernel()
-  writeFileSync(target, moduleSource(bytes))
-  console.log(`${bytes.length} bytes`)
+  for (const which of /** @type {(keyof typeof KERNELS)[]} */ (Object.keys(KERNELS))) {
+    const bytes = await buildKernel(which)
+    writeFileSync(KERNELS[which].file, moduleSource(which, bytes))
+    console.log(`${which}: ${bytes.length} bytes`)
+  }
 }

@@ -4,8 +4,7 @@
  */
 
 import { HALF_P, P_LIMBS, RR, RR384 } from './constants'
-import { add, carry, reduce } from './field'
-import { multiply } from './tower'
+import { add, carry, multiply, reduce } from './field'
 
 const MASK: i32 = 0x0fff_ffff
 

@@ -28,9 +28,9 @@ import {
   ISO1_X,
   ISO1_Y,
   ONE_ONE,
-  ROOT_COUNT,
-  ROOT_DIGITS,
   ROOT_OF_MINUS_Z1,
+  ROOT_STEPS,
+  ROOT_TAPE,
   Z1,
 } from './constants'
 import {
@@ -41,21 +41,30 @@ import {
   copy,
   g1AddBefore,
   g1AddBetween,
+  g1AddDifference,
+  g1AddTwelve,
   g1DoubleAfter,
   g1DoubleBefore,
   g1DoubleBetween,
+  jacobianBefore,
+  jacobianBetween,
   lanes00,
   lanes01,
   lanes11,
+  multiply,
   multiplyWide,
   negate,
   reduce,
+  square,
   sub,
+  times12,
 } from './field'
 import { invert } from './inverse'
-import { halvesOf, nafOf, T } from './scalar'
-import { F2, multiply, power, square } from './tower'
+import { bitOfT, halvesOf, nafOf } from './scalar'
+import { lookUp } from './table'
 
+/** Bytes of a pair. */
+const F2: usize = 112
 export const G1: usize = 224
 
 const A: usize = memory.data(672, 16)
@@ -69,6 +78,8 @@ export function g1Double(r: usize, p: usize): void {
   g1DoubleBefore(A, p)
   multiply(C, A, A + F2)
   multiply(C + F2, A + 2 * F2, A + 3 * F2)
+  times12(A, C + F2)
+  carry(A, A)
   g1DoubleBetween(A, C, C + F2)
   multiply(C, A, A + F2)
   multiply(C + F2, A + 2 * F2, A + 3 * F2)
@@ -83,7 +94,13 @@ export function g1Add(r: usize, p: usize, q: usize): void {
   multiply(C, A, B)
   multiply(C + F2, A + F2, B + F2)
   multiply(C + 2 * F2, A + 2 * F2, B + 2 * F2)
-  g1AddBetween(A, C, C + F2, C + 2 * F2)
+  const d = A + 4 * F2
+  const t = A + 5 * F2
+  g1AddDifference(d, C, C + F2, C + 2 * F2)
+  carry(d, d)
+  g1AddTwelve(t, C + F2, d)
+  carry(t, t)
+  g1AddBetween(A, C, C + F2, d, t)
   multiplyWide(W, A, A + F2)
   multiplyWide(V, A + 2 * F2, A + 3 * F2)
   addWide(W, W, V)
@@ -122,7 +139,7 @@ function timesT(r: usize, p: usize): void {
   g1Copy(r, p)
   for (let i = 62; i >= 0; i--) {
     g1Double(r, r)
-    if ((T >> i) & 1) g1Add(r, r, p)
+    if (bitOfT(i)) g1Add(r, r, p)
   }
 }
 /** r = φ(p) = t²·p on the group: (βX, −Y). */
@@ -132,12 +149,156 @@ function phi(r: usize, p: usize): void {
 }
 const E: usize = memory.data(224, 16)
 const F: usize = memory.data(224, 16)
-/** Is t²p = φ(p)? In E(Fp) exactly for the points of order dividing q (Scott 2021, §6). */
-export function g1InSubgroup(p: usize): i32 {
-  timesT(E, p)
-  timesT(F, E)
-  phi(E, p)
-  return g1Equals(E, F)
+
+// The root of p ≡ 3 mod 4: a^((p − 3)/4), whose product with a is √a where there is one. It is a long chain of single
+// products, which leaves a lane free: see rootAndSubgroup.
+
+const ROOT: usize = memory.data(112, 16)
+const ROOT_POWERS: usize = memory.data(896, 16)
+/** ROOT = a^(the first digit). In both lanes. */
+function rootBegin(a: usize): void {
+  copy(ROOT_POWERS, a)
+  square(ROOT, a)
+  for (let i: usize = 1; i < 8; i++) multiply(ROOT_POWERS + i * F2, ROOT_POWERS + (i - 1) * F2, ROOT)
+  copy(ROOT, ROOT_POWERS + (<usize>load<u8>(ROOT_TAPE) >> 1) * F2)
+}
+/** The steps from the one `at` on. In both lanes. */
+function rootEnd(at: i32): void {
+  for (let i = at; i < ROOT_STEPS; i++) {
+    const digit = <usize>load<u8>(ROOT_TAPE + i)
+    if (digit === 0) square(ROOT, ROOT)
+    else multiply(ROOT, ROOT, ROOT_POWERS + (digit >> 1) * F2)
+  }
+}
+
+/**
+ * A point in Jacobian coordinates, x = X/Z², y = Y/Z³: three pairs, of which lane 0 counts, and one for work. The formulas
+ * are those of every curve y² = x³ + b. They are not complete: an addition of the identity, of equal or of opposite points
+ * leaves Z = 0, and Z stays 0 from there on.
+ */
+const J: usize = memory.data(448, 16)
+/** The affine point that is added: two pairs. */
+const BASE: usize = memory.data(224, 16)
+const K: usize = memory.data(336, 16)
+const M: usize = memory.data(448, 16)
+let step: i32 = 0
+/** Lane 0: r = a₀·b₀; lane 1: the next step of the root. r is neither of a, b. */
+function multiplyAndRoot(r: usize, a: usize, b: usize): void {
+  const digit = <usize>load<u8>(ROOT_TAPE + step++)
+  lanes01(M, a, ROOT)
+  if (digit === 0 && a === b) {
+    square(r, M)
+  } else {
+    lanes01(M + F2, b, digit === 0 ? ROOT : ROOT_POWERS + (digit >> 1) * F2)
+    multiply(r, M, M + F2)
+  }
+  copy(ROOT, r)
+}
+function subCarried(r: usize, a: usize, b: usize): void {
+  sub(r, a, b)
+  carry(r, r)
+}
+/** A = X², B = Y², C = B², E = 3A, F = E²: X₃ = F − 8XB, Y₃ = E(12XB − F) − 8C, Z₃ = 2YZ (dbl-2009-l of the EFD). */
+function jacobianDouble(): void {
+  multiplyAndRoot(K, J, J)
+  multiplyAndRoot(K + F2, J + F2, J + F2)
+  jacobianBefore(K, J, K, K + F2)
+  square(M + 2 * F2, K)
+  multiply(M + 3 * F2, K + F2, K + 2 * F2)
+  jacobianBetween(J, M + 2 * F2, M + 3 * F2)
+  carry(J, J)
+  carry(J + 3 * F2, J + 3 * F2)
+  multiplyAndRoot(M + 2 * F2, K, J + 3 * F2)
+  subCarried(J + F2, M + 2 * F2, J + F2)
+}
+/**
+ * H = xZ² − X, R = yZ³ − Y: X₃ = R² − H³ − 2XH², Y₃ = R(XH² − X₃) − YH³, Z₃ = ZH, where (x, y) is the affine point (Cohen,
+ * Miyaji, Ono 1998).
+ */
+function jacobianAdd(): void {
+  const z = J + 2 * F2
+  const w = J + 3 * F2
+  const s = M + 2 * F2
+  const t = M + 3 * F2
+  multiplyAndRoot(s, z, z)
+  // (xZ², Z³).
+  lanes00(M, BASE, z)
+  lanes00(t, s, s)
+  multiply(s, M, t)
+  subCarried(K, s, J)
+  // (H², yZ³).
+  lanes00(M, K, BASE + F2)
+  lanes01(t, K, s)
+  multiply(s, M, t)
+  // R, in lane 0.
+  lanes11(K + F2, s, s)
+  subCarried(K + F2, K + F2, J + F2)
+  // (H³, XH²).
+  lanes00(M, K, J)
+  lanes00(t, s, s)
+  multiply(K + 2 * F2, M, t)
+  lanes11(w, K + 2 * F2, K + 2 * F2)
+  // (R², ZH).
+  lanes00(M, K + F2, z)
+  lanes00(t, K + F2, K)
+  multiply(s, M, t)
+  lanes11(z, s, s)
+  subCarried(s, s, K + 2 * F2)
+  sub(s, s, w)
+  subCarried(J, s, w)
+  // (R(XH² − X₃), YH³).
+  subCarried(w, w, J)
+  lanes00(M, K + F2, J + F2)
+  lanes00(t, w, K + 2 * F2)
+  multiply(s, M, t)
+  lanes11(t, s, s)
+  subCarried(J + F2, s, t)
+}
+/** J = |t|·BASE. */
+function jacobianTimesT(): void {
+  copy(J, BASE)
+  copy(J + F2, BASE + F2)
+  copy(J + 2 * F2, ONE_ONE)
+  for (let i = 62; i >= 0; i--) {
+    jacobianDouble()
+    if (bitOfT(i)) jacobianAdd()
+  }
+}
+const MODEL: usize = memory.data(112, 16)
+const SCALE: usize = memory.data(112, 16)
+/**
+ * ROOT's lane 1 = g^((p − 3)/4), and: is the point of E(Fp) with this x and y² = g in the group? g = x³ + 4 stands in lane
+ * 1 as well. If g is no square, there is no such point, and the verdict is about another curve.
+ *
+ * In E(Fp) the points of the group are exactly those with t²p = φ(p) (Scott 2021, §6). Neither side needs y: (x, y) ↦
+ * (gx, y·y³) = (gx, g²) is an isomorphism to y² = x³ + 4g³, where the formulas are the same, and φ too. So the root's chain
+ * runs in the lane that those leave free. The second multiplication by |t| takes (X, Y) of the first result for affine,
+ * which is another such step, by Z. In the group, of prime order q, nothing on the way is the identity or ±(what is
+ * added): Z = 0 means that the point is outside.
+ */
+function rootAndSubgroup(x: usize, g: usize): i32 {
+  lanes00(M, x, g)
+  multiply(MODEL, M, g)
+  lanes00(BASE, MODEL, MODEL)
+  lanes11(BASE + F2, MODEL, MODEL)
+  rootBegin(g)
+  step = 1
+  jacobianTimesT()
+  copy(SCALE, J + 2 * F2)
+  copy(BASE, J)
+  copy(BASE + F2, J + F2)
+  jacobianTimesT()
+  rootEnd(step)
+  // X = βgx·Z² and Y = −g²·Z³.
+  multiply(SCALE, SCALE, J + 2 * F2)
+  square(K, SCALE)
+  multiply(K + F2, K, SCALE)
+  lanes00(K, K, K + F2)
+  multiply(MODEL, MODEL, BETA)
+  multiply(K, K, MODEL)
+  lanes00(J, J, J + F2)
+  sub(K, K, J)
+  return isZero2(K) & ~isZero(SCALE, 0)
 }
 
 const X: usize = memory.data(112, 16)
@@ -158,17 +319,19 @@ export function g1Decode(r: usize, from: usize): i32 {
   multiply(S, S, X)
   add(S, S, FOUR)
   carry(S, S)
-  power(Y, S, ROOT_DIGITS, ROOT_COUNT, false)
-  multiply(Y, Y, S)
+  lanes00(S, S, S)
+  const inSubgroup = rootAndSubgroup(X, S)
+  multiply(Y, ROOT, S)
+  lanes11(Y, Y, Y)
   square(A, Y)
   sub(A, A, S)
-  if (!isZero(A, 0)) return 0
+  const isOnCurve = isZero(A, 0)
   negate(S, Y)
   const m = -(isLarger(Y, 0) ^ <i32>larger)
   select(Y, S, Y, laneMask(m, m))
   lanes00(r, X, Y)
   copy(r + F2, ONE_ONE)
-  return g1InSubgroup(r) & 1
+  return inSubgroup & isOnCurve & 1
 }
 /** 48 bytes, compressed. Secret points have the same shape as public ones. */
 export function g1Encode(to: usize, p: usize): void {
@@ -185,23 +348,6 @@ export function g1Encode(to: usize, p: usize): void {
 
 const TABLE: usize = memory.data(7168, 16)
 const HALVES: usize = memory.data(32, 16)
-/** r = the entry at a secret index, all 16 of them read. */
-function lookUp(r: usize, table: usize, index: u32): void {
-  const wanted = i32x4.splat(index)
-  for (let at: usize = 0; at < G1; at += 32) {
-    let low = i64x2.splat(0)
-    let high = i64x2.splat(0)
-    let entry = table + at
-    for (let i = 0; i < 16; i++) {
-      const mask = i32x4.eq(wanted, i32x4.splat(i))
-      low = v128.or(low, v128.and(v128.load(entry), mask))
-      high = v128.or(high, v128.and(v128.load(entry, 16), mask))
-      entry += G1
-    }
-    v128.store(r + at, low)
-    v128.store(r + at, high, 16)
-  }
-}
 /**
  * r = k·p for a point of the group and a secret k of 32 bytes: k = k₀ + k₁t², four bits of both at a time; a zero digit
  * adds the identity. Overwrites what held k and its multiples.
@@ -218,13 +364,13 @@ export function g1MultiplySecret(r: usize, p: usize, k: usize): void {
   for (let i: usize = 0; i < 16; i++) phi(PHI + i * G1, TABLE + i * G1)
   for (let i: i32 = 31; i >= 0; i--) {
     if (i === 31) {
-      lookUp(E, TABLE, load<u8>(HALVES + 15) >> 4)
+      lookUp(E, TABLE, G1, load<u8>(HALVES + 15) >> 4)
     } else {
       for (let j = 0; j < 4; j++) g1Double(E, E)
-      lookUp(F, TABLE, (load<u8>(HALVES + (i >> 1)) >> <u8>(4 * (i & 1))) & 15)
+      lookUp(F, TABLE, G1, (load<u8>(HALVES + (i >> 1)) >> <u8>(4 * (i & 1))) & 15)
       g1Add(E, E, F)
     }
-    lookUp(F, PHI, (load<u8>(HALVES + 16 + (i >> 1)) >> <u8>(4 * (i & 1))) & 15)
+    lookUp(F, PHI, G1, (load<u8>(HALVES + 16 + (i >> 1)) >> <u8>(4 * (i & 1))) & 15)
     g1Add(E, E, F)
   }
   g1Copy(r, E)
@@ -336,8 +482,9 @@ function mapToCurve(r: usize, u: usize): void {
   multiply(product, gn, gd)
   square(s, gd)
   multiply(s, s, product)
-  power(y, s, ROOT_DIGITS, ROOT_COUNT, false)
-  multiply(y, y, product)
+  rootBegin(s)
+  rootEnd(1)
+  multiply(y, ROOT, product)
   square(s, y)
   multiply(s, s, gd)
   sub(s, s, gn)

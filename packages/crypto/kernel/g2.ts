@@ -16,8 +16,8 @@ import {
 } from './codec'
 import {
   FOUR_XI,
-  HALF_COUNT,
-  HALF_DIGITS,
+  HALF_STEPS,
+  HALF_TAPE,
   ISO2_A,
   ISO2_B,
   ISO2_H,
@@ -28,8 +28,8 @@ import {
   ONE2,
   PSI_X,
   PSI_Y,
-  ROOT_COUNT,
-  ROOT_DIGITS,
+  ROOT_STEPS,
+  ROOT_TAPE,
   Z2,
 } from './constants'
 import {
@@ -48,8 +48,9 @@ import {
   timesXi,
   triple,
 } from './field'
-import { digitsOf, T } from './scalar'
-import { F2, invert2, multiply2, power, square2 } from './tower'
+import { bitOfT, digitsOf } from './scalar'
+import { lookUp } from './table'
+import { F2, invert2, multiply2, power2, square2 } from './tower'
 
 export const G2: usize = 336
 
@@ -195,7 +196,7 @@ function timesT(r: usize, p: usize): void {
   g2Copy(r, p)
   for (let i = 62; i >= 0; i--) {
     g2Double(r, r)
-    if ((T >> i) & 1) g2Add(r, r, p)
+    if (bitOfT(i)) g2Add(r, r, p)
   }
 }
 const E: usize = memory.data(336, 16)
@@ -219,7 +220,7 @@ function root2(r: usize, a: usize): i32 {
   const x0 = ROOTS + F2
   const alpha = ROOTS + 2 * F2
   const s = ROOTS + 3 * F2
-  power(power1, a, ROOT_DIGITS, ROOT_COUNT, true)
+  power2(power1, a, ROOT_TAPE, ROOT_STEPS)
   multiply2(x0, power1, a)
   multiply2(alpha, power1, x0)
   add(alpha, alpha, ONE2)
@@ -227,7 +228,7 @@ function root2(r: usize, a: usize): i32 {
   if (isZero2(alpha)) {
     timesI(r, x0)
   } else {
-    power(s, alpha, HALF_DIGITS, HALF_COUNT, true)
+    power2(s, alpha, HALF_TAPE, HALF_STEPS)
     multiply2(r, s, x0)
   }
   square2(s, r)
@@ -280,26 +281,6 @@ export function g2Encode(to: usize, p: usize): void {
 
 const TABLE: usize = memory.data(21504, 16)
 const DIGITS: usize = memory.data(32, 16)
-/** See lookUp in g1.ts. */
-function lookUp(r: usize, table: usize, index: u32): void {
-  const wanted = i32x4.splat(index)
-  for (let at: usize = 0; at < G2; at += 48) {
-    let a = i64x2.splat(0)
-    let b = i64x2.splat(0)
-    let c = i64x2.splat(0)
-    let entry = table + at
-    for (let i = 0; i < 16; i++) {
-      const mask = i32x4.eq(wanted, i32x4.splat(i))
-      a = v128.or(a, v128.and(v128.load(entry), mask))
-      b = v128.or(b, v128.and(v128.load(entry, 16), mask))
-      c = v128.or(c, v128.and(v128.load(entry, 32), mask))
-      entry += G2
-    }
-    v128.store(r + at, a)
-    v128.store(r + at, b, 16)
-    v128.store(r + at, c, 32)
-  }
-}
 /**
  * r = k·p for a point of the group and a secret k of 32 bytes: k = Σ dᵢ|t|ⁱ and |t|ⁱ·p = (−1)ⁱψⁱ(p), four bits of each
  * digit at a time. Overwrites what held k and its multiples.
@@ -321,7 +302,7 @@ export function g2MultiplySecret(r: usize, p: usize, k: usize): void {
     if (i < 15) for (let j = 0; j < 4; j++) g2Double(E, E)
     for (let d: usize = 0; d < 4; d++) {
       const digit = (load<u8>(DIGITS + 8 * d + (i >> 1)) >> <u8>(4 * (i & 1))) & 15
-      lookUp(F, TABLE + 16 * d * G2, digit)
+      lookUp(F, TABLE + 16 * d * G2, G2, digit)
       g2Add(E, E, F)
     }
   }

@@ -149,8 +149,32 @@ const PAIRS = {
   ISO2_X: iso2.x,
   ISO2_Y: iso2.y,
 }
-/** Exponents: their hexadecimal digits, the most significant first. */
+/** Exponents, as what `power` and its like do one after the other. */
 const EXPONENTS = { ROOT: (P - 3n) / 4n, HALF: (P - 1n) / 2n }
+
+/**
+ * A sliding window of 4 bits: the odd digit to begin with, then 0 for a square, an odd digit d for a product with the
+ * d-th power.
+ *
+ * @param {bigint} exponent
+ */
+function tapeOf(exponent) {
+  const bits = exponent.toString(2)
+  /** @type {number[]} */
+  const tape = []
+  for (let at = 0; at < bits.length; ) {
+    if (bits[at] === '0') {
+      tape.push(0)
+      at++
+      continue
+    }
+    const digits = bits.slice(at, at + 4).replace(/0+$/, '')
+    if (at > 0) for (let i = 0; i < digits.length; i++) tape.push(0)
+    tape.push(Number.parseInt(digits, 2))
+    at += digits.length
+  }
+  return tape
+}
 
 /** @param {Fp2} pair */
 function pairLimbs([a, b]) {
@@ -184,9 +208,9 @@ export function constantsSource() {
   lines.push(`export const P30_INVERSE: i32 = ${inverse}`)
   data('HALF_P', 'i32', limbsOf((P - 1n) / 2n))
   for (const [name, exponent] of Object.entries(EXPONENTS)) {
-    const digits = [...exponent.toString(16)].map(digit => Number.parseInt(digit, 16))
-    data(`${name}_DIGITS`, 'u8', digits)
-    lines.push(`export const ${name}_COUNT: i32 = ${digits.length}`)
+    const tape = tapeOf(exponent)
+    data(`${name}_TAPE`, 'u8', tape)
+    lines.push(`export const ${name}_STEPS: i32 = ${tape.length}`)
   }
   return `${lines.join('\n')}\n`
 }

@@ -18,8 +18,10 @@ import {
   double,
   lanes00,
   lanes10,
+  lanes11,
+  multiply,
+  multiplyWide,
   multiplyWide2,
-  multiplyWide2Fp,
   negate,
   reduce,
   sub,
@@ -28,7 +30,7 @@ import {
   triple,
 } from './field'
 import { g2Normalise } from './g2'
-import { T } from './scalar'
+import { bitOfT } from './scalar'
 import {
   conjugate12,
   cyclotomicSquare,
@@ -38,7 +40,6 @@ import {
   frobenius12,
   invert2,
   invert12,
-  multiply,
   multiply2,
   multiply12,
   multiply12By014,
@@ -160,7 +161,7 @@ export function prepare(lines: usize, p: usize): void {
   for (let i = 62; i >= 0; i--) {
     doublingStep(lines + 224 * k, DIVISORS + F2 * k)
     k++
-    if ((T >> i) & 1) {
+    if (bitOfT(i)) {
       additionStep(lines + 224 * k, DIVISORS + F2 * k)
       k++
     }
@@ -186,15 +187,13 @@ const L2: usize = memory.data(336, 16)
 const W0: usize = memory.data(432, 16)
 const W1: usize = memory.data(432, 16)
 const W2: usize = memory.data(432, 16)
-/** Per pair at `work`: (Y, X), then (Y, 0). */
-const PAIR_WORK: usize = 224
+/** Per pair at `work`: (X, X), (Y, Y), and (Y, 0) or, for every second one, (YY', YY'). */
+const PAIR_WORK: usize = 336
 
-/** l = (c·Z, a·X) at a point whose (X, Y), (Z, Z) stand at p. */
-function lineAt(l: usize, line: usize, p: usize): void {
-  multiplyWide2Fp(W0, line, p + F2)
-  reduce(l, W0)
-  multiplyWide2Fp(W0, line + F2, p)
-  reduce(l + F2, W0)
+/** l = (c·Z, a·X) at a point p whose work stands at `work`. */
+function lineAt(l: usize, line: usize, p: usize, work: usize): void {
+  multiply(l, line, p + F2)
+  multiply(l + F2, line + F2, work)
 }
 /**
  * f·= both lines of two pairs, merged: (c + av + bvw)(c' + a'v + b'vw) =
@@ -208,10 +207,9 @@ function twoLines(
   p2: usize,
   work1: usize,
   work2: usize,
-  xiBb: usize,
 ): void {
-  lineAt(L1, line1, p1)
-  lineAt(L2, line2, p2)
+  lineAt(L1, line1, p1, work1)
+  lineAt(L2, line2, p2, work2)
   multiplyWide2(W0, L1, L2)
   multiplyWide2(W1, L1 + F2, L2 + F2)
   add(S, L1, L1 + F2)
@@ -219,28 +217,28 @@ function twoLines(
   multiplyWide2(W2, S, S + F2)
   subWide2(W2, W0, W1)
   reduce(LINE, W0)
-  add(LINE, LINE, xiBb)
+  add(LINE, LINE, work2 + 2 * F2)
   carry(LINE, LINE)
   reduce(LINE + F2, W2)
   reduce(LINE + 2 * F2, W1)
-  multiplyWide2Fp(W0, L1, work2)
-  multiplyWide2Fp(W1, L2, work1)
+  multiplyWide(W0, L1, work2 + F2)
+  multiplyWide(W1, L2, work1 + F2)
   addWide(W0, W0, W1)
   reduce(LINE + F6 + F2, W0)
-  multiplyWide2Fp(W0, L1 + F2, work2)
-  multiplyWide2Fp(W1, L2 + F2, work1)
+  multiplyWide(W0, L1 + F2, work2 + F2)
+  multiplyWide(W1, L2 + F2, work1 + F2)
   addWide(W0, W0, W1)
   reduce(LINE + F6 + 2 * F2, W0)
   multiply12By01245(f, f, LINE)
 }
 function oneLine(f: usize, line: usize, p: usize, work: usize): void {
-  lineAt(L1, line, p)
-  copy(L1 + 2 * F2, work + F2)
+  lineAt(L1, line, p, work)
+  copy(L1 + 2 * F2, work + 2 * F2)
   multiply12By014(f, f, L1)
 }
 /**
  * f = Π of the Miller functions of n pairs: G1 points (224 bytes each) at `points`, the addresses of prepared points at
- * `prepared`, 224 bytes of work for each pair at `work`. One chain of squarings for all.
+ * `prepared`, PAIR_WORK bytes of work for each pair at `work`. One chain of squarings for all.
  */
 export function miller(f: usize, points: usize, prepared: usize, n: i32, work: usize): void {
   const count = <usize>n
@@ -248,27 +246,25 @@ export function miller(f: usize, points: usize, prepared: usize, n: i32, work: u
   memory.fill(zero, 0, F2)
   for (let i: usize = 0; i < count; i++) {
     const p = points + 224 * i
-    lanes10(work + PAIR_WORK * i, p, p)
-    if (i & 1) {
-      // ξ·Y·Y' = (YY', YY'), with the even one of the two.
-      multiply(S, work + PAIR_WORK * i, work + PAIR_WORK * (i - 1))
-      lanes00(work + PAIR_WORK * i + F2, S, S)
-    } else {
-      lanes00(work + PAIR_WORK * i + F2, work + PAIR_WORK * i, zero)
-    }
+    const w = work + PAIR_WORK * i
+    lanes00(w, p, p)
+    lanes11(w + F2, p, p)
+    // ξ·Y·Y' = (YY', YY'), with the even one of the two.
+    if (i & 1) multiply(w + 2 * F2, w + F2, w + F2 - PAIR_WORK)
+    else lanes10(w + 2 * F2, p, zero)
   }
   setOne12(f)
   let line: usize = 0
   for (let i = 62; i >= 0; i--) {
     if (i < 62) square12(f, f)
-    const steps = (T >> i) & 1 ? 2 : 1
+    const steps = bitOfT(i) ? 2 : 1
     for (let step = 0; step < steps; step++) {
       for (let j: usize = 0; j + 1 < count; j += 2) {
         const p = points + 224 * j
         const w = work + PAIR_WORK * j
         const first = <usize>load<u32>(prepared + 4 * j) + line
         const second = <usize>load<u32>(prepared + 4 * j + 4) + line
-        twoLines(f, first, second, p, p + 224, w, w + PAIR_WORK, w + PAIR_WORK + F2)
+        twoLines(f, first, second, p, p + 224, w, w + PAIR_WORK)
       }
       if (count & 1) {
         const j = count - 1
@@ -290,7 +286,7 @@ function powerT(r: usize, a: usize): void {
   memory.copy(r, a, F12)
   for (let i = 62; i >= 0; i--) {
     cyclotomicSquare(r, r)
-    if ((T >> i) & 1) multiply12(r, r, a)
+    if (bitOfT(i)) multiply12(r, r, a)
   }
   conjugate12(r, r)
 }

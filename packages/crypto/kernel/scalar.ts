@@ -3,7 +3,10 @@
  * on them.
  */
 /** |t|. */
-export const T: u64 = 0xd201_0000_0001_0000
+const T: u64 = 0xd201_0000_0001_0000
+export function bitOfT(i: i32): bool {
+  return ((T >> i) & 1) !== 0
+}
 
 const K: usize = memory.data(32, 16)
 

@@ -22,13 +22,12 @@ import {
   conjugate,
   copy,
   double,
+  multiply,
   multiplyWide,
   multiplyWide2,
-  multiplyWide2Fp,
   negate,
   reduce,
   settle,
-  squareWide,
   squareWide2,
   sub,
   subWide2,
@@ -58,17 +57,6 @@ const C6: usize = memory.data(336, 16)
 const D6: usize = memory.data(336, 16)
 const E6: usize = memory.data(336, 16)
 
-// Pairs of Fp
-
-export function multiply(r: usize, a: usize, b: usize): void {
-  multiplyWide(W, a, b)
-  reduce(r, W)
-}
-export function square(r: usize, a: usize): void {
-  squareWide(W, a)
-  reduce(r, W)
-}
-
 // Fp2
 
 export function multiply2(r: usize, a: usize, b: usize): void {
@@ -79,33 +67,18 @@ export function square2(r: usize, a: usize): void {
   squareWide2(W, a)
   reduce(r, W)
 }
-/** b's lane 0 is the element of Fp. */
-export function multiply2Fp(r: usize, a: usize, b: usize): void {
-  multiplyWide2Fp(W, a, b)
-  reduce(r, W)
-}
 
-/**
- * r = a^e in both lanes, or in Fp2. The exponent is a public constant: digits of 4 bits at `digits`, most significant
- * first, the first one not zero. r ≠ a.
- */
-const POWERS: usize = memory.data(1792, 16)
-export function power(r: usize, a: usize, digits: usize, count: i32, inFp2: bool): void {
-  copy(POWERS + F2, a)
-  for (let i: usize = 2; i < 16; i++) {
-    if (inFp2) multiply2(POWERS + i * F2, POWERS + (i - 1) * F2, a)
-    else multiply(POWERS + i * F2, POWERS + (i - 1) * F2, a)
-  }
-  copy(r, POWERS + <usize>load<u8>(digits) * F2)
-  for (let i = 1; i < count; i++) {
-    for (let j = 0; j < 4; j++) {
-      if (inFp2) square2(r, r)
-      else square(r, r)
-    }
-    const digit = <usize>load<u8>(digits + i)
-    if (digit === 0) continue
-    if (inFp2) multiply2(r, r, POWERS + digit * F2)
-    else multiply(r, r, POWERS + digit * F2)
+const POWERS: usize = memory.data(896, 16)
+/** r = a^e in Fp2, e a public constant as generate-constants.mjs writes it. r ≠ a. */
+export function power2(r: usize, a: usize, tape: usize, steps: i32): void {
+  square2(r, a)
+  copy(POWERS, a)
+  for (let i: usize = 1; i < 8; i++) multiply2(POWERS + i * F2, POWERS + (i - 1) * F2, r)
+  copy(r, POWERS + (<usize>load<u8>(tape) >> 1) * F2)
+  for (let i = 1; i < steps; i++) {
+    const digit = <usize>load<u8>(tape + i)
+    if (digit === 0) square2(r, r)
+    else multiply2(r, r, POWERS + (digit >> 1) * F2)
   }
 }
 
@@ -242,12 +215,12 @@ const N: usize = memory.data(112, 16)
 const M: usize = memory.data(112, 16)
 /** r = 1/a in Fp2, by the norm. */
 export function invert2(r: usize, a: usize): void {
-  squareWide(W, a)
+  multiplyWide(W, a, a)
   addLanesWide(V0, W)
   reduce(N, V0)
   invert(M, N)
   conjugate(N, a)
-  multiply2Fp(r, N, M)
+  multiply(r, N, M)
 }
 
 // Fp12

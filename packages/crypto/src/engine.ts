@@ -1,12 +1,13 @@
 /**
  * The arithmetic of BLS12-381, behind functions over opaque handles; points.ts, scalar.ts and hash-to-curve.ts are its
- * only users. Two engines give the same bytes: our WebAssembly kernel (kernel.ts), and plain BigInt for G1 where a
- * runtime has no WebAssembly with SIMD. Which one runs is decided at the first use and never changes.
+ * only users. Two engines give the same bytes: our WebAssembly kernels (kernel.ts, kernel-pairing.ts), and plain BigInt for G1
+ * where a runtime has no WebAssembly with SIMD. Which one runs is decided at the first use and never changes.
  *
  * Secret scalars go through `multiply` (fixed shape); `multiplyPublic` may take time that depends on the scalar.
  */
 import * as bigintEngine from './bigint-engine.js'
-import { type Kernel, loadKernel } from './kernel.js'
+import { loadKernelG1 } from './kernel.js'
+import { type KernelPairing, loadKernelPairing } from './kernel-pairing.js'
 
 export { invertScalar } from './bigint-g1.js'
 export { ORDER } from './curve.js'
@@ -48,18 +49,22 @@ export interface EngineGroup<P> {
 }
 type HashTo<P> = (message: Uint8Array, dst: Uint8Array) => P
 
-interface Arithmetic {
-  readonly engineG1: EngineGroup<EngineG1>
+interface Pairings {
   readonly engineG2: EngineGroup<EngineG2>
   prepareG2(R: EngineG2): EngineLines
   pairingProduct(pairs: readonly (readonly [EngineG1, EngineG2 | EngineLines])[]): EngineGT
   divideGT(a: EngineGT, b: EngineGT): EngineGT
   isOneGT(a: EngineGT): boolean
   bytesOfGT(a: EngineGT): Uint8Array
-  readonly hashToG1: HashTo<EngineG1>
-  readonly encodeToG1: HashTo<EngineG1>
   readonly hashToG2: HashTo<EngineG2>
   readonly encodeToG2: HashTo<EngineG2>
+}
+interface Arithmetic {
+  readonly engineG1: EngineGroup<EngineG1>
+  readonly hashToG1: HashTo<EngineG1>
+  readonly encodeToG1: HashTo<EngineG1>
+  /** Loaded when it is first asked for: much of what uses G1 never does. */
+  readonly pairings: Pairings
 }
 
 /** Which engine runs, and why it and not the other. */
@@ -68,15 +73,30 @@ export interface EngineChoice {
   readonly why: string
 }
 
-let chosen: { readonly choice: EngineChoice; readonly arithmetic: Arithmetic } | undefined
-function choose(): { readonly choice: EngineChoice; readonly arithmetic: Arithmetic } {
-  const kernel: Kernel | { readonly why: string } = loadKernel()
-  // The handles of each engine are its own; from here on nobody can tell them apart, or has to.
+interface Chosen {
+  readonly choice: EngineChoice
+  readonly arithmetic: Arithmetic
+}
+let chosen: Chosen | undefined
+// The handles of each engine are its own; from here on nobody can tell them apart, or has to.
+function choose(): Chosen {
+  const kernel = loadKernelG1()
   if ('why' in kernel) {
-    return { choice: { name: 'bigint', why: kernel.why }, arithmetic: bigintEngine as unknown as Arithmetic }
+    return {
+      choice: { name: 'bigint', why: kernel.why },
+      arithmetic: { ...bigintEngine, pairings: bigintEngine } as unknown as Arithmetic,
+    }
   }
   const choice: EngineChoice = { name: 'wasm-simd', why: 'this runtime has WebAssembly with SIMD' }
-  return { choice, arithmetic: kernel as unknown as Arithmetic }
+  let pairings: KernelPairing | undefined
+  const arithmetic = {
+    ...kernel,
+    get pairings(): KernelPairing {
+      pairings ??= loadKernelPairing(kernel)
+      return pairings
+    },
+  }
+  return { choice, arithmetic: arithmetic as unknown as Arithmetic }
 }
 function running(): Arithmetic {
   chosen ??= choose()
@@ -108,22 +128,23 @@ function groupOf<P>(size: number, group: () => EngineGroup<P>): EngineGroup<P> {
   }
 }
 export const engineG1: EngineGroup<EngineG1> = groupOf(48, () => running().engineG1)
-export const engineG2: EngineGroup<EngineG2> = groupOf(96, () => running().engineG2)
+export const engineG2: EngineGroup<EngineG2> = groupOf(96, () => running().pairings.engineG2)
 
 /** The lines of a fixed point of G2: what a Miller loop needs of it, worked out once. */
-export const prepareG2 = (R: EngineG2): EngineLines => running().prepareG2(R)
+export const prepareG2 = (R: EngineG2): EngineLines => running().pairings.prepareG2(R)
 /** Π e(P, R), identities included; the value of e is the usual library one, final exponent 3(p¹²−1)/q. */
 export const pairingProduct = (pairs: readonly (readonly [EngineG1, EngineG2 | EngineLines])[]): EngineGT =>
-  running().pairingProduct(pairs)
+  running().pairings.pairingProduct(pairs)
 /** a/b. Values of e only: their inverse is their conjugate. */
-export const divideGT = (a: EngineGT, b: EngineGT): EngineGT => running().divideGT(a, b)
-export const equalGT = (a: EngineGT, b: EngineGT): boolean => running().isOneGT(running().divideGT(a, b))
-export const isOneGT = (a: EngineGT): boolean => running().isOneGT(a)
+export const divideGT = (a: EngineGT, b: EngineGT): EngineGT => running().pairings.divideGT(a, b)
+export const equalGT = (a: EngineGT, b: EngineGT): boolean =>
+  running().pairings.isOneGT(running().pairings.divideGT(a, b))
+export const isOneGT = (a: EngineGT): boolean => running().pairings.isOneGT(a)
 /** 576 bytes: Fp2 → Fp6 → Fp12, c0 first, 48-byte big-endian each. */
-export const bytesOfGT = (a: EngineGT): Uint8Array => running().bytesOfGT(a)
+export const bytesOfGT = (a: EngineGT): Uint8Array => running().pairings.bytesOfGT(a)
 
 /** RFC 9380 `…_RO_` (hash_to_curve) and `…_NU_` (encode_to_curve) suites; the DST says which domain. */
 export const hashToG1: HashTo<EngineG1> = (message, dst) => running().hashToG1(message, dst)
 export const encodeToG1: HashTo<EngineG1> = (message, dst) => running().encodeToG1(message, dst)
-export const hashToG2: HashTo<EngineG2> = (message, dst) => running().hashToG2(message, dst)
-export const encodeToG2: HashTo<EngineG2> = (message, dst) => running().encodeToG2(message, dst)
+export const hashToG2: HashTo<EngineG2> = (message, dst) => running().pairings.hashToG2(message, dst)
+export const encodeToG2: HashTo<EngineG2> = (message, dst) => running().pairings.encodeToG2(message, dst)

@@ -13,12 +13,12 @@ const fromSources: Plugin = {
     }))
   },
 }
-const bigintEngine: Plugin = {
-  name: 'BigInt engine',
+const withEngine = (file: string): Plugin => ({
+  name: file,
   setup({ onResolve }) {
-    onResolve({ filter: /^\.\/engine\.js$/ }, () => ({ path: `${SOURCES}bigint-engine.ts` }))
+    onResolve({ filter: /^\.\/engine\.js$/ }, () => ({ path: `${SOURCES}${file}` }))
   },
-}
+})
 
 export interface Bundle {
   /** A script that leaves its exports in the global `milagro`. */
@@ -29,9 +29,9 @@ export interface Bundle {
 
 /**
  * @param entry TypeScript, by `export … from`.
- * @param engine `bigint` puts bigint-engine.ts in the place of engine.ts.
+ * @param engine `bigint` puts bigint-engine.ts in the place of engine.ts, `device` device-engine.ts.
  */
-export async function bundle(entry: string, engine: 'own' | 'bigint' = 'own'): Promise<Bundle> {
+export async function bundle(entry: string, engine: 'own' | 'bigint' | 'device' = 'own'): Promise<Bundle> {
   const root = fileURLToPath(new URL('../../../', import.meta.url))
   const { outputFiles, metafile } = await build({
     stdin: {
@@ -48,7 +48,7 @@ export async function bundle(entry: string, engine: 'own' | 'bigint' = 'own'): P
     format: 'iife',
     globalName: 'milagro',
     target: 'es2022',
-    plugins: [fromSources, ...(engine === 'bigint' ? [bigintEngine] : [])],
+    plugins: [fromSources, ...(engine === 'own' ? [] : [withEngine(`${engine}-engine.ts`)])],
   })
   return {
     script: (outputFiles[0] as (typeof outputFiles)[number]).text,

@@ -199,7 +199,6 @@ test.each([
   ['multiplyWide', 32n],
   ['squareWide', 32n],
   ['multiplyWide2', 16n],
-  ['multiplyWide2Fp', 32n],
   ['squareWide2', 8n],
 ])('%s of tight operands, weight %i: no column overflows, the result is tight', (product, weight) => {
   expect(reducedUnits(product, weight)).toBe(1n)
@@ -216,7 +215,6 @@ test('operands of more than one unit, as the formulas have them', () => {
     ['multiplyWide', 8n, 4n],
     ['multiplyWide2', 8n, 2n],
     ['multiplyWide2', 2n, 8n],
-    ['multiplyWide2Fp', 2n, 2n],
     ['multiplyWide2', 4n, 4n],
   ] as const) {
     const memory: Memory = new Map()
@@ -259,17 +257,6 @@ test('settle brings a cyclotomic square’s 3t ± 2a back to one unit and below 
     const left = (top << 364n) - q * P
     expect(larger(left, -left) < P / 2n + P / 256n).toBe(true)
   }
-})
-
-test('the formulas on G1: what is multiplied stays within 32, limbs within 16', () => {
-  // A point has u ≤ 2.
-  expect(unitsAfter('g1DoubleBefore', { p: 2n }, 4)).toBe(2n)
-  expect(unitsAfter('g1DoubleBetween', { a: 1n, b: 1n }, 4)).toBe(8n)
-  expect(unitsAfter('g1DoubleAfter', { c: 1n, d: 1n }, 2)).toBe(2n)
-  expect(unitsAfter('g1AddBefore', { p: 2n }, 3)).toBe(4n)
-  // 4·4 in (Y + Z)(Y' + Z') ≤ 32.
-  expect(unitsAfter('g1AddBetween', { a: 1n, b: 1n, c: 1n }, 6)).toBe(3n)
-  // (t3, …)(t1 − 12t2, …) + (−t4, y)(y, 3t0) ≤ 3·2 + 1·3, and both lanes of (t1 + 12t2)t4, 3t0·t3 ≤ 2 + 9.
 })
 
 test('a value divided by R stays small', () => {

@@ -1,18 +1,27 @@
-/** The WebAssembly in the sources is what the kernel's sources give, byte for byte, and imports nothing. */
+/** The WebAssembly in the sources is what the kernels' sources give, byte for byte, and imports nothing. */
 import { readFileSync } from 'node:fs'
-import { fromBase64Url } from '@milagro-ts/crypto/bytes'
 import { engine } from '@milagro-ts/crypto/engine'
-import { KERNEL_BASE64URL } from '@milagro-ts/crypto/kernel-wasm'
+import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
+import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
+import { moduleBytes } from '@milagro-ts/crypto/module-text'
 import { expect, test } from 'vitest'
-import { buildKernel, moduleSource } from '../kernel/build.mjs'
+import { buildKernel, KERNELS, moduleSource } from '../kernel/build.mjs'
 
-test('built again, it is the same file', async () => {
-  const source = readFileSync(new URL('../src/kernel-wasm.ts', import.meta.url), 'utf8')
-  expect(moduleSource(await buildKernel())).toBe(source)
+const BOTH = [
+  ['g1', KERNEL_G1],
+  ['pairing', KERNEL_PAIRING],
+] as const
+
+test.each(BOTH)('the kernel %s built again is the same file', async which => {
+  const source = readFileSync(KERNELS[which].file, 'utf8')
+  expect(moduleSource(which, await buildKernel(which))).toBe(source)
 })
 
-test('it imports nothing, and runs here', () => {
-  const module = new WebAssembly.Module(Uint8Array.from(fromBase64Url(KERNEL_BASE64URL, 'kernel')))
+test.each(BOTH)('the kernel %s imports nothing, and compiles here', (_, text) => {
+  const module = new WebAssembly.Module(Uint8Array.from(moduleBytes(text)))
   expect(WebAssembly.Module.imports(module)).toEqual([])
+})
+
+test('the engine runs it', () => {
   expect(engine()).toEqual({ name: 'wasm-simd', why: 'this runtime has WebAssembly with SIMD' })
 })

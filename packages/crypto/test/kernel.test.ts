@@ -2,17 +2,23 @@
  * The kernel against BigInt and noble: every operation of Fp and Fp2 on random values and at the extremes, the groups with
  * all their edges, pairings. `npm run test:long` takes ten times as many cases.
  */
-import { fromBase64Url, toHex } from '@milagro-ts/crypto/bytes'
+import { toHex } from '@milagro-ts/crypto/bytes'
 import { ORDER } from '@milagro-ts/crypto/curve'
-import { type Kernel, type KernelPoint, loadKernel } from '@milagro-ts/crypto/kernel'
-import { KERNEL_BASE64URL } from '@milagro-ts/crypto/kernel-wasm'
+import { type KernelG1, type KernelPoint, loadKernelG1 } from '@milagro-ts/crypto/kernel'
+import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
+import { loadKernelPairing } from '@milagro-ts/crypto/kernel-pairing'
+import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
+import { moduleBytes } from '@milagro-ts/crypto/module-text'
 import { bls12_381 } from '@noble/curves/bls12-381.js'
 import { describe, expect, test } from 'vitest'
 import { LIMBS, P, R } from '../kernel/generate-field.mjs'
+import { fp2, g2AtX, g2Bytes } from './bigint-twin.js'
 
 const MANY = process.env.MILAGRO_LONG === '1' ? 10 : 1
-const kernel = loadKernel() as Kernel
-const { engineG1, engineG2 } = kernel
+const g1 = loadKernelG1() as KernelG1
+const kernel = loadKernelPairing(g1)
+const { engineG1 } = g1
+const { engineG2 } = kernel
 
 /** xorshift64*: the same cases in each run. */
 let state = 0x9e37_79b9_7f4a_7c15n
@@ -30,11 +36,7 @@ const mod = (a: bigint, m = P): bigint => ((a % m) + m) % m
 const randomScalar = (): bigint => mod(random(384), ORDER)
 
 type Operation = (r: number, a: number, b: number) => void
-const module = new WebAssembly.Module(Uint8Array.from(fromBase64Url(KERNEL_BASE64URL, 'kernel')))
-const raw = new WebAssembly.Instance(module).exports as unknown as {
-  memory: WebAssembly.Memory
-  heap(): number
-} & Record<
+type Name =
   | 'add'
   | 'sub'
   | 'carry'
@@ -45,34 +47,49 @@ const raw = new WebAssembly.Instance(module).exports as unknown as {
   | 'square2'
   | 'invert'
   | 'invert2'
-  | 'canonical',
-  Operation
->
-const [A, B, C, D] = [0, 1, 2, 3].map(i => raw.heap() + 128 * i) as [number, number, number, number]
-const limbs = new Int32Array(raw.memory.buffer)
+  | 'canonical'
+/** A kernel's operations on pairs, with four places for them. */
+function rawOf(text: string) {
+  const module = new WebAssembly.Module(Uint8Array.from(moduleBytes(text)))
+  const raw = new WebAssembly.Instance(module).exports as unknown as {
+    memory: WebAssembly.Memory
+    heap(): number
+  } & Record<Name, Operation>
+  const [A, B, C, D] = [0, 1, 2, 3].map(i => raw.heap() + 128 * i) as [number, number, number, number]
+  const limbs = new Int32Array(raw.memory.buffer)
+  return {
+    raw,
+    limbs,
+    A,
+    B,
+    C,
+    D,
+    /** Limbs of 28 bits each, whatever the value: [0, 2³⁹²). */
+    put(at: number, [x, y]: Pair): void {
+      for (let i = 0; i < LIMBS; i++) {
+        limbs[at / 4 + 2 * i] = Number(BigInt.asUintN(28, x >> BigInt(28 * i)))
+        limbs[at / 4 + 2 * i + 1] = Number(BigInt.asUintN(28, y >> BigInt(28 * i)))
+      }
+    },
+    get(at: number): Pair {
+      const values: [bigint, bigint] = [0n, 0n]
+      for (let i = LIMBS - 1; i >= 0; i--) {
+        for (const lane of [0, 1] as const)
+          values[lane] = values[lane] * 2n ** 28n + BigInt(limbs[at / 4 + 2 * i + lane] as number)
+      }
+      return values
+    },
+  }
+}
+type Pair = readonly [bigint, bigint]
+const KERNELS = { G1: rawOf(KERNEL_G1), pairing: rawOf(KERNEL_PAIRING) }
 const inverseOfR = ((): bigint => {
   let [result, base] = [1n, R % P]
   for (let e = P - 2n; e > 0n; e >>= 1n, base = (base * base) % P) if (e & 1n) result = (result * base) % P
   return result
 })()
 
-type Pair = readonly [bigint, bigint]
-/** Limbs of 28 bits each, whatever the value: [0, 2³⁹²). */
-function put(at: number, [x, y]: Pair): void {
-  for (let i = 0; i < LIMBS; i++) {
-    limbs[at / 4 + 2 * i] = Number(BigInt.asUintN(28, x >> BigInt(28 * i)))
-    limbs[at / 4 + 2 * i + 1] = Number(BigInt.asUintN(28, y >> BigInt(28 * i)))
-  }
-}
-function get(at: number): Pair {
-  const values: [bigint, bigint] = [0n, 0n]
-  for (let i = LIMBS - 1; i >= 0; i--) {
-    for (const lane of [0, 1] as const)
-      values[lane] = values[lane] * 2n ** 28n + BigInt(limbs[at / 4 + 2 * i + lane] as number)
-  }
-  return values
-}
-const reduced = (at: number): Pair => get(at).map(x => mod(x)) as unknown as Pair
+const reducedPair = (pair: Pair): Pair => pair.map(x => mod(x)) as unknown as Pair
 
 const ALL_ONES = 2n ** 384n - 1n
 const EXTREMES = [
@@ -117,71 +134,101 @@ const product2 = (a: Pair, b: Pair): Pair => [
   mod((a[0] * b[1] + a[1] * b[0]) * inverseOfR),
 ]
 
-const OPERATIONS: readonly (readonly [keyof typeof raw & string, (a: Pair, b: Pair) => Pair])[] = [
-  ['add', onLanes((x, y) => x + y)],
-  ['sub', onLanes((x, y) => x - y)],
-  ['multiply', onLanes((x, y) => x * y * inverseOfR)],
-  ['square', onLanes(x => x * x * inverseOfR)],
-  ['multiply2', product2],
-  ['square2', a => product2(a, a)],
-  ['carry', onLanes(x => x)],
-  ['settle', onLanes(x => x)],
+const OPERATIONS: readonly (readonly [keyof typeof KERNELS, Name, (a: Pair, b: Pair) => Pair])[] = [
+  ['G1', 'add', onLanes((x, y) => x + y)],
+  ['G1', 'sub', onLanes((x, y) => x - y)],
+  ['G1', 'multiply', onLanes((x, y) => x * y * inverseOfR)],
+  ['G1', 'square', onLanes(x => x * x * inverseOfR)],
+  ['G1', 'carry', onLanes(x => x)],
+  // Of the same lines as those, or of others that are put together from the ones below.
+  ['pairing', 'multiply', onLanes((x, y) => x * y * inverseOfR)],
+  ['pairing', 'multiply2', product2],
+  ['pairing', 'square2', a => product2(a, a)],
+  ['pairing', 'settle', onLanes(x => x)],
 ]
+const takesTwo = (name: Name): boolean => name === 'add' || name === 'sub' || name.startsWith('multiply')
 describe('the field', () => {
-  test.each(OPERATIONS)('%s', (name, expected) => {
+  test.each(OPERATIONS)('in the kernel of %s: %s', (which, name, expected) => {
+    const { raw, put, get, A, B, C } = KERNELS[which]
     let wrong = 0
     for (const [a, b] of cases(100_000 * MANY)) {
       put(A, a)
       put(B, b)
-      if (name === 'add' || name === 'sub' || name.startsWith('multiply')) (raw[name] as Operation)(C, A, B)
-      else (raw[name] as unknown as (r: number, a: number) => void)(C, A)
-      const [x, y] = reduced(C)
+      if (takesTwo(name)) raw[name](C, A, B)
+      else (raw[name] as (r: number, a: number) => void)(C, A)
+      const [x, y] = reducedPair(get(C))
       const [ex, ey] = expected(a, b)
       if (x !== ex || y !== ey) wrong++
     }
     expect(wrong).toBe(0)
   })
 
-  test('results of products are below 1½p in size and tight', () => {
+  test.each([
+    ['G1', 'multiply'],
+    ['G1', 'square'],
+    ['pairing', 'multiply'],
+    ['pairing', 'multiply2'],
+  ] as const)('in the kernel of %s, results of %s are below 1½p in size and tight', (which, name) => {
+    const { raw, limbs, put, get, A, B, C } = KERNELS[which]
     for (const [a, b] of cases(2_000)) {
-      for (const name of ['multiply', 'multiply2'] as const) {
-        put(A, a)
-        put(B, b)
-        raw[name](C, A, B)
-        for (const x of get(C)) expect(2n * (x < 0n ? -x : x) < 3n * P).toBe(true)
-        for (let i = 0; i < 2 * LIMBS; i++)
-          expect(Math.abs(limbs[C / 4 + i] as number)).toBeLessThanOrEqual(2 ** 27)
-      }
+      put(A, a)
+      put(B, b)
+      raw[name](C, A, B)
+      for (const x of get(C)) expect(2n * (x < 0n ? -x : x) < 3n * P).toBe(true)
+      for (let i = 0; i < 2 * LIMBS; i++)
+        expect(Math.abs(limbs[C / 4 + i] as number)).toBeLessThanOrEqual(2 ** 27)
     }
   })
 
-  test('canonical values, of everything between −2⁹p and 2⁹p that has limbs', () => {
-    for (const [[x, y]] of cases(2_000)) {
-      put(A, [x, y])
-      put(B, [y, x])
-      raw.sub(C, A, B)
-      for (const lane of [0, 1]) {
-        raw.canonical(D, C, lane)
-        let value = 0n
-        for (let i = LIMBS - 1; i >= 0; i--) value = value * 2n ** 28n + BigInt(limbs[D / 4 + i] as number)
-        expect(value).toBe(mod((lane === 0 ? x - y : y - x) * inverseOfR))
+  test.each(['G1', 'pairing'] as const)(
+    'in the kernel of %s, canonical values of everything between −2⁹p and 2⁹p that has limbs',
+    which => {
+      const { raw, limbs, put, A, B, C, D } = KERNELS[which]
+      for (const [[x, y]] of cases(2_000)) {
+        put(A, [x, y])
+        put(B, [y, x])
+        raw.sub(C, A, B)
+        for (const lane of [0, 1]) {
+          raw.canonical(D, C, lane)
+          let value = 0n
+          for (let i = LIMBS - 1; i >= 0; i--) value = value * 2n ** 28n + BigInt(limbs[D / 4 + i] as number)
+          expect(value).toBe(mod((lane === 0 ? x - y : y - x) * inverseOfR))
+        }
       }
-    }
-  })
+    },
+  )
 
-  test('inverses', () => {
-    for (const [a] of cases(10_000 * MANY)) {
+  test.each([
+    ['G1', 100_000],
+    ['pairing', 10_000],
+  ] as const)('inverses in Fp, in the kernel of %s, %i', (which, count) => {
+    const { raw, put, get, A, B, C } = KERNELS[which]
+    const one = R % P
+    let wrong = 0
+    for (const [a] of cases(count * MANY)) {
       put(A, a)
       raw.invert(B, A, 0)
       put(C, [a[0], a[0]])
       raw.multiply(C, C, B)
-      const one = R % P
       const expected = mod(a[0]) === 0n ? 0n : one
-      expect(reduced(C)).toEqual([expected, expected])
-      raw.invert2(B, A, 0)
-      raw.multiply2(C, A, B)
-      expect(reduced(C)).toEqual(mod(a[0]) === 0n && mod(a[1]) === 0n ? [0n, 0n] : [one, 0n])
+      const [x, y] = reducedPair(get(C))
+      if (x !== expected || y !== expected) wrong++
     }
+    expect(wrong).toBe(0)
+  })
+
+  test('inverses in Fp2', () => {
+    const { raw, put, get, A, B, C } = KERNELS.pairing
+    const one = R % P
+    let wrong = 0
+    for (const [a] of cases(100_000 * MANY)) {
+      put(A, a)
+      ;(raw.invert2 as (r: number, a: number) => void)(B, A)
+      raw.multiply2(C, A, B)
+      const [x, y] = reducedPair(get(C))
+      if (x !== (mod(a[0]) === 0n && mod(a[1]) === 0n ? 0n : one) || y !== 0n) wrong++
+    }
+    expect(wrong).toBe(0)
   })
 })
 
@@ -229,7 +276,7 @@ const SCALARS = [
 
 for (const [name, group, noble, count, onCurve] of [
   ['G1', engineG1, bls12_381.G1.Point, 1000, (x: bigint) => yAt(x) !== undefined],
-  ['G2', engineG2, bls12_381.G2.Point, 300, isOnTwist],
+  ['G2', engineG2, bls12_381.G2.Point, 1000, isOnTwist],
 ] as const) {
   describe(name, () => {
     type NoblePoint = { toBytes(): Uint8Array; multiplyUnsafe(k: bigint): NoblePoint }
@@ -331,40 +378,72 @@ for (const [name, group, noble, count, onCurve] of [
   })
 }
 
+type Sum<Point> = { add(other: Point): Point; double(): Point }
+/** By bits: noble's own multiplications are for the group. */
+function multiple<Point extends Sum<Point>>(point: Point, zero: Point, k: bigint): Point {
+  let sum = zero
+  for (const bit of k.toString(2)) {
+    sum = sum.double()
+    if (bit === '1') sum = sum.add(point)
+  }
+  return sum
+}
+/** `order` without what divides it of `prime`. */
+function without(prime: bigint, order: bigint): bigint {
+  expect(order % prime).toBe(0n)
+  let rest = order
+  while (rest % prime === 0n) rest /= prime
+  return rest
+}
+
 test('points of each small order in E(Fp) are refused', () => {
+  const { Point } = bls12_381.G1
   // #E(Fp) = q·(t − 1)²/3 with t − 1 = −3·11·10177·859267·52437899: what is left of a point of the curve by the rest.
   const order = (ORDER * (T + 1n) ** 2n) / 3n
   for (const prime of [3n, 11n, 10177n, 859267n, 52437899n]) {
-    expect(order % prime).toBe(0n)
-    let rest = order
-    while (rest % prime === 0n) rest /= prime
-    let found = false
-    for (let i = 1; i < 60 && !found; i++) {
+    const rest = without(prime, order)
+    let found = 0
+    for (let i = 1; i < 60 && found < 3; i++) {
       const y = yAt(BigInt(i))
       if (y === undefined) continue
-      const point = bls12_381.G1.Point.fromAffine({ x: BigInt(i), y })
-      const small = multiple(point, rest)
+      const small = multiple(Point.fromAffine({ x: BigInt(i), y }), Point.ZERO, rest)
       if (small.is0()) continue
-      found = true
-      expect(engineG1.decode(compressed(small))).toBe(null)
-      expect(engineG1.decode(compressed(small.add(bls12_381.G1.Point.BASE)))).toBe(null)
+      found++
+      for (const point of [small, small.negate(), small.add(Point.BASE), Point.BASE.subtract(small)]) {
+        expect(engineG1.decode(compressed(point.toAffine()))).toBe(null)
+      }
     }
-    expect(found).toBe(true)
+    expect(found).toBe(3)
   }
   /** noble writes points of the group only. */
-  function compressed(point: InstanceType<typeof bls12_381.G1.Point>): Uint8Array {
-    const { x, y } = point.toAffine()
+  function compressed({ x, y }: { x: bigint; y: bigint }): Uint8Array {
     const bytes = Uint8Array.from({ length: 48 }, (_, i) => Number((x >> BigInt(8 * (47 - i))) & 255n))
     bytes[0] = (bytes[0] as number) | (2n * y > P ? 0xa0 : 0x80)
     return bytes
   }
-  function multiple(point: InstanceType<typeof bls12_381.G1.Point>, k: bigint) {
-    let sum = bls12_381.G1.Point.ZERO
-    for (const bit of k.toString(2)) {
-      sum = sum.double()
-      if (bit === '1') sum = sum.add(point)
+})
+
+test('points of each small order in E’(Fp2) are refused', () => {
+  const { Point } = bls12_381.G2
+  // #E'(Fp2) = q·h with h = (t⁸ − 4t⁷ + 5t⁶ − 4t⁴ + 6t³ − 4t² − 4t + 13)/9 = 13²·23²·2713·11953·262069·(a prime).
+  const t = -T
+  const h =
+    (t ** 8n - 4n * t ** 7n + 5n * t ** 6n - 4n * t ** 4n + 6n * t ** 3n - 4n * t ** 2n - 4n * t + 13n) / 9n
+  for (const prime of [13n, 23n, 2713n, 11953n, 262069n]) {
+    const rest = without(prime, ORDER * h)
+    let found = 0
+    for (let i = 1n; i < 60n && found < 2; i++) {
+      const start = g2AtX(fp2(i, 1n), true)
+      if (start === null) continue
+      const point = new Point(Fp2.create(start.x), Fp2.create(start.y), Fp2.ONE)
+      const small = multiple(point, Point.ZERO, rest)
+      if (small.is0()) continue
+      found++
+      for (const wrong of [small, small.negate(), small.add(Point.BASE), Point.BASE.subtract(small)]) {
+        expect(engineG2.decode(g2Bytes(wrong.toAffine()))).toBe(null)
+      }
     }
-    return sum
+    expect(found).toBe(2)
   }
 })
 
@@ -373,7 +452,7 @@ describe('pairings', () => {
   const hex = (value: ReturnType<typeof kernel.pairingProduct>): string => toHex(kernel.bytesOfGT(value))
 
   test('noble’s values', () => {
-    for (let i = 0; i < 10 * MANY; i++) {
+    for (let i = 0; i < 100 * MANY; i++) {
       const [a, b] = [randomScalar(), randomScalar()]
       const value = bls12_381.pairing(
         bls12_381.G1.Point.BASE.multiplyUnsafe(a),
@@ -385,7 +464,7 @@ describe('pairings', () => {
   })
 
   test('bilinear, one where it must be and nowhere else, prepared or not', () => {
-    for (let i = 0; i < 300 * MANY; i++) {
+    for (let i = 0; i < 100 * MANY; i++) {
       const [a, b] = [randomScalar(), randomScalar()]
       const aP = engineG1.multiply(P1, a)
       const bQ = kernel.prepareG2(engineG2.multiply(Q, b))

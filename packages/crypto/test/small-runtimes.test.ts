@@ -5,6 +5,8 @@
 import { runInNewContext } from 'node:vm'
 import { Worker } from 'node:worker_threads'
 import * as bigintEngine from '@milagro-ts/crypto/bigint-engine'
+import { toHex, utf8 } from '@milagro-ts/crypto/bytes'
+import * as deviceEngine from '@milagro-ts/crypto/device-engine'
 import * as engine from '@milagro-ts/crypto/engine'
 import { getQuickJS } from 'quickjs-emscripten'
 import { expect, test } from 'vitest'
@@ -80,20 +82,52 @@ test('under QuickJS a wrong share is refused there too', async () => {
   expect(answer).toBe('share 1 is wrong')
 })
 
-test('where G2 is missing it says so, by name of what is needed', () => {
-  expect(Object.keys(bigintEngine).sort()).toEqual(Object.keys(engine).sort())
-  const { generator } = bigintEngine.engineG2
-  const calls = [
-    () => bigintEngine.engineG2.decode(),
-    () => bigintEngine.pairingProduct(),
-    () => bigintEngine.prepareG2(),
-    () => bigintEngine.hashToG2(),
-  ]
-  expect(generator).toBe('generator of G2')
-  for (const run of calls) expect(run).toThrow('G2 and pairings need WebAssembly with SIMD')
+test('under QuickJS a device’s kernel says what it needs, and does not fall back', async () => {
+  const { script } = await bundle(DEVICE, 'device')
+  const quickjs = await getQuickJS()
+  const answer = quickjs.evalCode(`${script};try { ${call} } catch (error) { error.message }`)
+  expect(answer).toBe('this bundle computes in WebAssembly only: this runtime has no WebAssembly')
 })
 
-test.each(['own', 'bigint'] as const)('in a bare vm context, %s engine', async engine => {
+test.each([
+  [bigintEngine, 'bigint', 'G2 and pairings need WebAssembly with SIMD, which this runtime lacks'],
+  [deviceEngine, 'wasm-simd-g1', 'G2 and pairings are not in this bundle'],
+] as const)('where G2 is missing it says so, by name of what is needed', (own, name, why) => {
+  expect(Object.keys(own).sort()).toEqual(Object.keys(engine).sort())
+  expect(own.engine()).toEqual({ name, why: 'it is the only one in this bundle' })
+  const calls = [
+    () => own.engineG2.decode(),
+    () => own.pairingProduct(),
+    () => own.prepareG2(),
+    () => own.hashToG2(),
+  ]
+  expect(own.engineG2.generator).toBe('generator of G2')
+  for (const run of calls) expect(run).toThrow(why)
+})
+
+test('a device’s kernel gives the bytes of the other engines', () => {
+  const message = utf8('milagro')
+  const dst = utf8('a domain of this test')
+  const [own, other] = [deviceEngine.engineG1, bigintEngine.engineG1]
+  const P = deviceEngine.hashToG1(message, dst)
+  const Q = bigintEngine.hashToG1(message, dst)
+  const hex = (point: typeof P): string => toHex(own.encode(point))
+  const otherHex = (point: typeof Q): string => toHex(other.encode(point))
+  expect(hex(P)).toBe(otherHex(Q))
+  expect(hex(deviceEngine.encodeToG1(message, dst))).toBe(otherHex(bigintEngine.encodeToG1(message, dst)))
+  const k = deviceEngine.ORDER - 12_345n
+  expect(hex(own.multiply(P, k))).toBe(otherHex(other.multiply(Q, k)))
+  expect(hex(own.multiplyPublic(P, k))).toBe(otherHex(other.multiplyPublic(Q, k)))
+  expect(hex(own.sumOfProducts([P, own.generator], [k, 3n]))).toBe(
+    otherHex(other.sumOfProducts([Q, other.generator], [k, 3n])),
+  )
+  const sum = own.add(P, own.negate(own.generator))
+  expect(hex(sum)).toBe(otherHex(other.add(Q, other.negate(other.generator))))
+  expect(own.equals(own.decode(own.encode(sum)) as typeof sum, sum)).toBe(true)
+  expect(own.isIdentity(own.identity)).toBe(true)
+})
+
+test.each(['own', 'device', 'bigint'] as const)('in a bare vm context, %s engine', async engine => {
   const { script } = await bundle(DEVICE, engine)
   const context = { answer: '' }
   runInNewContext(`${script};answer = ${call}`, context)

@@ -80,6 +80,7 @@ test('where a secret is multiplied, the fixed-shape multiplication is used', () 
   expect(using(/\.sumOfProducts\(/)).toEqual([
     'batch.ts',
     'dealing.ts',
+    'device-engine.ts',
     'engine.ts',
     'mpin.ts',
     'points.ts',

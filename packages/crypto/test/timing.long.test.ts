@@ -18,7 +18,7 @@ import { Scalar } from '@milagro-ts/crypto/scalar'
 import { describe, expect, test } from 'vitest'
 import { binding, car, keysOf, nonceTerms, scalarOf, seeded } from './world.js'
 
-const SAMPLES = { g1: 500_000, g2: 250_000, proof: 250_000, control: 20_000 } as const
+const SAMPLES = { g1: 1_000_000, g2: 1_000_000, proof: 1_000_000, control: 20_000 } as const
 const CHUNK = 1000
 const PERCENTILES = [1, 0.99, 0.95, 0.9, 0.75, 0.5]
 
