@@ -11,6 +11,7 @@ import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { documentHash, type Group, type GroupAuthority } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import type { Log } from '@milagro-ts/api/log'
+import type { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { Refused } from '@milagro-ts/api/problem'
 import {
   askAuthorities,
@@ -20,7 +21,6 @@ import {
   type Quorum,
   type ShareAnswer,
 } from '@milagro-ts/api/quorum'
-import type { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import type { Timers } from '@milagro-ts/api/system'
 import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
