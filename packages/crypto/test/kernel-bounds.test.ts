@@ -259,6 +259,56 @@ test('settle brings a cyclotomic square’s 3t ± 2a back to one unit and below 
   }
 })
 
+test('the formulas on G1: what is multiplied stays within 32, limbs within 16', () => {
+  // A point has u ≤ 2.
+  expect(unitsAfter('g1DoubleBefore', { p: 2n }, 4)).toBe(2n)
+  // Carried before g1DoubleBetween.
+  expect(unitsAfter('times12', { a: 1n })).toBe(12n)
+  expect(unitsAfter('carry', { a: 12n })).toBe(1n)
+  expect(unitsAfter('g1DoubleBetween', { r: 1n, a: 1n, b: 1n }, 4)).toBe(8n)
+  expect(unitsAfter('g1DoubleAfter', { c: 1n, d: 1n }, 2)).toBe(2n)
+  expect(unitsAfter('g1AddBefore', { p: 2n }, 3)).toBe(4n)
+  // 4·4 in (Y + Z)(Y' + Z') ≤ 32.
+  expect(unitsAfter('g1AddDifference', { a: 1n, b: 1n, c: 1n })).toBe(3n)
+  expect(unitsAfter('g1AddTwelve', { b: 1n, d: 1n })).toBe(12n)
+  expect(unitsAfter('g1AddBetween', { a: 1n, b: 1n, d: 1n, t: 1n }, 6)).toBe(3n)
+  // (t3, …)(t1 − 12t2, …) + (−t4, y)(y, 3t0) ≤ 3·2 + 1·3, and both lanes of (t1 + 12t2)t4, 3t0·t3 ≤ 2 + 9.
+})
+
+/** multiply as the module of G1 has it, in one line. */
+function multipliedUnits(a: bigint, b: bigint): bigint {
+  const memory: Memory = new Map()
+  pair(memory, 'a', a)
+  pair(memory, 'b', b)
+  run(line('multiply'), memory)
+  return units(limbsAt(memory, 'r'))
+}
+
+test('a product in one line, of operands within 32: no column overflows, the result is tight', () => {
+  for (const [a, b] of [
+    [1n, 1n],
+    [8n, 4n],
+    [2n, 16n],
+  ] as const)
+    expect(multipliedUnits(a, b)).toBe(1n)
+  expect(() => multipliedUnits(8n, 5n)).toThrow(RangeError)
+})
+
+test('the Jacobian formulas of the subgroup check: between products within 32, and what goes round as it came', () => {
+  // X, Y tight, Z = 2YZ of two units; A and B are products.
+  expect(unitsAfter('jacobianBefore', { p: 2n, a: 1n, b: 1n }, 3)).toBe(3n)
+  // (3A, B)², (X, Y)·(B, Z): 3·3 and 2·2.
+  expect(unitsAfter('jacobianBetween', { c: 1n, d: 1n }, 4)).toBe(13n)
+  // Of it the first and the last are carried, and 12XB − F is multiplied with 3A.
+  expect(unitsAfter('carry', { a: 13n })).toBe(1n)
+  expect(multipliedUnits(3n, 1n)).toBe(1n)
+  // Y: a product less 8C, carried.
+  expect(unitsAfter('sub', { a: 1n, b: 8n })).toBe(9n)
+  expect(unitsAfter('carry', { a: 9n })).toBe(1n)
+  // An addition multiplies carried differences, products, and Z of two units; Z comes out tight.
+  expect(multipliedUnits(2n, 2n)).toBe(1n)
+})
+
 test('a value divided by R stays small', () => {
   // Products of values below 2⁵p, and below 2⁷p, divided by R, and what the reduction adds.
   expect((2n ** 10n * P * P) / R + P < (3n * P) / 2n).toBe(true)
