@@ -83,6 +83,7 @@ export async function askAuthorities<Answer extends ShareAnswer, Share>({
   t = group.t,
   deadlineMs,
   lastResort = NOBODY,
+  onFault,
   timers = systemTimers,
 }: {
   group: Group
@@ -93,6 +94,8 @@ export async function askAuthorities<Answer extends ShareAnswer, Share>({
   deadlineMs: number
   /** Indices. */
   lastResort?: ReadonlySet<number>
+  /** Hears of each fault when it is seen, whatever the others still come to. */
+  onFault?: (fault: Fault) => void
   timers?: Timers
 }): Promise<Quorum<Share>> {
   const { commitments } = group.keys(purpose)
@@ -105,17 +108,24 @@ export async function askAuthorities<Answer extends ShareAnswer, Share>({
   const enough = new AbortController()
   const endings: (() => void)[] = []
 
+  const blame = (fault: Fault) => {
+    faults.push(fault)
+    onFault?.(fault)
+  }
+
   await new Promise<void>((done, fail) => {
     const start = (authority: AskedAuthority) => {
       const { index, name } = authority
       asked.set(index, name)
-      askOne({ group, authority, ask, verify, signal: enough.signal }).then(outcome => {
-        if (enough.signal.aborted) return
-        asked.delete(index)
-        if (!('share' in outcome)) faults.push({ index, name, ...outcome })
-        else if (shares.length < t) shares.push({ index, share: outcome.share })
-        settled()
-      }, fail)
+      askOne({ group, authority, ask, verify, signal: enough.signal })
+        .then(outcome => {
+          if (enough.signal.aborted) return
+          asked.delete(index)
+          if (!('share' in outcome)) blame({ index, name, ...outcome })
+          else if (shares.length < t) shares.push({ index, share: outcome.share })
+          settled()
+        })
+        .catch(fail)
     }
     const askTheRest = () => {
       for (const authority of waiting.splice(0)) start(authority)
@@ -133,7 +143,7 @@ export async function askAuthorities<Answer extends ShareAnswer, Share>({
     for (const end of endings) end()
   })
 
-  if (shares.length < t) for (const [index, name] of asked) faults.push({ index, name, kind: 'unreachable' })
+  if (shares.length < t) for (const [index, name] of asked) blame({ index, name, kind: 'unreachable' })
   faults.sort((one, other) => one.index - other.index)
   if (shares.length < t) throw refusal(faults, t, all.length)
   return { shares: shares.sort((one, other) => one.index - other.index), faults }
@@ -163,9 +173,10 @@ async function askOne<Answer extends ShareAnswer, Share>({
   })
   try {
     answer = await ask(authority, signal)
-    if (answer.index !== authority.index) return wrong("another authority's")
     const { shareEpoch } = answer
+    // First: in another epoch the same authority may well have another index.
     if (shareEpoch !== group.shareEpoch) return { kind: 'other-epoch', shareEpoch }
+    if (answer.index !== authority.index) return wrong("another authority's")
     const share = await verify(authority, answer)
     return share === null ? wrong('does not verify') : { share }
   } catch (error) {

@@ -303,10 +303,33 @@ describe('another share epoch', () => {
     expect(hasMovedOn(threeOfThree.group, error.faults)).toBe(true)
   })
 
-  test('of another index is a lie, whatever epoch it names', async () => {
-    const otherIndex: Given = async () => ({ index: 3, shareEpoch: 9, share: 'good' })
-    const error = await refused(ask(threeOfThree, { 1: good, 2: otherIndex, 3: good }))
-    expect([error.code, error.faults[0]?.why]).toEqual(['WRONG_SHARE', "another authority's"])
+  test('may have given the authority another index: only within an epoch another index is a lie', async () => {
+    const as =
+      (shareEpoch: number): Given =>
+      async () => ({ index: 3, shareEpoch, share: 'good' })
+    const moved = await refused(ask(threeOfThree, { 1: good, 2: as(2), 3: good }))
+    expect([moved.code, moved.faults[0]?.kind]).toEqual(['RETRY_LATER', 'other-epoch'])
+    const lying = await refused(ask(threeOfThree, { 1: good, 2: as(1), 3: good }))
+    expect([lying.code, lying.faults[0]?.why]).toEqual(['WRONG_SHARE', "another authority's"])
+  })
+
+  test('faults are heard of when they are seen, not when all have answered', async () => {
+    const heard: string[] = []
+    const clock = handTimers()
+    const asking = askAuthorities<Answer, string>({
+      group: threeOfThree.group,
+      purpose: 'device',
+      ask: ({ index }) =>
+        index === 2 ? of('bad')({ index } as AskedAuthority, undefined as never) : never(),
+      verify: (_authority, { share }) => (share === 'good' ? share : null),
+      deadlineMs: DEADLINE,
+      timers: clock.timers,
+      onFault: ({ name, kind }) => heard.push(`${name} ${kind}`),
+    })
+    await expect.poll(() => heard).toEqual(['ta2 wrong-share'])
+    clock.ring()
+    await refused(asking)
+    expect(heard).toEqual(['ta2 wrong-share', 'ta1 unreachable', 'ta3 unreachable'])
   })
 })
 

@@ -13,14 +13,7 @@ import type { GroupDocument } from '@milagro-ts/api/group-document'
 import type { Log } from '@milagro-ts/api/log'
 import type { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { Refused } from '@milagro-ts/api/problem'
-import {
-  askAuthorities,
-  type Fault,
-  hasMovedOn,
-  NoQuorum,
-  type Quorum,
-  type ShareAnswer,
-} from '@milagro-ts/api/quorum'
+import { askAuthorities, type Fault, hasMovedOn, type Quorum, type ShareAnswer } from '@milagro-ts/api/quorum'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import type { Timers } from '@milagro-ts/api/system'
 import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -35,7 +28,7 @@ const SOONEST_LOOK = 5_000
 
 type Asking<Answer extends ShareAnswer, Share> = Omit<
   Parameters<typeof askAuthorities<Answer, Share>>[0],
-  'lastResort' | 'timers'
+  'lastResort' | 'onFault' | 'timers'
 >
 type AuthoritiesPorts = Parameters<typeof requestSigner>[0] & {
   readonly log: Log
@@ -83,21 +76,17 @@ export class Authorities {
   ): Promise<Quorum<Share>> {
     const { watch, timers } = this.#ports
     const { group, purpose } = asking
-    const seen = (good: readonly number[], faults: readonly Fault[]) => {
-      watch.asked(group, { ...request, purpose }, { good, faults })
-      if (hasMovedOn(group, faults)) this.lookSoon()
+    const lastResort = watch.lastResort(group)
+    const onFault = (fault: Fault) => {
+      watch.failedShare(group, { ...request, purpose }, fault)
+      if (hasMovedOn(group, [fault])) this.lookSoon()
     }
-    try {
-      const quorum = await askAuthorities({ ...asking, lastResort: watch.lastResort(group), timers })
-      seen(
-        quorum.shares.map(({ index }) => index),
-        quorum.faults,
-      )
-      return quorum
-    } catch (error) {
-      if (error instanceof NoQuorum) seen([], error.faults)
-      throw error
-    }
+    const quorum = await askAuthorities({ ...asking, lastResort, onFault, timers })
+    watch.goodShares(
+      group,
+      quorum.shares.map(({ index }) => index),
+    )
+    return quorum
   }
 
   /** A share for a device that can't reach the authority itself; sealed, so nobody here can say whether it is good. */

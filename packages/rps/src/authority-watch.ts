@@ -5,7 +5,7 @@
  *   trouble       what was seen                                    until
  *   silent        no answer                                        the next answer
  *   refusing      it has frozen the group, or knows it or us not   a good share, or ten minutes
- *   other-epoch   an answer of another share epoch                 a good share, or the same document as ours
+ *   other-epoch   an answer of another share epoch                 a good share, or we have the same document
  *   quarantined   a wrong share                                    a minute; each time twice as long, a day at most
  *
  * Whoever is quarantined is asked as a last resort (api/quorum.ts), so that it costs no login. Every share is verified
@@ -62,7 +62,12 @@ export interface Request {
 interface Seen {
   signKey: string
   answeredAt: number | undefined
-  trouble: { readonly kind: 'silent' | 'refusing' | 'other-epoch'; readonly at: number; code?: Code } | null
+  trouble: {
+    readonly kind: 'silent' | 'refusing' | 'other-epoch'
+    readonly at: number
+    readonly code?: Code
+    readonly shareEpoch?: number | undefined
+  } | null
   quarantine: { readonly until: number; readonly times: number; readonly shareEpoch: number } | null
   wrongShares: number
 }
@@ -93,40 +98,37 @@ export class AuthorityWatch {
     )
   }
 
-  /** What came of asking for shares. */
-  asked(
-    group: Group,
-    { purpose, requestHash }: Request,
-    { good, faults }: { good: readonly number[]; faults: readonly Fault[] },
-  ): void {
+  /** They gave shares that verify. */
+  goodShares(group: Group, indices: readonly number[]): void {
+    const now = this.#ports.clock()
+    for (const index of indices) this.#of(group, index, seen => heard(seen, now, { trouble: null }))
+    this.assess()
+  }
+
+  failedShare(group: Group, { purpose, requestHash }: Request, fault: Fault): void {
     const { clock, log, metrics } = this.#ports
+    const { index, name, kind, code, shareEpoch, answerHash, why } = fault
     const now = clock()
-    for (const index of good) this.#of(group, index, seen => heard(seen, now, { trouble: null }))
-    for (const { index, name, kind, code, shareEpoch, answerHash, why } of faults) {
-      metrics.count('authority_faults', { authority: name, purpose, kind })
-      let until: number | undefined
-      this.#of(group, index, seen => {
-        if (kind === 'unreachable') seen.trouble = { kind: 'silent', at: now }
-        else if (kind === 'other-epoch') heard(seen, now, { trouble: { kind, at: now } })
-        else if (kind === 'wrong-share') until = quarantine(seen, group.shareEpoch, now)
-        else if (code !== undefined && STANDING.has(code))
-          heard(seen, now, { trouble: { kind: 'refusing', at: now, code } })
-        else heard(seen, now)
-      })
+    metrics.count('authority_faults', { authority: name, purpose, kind })
+    let until: number | undefined
+    this.#of(group, index, seen => {
+      if (kind === 'unreachable') seen.trouble = { kind: 'silent', at: now }
+      else if (kind === 'other-epoch') heard(seen, now, { trouble: { kind, at: now, shareEpoch } })
+      else if (kind === 'wrong-share') until = quarantine(seen, group.shareEpoch, now)
+      else if (code !== undefined && STANDING.has(code))
+        heard(seen, now, { trouble: { kind: 'refusing', at: now, code } })
+      else heard(seen, now)
+    })
+    if (kind === 'wrong-share')
       log.warn(
-        {
-          authority: name,
-          purpose,
-          kind,
-          refused: code,
-          shareEpoch,
-          ...(kind === 'wrong-share' ? { request: requestHash, answer: answerHash, why, until } : {}),
-        },
-        kind === 'wrong-share'
-          ? 'an authority gave a wrong share and is quarantined'
-          : 'an authority gave no good share',
+        { authority: name, purpose, kind, request: requestHash, answer: answerHash, why, until },
+        'an authority gave a wrong share and is quarantined',
       )
-    }
+    else
+      log.warn(
+        { authority: name, purpose, kind, refused: code, shareEpoch },
+        'an authority gave no good share',
+      )
     this.assess()
   }
 
@@ -160,13 +162,16 @@ export class AuthorityWatch {
       const known = this.#seen.get(name)
       const seen = known?.signKey === signKey.toBase64Url() ? known : undefined
       const quarantined = seen?.quarantine
+      // Ahead of us, until we had the revision as well.
+      const isOver = seen?.trouble?.shareEpoch === group.shareEpoch
+      const trouble = isOver ? null : seen?.trouble
       const isIn =
         quarantined != null && quarantined.until > now && quarantined.shareEpoch === group.shareEpoch
       return {
         index,
         name,
-        trouble: isIn ? 'quarantined' : (seen?.trouble?.kind ?? null),
-        code: seen?.trouble?.code,
+        trouble: isIn ? 'quarantined' : (trouble?.kind ?? null),
+        code: trouble?.code,
         answeredAt: seen?.answeredAt,
         wrongShares: seen?.wrongShares ?? 0,
         quarantinedUntil: isIn ? quarantined.until : undefined,

@@ -26,8 +26,11 @@ export class Identities {
     this.#accounts = ports.accounts
   }
 
-  /** Asks the RPA. Null for an identity, or a user on it, that it doesn't know. Refused BANNED, REVOKED, RETRY_LATER. */
-  async ask(idCore: IdCore, userCore: Uint8Array, slot: number): Promise<Standing | null> {
+  /**
+   * Asks the RPA. Null for an identity, or a user on it, that it doesn't know. Refused BANNED, REVOKED, RETRY_LATER.
+   * @param slot Which the statement is for; what is said of the identity holds for the slot `now`.
+   */
+  async ask(idCore: IdCore, userCore: Uint8Array, slot: number, now = slot): Promise<Standing | null> {
     const standing = await this.#relyingParty.standing({
       idCore: idCore.mpinId,
       slot,
@@ -36,7 +39,7 @@ export class Identities {
     if (standing === null) return null
     const { attributes, instance, account } = standing
     await this.#store.atomic(connection => {
-      if (account !== undefined) this.#accounts.learn(connection, idCore, userCore, account, slot)
+      if (account !== undefined) this.#accounts.learn(connection, idCore, userCore, account, now)
       connection.run(
         'INSERT INTO identity (id_core, user_core, slot, attributes, instance, user_attributes) VALUES (?, ?, ?, ?, ?, ?) ' +
           'ON CONFLICT DO UPDATE SET slot = excluded.slot, attributes = excluded.attributes, ' +
@@ -44,7 +47,7 @@ export class Identities {
         [
           idCore.bytes,
           userCore,
-          slot,
+          now,
           JSON.stringify(attributes),
           instance,
           account?.attributes === undefined ? null : JSON.stringify(account.attributes),

@@ -8,7 +8,8 @@
  *   shareVerify each, permit = Σ λ_j·d_j, e(permit, Q) = e(HT, sQ), kept for (idCore, slot)
  *
  * A carried permit is as good as a composed one, since anyone can check it; it is always checked, never merged into
- * the login's own equation. While RPA or authorities are away, what is kept or carried goes on to the end of its slot.
+ * the login's own equation. While RPA or authorities are away, what is kept or carried goes on to the end of its slot,
+ * and into as many slots more as the group's `lead` says: whoever is given a permit gets those ahead in the background.
  */
 import type { Group } from '@milagro-ts/api/group'
 import type { Log } from '@milagro-ts/api/log'
@@ -34,6 +35,12 @@ const DEADLINE = 5_000
 /** Verified permits kept in memory beside the store, where they are bytes that would have to be verified again. */
 const IN_MEMORY = 50_000
 
+/** Identities whose permits ahead are being made at once, and that wait for it. */
+const AHEAD_AT_ONCE = 4
+const AHEAD_WAITING = 10_000
+/** Milliseconds without another attempt after RPA or authorities have failed. */
+const AHEAD_PAUSE = 30_000
+
 export interface PermitPorts {
   readonly store: Store<unknown>
   readonly identities: Identities
@@ -56,6 +63,12 @@ export class Permits {
   readonly #ports: PermitPorts
   readonly #verified = new Map<string, CheckedPermit>()
   readonly #composing = new Map<string, Promise<CheckedPermit>>()
+  /** Permits ahead: who waits, what runs, whom the RPA doesn't give any, and until when nothing is tried. */
+  readonly #waiting = new Map<string, { readonly group: Group; readonly idCore: IdCore }>()
+  readonly #preparing = new Map<string, Promise<void>>()
+  readonly #declined = new Set<string>()
+  #pausedUntil = Number.NEGATIVE_INFINITY
+  #isClosed = false
 
   constructor(ports: PermitPorts) {
     this.#ports = ports
@@ -85,17 +98,36 @@ export class Permits {
    * PERMIT_EXPIRED (none is kept for a slot that is over), WRONG_SHARE naming the liar, FROZEN, RETRY_LATER.
    */
   async obtain(group: Group, wanted: Wanted): Promise<CheckedPermit> {
-    const { idCore, userCore, slot } = wanted
+    const { idCore, slot } = wanted
     const known = await this.find(group, idCore, slot)
     if (known !== null) return known
     if (slot !== currentSlot(group, this.#ports.clock()))
       throw new Refused('PERMIT_EXPIRED', { detail: 'the slot is over and no permit of it is held' })
-    const key = `${nameOf(idCore, slot)} ${toBase64Url(userCore)}`
-    const running = this.#composing.get(key)
-    if (running !== undefined) return running
-    const composing = this.#compose(group, wanted).finally(() => this.#composing.delete(key))
-    this.#composing.set(key, composing)
-    return composing
+    return this.#composeOnce(group, wanted)
+  }
+
+  /**
+   * For an identity that has just been permitted: the permits of the `lead` slots after this one, without anybody waiting
+   * for them. It logs in during those although no authority answers; unless it is banned, which the deny list says.
+   * Best effort: what fails is tried again at a later login.
+   */
+  prepare(group: Group, idCore: IdCore): void {
+    const { clock } = this.#ports
+    const { lead } = group.policy
+    const { mpinId } = idCore
+    if (lead === 0 || this.#isClosed || clock() < this.#pausedUntil) return
+    if (this.#verified.has(nameOf(idCore, currentSlot(group, clock()) + lead))) return
+    if (this.#preparing.has(mpinId) || this.#declined.has(mpinId) || this.#waiting.size >= AHEAD_WAITING)
+      return
+    this.#waiting.set(mpinId, { group, idCore })
+    this.#prepareNext()
+  }
+
+  /** Begins nothing more; resolves when nothing is under way. */
+  async close(): Promise<void> {
+    this.#isClosed = true
+    this.#waiting.clear()
+    await Promise.all(this.#preparing.values())
   }
 
   async find(group: Group, idCore: IdCore, slot: number): Promise<CheckedPermit | null> {
@@ -113,15 +145,65 @@ export class Permits {
   /** Forgets what belongs to slots before `slot`. */
   async purge(slot: number): Promise<void> {
     for (const [name, permit] of this.#verified) if (permit.slot < slot) this.#verified.delete(name)
+    this.#declined.clear()
     await this.#ports.store.atomic(connection => connection.run('DELETE FROM permit WHERE slot < ?', [slot]))
   }
 
+  #prepareNext(): void {
+    for (const [mpinId, { group, idCore }] of this.#waiting) {
+      if (this.#preparing.size >= AHEAD_AT_ONCE) return
+      this.#waiting.delete(mpinId)
+      const preparing = this.#prepare(group, idCore)
+        .catch((error: unknown) => this.#notPrepared(mpinId, error))
+        .finally(() => {
+          this.#preparing.delete(mpinId)
+          this.#prepareNext()
+        })
+      this.#preparing.set(mpinId, preparing)
+    }
+  }
+
+  async #prepare(group: Group, idCore: IdCore): Promise<void> {
+    const { clock, metrics } = this.#ports
+    const current = currentSlot(group, clock())
+    for (let slot = current + 1; slot <= current + group.policy.lead && !this.#isClosed; slot++) {
+      if ((await this.find(group, idCore, slot)) !== null) continue
+      await this.#composeOnce(group, { idCore, userCore: NO_USER, slot })
+      metrics.count('permits_ahead')
+    }
+  }
+
+  #notPrepared(mpinId: string, error: unknown): void {
+    const { clock, log, metrics } = this.#ports
+    const code = error instanceof Refused ? error.code : 'other'
+    metrics.count('permits_ahead_failed', { code })
+    if (code === 'BANNED' || code === 'REVOKED' || code === 'WRONG_PROOF') {
+      this.#declined.add(mpinId)
+      return
+    }
+    // The next ones would fail alike, and everybody's own permit comes first.
+    this.#waiting.clear()
+    this.#pausedUntil = clock() + AHEAD_PAUSE
+    const why = error instanceof Refused ? error.log : undefined
+    log.warn({ err: error, why }, 'no permits ahead for now')
+  }
+
+  #composeOnce(group: Group, wanted: Wanted): Promise<CheckedPermit> {
+    const key = `${nameOf(wanted.idCore, wanted.slot)} ${toBase64Url(wanted.userCore)}`
+    const running = this.#composing.get(key)
+    if (running !== undefined) return running
+    const composing = this.#compose(group, wanted).finally(() => this.#composing.delete(key))
+    this.#composing.set(key, composing)
+    return composing
+  }
+
   async #compose(group: Group, { idCore, userCore, slot }: Wanted): Promise<CheckedPermit> {
-    const { identities, authorities, pool, metrics } = this.#ports
+    const { identities, authorities, pool, clock, metrics } = this.#ports
+    const now = currentSlot(group, clock())
     const standing =
-      (await identities.ask(idCore, userCore, slot)) ??
+      (await identities.ask(idCore, userCore, slot, now)) ??
       // The user may be what the RPA doesn't know; that is an answer for after the permit.
-      (userCore.length === 0 ? null : await identities.ask(idCore, NO_USER, slot))
+      (userCore.length === 0 ? null : await identities.ask(idCore, NO_USER, slot, now))
     if (standing === null) throw new Refused('WRONG_PROOF', { log: 'the RPA does not know the identity' })
     const { statement } = standing
     const { jti } = await this.#checked(group, statement, idCore, slot)

@@ -188,7 +188,7 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
       for (const end of ends) end()
       parts.events.stop()
       await Promise.all([app.close(), admin.close()])
-      await Promise.all([parts.relyingParty.settled(), parts.authorities.close()])
+      await Promise.all([parts.relyingParty.settled(), parts.authorities.close(), parts.permits.close()])
       await pool.close()
     },
   }
@@ -262,8 +262,13 @@ async function openParts(
       singleUse,
       failedProofs,
       checkRevocation,
-      permit: (wanted, carried) =>
-        carried === undefined ? permits.obtain(group, wanted) : permits.takeCarried(group, wanted, carried),
+      permit: async (wanted, carried) => {
+        const permit = await (carried === undefined
+          ? permits.obtain(group, wanted)
+          : permits.takeCarried(group, wanted, carried))
+        permits.prepare(group, wanted.idCore)
+        return permit
+      },
       takesPin: account =>
         accounts.takes(account, currentSlot(group, clock()), (idCore, userCore, slot) =>
           identities.ask(idCore, userCore, slot),

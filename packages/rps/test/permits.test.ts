@@ -144,7 +144,7 @@ describe('composed', () => {
     const isNamed = () =>
       world.logged.some(line => line.includes('"authority":"ta1"') && line.includes('wrong-share'))
     // Two good answers are enough, so whether the liar's is looked at depends on which comes last.
-    for (let i = 0; i < 20 && !isNamed(); i++) await askForPermit()
+    for (let i = 0; i < 20 && !isNamed(); i++) await askForPermit(world.makeCar())
     expect(isNamed()).toBe(true)
   })
 

@@ -115,6 +115,9 @@ export class FakeAuthority {
   readonly asked = { serverKeys: 0, permits: 0, shares: 0, group: 0 }
   /** What happens elsewhere while a permit share is made. */
   beforePermit: (() => Promise<void>) | undefined
+  onStatement: ((statement: string) => void) | undefined
+  /** What it shows for the document in force, if that is a lie. */
+  document: GroupDocument | undefined
   url = ''
   #app: FastifyInstance | undefined
 
@@ -139,7 +142,8 @@ export class FakeAuthority {
       group: async ({ query }) => {
         this.asked.group++
         const { documents, document } = own()
-        const found = query.revision === undefined ? document : documents[Number(query.revision) - 1]
+        const found =
+          query.revision === undefined ? (this.document ?? document) : documents[Number(query.revision) - 1]
         if (found === undefined) throw new Refused('NOT_FOUND')
         return found
       },
@@ -165,6 +169,7 @@ export class FakeAuthority {
       },
       permits: async ({ body }) => {
         this.asked.permits++
+        this.onStatement?.(body.statement)
         await this.beforePermit?.()
         if (this.behaviour === 'frozen') throw new Refused('FROZEN')
         const { clock } = world
@@ -421,7 +426,7 @@ export class World {
     this.folder = made.folder
     this.#t = made.options.t ?? 2
     this.#slot = made.options.slot ?? SLOT
-    this.#policy = made.options.policy ?? { lead: 1, grace: 300 }
+    this.#policy = made.options.policy ?? { lead: 0, grace: 300 }
     const n = made.signKeys.length
     const shares = fromPurposes(purpose =>
       splitSecret(this.secrets[purpose], { t: this.#t, n }, systemRandom),
@@ -860,6 +865,7 @@ export interface WorldOptions {
   /** 2 unless said. */
   readonly t?: number
   readonly slot?: { origin: number; length: number }
+  /** No permits ahead unless said: they are made in the background, beside whatever a test counts. */
   readonly policy?: { lead: number; grace: number }
   readonly rpsPurposes?: Purpose[]
 }
