@@ -181,6 +181,8 @@ export class Servers {
   async replaceAuthority(gone: (typeof AUTHORITIES)[number]): Promise<Group> {
     const others = AUTHORITIES.filter(name => name !== gone)
     await this.#passphrase(REPLACEMENT)
+    await this.#settings(REPLACEMENT)
+    await runToEnd(this.#processOptions(REPLACEMENT, ['--init']))
     await this.startOne(REPLACEMENT)
     const members = [...others, REPLACEMENT] as const
     const proposal = await reshareProposal(

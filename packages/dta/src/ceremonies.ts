@@ -134,7 +134,10 @@ export class Ceremonies {
     return this.#alone(async () => {
       const standing = await this.#underWay(hashText)
       const { ceremony, record: before } = standing
-      if (before.said[round] === undefined) this.#refuseLate(standing)
+      if (before.said[round] === undefined) {
+        this.#refuseLate(standing)
+        this.#refuseOvertaken(ceremony)
+      }
       if (round === 'result' && before.said.result === undefined) await this.#checkLedgers(standing, rounds)
       // The ledger is stated and closed in one transaction: nothing is issued between the two.
       let answeredAt = standing.answeredAt
@@ -162,7 +165,10 @@ export class Ceremonies {
       const { document, signature } = await ceremonySign(ceremony, record, rounds, this.#ports(ceremony))
       if (signature === null)
         throw new Refused('CONFLICT', { detail: 'a new member signs nothing: the former group does' })
-      if (standing.state === 'running') this.#refuseLate(standing)
+      if (standing.state === 'running') {
+        this.#refuseLate(standing)
+        this.#refuseOvertaken(ceremony)
+      }
       const hash = documentHash(document)
       return store.atomic(connection => {
         const written = connection.run(
@@ -355,6 +361,14 @@ export class Ceremonies {
         })
       }
     }
+  }
+
+  /** What was dealt from shares that are no longer in force would be taken for a lie. */
+  #refuseOvertaken({ proposal, group }: Ceremony): void {
+    if (proposal.kind === 'found' || group === undefined) return
+    const served = this.#authority.groups.all.find(one => equalBytes(one.group.groupId, group.groupId))
+    if (served !== undefined && toBase64Url(documentHash(served.group.document)) !== proposal.previous)
+      throw new Refused('CONFLICT', { detail: 'another revision has come into force; make a new proposal' })
   }
 
   #refuseLate({ startedAt, answeredAt, state }: Standing): void {

@@ -239,6 +239,21 @@ describe('an interrupted ceremony', () => {
   })
 })
 
+test('of two ceremonies from one revision the second ends when the first is concluded', async () => {
+  const { group } = await run(foundingOf(world, 2), world.authorities)
+  const [first, second] = [refreshOf(group), refreshOf(group)]
+  await acceptBy(world.authorities, second)
+  const clients = byName(world.authorities)
+  const ta3 = clients.get('ta3') as CeremonyClient
+  const down = () => Promise.reject(new Refused('RETRY_LATER', { detail: 'down' }))
+  const interrupted = new Map(clients).set('ta3', { ...ta3, ceremonyRound: down })
+  const begin = ceremonyRun({ proposal: second, clients: interrupted, revisions: group.documents })
+  await expect(begin).rejects.toThrow('ta3')
+  await run(first, world.authorities, group)
+  const goOn = ceremonyRun({ proposal: second, clients, revisions: group.documents })
+  await expect(goOn).rejects.toThrow('another revision has come into force')
+})
+
 test('without its operator’s word an authority takes no part', async () => {
   const proposal = foundingOf(world, 2)
   await acceptBy(world.authorities.slice(1), proposal)
