@@ -609,7 +609,7 @@ describe.each(Object.keys(changes))('in %s', kind => {
     }
     expect(tried).toBe(keys.length * 9)
     // Nor does anybody say anything new to who asks with those keys.
-    const again = await Promise.all(scene.participants.map(one => one.move('answer', rounds)))
+    const again = await Promise.all(scene.participants.map(one => one.move('answer', rounds.slice(0, 4))))
     expect(again).toEqual(rounds[4])
   })
 })

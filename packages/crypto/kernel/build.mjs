@@ -20,6 +20,7 @@ export const KERNELS = /** @type {const} */ ({
     name: 'KERNEL_G1',
     what: 'G1',
     isMultiplyFused: true,
+    areVectorsRolled: true,
   },
   pairing: {
     main: 'main-pairing.ts',
@@ -28,14 +29,18 @@ export const KERNELS = /** @type {const} */ ({
     what: 'G2 and pairings',
     // It multiplies in Fp2, and there sums of products before they are reduced.
     isMultiplyFused: false,
+    areVectorsRolled: false,
   },
 })
 
 /** A module's bytes. @param {keyof typeof KERNELS} which @returns {Promise<Uint8Array>} */
 export async function buildKernel(which, options = ['-O2']) {
-  const { main, isMultiplyFused } = KERNELS[which]
+  const { main, isMultiplyFused, areVectorsRolled } = KERNELS[which]
   /** @type {Record<string, string>} */
-  const generated = { 'field.ts': fieldSource({ isMultiplyFused }), 'constants.ts': constantsSource() }
+  const generated = {
+    'field.ts': fieldSource({ isMultiplyFused, areVectorsRolled }),
+    'constants.ts': constantsSource(),
+  }
   /** @type {Uint8Array | undefined} */
   let bytes
   const { error, stderr } = await asc.main(
