@@ -21,7 +21,9 @@ function findings(pattern: RegExp, of: RegExp): string[] {
     .flatMap(({ file, text }) =>
       text
         .split('\n')
-        .flatMap((line, at) => (pattern.test(line) ? [`${file}:${at + 1}: ${line.trim()}`] : [])),
+        .flatMap((line, at) =>
+          pattern.test(line) ? [`${file}:${at + 1}: ${line.trim().slice(0, 200)}`] : [],
+        ),
     )
 }
 
@@ -67,8 +69,10 @@ test('no test is switched off or runs alone', () => {
   ).toEqual([])
 })
 
+/** Code but for the kernels' bytes, in which any letters may stand side by side. */
+const WRITTEN = /(?<!-wasm)\.([cm]?[jt]sx?)$/
 test('no code switches the compiler off or is left to be done', () => {
-  expect(findings(/@ts-(ignore|nocheck|expect-error)\b|\b(TO[D]O|FIX[M]E|X[X]X)\b/, CODE)).toEqual([])
+  expect(findings(/@ts-(ignore|nocheck|expect-error)\b|\b(TO[D]O|FIX[M]E|X[X]X)\b/, WRITTEN)).toEqual([])
 })
 
 test('no file knows the machine that it was written on', () => {
