@@ -27,7 +27,6 @@ function findings(pattern: RegExp, of: RegExp): string[] {
     )
 }
 
-const CODE = /\.([cm]?[jt]sx?)$/
 const TESTS = /(^|\/)test\/.*\.[cm]?[jt]sx?$/
 
 interface LockedPackage {
