@@ -17,6 +17,7 @@ import {
   PermitField,
   PurposeField,
   RevisionQuery,
+  ServerName,
   Strict,
   TicketField,
   Uint32,
@@ -33,6 +34,29 @@ export const VouchedUserRegistration = Strict({
   codeId: Type.Optional(Bytes(16, 'known')),
   mac: Type.Optional(Bytes(32, 'known')),
   vouch: LoginFields,
+})
+
+/** The trust authorities as an RPS has seen them. `live` ones are without trouble; `needed` is t. */
+export const AuthoritiesSeen = Strict({
+  live: Type.Integer({ minimum: 0, maximum: 255 }),
+  needed: Type.Integer({ minimum: 1, maximum: 255 }),
+  authorities: Type.Array(
+    Strict({
+      index: Type.Integer({ minimum: 1, maximum: 255 }),
+      name: ServerName,
+      trouble: Type.Optional(Type.Enum(['silent', 'refusing', 'other-epoch', 'quarantined'])),
+      /** What it refuses with. */
+      code: Type.Optional(Type.String()),
+      /** Since the RPS was started. */
+      answeredAt: Type.Optional(UnixSeconds),
+      wrongShares: Type.Integer({ minimum: 0 }),
+      quarantinedUntil: Type.Optional(UnixSeconds),
+      /** Of the last wrong share: what the RPS' log and the authority's own record can be searched for. */
+      requestHash: Type.Optional(Bytes(32)),
+      answerHash: Type.Optional(Bytes(32)),
+    }),
+    { maxItems: 255 },
+  ),
 })
 
 const proofRefusals = [
@@ -217,6 +241,14 @@ export const rpsRoutes = {
       user: Type.Optional(AttributesField),
     }),
     refuses: ['UNAUTHENTICATED', 'CLOCK', 'REPLAYED', 'FORBIDDEN', 'BANNED', 'REVOKED'],
+  },
+  authorities: {
+    method: 'GET',
+    path: '/v1/authorities',
+    summary: 'How the trust authorities are, for a service: who answers, who refuses, who gave wrong shares.',
+    caller: 'server',
+    response: AuthoritiesSeen,
+    refuses: ['UNAUTHENTICATED', 'FORBIDDEN'],
   },
   events: {
     method: 'GET',

@@ -88,10 +88,37 @@ function EntryTable({ entries }: { entries: Entries }) {
   )
 }
 
+type Seen = Awaited<ReturnType<Fleet['status']>>['authorities']
+type SeenAuthority = Extract<Seen, { live: number }>['authorities'][number]
+const TROUBLES = {
+  silent: 'It does not answer the RPS.',
+  refusing: 'It refuses the RPS.',
+  'other-epoch': 'It is in another share epoch than the RPS.',
+  quarantined: 'It gave a wrong share, and is left out for a while.',
+} as const
+
+/** What the RPS has seen of one; nothing where that is as it should be. */
+function Standing({ of: seen }: { of: SeenAuthority | undefined }) {
+  if (seen === undefined || (seen.trouble === undefined && seen.wrongShares === 0)) return null
+  const { trouble, code, wrongShares, answerHash, requestHash } = seen
+  return (
+    <p>
+      <Badge tone="bad">{code ?? trouble ?? `${wrongShares} wrong shares`}</Badge>{' '}
+      {trouble !== undefined && TROUBLES[trouble]}{' '}
+      {requestHash !== undefined && (
+        <span class="quiet mono">
+          request {requestHash} answer {answerHash ?? 'none'}
+        </span>
+      )}
+    </p>
+  )
+}
+
 export function Authorities({ fleet }: { fleet: Fleet }) {
   const status = useLoad(() => fleet.status({}), [fleet], 5_000)
   const logs = useLoad(() => fleet.reconcile({}), [fleet], 10_000)
   const authorities = logs.value?.authorities
+  const seen = status.value?.authorities
   return (
     <section aria-labelledby="authorities">
       <div class="head">
@@ -102,6 +129,19 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
         with the register: a key without a vehicle would stand here.
       </p>
       {logs.error !== undefined && <Failure error={logs.error} />}
+      {seen !== undefined && 'trouble' in seen && <p>{seen.trouble}</p>}
+      {seen !== undefined && !('trouble' in seen) && (
+        <p>
+          {seen.live} of {seen.authorities.length} answer the RPS, {seen.needed} are needed.{' '}
+          {seen.live < seen.needed ? (
+            <Badge tone="bad">too few</Badge>
+          ) : seen.live < seen.authorities.length ? (
+            <Badge tone="warn">the margin shrinks</Badge>
+          ) : (
+            <Badge tone="good">all well</Badge>
+          )}
+        </p>
+      )}
       <div class="cards">
         {authorities?.map(({ index, name, entries, intact, trouble, unknown }) => (
           <article class="card" key={index}>
@@ -127,6 +167,9 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
                 Its log can’t be read: it is down, or answers wrongly.{' '}
                 <span class="quiet mono">{trouble}</span>
               </p>
+            )}
+            {seen !== undefined && !('trouble' in seen) && (
+              <Standing of={seen.authorities.find(other => other.index === index)} />
             )}
             {unknown.length > 0 && (
               <ul>

@@ -15,6 +15,7 @@ import type { Operator, Operators } from './operators.js'
 import type { Outbox } from './outbox.js'
 import type { Reconciliation } from './reconciliation.js'
 import type { Register } from './register.js'
+import type { RpsView } from './rps-view.js'
 import type { FleetSchema } from './schema.js'
 import type { Templates, TextPattern } from './templates.js'
 import { checkAttributes, checkDriver, checkReadable, DEFAULT_FACTORS, OPERATOR_PREFIX } from './vehicle.js'
@@ -34,6 +35,7 @@ export interface HandlerPorts {
   readonly outbox: Outbox
   readonly hooks: Hooks
   readonly group: GroupInForce
+  readonly rpsView: RpsView
 }
 
 export type FleetHandlers = Handlers<typeof fleetRoutes, undefined, Operator>
@@ -51,6 +53,7 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
     outbox,
     hooks,
     group,
+    rpsView,
   } = ports
   return {
     listVehicles: async ({ query }) => ({
@@ -192,6 +195,7 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
         bans: (await bans.list()).length,
         events: { last: lastEvent, waiting, ...(trouble === undefined ? {} : { trouble }) },
         hooks: { ...(await hooks.status()) },
+        authorities: await rpsView.authorities(),
       }
     },
   }

@@ -4,6 +4,7 @@
  */
 import type { Code } from '@milagro-ts/api/problem'
 import type { RouteTable } from '@milagro-ts/api/route'
+import { AuthoritiesSeen } from '@milagro-ts/api/rps-routes'
 import {
   AttributesField,
   Bytes,
@@ -493,7 +494,7 @@ export const fleetRoutes = {
   status: {
     ...READ,
     path: '/v1/status',
-    summary: 'Counts, the group in force, the keys that sign, events that wait for the RPS.',
+    summary: 'Counts, the group in force, the keys that sign, the authorities, events that wait for the RPS.',
     response: Strict({
       operator: Type.String(),
       groupId: GroupIdField,
@@ -505,6 +506,8 @@ export const fleetRoutes = {
       pending: Type.Integer(),
       bans: Type.Integer(),
       events: Strict({ last: Uint32, waiting: Type.Integer(), trouble: Type.Optional(Type.String()) }),
+      /** As the RPS sees them; `trouble` when it doesn't say. */
+      authorities: Type.Union([AuthoritiesSeen, Strict({ trouble: Type.String() })]),
       /** Notices of logins for the customer’s own systems; `dead` ones were given up. */
       hooks: Strict({
         waiting: Type.Integer(),

@@ -47,6 +47,7 @@ import { type Operator, Operators } from './operators.js'
 import { Outbox } from './outbox.js'
 import { Reconciliation } from './reconciliation.js'
 import { Register } from './register.js'
+import { RpsView } from './rps-view.js'
 import type { FleetSchema } from './schema.js'
 import { RowSeal } from './sealed-rows.js'
 import { Templates } from './templates.js'
@@ -208,6 +209,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     outbox,
     hooks,
     group,
+    rpsView: new RpsView({ name: config.name, key: requestKey, clock, random, ...rps }),
   }
   const operatorRoutes = trail.around(
     fleetRoutes,

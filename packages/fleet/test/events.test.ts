@@ -1,3 +1,4 @@
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { refusal, World } from './fleet-world.js'
 
@@ -113,4 +114,34 @@ test('a database that was restored from a backup gives no leaf out twice and fin
   expect(world.rps.events.at(-1)).toMatchObject({ number: 4, kind: 'ban' })
   await world.api.ban({ body: { vehicle: again.id, reason: 'x' } })
   await world.rps.until(5)
+})
+
+test('status says how the authorities are, as the RPS sees them, asked as the recipient that fleet is', async () => {
+  const seen = {
+    live: 1,
+    needed: 2,
+    authorities: [
+      { index: 1, name: 'ta1', answeredAt: 1_767_225_600, wrongShares: 0 },
+      {
+        index: 2,
+        name: 'ta2',
+        trouble: 'quarantined' as const,
+        wrongShares: 3,
+        quarantinedUntil: 1_767_225_660,
+        requestHash: toBase64Url(new Uint8Array(32)),
+      },
+    ],
+  }
+  world.rps.authorities = seen
+  expect((await world.api.status({})).authorities).toEqual(seen)
+  expect(world.rps.authoritiesAskedAs).toMatch(/^MPIN-Request [\w-]+\.[\w-]+\.[\w-]+$/)
+})
+
+test('status is there without the RPS, and says that it is not', async () => {
+  await world.api.status({})
+  world.rps.up = false
+  const { authorities } = await world.api.status({}).finally(() => {
+    world.rps.up = true
+  })
+  expect(authorities).toEqual({ trouble: expect.stringContaining('GET ') })
 })

@@ -15,7 +15,9 @@ import { type Es256PrivateKey, generateEs256, generateHpkeKey } from '@milagro-t
 import { createLog } from '@milagro-ts/api/log'
 import { type Code, Refused } from '@milagro-ts/api/problem'
 import { requestSigner } from '@milagro-ts/api/request-auth'
+import type { Answer } from '@milagro-ts/api/route'
 import { type Approved, type RegistrationAnswer, rpaRoutes } from '@milagro-ts/api/rpa-routes'
+import type { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { sixWords } from '@milagro-ts/api/six-words'
 import {
   type AccessTokenPayload,
@@ -134,6 +136,14 @@ export class FakeRps {
     return signAccessToken(whole, { key: this.tokenKey, kid: this.kid })
   }
 
+  /** What it says of the authorities, and by which credential it was asked last. */
+  authorities: Answer<typeof rpsRoutes.authorities> = {
+    live: 1,
+    needed: 1,
+    authorities: [{ index: 1, name: 'ta1', wrongShares: 0 }],
+  }
+  authoritiesAskedAs: string | undefined
+
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     if (!this.up) {
       request.socket.destroy()
@@ -152,6 +162,9 @@ export class FakeRps {
         const jwk = { ...this.tokenKey.publicKey.toJwk(), kid: this.kid, use: 'sig', alg: 'ES256' }
         return void answer(200, { keys: [jwk] })
       }
+      case 'GET /v1/authorities':
+        this.authoritiesAskedAs = request.headers.authorization
+        return void answer(200, this.authorities)
       case 'GET /v1/group': {
         const revision = Number(searchParams.get('revision') ?? this.group.revision)
         return void answer(200, this.group.documents[revision - 1])

@@ -43,6 +43,13 @@ export interface AuthorityStanding {
   readonly wrongShares: number
   /** Unix milliseconds. */
   readonly quarantinedUntil: number | undefined
+  /** Of the last wrong share, base64url. */
+  readonly evidence: Evidence | undefined
+}
+interface Evidence {
+  readonly requestHash: string
+  /** Absent where what came was no answer of the route. */
+  readonly answerHash: string | undefined
 }
 export interface Margin {
   readonly n: number
@@ -70,6 +77,7 @@ interface Seen {
   } | null
   quarantine: { readonly until: number; readonly times: number; readonly shareEpoch: number } | null
   wrongShares: number
+  evidence: Evidence | undefined
 }
 
 export interface WatchPorts {
@@ -114,8 +122,10 @@ export class AuthorityWatch {
     this.#of(group, index, seen => {
       if (kind === 'unreachable') seen.trouble = { kind: 'silent', at: now }
       else if (kind === 'other-epoch') heard(seen, now, { trouble: { kind, at: now, shareEpoch } })
-      else if (kind === 'wrong-share') until = quarantine(seen, group.shareEpoch, now)
-      else if (code !== undefined && STANDING.has(code))
+      else if (kind === 'wrong-share') {
+        until = quarantine(seen, group.shareEpoch, now)
+        seen.evidence = { requestHash, answerHash }
+      } else if (code !== undefined && STANDING.has(code))
         heard(seen, now, { trouble: { kind: 'refusing', at: now, code } })
       else heard(seen, now)
     })
@@ -175,6 +185,7 @@ export class AuthorityWatch {
         answeredAt: seen?.answeredAt,
         wrongShares: seen?.wrongShares ?? 0,
         quarantinedUntil: isIn ? quarantined.until : undefined,
+        evidence: seen?.evidence,
       }
     })
   }
@@ -225,7 +236,14 @@ export class AuthorityWatch {
     const signKey = authority.signKey.toBase64Url()
     let seen = this.#seen.get(name)
     if (seen?.signKey !== signKey) {
-      seen = { signKey, answeredAt: undefined, trouble: null, quarantine: null, wrongShares: 0 }
+      seen = {
+        signKey,
+        answeredAt: undefined,
+        trouble: null,
+        quarantine: null,
+        wrongShares: 0,
+        evidence: undefined,
+      }
       this.#seen.set(name, seen)
     }
     change(seen)

@@ -35,7 +35,7 @@ import type { FastifyInstance } from 'fastify'
 import { Accounts } from './accounts.js'
 import { Audiences } from './audiences.js'
 import { Authorities } from './authorities.js'
-import { AuthorityWatch } from './authority-watch.js'
+import { type AuthorityStanding, AuthorityWatch } from './authority-watch.js'
 import type { RpsConfig } from './config.js'
 import { EventStream } from './event-stream.js'
 import { GroupDocuments } from './group-documents.js'
@@ -525,6 +525,13 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       return parts.identities.describe(idCore, userCore, slot)
     },
 
+    authorities: async ({ caller }) => {
+      audiences.checkService(caller.name)
+      const group = await documents.current()
+      const { live, needed } = parts.watch.margin(group)
+      return { live, needed, authorities: parts.watch.standings(group).map(standingView) }
+    },
+
     events: async ({ caller, meta }, response) => {
       audiences.checkService(caller.name)
       const lastEventId = meta.headers['last-event-id']
@@ -579,6 +586,29 @@ function callerChecks(parts: Parts): CallerChecks<AuthenticatedFields, undefined
       }
       return identify()
     },
+  }
+}
+
+function standingView({
+  index,
+  name,
+  trouble,
+  code,
+  answeredAt,
+  wrongShares,
+  quarantinedUntil,
+  evidence,
+}: AuthorityStanding) {
+  return {
+    index,
+    name,
+    ...(trouble === null ? {} : { trouble }),
+    ...(code === undefined ? {} : { code }),
+    ...(answeredAt === undefined ? {} : { answeredAt: Math.floor(answeredAt / 1000) }),
+    wrongShares,
+    ...(quarantinedUntil === undefined ? {} : { quarantinedUntil: Math.ceil(quarantinedUntil / 1000) }),
+    ...(evidence === undefined ? {} : { requestHash: evidence.requestHash }),
+    ...(evidence?.answerHash === undefined ? {} : { answerHash: evidence.answerHash }),
   }
 }
 

@@ -185,6 +185,30 @@ test('the evidence of a wrong share is the hash of the statement that asked for 
   await world.close()
 })
 
+test('a service of the group hears how the authorities are, and nobody else', async () => {
+  const world = await World.make({ t: 3 })
+  const rps = await world.startRps()
+  await looked(world, rps, 1)
+  world.authorities[1]!.behaviour = 'lying'
+  expect(await codeOf(world.login(rps, world.makeCar()))).toBe('WRONG_SHARE')
+  const { live, needed, authorities } = await rps.as(world.fleet).authorities({})
+  expect([live, needed]).toEqual([2, 3])
+  expect(authorities.map(({ name, trouble }) => [name, trouble])).toEqual([
+    ['ta1', undefined],
+    ['ta2', 'quarantined'],
+    ['ta3', undefined],
+  ])
+  const [evidence] = said(world, 'an authority gave a wrong share and is quarantined')
+  expect(authorities[1]).toMatchObject({
+    wrongShares: 1,
+    quarantinedUntil: world.seconds + 60,
+    requestHash: evidence?.request,
+    answerHash: evidence?.answer,
+  })
+  expect(await codeOf(rps.client.authorities({}))).toBe('UNAUTHENTICATED')
+  await world.close()
+})
+
 describe('new shares of the same keys', () => {
   let world: World
   let rps: RunningRps

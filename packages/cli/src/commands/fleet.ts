@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { type Client, createClient } from '@milagro-ts/api/call'
 import { Refused } from '@milagro-ts/api/problem'
+import type { Answer } from '@milagro-ts/api/route'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
@@ -198,7 +199,7 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     .option('--finish', 'collect the signatures and take the key into use')
     .option('--abandon', 'drop the change')
 
-  verb<[]>('status', 'counts, keys, and events that wait', async api => {
+  verb<[]>('status', 'counts, keys, trust authorities, and events that wait', async api => {
     const answer = await api.status({})
     return {
       json: answer,
@@ -209,6 +210,7 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
         `hooks      ${answer.hooks.waiting} notices wait, ${answer.hooks.dead} were given up`,
         `bans       ${answer.bans}`,
         `RA keys    ${answer.raKeys.join(', ')}`,
+        ...authorityLines(answer.authorities),
         ...[answer.events.trouble, answer.hooks.trouble]
           .filter(trouble => trouble !== undefined)
           .map(trouble => `trouble    ${trouble}`),
@@ -559,6 +561,29 @@ function numeral(text: string | undefined, name: string): string {
 function needed(text: string | undefined, name: string): string {
   if (text === undefined) throw new UsageError(`${name} is missing`)
   return text
+}
+
+function authorityLines(seen: Answer<typeof fleetRoutes.status>['authorities']): string[] {
+  if ('trouble' in seen) return [`trouble    ${seen.trouble}`]
+  const { live, needed, authorities } = seen
+  const margin = live < needed ? 'ALARM: too few' : live < authorities.length ? 'margin shrinks' : 'all well'
+  return [
+    `trusted    ${live} of ${authorities.length} authorities answer, ${needed} needed: ${margin}`,
+    ...authorities
+      .filter(({ trouble, wrongShares }) => trouble !== undefined || wrongShares > 0)
+      .map(({ name, trouble, code, answeredAt, wrongShares, quarantinedUntil, requestHash, answerHash }) =>
+        [
+          `           ${name}: ${code ?? trouble ?? 'answers'}`,
+          ...(answeredAt === undefined ? [] : [`last answer ${new Date(answeredAt * 1000).toISOString()}`]),
+          ...(wrongShares === 0 ? [] : [`${wrongShares} wrong shares`]),
+          ...(quarantinedUntil === undefined
+            ? []
+            : [`left out until ${new Date(quarantinedUntil * 1000).toISOString()}`]),
+          ...(requestHash === undefined ? [] : [`request ${requestHash}`]),
+          ...(answerHash === undefined ? [] : [`answer ${answerHash}`]),
+        ].join(', '),
+      ),
+  ]
 }
 
 function unixSeconds(text: string): number {
