@@ -145,7 +145,9 @@ describe('a full disk under a server', () => {
         const rows = await servers.stores
           .get(name)
           ?.atomic(connection =>
-            connection.all('SELECT hex(identity_hash) AS identity, hex(enrolment_key_hash) AS hash FROM ledger'),
+            connection.all(
+              'SELECT hex(identity_hash) AS identity, hex(enrolment_key_hash) AS hash FROM ledger',
+            ),
           )
         return rows?.map(({ identity, hash }) => `${identity} ${hash}`).sort()
       }),

@@ -139,7 +139,7 @@ export function found(proposal: GroupProposal, fetch: typeof globalThis.fetch): 
 
 async function verified(files: readonly string[], pinned: string | undefined): Promise<Group> {
   // One document a file, or several in an array, as ceremonies write them.
-  const group = await Group.verifyFile(files.map(readJsonFile).flat())
+  const group = await Group.verifyFile(files.flatMap(readJsonFile))
   if (pinned !== undefined && toBase64Url(group.groupId) !== pinned)
     throw new CommandRefused(`this is group ${toBase64Url(group.groupId)}`)
   return group
