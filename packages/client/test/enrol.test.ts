@@ -546,3 +546,36 @@ describe('a group that deals its shares anew', () => {
     await car.login({ audience: TRACKING })
   })
 })
+
+describe.each([
+  [3, 2],
+  [5, 3],
+])('%i authorities of which %i suffice', (n, t) => {
+  let world: World
+  beforeAll(async () => {
+    world = await World.start({ n, t })
+  })
+  afterEach(() => world.lies.clear())
+  afterAll(() => world.close())
+  const enrol = () => {
+    const code = world.code(CAR, { factors: 1, ownPin: true })
+    const claim = { ...world.ports, store, attributes: CAR, instance: VIN, code, pin: '1234' }
+    return Device.enrol(claim).then(car => car.login({ audience: TRACKING, pin: '1234' }))
+  }
+
+  test.each<[string, Lie]>([
+    ['down', 'down'],
+    ['slow: nobody waits for them', 'slow'],
+    ['lying', 'share'],
+  ])('n − t of them are %s: a device with a PIN gets both keys and logs in', async (_, lie) => {
+    for (let index = t + 1; index <= n; index++) world.lies.set(index, lie)
+    await enrol()
+  })
+
+  test('one more is down: later, and the same device goes on when it is back', async () => {
+    for (let index = t; index <= n; index++) world.lies.set(index, 'down')
+    await expect(enrol()).rejects.toMatchObject({ code: 'RETRY_LATER' })
+    world.lies.clear()
+    await enrol()
+  })
+})

@@ -108,7 +108,7 @@ const { shares: sharesRoute } = dtaRoutes
 const dtaTable = { shares: sharesRoute }
 
 /** What an authority does wrong, by its index. */
-export type Lie = 'share' | 'identity' | 'index' | 'nonsense' | 'down' | 'ledger'
+export type Lie = 'share' | 'identity' | 'index' | 'nonsense' | 'down' | 'slow' | 'ledger'
 
 export class World {
   /** Unix milliseconds; turned by hand. */
@@ -146,6 +146,7 @@ export class World {
   #shares!: Readonly<Record<Purpose, readonly Scalar[]>>
   #serverKeys!: { readonly device: ServerKey; readonly pin: ServerKey }
   #leaf = 0
+  #endWaiting!: () => void
 
   private constructor(members: Members, tokenKey: Es256PrivateKey) {
     this.#members = members
@@ -163,7 +164,13 @@ export class World {
     return world
   }
 
+  /** What a slow authority waits for. */
+  readonly untilClosed = new Promise<void>(resolve => {
+    this.#endWaiting = resolve
+  })
+
   async close(): Promise<void> {
+    this.#endWaiting()
     await Promise.all(this.#apps.map(app => app.close()))
   }
 
@@ -351,6 +358,7 @@ export class World {
   async #share(index: number, signatures: readonly string[], purpose: Purpose) {
     const lie = this.lies.get(index)
     if (lie === 'down') throw new Refused('RETRY_LATER')
+    if (lie === 'slow') await this.untilClosed
     const ticket = await verifyTicket({ ticket: signatures, group: this.group, now: this.now })
     this.#book(index, ticket, purpose)
     const { shareEpoch } = this.group
