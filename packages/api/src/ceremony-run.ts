@@ -217,6 +217,12 @@ export async function verifyTranscript(lines: readonly string[]): Promise<Transc
         const entry = entries[at] as Entry
         if (!('message' in entry) || entry.round !== round) break
         await readMessage(ceremony, round, entry.message)
+        if (messages.includes(entry.message))
+          return {
+            valid: false,
+            line: at + 1,
+            why: `a message of ${entry.kid} in round ${round} stands twice`,
+          }
         messages.push(entry.message)
       }
       rounds.push(messages)

@@ -248,7 +248,7 @@ export const rpsRoutes = {
     summary: 'How the trust authorities are, for a service: who answers, who refuses, who gave wrong shares.',
     caller: 'server',
     response: AuthoritiesSeen,
-    refuses: ['UNAUTHENTICATED', 'FORBIDDEN'],
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'REPLAYED', 'FORBIDDEN'],
   },
   events: {
     method: 'GET',

@@ -506,7 +506,9 @@ export class Device {
     const { nonce, slot, deviceEpoch, pinEpoch } = await repeatSafely(wait, () => rps.nonce({ body: {} }))
     const seconds = Math.floor((await time.now()) / 1000)
     const { slotRule } = this.#group
-    if (slot < slotAt(slotRule, seconds - CLOCK_TOLERANCE) || slot > (await this.#latestSlot()))
+    // In the group's first minutes the tolerance reaches back before its first slot.
+    const earliest = slotAt(slotRule, Math.max(slotRule.origin, seconds - CLOCK_TOLERANCE))
+    if (slot < earliest || slot > (await this.#latestSlot()))
       throw new ClientError('WRONG_ANSWER', 'the RPS’ slot is not the one of the device’s clock')
     // After a slot or more of silence there may be revisions, whether or not the epochs show it.
     const wasSilent = this.#permit !== null && this.#permit.slot < slot - 1

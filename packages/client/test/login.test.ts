@@ -146,6 +146,19 @@ describe('what is not repeated', () => {
   })
 })
 
+test('in the group’s first minute, whose clock tolerance reaches back before its first slot, it logs in', async () => {
+  const later = world.now
+  world.now = world.group.slotRule.origin * 1000 + 30_000
+  try {
+    const car = await Device.open({ ...world.ports, store: await copyOf(withoutPermit(enrolledText)) })
+    await expect(car.login(jo)).resolves.toMatchObject({
+      authenticated: { amr: ['device', 'pin'], slot: 0 },
+    })
+  } finally {
+    world.now = later
+  }
+})
+
 describe('what is not believed', () => {
   test('a slot far from the device’s clock', async () => {
     const car = await open()
