@@ -12,7 +12,7 @@ vi.mock('@milagro-ts/api/jws', async original =>
 vi.mock('@milagro-ts/api/seal', async () => (await import('./ceremony-campaign.js')).sealOfNode)
 rememberingPoints()
 
-const RUNS = 100
+const RUNS = 40
 
 test(`${RUNS} runs`, async () => {
   await campaign(1, RUNS)
