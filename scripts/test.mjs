@@ -113,7 +113,7 @@ async function kernelUnder(major) {
   const bin = fetchNode(major, why =>
     console.log(`\n${why}${required ? '' : ': the kernel is not tested there'}`),
   )
-  if (bin !== null) await vitest(name, kernel, environmentWith(bin), `${bin}/node`)
+  if (bin !== null) await vitest(name, kernel, { ...environmentWith(bin), MILAGRO_BRIEF: '1' }, `${bin}/node`)
   else if (required) await check(name, () => false)
 }
 
