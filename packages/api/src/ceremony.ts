@@ -48,6 +48,7 @@ import { decodeTlv, encodeTlv } from '@milagro-ts/crypto/tlv'
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { canonicalBytes, canonicalHash } from './canonical-json.js'
+import { FIRST_EPOCH } from './founding.js'
 import { checkProposal, documentHash, type Group, signDocument } from './group.js'
 import { Authority, type GroupDocument, GroupProposal } from './group-document.js'
 import { signJws, verifyJws } from './jws.js'
@@ -615,9 +616,6 @@ function composeDocument(ceremony: Ceremony, outcomes: ReadonlyMap<Purpose, Outc
     signatures: [],
   }
 }
-
-/** Key epoch of every purpose in a first revision. */
-const FIRST_EPOCH = 1
 
 /** The rounds so far are whole, signed, and each said after the ones before. CeremonyFault otherwise. */
 export async function checkRounds(ceremony: Ceremony, rounds: CeremonyRounds): Promise<void> {

@@ -282,7 +282,6 @@ export const dtaAdminRoutes = {
         Strict({
           ceremonyHash: Bytes(32),
           kind: Type.String(),
-          accepted: Type.Boolean(),
           state: Type.String(),
         }),
       ),

@@ -2,18 +2,14 @@
  * From a plan or a group in force to what a ceremony's participants accept by its hash. Names and keys of authorities
  * are fetched from their addresses, and their operators compare them before they accept.
  */
-import { createClient } from '@milagro-ts/api/call'
 import type { CeremonyProposal } from '@milagro-ts/api/ceremony'
-import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { documentHash, type Group } from '@milagro-ts/api/group'
-import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { SUITE } from '@milagro-ts/crypto/suite'
-import { checkPlan, composeProposal } from './group-plan.js'
+import { askAuthority, checkPlan, composeProposal } from './group-plan.js'
 import { type Io, UsageError } from './io.js'
 
 type Ports = Pick<Io, 'fetch' | 'clock' | 'random'>
-type Authority = GroupDocument['authorities'][number]
 
 /** A group that is to be founded, from a plan as people write it. */
 export async function foundingProposal(plan: unknown, ports: Ports): Promise<CeremonyProposal> {
@@ -40,7 +36,7 @@ export async function reshareProposal(
     dealers: indicesOf(group, dealers ?? group.authorities.map(({ name }) => name)),
     n: urls.length,
     t,
-    authorities: await Promise.all(urls.map((url, at) => askAuthority(url, at + 1, ports))),
+    authorities: await Promise.all(urls.map((url, at) => askAuthority(url, at + 1, ports.fetch))),
   }
 }
 
@@ -53,7 +49,9 @@ export async function recoverProposal(
   const [index] = indicesOf(group, [lost])
   const authorities = await Promise.all(
     group.document.authorities.map(authority =>
-      authority.index === index ? askAuthority(url ?? authority.url, authority.index, ports) : authority,
+      authority.index === index
+        ? askAuthority(url ?? authority.url, authority.index, ports.fetch)
+        : authority,
     ),
   )
   return {
@@ -84,9 +82,4 @@ function indicesOf(group: Group, names: readonly string[]): number[] {
       return authority.index
     })
     .sort((one, other) => one - other)
-}
-
-async function askAuthority(url: string, index: number, { fetch }: Ports): Promise<Authority> {
-  const { name, signKey, hpkeKey } = await createClient(dtaRoutes, { baseUrl: url, fetch }).authority({})
-  return { index, name, url, signKey, hpkeKey }
 }

@@ -54,13 +54,7 @@ export async function composeProposal(
   ports: { fetch: typeof fetch; clock: Clock; random: Random },
 ): Promise<GroupProposal> {
   const authorities = await Promise.all(
-    plan.authorities.map(async (url, at) => {
-      const { name, signKey, hpkeKey } = await createClient(dtaRoutes, {
-        baseUrl: url,
-        fetch: ports.fetch,
-      }).authority({})
-      return { index: at + 1, name, url, signKey, hpkeKey }
-    }),
+    plan.authorities.map((url, at) => askAuthority(url, at + 1, ports.fetch)),
   )
   const now = Math.floor(ports.clock() / 1000)
   const origin = plan.slot.origin ?? now - (now % 86_400)
@@ -77,4 +71,14 @@ export async function composeProposal(
     firstSlot: 0,
     nonce: toBase64Url(ports.random(32)),
   }
+}
+
+/** Who answers at this address, as a member with this index. */
+export async function askAuthority(
+  url: string,
+  index: number,
+  fetch: typeof globalThis.fetch,
+): Promise<GroupProposal['authorities'][number]> {
+  const { name, signKey, hpkeKey } = await createClient(dtaRoutes, { baseUrl: url, fetch }).authority({})
+  return { index, name, url, signKey, hpkeKey }
 }

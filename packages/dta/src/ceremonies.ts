@@ -53,8 +53,7 @@ type State = 'running' | 'signed' | 'concluded' | 'given up'
 export interface CeremonyStatus {
   readonly ceremonyHash: string
   readonly kind: string
-  readonly accepted: boolean
-  readonly state: State | 'waiting'
+  readonly state: State
 }
 
 /** One ceremony as it stands here. */
@@ -70,6 +69,8 @@ interface Standing {
 export class Ceremonies {
   readonly #authority: Authority
   readonly #records: RecordSeal
+  /** By hash; read once, since a chain of documents takes pairings and anybody may ask. Operators accept few. */
+  readonly #ceremonies = new Map<string, Ceremony>()
   /** Opened records of ceremonies under way. */
   readonly #opened = new Map<string, CeremonyRecord>()
   #last: Promise<unknown> = Promise.resolve()
@@ -285,7 +286,7 @@ export class Ceremonies {
     })
   }
 
-  /** Of this authority, the newest last; with proposals that wait for the operator in `waiting`. */
+  /** Of this authority, the newest last. */
   async status(): Promise<CeremonyStatus[]> {
     const rows = await this.#authority.store.atomic(connection =>
       connection.all('SELECT ceremony_hash, proposal, state FROM ceremony ORDER BY started_at'),
@@ -293,7 +294,6 @@ export class Ceremonies {
     return rows.map(row => ({
       ceremonyHash: toBase64Url(row.ceremony_hash as Uint8Array),
       kind: (JSON.parse(row.proposal as string) as CeremonyProposal).kind,
-      accepted: true,
       state: row.state as State,
     }))
   }
@@ -401,9 +401,11 @@ export class Ceremonies {
       this.#opened.get(name) ??
       (JSON.parse(fromUtf8(this.#records.open(row.sealed as Uint8Array, hash), 'record')) as CeremonyRecord)
     this.#opened.set(name, record)
-    const group = await this.#asOf(proposal, revisions)
+    const ceremony =
+      this.#ceremonies.get(name) ?? Ceremony.read(proposal, await this.#asOf(proposal, revisions))
+    this.#ceremonies.set(name, ceremony)
     return {
-      ceremony: Ceremony.read(proposal, group),
+      ceremony,
       revisions,
       record,
       startedAt: Number(row.started_at),

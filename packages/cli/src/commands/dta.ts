@@ -36,6 +36,9 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
               proposal =>
                 `proposal ${proposal.proposalHash} ${proposal.accepted ? 'accepted' : 'waits for you'}`,
             ),
+          ...answer.ceremonies
+            .filter(({ state }) => state !== 'concluded')
+            .map(({ ceremonyHash, kind, state }) => `ceremony ${ceremonyHash} (${kind}) ${state}`),
           ...answer.revisions
             .filter(revision => !revision.accepted)
             .map(revision => `revision ${revision.documentHash} of ${revision.groupId} waits for you`),
