@@ -698,8 +698,10 @@ describe('started again, they have lost nothing', () => {
     expect(vehicles).toMatchObject([{ instance: 'HARD-1', state: 'enrolled' }])
   })
   test('tracking: the positions', async () => {
-    const { vehicles } = await operator.tracking.vehicles({})
-    expect(vehicles).toMatchObject([{ idCore, positions: 3 }])
+    // It answers nobody until it hears the ban events again.
+    await expect
+      .poll(async () => (await operator.tracking.vehicles({})).vehicles, { timeout: 20_000 })
+      .toMatchObject([{ idCore, positions: 3 }])
   })
   test('rps: the two wrong guesses, so that a third locks', async () => {
     expect([await login(WRONG_PIN), await login(PIN)]).toEqual(['WRONG_PIN', 'LOCKED'])
