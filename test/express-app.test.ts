@@ -13,7 +13,8 @@ import { createFleet, openFleetKeys } from '@milagro-ts/fleet/server'
 import { openDatabase } from '@milagro-ts/store/database'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ROOT } from '../scripts/prepare.mjs'
-import { freePort, PORTS, quiet, RealServers } from './real-servers.js'
+import { freePort } from './free-port.js'
+import { PORTS, quiet, RealServers } from './real-servers.js'
 
 const SHOP = 'https://shop.example'
 const GOLF = { brand: 'Volkswagen', model: 'Golf' }

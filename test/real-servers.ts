@@ -3,8 +3,6 @@
  * and the services are the caller's.
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@milagro-ts/api/call'
@@ -22,6 +20,7 @@ import type { AudiencePolicy } from '@milagro-ts/rps/config'
 import { createRps, openKeys as openRpsKeys } from '@milagro-ts/rps/server'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
 import { openDatabase } from '@milagro-ts/store/database'
+import { freePort } from './free-port.js'
 
 const HERE = { host: '127.0.0.1', port: 0 }
 export const PORTS = { clock: systemClock, random: systemRandom, passphrase: 'a passphrase of the test’s' }
@@ -159,12 +158,4 @@ export class RealServers {
     const admin = createClient(dtaAdminRoutes, { baseUrl: adminUrl, authorize })
     return { index, name, url, keys, admin }
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
 }

@@ -1,11 +1,11 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ROOT } from '../scripts/prepare.mjs'
+import { freeBase } from './free-port.js'
 
 // stranger.mjs was written by somebody who had docs/protocols and nothing else. What it can't do, the pages don't say.
 
@@ -30,7 +30,7 @@ describe('a running system', () => {
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'milagro-stranger-'))
-    base = await freePort()
+    base = await freeBase([0, 1, 2, 9, 11, 12, 13, 50, 51, 52, 61, 62, 63])
     const program = join(ROOT, 'examples/car-tracking/dist/start.js')
     system = spawn(process.execPath, [program, '--port-base', String(base)], { cwd: folder })
     await new Promise<void>((resolve, reject) => {
@@ -105,15 +105,3 @@ describe('a running system', () => {
     return (JSON.parse(stdout) as { code: string }).code
   }
 })
-
-/** The first of the ports that the system takes; the others are just above. */
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(Math.min(port, 65_000)))
-    })
-  })
-}

@@ -1,5 +1,6 @@
 /** Child processes that speak JSON lines on standard output, say when they are ready, and end when asked to. */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { createWriteStream, readFileSync, type WriteStream } from 'node:fs'
 import { createServer } from 'node:net'
 import { createInterface } from 'node:readline'
@@ -178,12 +179,20 @@ export async function isFree(port: number): Promise<boolean> {
   return (await listenOnce(port)) !== undefined
 }
 
-/** As many different free ports as asked for. */
+/** What no system gives out by itself: between the well-known ones and those for outgoing connections. */
+const OWN_PORTS = { from: 10_000, to: 32_768 } as const
+
+/**
+ * As many different free ports as asked for. None that the system would give to the next one who asks for any: between
+ * here and their use they stay free.
+ */
 export async function freePorts(count: number): Promise<number[]> {
-  const held = await Promise.all(Array.from({ length: count }, () => hold(0)))
-  const ports = held.map(server => (server.address() as { port: number }).port)
-  await Promise.all(held.map(server => new Promise(resolve => server.close(resolve))))
-  return ports
+  const ports = new Set<number>()
+  while (ports.size < count) {
+    const port = randomInt(OWN_PORTS.from, OWN_PORTS.to)
+    if (await isFree(port)) ports.add(port)
+  }
+  return [...ports]
 }
 
 async function listenOnce(port: number): Promise<number | undefined> {

@@ -1,5 +1,4 @@
 /** A whole system in the test's process: one authority, RPS and fleet, and the setup code of its first operator. */
-import { createServer } from 'node:net'
 import { generateHpkeKey } from '@milagro-ts/api/keys'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -8,6 +7,7 @@ import { createFleet, openFleetKeys } from '@milagro-ts/fleet/server'
 import { createRps, openKeys } from '@milagro-ts/rps/server'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
 import { openDatabase } from '@milagro-ts/store/database'
+import { freePort } from '../../../test/free-port.js'
 import { type Folder, milagro, silent } from './world.js'
 
 export const PASSPHRASE = 'test'
@@ -108,15 +108,4 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
   const setup = await fleetServer.setupCode()
   if (setup === null) throw new Error('fleet made no setup code')
   return { fleet, rps, dta, groupId, setupCode: setup.code, operator: setup.operator }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })
 }

@@ -1,7 +1,5 @@
 /** Three authorities, the RPS and fleet themselves, in this process and over HTTP, with an operator who is enrolled. */
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Client, createClient } from '@milagro-ts/api/call'
@@ -25,6 +23,7 @@ import { createFleet, openFleetKeys } from '@milagro-ts/fleet/server'
 import { createRps, openKeys as openRpsKeys } from '@milagro-ts/rps/server'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
 import { openDatabase, type Store } from '@milagro-ts/store/database'
+import { freePort } from '../../../test/free-port.js'
 import { CHEAP, TRACKING } from './world.js'
 
 export const OPERATOR_PIN = 'correct horse'
@@ -247,12 +246,4 @@ export class RunningServers {
     })
     this.fleet = createClient(fleetRoutes, { baseUrl: this.fleetUrl })
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
 }
