@@ -63,6 +63,11 @@ export class Courier<Item> {
     })
   }
 
+  /** Resolves once what is under way was taken or has failed. */
+  async settled(): Promise<void> {
+    await this.#running
+  }
+
   /** Resolves when nothing is under way any more. */
   async stop(): Promise<void> {
     this.#stopped = true

@@ -82,15 +82,15 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
       register.nextGeneration('vehicle', Number(params.id), caller.actor),
     revoke: async ({ params, caller }) => {
       await register.revoke('vehicle', Number(params.id), caller.actor)
+      await outbox.told()
       return {}
     },
-    unlock: async ({ params, caller }) => ({
-      event: await register.unlock(
-        'vehicle',
-        { id: Number(params.id), driver: Number(params.driver) },
-        caller.actor,
-      ),
-    }),
+    unlock: async ({ params, caller }) => {
+      const account = { id: Number(params.id), driver: Number(params.driver) }
+      const event = await register.unlock('vehicle', account, caller.actor)
+      await outbox.told()
+      return { event }
+    },
     assignDriver: ({ params, body, caller }) => {
       if ('attributes' in body) checkDriver(body.attributes)
       return register.assignDriver(Number(params.id), body, caller.actor)
@@ -140,10 +140,12 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
       checkReadable('reason', body.reason)
       const target = await targetOf(body)
       const ban = await bans.add(target, body, caller.actor)
+      await outbox.told()
       return banEntry(ban, new Set('operator' in body ? [body.operator] : []))
     },
     unban: async ({ params, caller }) => {
       await bans.lift(Number(params.id), caller.actor)
+      await outbox.told()
       return {}
     },
     listOperators: async ({ query }) => ({
@@ -159,11 +161,14 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
     },
     revokeOperator: async ({ params, caller }) => {
       await register.revoke('operator', Number(params.id), caller.actor)
+      await outbox.told()
       return {}
     },
-    unlockOperator: async ({ params, caller }) => ({
-      event: await register.unlock('operator', { id: Number(params.id) }, caller.actor),
-    }),
+    unlockOperator: async ({ params, caller }) => {
+      const event = await register.unlock('operator', { id: Number(params.id) }, caller.actor)
+      await outbox.told()
+      return { event }
+    },
     rotateKey: ({ caller }) => rotation.start(caller.actor),
     finishKey: ({ caller }) => rotation.finish(caller.actor),
     abandonKey: async ({ caller }) => {

@@ -24,6 +24,8 @@ import type { EventTable, FleetSchema } from './schema.js'
 
 const FIRST_PAUSE = 100
 const LONGEST_PAUSE = 10_000
+/** Milliseconds that an operator waits for the RPS to hear of what he did. */
+const PATIENCE = 2_000
 /** How far ahead of our events an RPS may honestly be after we were restored. Numbers end at 2³² − 1. */
 const FARTHEST = 1_000_000
 
@@ -72,6 +74,19 @@ export class Outbox {
   /** There may be something to send. Never throws and never waits. */
   wake(): void {
     this.#courier.wake()
+  }
+
+  /**
+   * Resolves once the RPS has the events there are, or when it is clear that it will hear of them later: it refused one,
+   * can't be reached, or took longer than two seconds. So what an operator is answered is nearly always in force.
+   */
+  async told(): Promise<void> {
+    let stopTimer = () => {}
+    const late = new Promise<void>(resolve => {
+      stopTimer = this.#ports.timers.after(PATIENCE, resolve)
+    })
+    await Promise.race([this.#courier.settled(), late])
+    stopTimer()
   }
 
   /** Resolves when nothing is under way any more. */

@@ -16,7 +16,36 @@ async function settled(condition: () => Promise<boolean>): Promise<void> {
   while (!(await condition())) await new Promise(resolve => setImmediate(resolve))
 }
 
+test('an operator is answered once the RPS has heard of it', async () => {
+  const car = await world.car('VIN-1')
+  const ban = await world.api.ban({ body: { vehicle: car.id, reason: 'x' } })
+  expect(await status()).toEqual({ last: 1, waiting: 0 })
+  await world.api.unban({ params: { id: String(ban.id) } })
+  expect(await status()).toEqual({ last: 2, waiting: 0 })
+  await world.api.revoke({ params: { id: String(car.id) }, body: {} })
+  expect(await status()).toEqual({ last: 3, waiting: 0 })
+})
+
 describe('an RPS that is away', () => {
+  test('keeps no operator waiting for longer than two seconds', async () => {
+    const car = await world.car('VIN-1')
+    const goOn = world.rps.hold()
+    let isAnswered = false
+    const answer = world.api.ban({ body: { vehicle: car.id, reason: 'x' } }).finally(() => {
+      isAnswered = true
+    })
+    const since = world.time.now
+    await settled(async () => {
+      if (!isAnswered) world.time.advance(500)
+      return isAnswered
+    })
+    await answer
+    expect(world.time.now - since).toBeGreaterThanOrEqual(2_000)
+    expect(await status()).toMatchObject({ last: 1, waiting: 1 })
+    goOn()
+    await settled(async () => (await status()).waiting === 0)
+  })
+
   test('gets every event in order when it is back', async () => {
     const car = await world.car('VIN-1')
     world.rps.up = false

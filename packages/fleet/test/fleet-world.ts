@@ -92,6 +92,7 @@ export class FakeRps {
   kid = 'token-1'
   jwksAsked = 0
   #waiting: (() => void)[] = []
+  #held: Promise<void> | undefined
 
   private constructor(tokenKey: Es256PrivateKey) {
     this.tokenKey = tokenKey
@@ -116,6 +117,14 @@ export class FakeRps {
   async changeTokenKey(): Promise<void> {
     this.tokenKey = await generateEs256()
     this.kid = `${this.kid}-next`
+  }
+  /** From now on an event is answered when the returned function has been called. */
+  hold(): () => void {
+    let letGo = () => {}
+    this.#held = new Promise(resolve => {
+      letGo = resolve
+    })
+    return letGo
   }
   /** Resolves once event `number` has come. */
   async until(number: number): Promise<void> {
@@ -182,6 +191,7 @@ export class FakeRps {
         const { event } = JSON.parse(body) as { event: string }
         const payload = await verifyEvent({ event, group: this.group })
         this.events.push(payload)
+        await this.#held
         answer(200, { number: this.answersWith ?? payload.number })
         for (const wake of this.#waiting.splice(0)) wake()
         return
