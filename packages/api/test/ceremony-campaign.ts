@@ -6,7 +6,10 @@ import {
   createPrivateKey,
   createPublicKey,
   diffieHellman,
+  type KeyObject,
+  sign,
 } from 'node:crypto'
+import { canonicalBytes } from '@milagro-ts/api/canonical-json'
 import { HpkeKeyPair } from '@milagro-ts/api/keys'
 import { concat, toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
@@ -33,13 +36,22 @@ function remembered<T>(): (key: string, make: () => T) => T {
 
 /**
  * Participants of one process look at the same bytes again and again: a signature is verified once, an encoding decoded
- * once, a key imported once. Equal points are then one object, by which the simulator knows them too.
+ * once, a key imported once. Equal points are then one object, by which the simulator knows them too. Signing is node's
+ * own, which hands nothing to another thread.
  */
 export async function rememberingJws(original: () => Promise<Jws>): Promise<Jws> {
   const jws = await original()
   const once = remembered<ReturnType<Jws['verifyJws']>>()
+  const keyOf = remembered<KeyObject>()
   return {
     ...jws,
+    signJws: async (typ, payload, key, kid) => {
+      const jwk = key.toJwk()
+      const own = keyOf(jwk.d, () => createPrivateKey({ key: { ...jwk }, format: 'jwk' }))
+      const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64url')
+      const signed = `${text(utf8(JSON.stringify({ alg: 'ES256', kid, typ })))}.${text(canonicalBytes(payload))}`
+      return `${signed}.${text(sign('sha256', utf8(signed), { key: own, dsaEncoding: 'ieee-p1363' }))}`
+    },
     verifyJws: (typ, token, keys) => {
       const kid = 'get' in keys ? kidOf(token) : ''
       const key = 'get' in keys ? keys.get(kid) : keys
@@ -68,12 +80,19 @@ export function rememberingPoints(): void {
   )
 }
 
-/** The seal of api/seal.ts without WebCrypto, whose twenty calls for each of n² shares cost more than the curve. */
+const agreements = remembered<Uint8Array>()
+const nameOf = (enc: Uint8Array, to: Uint8Array) => toHex(concat(enc, to))
+
+/**
+ * The seal of api/seal.ts without WebCrypto, whose twenty calls for each of n² shares cost more than the curve; what a
+ * sender and a recipient agree on is computed once.
+ */
 export const sealOfNode: Seal = {
   seal: async (to, info, plaintext, random) => {
     const ephemeral = privateKey(random(32))
     const enc = createPublicKey(ephemeral).export({ format: 'der', type: 'spki' }).subarray(-32)
-    const { key, nonce } = scheduleOf(agreed(ephemeral, to), enc, to, info)
+    const shared = agreements(nameOf(enc, to), () => agreed(ephemeral, to))
+    const { key, nonce } = scheduleOf(shared, enc, to, info)
     const cipher = createCipheriv('aes-256-gcm', key, nonce)
     return concat(enc, cipher.update(plaintext), cipher.final(), cipher.getAuthTag())
   },
@@ -81,12 +100,9 @@ export const sealOfNode: Seal = {
     if (sealed.length < 48) throw new DecodeError('sealed', 'shorter than an encapsulated key and a tag')
     const enc = sealed.subarray(0, 32)
     try {
-      const { key, nonce } = scheduleOf(
-        agreed(privateKey(keyPair.secret()), enc),
-        enc,
-        keyPair.publicKey,
-        info,
-      )
+      const to = keyPair.publicKey
+      const shared = agreements(nameOf(enc, to), () => agreed(privateKey(keyPair.secret()), enc))
+      const { key, nonce } = scheduleOf(shared, enc, to, info)
       const decipher = createDecipheriv('aes-256-gcm', key, nonce)
       decipher.setAuthTag(sealed.subarray(-16))
       return concat(decipher.update(sealed.subarray(32, -16)), decipher.final())

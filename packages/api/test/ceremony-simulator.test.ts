@@ -12,9 +12,9 @@ vi.mock('@milagro-ts/api/jws', async original =>
 vi.mock('@milagro-ts/api/seal', async () => (await import('./ceremony-campaign.js')).sealOfNode)
 rememberingPoints()
 
-const RUNS = 40
+const RUNS = 300
 
-test(`${RUNS} runs`, async () => {
+test(`${RUNS} runs`, { timeout: 600_000 }, async () => {
   await campaign(1, RUNS)
 })
 
