@@ -271,7 +271,7 @@ export async function makeCar({ groupId }: { groupId: string }): Promise<Car> {
 }
 
 export async function ticketFor(
-  { ra, groupId, clock }: Founded,
+  { ra, groupId, clock }: Pick<Founded, 'ra' | 'groupId' | 'clock'>,
   car: Car,
   changes: Partial<TicketPayload> = {},
   signer: { key: Es256PrivateKey; kid: string } = { key: ra, kid: 'ra1' },
@@ -299,7 +299,7 @@ export type TicketPurposeOf = 'device' | 'pin' | 'sign'
 
 /** Opens one authority's answer and checks its proof; null when it isn't a good share for this car. */
 export async function openShare(
-  { group }: Founded,
+  { group }: Pick<Founded, 'group'>,
   { sealed, index, shareEpoch }: { sealed: string; index: number; shareEpoch: number },
   car: Car,
   purpose: TicketPurposeOf,

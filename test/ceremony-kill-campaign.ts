@@ -1,0 +1,404 @@
+/**
+ * kill -9 at random moments of the ceremonies of five authorities, each a process with its own data folder, and of what
+ * they issue. A round:
+ *
+ *   a founding, refresh or reshare is proposed and accepted → the coordinator's process runs it → some milliseconds
+ *   later somebody is killed: the coordinator, an authority, or both → whoever was killed starts again, and the same
+ *   command is said again until it ends with 0
+ *
+ * or key shares of a few new cars are asked of every authority, one of which is killed meanwhile, and asked again.
+ *
+ * Then the group that came of it is looked at: the same keys as ever, every member with a share that belongs to its
+ * commitment, every car's key the same, no second enrolment key of anybody anywhere. Who dies and when is drawn from
+ * the seed; how far a process has come by then is the machine's own.
+ */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Client, createClient, Unreachable } from '@milagro-ts/api/call'
+import { dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { Group } from '@milagro-ts/api/group'
+import { type Es256PrivateKey, generateEs256, generateHpkeKey } from '@milagro-ts/api/keys'
+import { Refused } from '@milagro-ts/api/problem'
+import { verifyTicket } from '@milagro-ts/api/statements'
+import { systemRandom } from '@milagro-ts/api/system'
+import { freePorts, ManagedProcess, runToEnd } from '@milagro-ts/car-tracking/processes'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { G1 } from '@milagro-ts/crypto/points'
+import type { KeyShare } from '@milagro-ts/crypto/share-proof'
+import { expect } from 'vitest'
+import { Chance } from '../packages/api/test/ceremony-simulator.js'
+import { milagro } from '../packages/cli/test/world.js'
+import {
+  asRecipient,
+  type Car,
+  codeOf,
+  combineShares,
+  makeCar,
+  makeServer,
+  openShare,
+  ticketFor,
+} from '../packages/dta/test/world.js'
+import { ROOT } from '../scripts/prepare.mjs'
+
+const AUTHORITIES = ['ta1', 'ta2', 'ta3', 'ta4', 'ta5'] as const
+type Name = (typeof AUTHORITIES)[number]
+type Kind = 'found' | 'refresh' | 'reshare' | 'issue'
+const DTA = join(ROOT, 'packages/dta/dist/main.js')
+const MILAGRO = join(ROOT, 'packages/cli/dist/main.js')
+/** Milliseconds in which a ceremony of five is over on an idle machine, and four requests for shares. */
+const CEREMONY_TIME = 2_500
+const ISSUE_TIME = 150
+/** How often a command is said again before it counts as lost. */
+const ATTEMPTS = 6
+/** Milliseconds for one command, and for a server to start. */
+const PATIENCE = 120_000
+/** Cars that get their shares in a round of issuing; those that are asked for again in each round. */
+const NEW_CARS = 4
+const OLD_CARS = 3
+
+interface Issued {
+  readonly car: Car
+  readonly key: G1
+}
+/** The group that was made last, its RA, and the cars that have keys of it. */
+interface Fleet {
+  readonly group: Group
+  readonly file: string
+  readonly ra: Es256PrivateKey
+  readonly cars: readonly Issued[]
+}
+
+export interface KillTally {
+  readonly rounds: Record<Kind, number>
+  /** Killed before the command, or the last answer, had come. */
+  readonly inTime: Record<'coordinator' | 'authority', number>
+  readonly repeated: number
+  readonly clonesRefused: number
+}
+
+export class CeremonyKillCampaign {
+  readonly #folder: string
+  readonly #chance: Chance
+  readonly #ports: ReadonlyMap<Name, readonly [number, number]>
+  readonly #running = new Map<Name, ManagedProcess>()
+  readonly tally: KillTally & { repeated: number; clonesRefused: number } = {
+    rounds: { found: 0, refresh: 0, reshare: 0, issue: 0 },
+    inTime: { coordinator: 0, authority: 0 },
+    repeated: 0,
+    clonesRefused: 0,
+  }
+  #fleet: Fleet | undefined
+
+  private constructor(folder: string, seed: number, ports: readonly number[]) {
+    this.#folder = folder
+    this.#chance = new Chance(seed)
+    this.#ports = new Map(
+      AUTHORITIES.map((name, i) => [name, [ports[2 * i], ports[2 * i + 1]] as [number, number]]),
+    )
+  }
+
+  static async start(seed: number): Promise<CeremonyKillCampaign> {
+    const folder = await mkdtemp(join(tmpdir(), 'milagro-ceremony-kill-'))
+    const campaign = new CeremonyKillCampaign(folder, seed, await freePorts(2 * AUTHORITIES.length))
+    try {
+      for (const name of AUTHORITIES) await campaign.#init(name)
+      await Promise.all(AUTHORITIES.map(name => campaign.#start(name)))
+      return campaign
+    } catch (error) {
+      await campaign.end()
+      throw error
+    }
+  }
+
+  async end(): Promise<void> {
+    await Promise.all([...this.#running.values()].map(child => child.end()))
+    await rm(this.#folder, { recursive: true, force: true })
+  }
+
+  async round(number: number): Promise<void> {
+    const fleet = this.#fleet
+    const kind: Kind =
+      fleet === undefined
+        ? 'found'
+        : this.#chance.pick(['refresh', 'reshare', 'reshare', 'issue', 'issue', 'found'])
+    if (kind === 'issue') await this.#issue(number, fleet as Fleet)
+    else await this.#ceremony(number, kind)
+    this.tally.rounds[kind]++
+  }
+
+  // ── Ceremonies ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #ceremony(number: number, kind: Exclude<Kind, 'issue'>): Promise<void> {
+    const before = kind === 'found' ? undefined : (this.#fleet as Fleet)
+    const former = before?.group.document.authorities.map(({ name }) => name as Name) ?? []
+    const members = kind === 'refresh' ? former : this.#chance.some(AUTHORITIES, this.#chance.whole(3, 5))
+    const t = this.#chance.whole(Math.floor(members.length / 2) + 1, members.length)
+    const ra = before?.ra ?? (await generateEs256())
+    const file = this.#path(`group-${number}.json`)
+    const proposal = this.#path(`proposal-${number}.json`)
+    const transcript = this.#path(`transcript-${number}.jsonl`)
+    const urls = members.map(name => this.#url(name))
+    const of = before === undefined ? [] : ['--group', before.file]
+    const command = [
+      'ceremony',
+      ...(kind === 'found'
+        ? ['run', await this.#plan(number, urls, t, ra)]
+        : kind === 'refresh'
+          ? ['refresh']
+          : ['reshare', '--authority', ...urls, '--t', String(t)]),
+      ...of,
+      ...['--proposal', proposal, '--out', file, '--transcript', transcript],
+    ]
+    expect(await milagro(...command)).toMatchObject({ exit: 0, err: '' })
+    const involved = [...new Set([...former, ...members])]
+    for (const name of involved) {
+      const join = ['ceremony', 'join', proposal, ...of, '--yes', '--config', this.#path(`${name}.json`)]
+      expect(await milagro(...join)).toMatchObject({ exit: 0, err: '' })
+    }
+    const where = `round ${number}: ${kind}, ${t} of ${members.join(' ')}`
+    await this.#runUnderFire(where, command, involved)
+
+    expect(await milagro('ceremony', 'verify', transcript)).toMatchObject({ exit: 0, err: '' })
+    const group = await Group.verifyFile(JSON.parse(await readFile(file, 'utf8')))
+    expect([where, group.n, group.t]).toEqual([
+      where,
+      members.length,
+      kind === 'refresh' ? before?.group.t : t,
+    ])
+    if (before !== undefined) {
+      expect([where, group.revision]).toEqual([where, before.group.revision + 1])
+      for (const purpose of ['device', 'pin'] as const)
+        expect(group.keys(purpose).ivk.equals(before.group.keys(purpose).ivk)).toBe(true)
+    }
+    const fleet = { group, file, ra, cars: before?.cars ?? [] }
+    const left = former.filter(name => !members.includes(name))
+    this.#fleet = { ...fleet, cars: [...fleet.cars, await this.#check(where, fleet, left)] }
+  }
+
+  /** Runs the command until it ends with 0; somebody is killed once, during its first run. */
+  async #runUnderFire(where: string, command: readonly string[], involved: readonly Name[]): Promise<void> {
+    const victim = this.#chance.pick([...involved, 'coordinator', 'coordinator', 'both'] as const)
+    const wait = this.#chance.whole(200, CEREMONY_TIME)
+    const coordinator = this.#command(command)
+    await Promise.race([coordinator.ended, after(wait)])
+    const isInTime = coordinator.running
+    if (victim === 'coordinator' || victim === 'both') {
+      coordinator.kill('SIGKILL')
+      if (isInTime) this.tally.inTime.coordinator++
+    }
+    if (victim !== 'coordinator') {
+      if (isInTime) this.tally.inTime.authority++
+      await this.#killAndStart(victim === 'both' ? this.#chance.pick(involved) : victim)
+    }
+    let how = await coordinator.ended
+    for (let attempt = 1; how !== 0; attempt++) {
+      const log = await readFile(this.#path('coordinator.log'), 'utf8')
+      expect([where, victim, wait, attempt, log.trimEnd().split('\n').slice(-2)]).toSatisfy(
+        () => attempt < ATTEMPTS,
+      )
+      this.tally.repeated++
+      how = await this.#command(command).ended
+    }
+  }
+
+  async #plan(number: number, urls: readonly string[], t: number, ra: Es256PrivateKey): Promise<string> {
+    const plan = {
+      authorities: urls,
+      t,
+      ra: { m: 1, keys: [{ kid: 'ra1', key: ra.publicKey.toBase64Url() }] },
+      recipients: [asRecipient(await makeServer('rps'), ['device', 'pin'])],
+      slot: { length: 86_400 },
+      policy: { lead: 1, grace: 300 },
+    }
+    const file = this.#path(`plan-${number}.json`)
+    await writeFile(file, JSON.stringify(plan))
+    return file
+  }
+
+  // ── Issuing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #issue(number: number, fleet: Fleet): Promise<void> {
+    const { group } = fleet
+    const members = membersOf(group)
+    const victim = this.#chance.pick(members)
+    const where = `round ${number}: shares of ${NEW_CARS} cars while ${victim} is killed`
+    const groupId = toBase64Url(group.groupId)
+    const wanted = await Promise.all(
+      Array.from({ length: NEW_CARS }, async () => {
+        const car = await makeCar({ groupId })
+        return { car, ticket: await this.#ticket(fleet, car) }
+      }),
+    )
+    let isOver = false
+    const asking = Promise.all(
+      wanted.map(({ car, ticket }) =>
+        Promise.all(members.map(name => this.#share(fleet, name, car, ticket).catch(lost))),
+      ),
+    ).finally(() => {
+      isOver = true
+    })
+    await after(this.#chance.whole(0, ISSUE_TIME))
+    if (!isOver) this.tally.inTime.authority++
+    await this.#killAndStart(victim)
+    const first = await asking
+    const issued: Issued[] = []
+    for (const [i, { car, ticket }] of wanted.entries()) {
+      const again = await Promise.all(members.map(name => this.#share(fleet, name, car, ticket)))
+      for (const [j, share] of again.entries()) {
+        const before = first[i]?.[j]
+        if (before !== undefined) expect([where, share.d.equals(before.d)]).toEqual([where, true])
+      }
+      issued.push({ car, key: this.#key(where, group, again) })
+      await this.#refuseClone(where, fleet, car)
+    }
+    const cars = [...fleet.cars, ...issued]
+    this.#fleet = { ...fleet, cars: [...cars, await this.#check(where, { ...fleet, cars }, [])] }
+  }
+
+  // ── What must hold after every round ────────────────────────────────────────────────────────────────────────────
+
+  /** Looks at the group; a new car that got its key of it. */
+  async #check(where: string, fleet: Fleet, left: readonly Name[]): Promise<Issued> {
+    const { group, cars } = fleet
+    const members = membersOf(group)
+    const sharesFor = async (car: Car) => {
+      const ticket = await this.#ticket(fleet, car)
+      return Promise.all(members.map(name => this.#share(fleet, name, car, ticket)))
+    }
+    for (const { car, key } of this.#chance.some(cars, Math.min(OLD_CARS, cars.length))) {
+      expect([where, this.#key(where, group, await sharesFor(car)).equals(key)]).toEqual([where, true])
+      await this.#refuseClone(where, fleet, car)
+    }
+    const car = await makeCar({ groupId: toBase64Url(group.groupId) })
+    const issued = { car, key: this.#key(where, group, await sharesFor(car)) }
+    for (const name of left)
+      expect([where, name, await codeOf(this.#ask(group, name, await this.#ticket(fleet, car)))]).toEqual([
+        where,
+        name,
+        'NOT_FOUND',
+      ])
+    const groupId = toBase64Url(group.groupId)
+    for (const name of members) {
+      const audit = await milagro('dta', 'audit', '--url', this.#url(name), '--group', groupId, '--json')
+      expect([where, name, audit.exit, audit.json.intact]).toEqual([where, name, 0, true])
+    }
+    return issued
+  }
+
+  /** The key that any t of the shares make. */
+  #key(where: string, group: Group, shares: readonly KeyShare[]): G1 {
+    const numbered = shares.map((share, i) => ({ index: i + 1, share }))
+    const one = combineShares(numbered.slice(0, group.t))
+    const other = combineShares(numbered.slice(-group.t))
+    expect([where, one.equals(other)]).toEqual([where, true])
+    return one
+  }
+
+  /** Nobody gives a share of the same identity to another enrolment key. */
+  async #refuseClone(where: string, fleet: Fleet, { idCore }: Car): Promise<void> {
+    const clone = { idCore, enrolmentKey: await generateHpkeKey(systemRandom) }
+    const ticket = await this.#ticket(fleet, clone)
+    for (const name of membersOf(fleet.group)) {
+      const code = await codeOf(this.#ask(fleet.group, name, ticket))
+      expect([where, name, code]).toEqual([where, name, 'ALREADY_ISSUED'])
+      this.tally.clonesRefused++
+    }
+  }
+
+  #ticket({ ra, group }: Pick<Fleet, 'ra' | 'group'>, car: Car): Promise<string[]> {
+    return ticketFor({ ra, groupId: toBase64Url(group.groupId), clock: { now: Date.now() } }, car)
+  }
+
+  async #ask(group: Group, name: Name, ticket: string[]) {
+    const groupId = toBase64Url(group.groupId)
+    return this.#client(name).shares({ params: { groupId }, body: { ticket, purpose: 'device' } })
+  }
+
+  /** A share that belongs to the commitment of that member. */
+  async #share({ group }: Fleet, name: Name, car: Car, ticket: string[]): Promise<KeyShare> {
+    const answer = await this.#ask(group, name, ticket)
+    const verified = await verifyTicket({ ticket, group, now: Date.now() })
+    const terms = verified.shareTerms('device', answer.index, answer.shareEpoch)
+    const share = await openShare({ group }, answer, car, 'device', terms)
+    expect([name, membersOf(group)[answer.index - 1], share !== null]).toEqual([name, name, true])
+    return share as KeyShare
+  }
+
+  // ── Processes ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #init(name: Name): Promise<void> {
+    const [port, admin] = this.#portsOf(name)
+    const host = '127.0.0.1'
+    const settings = {
+      name,
+      listen: { host, port },
+      adminListen: { host, port: admin },
+      publicUrl: this.#url(name),
+      dataDir: this.#path(name),
+      workers: 0,
+    }
+    await writeFile(this.#path(`${name}.json`), JSON.stringify(settings))
+    await runToEnd(this.#options(name, ['--init']))
+  }
+
+  async #start(name: Name): Promise<void> {
+    const child = new ManagedProcess(this.#options(name, []))
+    this.#running.set(name, child)
+    await child.ready()
+  }
+
+  async #killAndStart(name: Name): Promise<void> {
+    const child = this.#running.get(name) as ManagedProcess
+    child.kill('SIGKILL')
+    expect(await child.ended).toBe('SIGKILL')
+    await this.#start(name)
+  }
+
+  #command(args: readonly string[]): ManagedProcess {
+    return new ManagedProcess({
+      name: 'coordinator',
+      file: MILAGRO,
+      args,
+      logFile: this.#path('coordinator.log'),
+    })
+  }
+
+  #options(name: Name, more: readonly string[]) {
+    return {
+      name,
+      file: DTA,
+      args: ['--config', this.#path(`${name}.json`), ...more],
+      env: { MILAGRO_DTA_PASSPHRASE: 'of the campaign’s' },
+      logFile: this.#path(`${name}.log`),
+    }
+  }
+
+  #client(name: Name): Client<typeof dtaRoutes> {
+    return createClient(dtaRoutes, { baseUrl: this.#url(name), timeout: PATIENCE })
+  }
+
+  #url(name: Name): string {
+    return `http://127.0.0.1:${this.#portsOf(name)[0]}`
+  }
+
+  #portsOf(name: Name): readonly [number, number] {
+    return this.#ports.get(name) as readonly [number, number]
+  }
+
+  #path(name: string): string {
+    return join(this.#folder, name)
+  }
+}
+
+const membersOf = ({ document }: Group) => document.authorities.map(({ name }) => name as Name)
+
+/** An answer that a kill has cut off; anything else is a failure. */
+function lost(error: unknown): undefined {
+  if (error instanceof Unreachable || (error instanceof Refused && error.code === 'RETRY_LATER'))
+    return undefined
+  throw error
+}
+
+/** Real time: what is killed is a real process at work. */
+const after = (milliseconds: number) => new Promise<void>(resolve => setTimeout(resolve, milliseconds))
