@@ -1,0 +1,219 @@
+/**
+ * docs/operations/authorities.md, said word by word: three people on three machines, a coordinator, the authentication
+ * server and fleet on a fifth, a car that logs in after each change. Each machine is a network of its own where the system
+ * allows that (hosts.ts). Only what the page leaves to its reader is put in: addresses, folders, `…`.
+ */
+import { copyFile, readFile, rm, writeFile } from 'node:fs/promises'
+import { delimiter, dirname, join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { ROOT } from '../scripts/prepare.mjs'
+import { Hosts } from './hosts.js'
+
+const PAGE = join(ROOT, 'docs/operations/authorities.md')
+/** Whose machine each authority is on. */
+const MACHINES = { ta1: 'anna', ta2: 'ben', ta3: 'cleo', ta4: 'dan' } as const
+type Authority = keyof typeof MACHINES
+const NAMES = Object.keys(MACHINES) as Authority[]
+const PORT = 7411
+const RPS_PORT = 7400
+const FLEET_PORT = 7430
+
+let hosts: Hosts
+let sections: ReadonlyMap<string, readonly string[]>
+beforeAll(async () => {
+  const bin = join(ROOT, 'node_modules/.bin')
+  const path = [bin, dirname(process.execPath), '/usr/sbin', '/usr/bin', '/bin'].join(delimiter)
+  hosts = await Hosts.open([...Object.values(MACHINES), 'dora', 'office', 'car'], { PATH: path })
+  sections = blocksOf(await readFile(PAGE, 'utf8'))
+  console.log(`authorities page: ${hosts.isolated ? 'network namespaces' : 'addresses of the loopback'}`)
+})
+afterAll(() => hosts.close())
+
+/** What stands in code blocks, by the heading above. */
+function blocksOf(page: string): ReadonlyMap<string, readonly string[]> {
+  const found = new Map<string, string[]>()
+  for (const section of page.split(/^## /m).slice(1)) {
+    const heading = section.slice(0, section.indexOf('\n'))
+    const blocks = [...section.matchAll(/^( *)```(?:sh|json)\n([\s\S]*?)^\1```/gm)]
+    found.set(
+      heading,
+      blocks.map(([, indent, text]) => (text as string).replaceAll(new RegExp(`^${indent}`, 'gm'), '')),
+    )
+  }
+  return found
+}
+
+/** The block of a section as that authority's operator says it, with the addresses and folders of these machines. */
+function block(heading: string, number: number, name: Authority = 'ta1'): string {
+  const text = sections.get(heading)?.[number - 1]
+  if (text === undefined) throw new Error(`the page has no block ${number} in '${heading}'`)
+  return here(text.replaceAll('ta1', name))
+}
+
+function here(text: string): string {
+  const authority = (name: string) => `http://${hosts.address(MACHINES[name as Authority])}:${PORT}`
+  return text
+    .replaceAll(/https:\/\/(ta\d)\.example/g, (_, name: string) => authority(name))
+    .replaceAll('https://rps.example', rpsUrl())
+    .replaceAll('/var/lib/milagro/', '')
+    .replaceAll('/etc/milagro/', '')
+}
+const rpsUrl = () => `http://${hosts.address('office')}:${RPS_PORT}`
+const fleetUrl = () => `http://${hosts.address('office')}:${FLEET_PORT}`
+
+async function said(host: string, script: string): Promise<string> {
+  const { code, out, err } = await hosts.run(host, script)
+  expect([host, script, code, err.trimEnd().split('\n').slice(-3)]).toEqual([
+    host,
+    script,
+    0,
+    expect.anything(),
+  ])
+  return out
+}
+const answered = async (host: string, command: string) =>
+  JSON.parse(await said(host, `${command} --json`)) as Record<string, unknown>
+
+/** As a person sends a file to another. */
+const send = (file: string, from: string, to: string) =>
+  copyFile(hosts.file(from, file), hosts.file(to, file))
+
+/** Step 1 of the page, on that authority's machine. */
+async function setUp(name: Authority): Promise<void> {
+  const host = MACHINES[name]
+  await writeFile(hosts.file(host, `${name}.json`), block('From nothing to a group', 1, name))
+  await writeFile(hosts.file(host, `${name}.passphrase`), `the passphrase of ${name}\n`, { mode: 0o600 })
+  await hosts.serve(host, block('From nothing to a group', 2, name))
+}
+
+/** The coordinator proposes by `command`, each of these says yes, and the same command again makes it. */
+async function changed(command: string, proposal: string, members: readonly Authority[]): Promise<void> {
+  const [first, ...rest] = command.split('\nmv ')
+  await said('dora', first as string)
+  for (const name of members) {
+    const host = MACHINES[name]
+    await send(proposal, 'dora', host)
+    await send('group.json', 'dora', host)
+    await said(host, `milagro ceremony join ${proposal} --group group.json --yes --config ${name}.json`)
+  }
+  await said('dora', [first, ...rest].join('\nmv '))
+  await said('dora', 'milagro group verify group.json')
+}
+
+/** Another car enrols and logs in, and so does the first one. */
+let cars = 0
+async function carsAreServed(): Promise<void> {
+  const operator = `--store operator.json --url ${fleetUrl()} --json`
+  const env = `MILAGRO_PIN=271828 MILAGRO_RPS_URL=${rpsUrl()}`
+  const instance = `VIN-${++cars}`
+  const added = JSON.parse(
+    await said('office', `${env} milagro fleet add vehicle ${instance} --attribute brand=Fiat ${operator}`),
+  ) as { code: string }
+  await said(
+    'car',
+    `MILAGRO_RPS_URL=${rpsUrl()} MILAGRO_CODE=${added.code} milagro device enroll --instance ${instance} ` +
+      `--attribute brand=Fiat --store ${instance}.json --json`,
+  )
+  for (const store of [`${instance}.json`, 'VIN-1.json'])
+    await said(
+      'car',
+      `MILAGRO_RPS_URL=${rpsUrl()} milagro device login --audience ${fleetUrl()} --store ${store} --json`,
+    )
+}
+
+async function founded(): Promise<void> {
+  for (const name of ['ta1', 'ta2', 'ta3'] as const) await setUp(name)
+
+  const own = (name: string, port: number) => ({
+    name,
+    listen: { host: '0.0.0.0', port },
+    adminListen: { host: '127.0.0.1', port: port + 1 },
+    publicUrl: `http://${hosts.address('office')}:${port}`,
+    dataDir: name,
+    groupId: 'A'.repeat(43),
+    groupFile: 'group.json',
+  })
+  const audience = { name: fleetUrl(), service: 'fleet', pin: 'optional', tlsExporter: 'absent' }
+  const settings = {
+    rps: { ...own('rps', RPS_PORT), rpa: { url: fleetUrl() }, audiences: [audience] },
+    fleet: { ...own('fleet', FLEET_PORT), rps: { url: rpsUrl() }, rpsName: 'rps' },
+  }
+  const write = async (more: object) => {
+    for (const [name, value] of Object.entries(settings))
+      await writeFile(hosts.file('office', `${name}.json`), JSON.stringify({ ...value, ...more }))
+  }
+  await write({})
+  await writeFile(hosts.file('office', 'passphrase'), 'of the office\n', { mode: 0o600 })
+  const secrets = 'export MILAGRO_RPS_PASSPHRASE_FILE=passphrase MILAGRO_FLEET_PASSPHRASE_FILE=passphrase;'
+  const init = async (name: string) =>
+    JSON.parse(await said('office', `${secrets} milagro ${name} init --config ${name}.json`)) as Record<
+      string,
+      string
+    >
+  const [rps, fleet] = [await init('rps'), await init('fleet')]
+  const recipient = (name: string, { hpkeKey, requestKey }: Record<string, string>, purposes: string[]) => ({
+    name,
+    kind: 2,
+    generation: 1,
+    purposes,
+    hpkeKey,
+    requestKey,
+  })
+  const plan = {
+    authorities: ['ta1', 'ta2', 'ta3'].map(name => here(`https://${name}.example`)),
+    t: 2,
+    ra: { m: 1, keys: fleet.raKeys },
+    recipients: [recipient('rps', rps, ['device', 'pin']), recipient('fleet', fleet, ['agree'])],
+    slot: { length: 86_400 },
+    policy: { lead: 1, grace: 300 },
+  }
+  await writeFile(hosts.file('dora', 'plan.json'), JSON.stringify(plan))
+
+  const run = block('From nothing to a group', 3)
+  await said('dora', run)
+  for (const name of ['ta1', 'ta2', 'ta3'] as const) {
+    await send('proposal.json', 'dora', MACHINES[name])
+    await said(MACHINES[name], block('From nothing to a group', 4, name))
+  }
+  await said('dora', run)
+  for (const host of ['anna', 'ben', 'cleo']) {
+    await send('founding.jsonl', 'dora', host)
+    await send('group.json', 'dora', host)
+    await said(host, 'milagro ceremony verify founding.jsonl; milagro group verify group.json')
+  }
+
+  await send('group.json', 'dora', 'office')
+  const { groupId } = await answered('dora', 'milagro group verify group.json')
+  await write({ groupId })
+  const started = await Promise.all([
+    hosts.serve('office', `${secrets} exec milagro fleet serve --config fleet.json`),
+    hosts.serve('office', `${secrets} exec milagro rps serve --config rps.json`),
+  ])
+  const setup = started.flat().find(({ event }) => event === 'setup-code') as Record<string, string>
+  await said(
+    'office',
+    `MILAGRO_PIN=271828 MILAGRO_CODE=${setup.code} milagro device enroll --with-pin --slow-device 1000 ` +
+      `--instance operator:${setup.operator} --attribute operator=${setup.operator} --store operator.json ` +
+      `--rps ${rpsUrl()} --json`,
+  )
+  await carsAreServed()
+}
+
+test('the page, from its beginning to its end', { timeout: 900_000 }, async () => {
+  await founded()
+
+  await changed(block('From time to time: a refresh', 1), 'refresh.json', ['ta1', 'ta2', 'ta3'])
+  await carsAreServed()
+
+  await hosts.kill('cleo', 'SIGKILL')
+  await rm(hosts.file('cleo', 'ta3'), { recursive: true })
+  await carsAreServed()
+  await setUp('ta3')
+  await changed(block('A disk dies', 1), 'recover.json', ['ta1', 'ta2', 'ta3'])
+  await carsAreServed()
+
+  await setUp('ta4')
+  await changed(block('A member leaves, another comes', 1), 'reshare.json', NAMES)
+  await hosts.kill('anna', 'SIGTERM')
+  await carsAreServed()
+})
