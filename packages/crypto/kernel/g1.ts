@@ -29,7 +29,6 @@ import {
   ISO1_Y,
   ONE_ONE,
   ROOT_OF_MINUS_Z1,
-  ROOT_STEPS,
   ROOT_TAPE,
   Z1,
 } from './constants'
@@ -60,6 +59,7 @@ import {
   times12,
 } from './field'
 import { invert } from './inverse'
+import { ROOT, ROOT_POWERS, rootBegin, rootEnd } from './root'
 import { bitOfT, halvesOf, nafOf } from './scalar'
 import { lookUp } from './table'
 
@@ -149,27 +149,6 @@ function phi(r: usize, p: usize): void {
 }
 const E: usize = memory.data(224, 16)
 const F: usize = memory.data(224, 16)
-
-// The root of p ≡ 3 mod 4: a^((p − 3)/4), whose product with a is √a where there is one. It is a long chain of single
-// products, which leaves a lane free: see rootAndSubgroup.
-
-const ROOT: usize = memory.data(112, 16)
-const ROOT_POWERS: usize = memory.data(896, 16)
-/** ROOT = a^(the first digit). In both lanes. */
-function rootBegin(a: usize): void {
-  copy(ROOT_POWERS, a)
-  square(ROOT, a)
-  for (let i: usize = 1; i < 8; i++) multiply(ROOT_POWERS + i * F2, ROOT_POWERS + (i - 1) * F2, ROOT)
-  copy(ROOT, ROOT_POWERS + (<usize>load<u8>(ROOT_TAPE) >> 1) * F2)
-}
-/** The steps from the one `at` on. In both lanes. */
-function rootEnd(at: i32): void {
-  for (let i = at; i < ROOT_STEPS; i++) {
-    const digit = <usize>load<u8>(ROOT_TAPE + i)
-    if (digit === 0) square(ROOT, ROOT)
-    else multiply(ROOT, ROOT, ROOT_POWERS + (digit >> 1) * F2)
-  }
-}
 
 /**
  * A point in Jacobian coordinates, x = X/Z², y = Y/Z³: three pairs, of which lane 0 counts, and one for work. The formulas
@@ -364,13 +343,13 @@ export function g1MultiplySecret(r: usize, p: usize, k: usize): void {
   for (let i: usize = 0; i < 16; i++) phi(PHI + i * G1, TABLE + i * G1)
   for (let i: i32 = 31; i >= 0; i--) {
     if (i === 31) {
-      lookUp(E, TABLE, G1, load<u8>(HALVES + 15) >> 4)
+      lookUp(E, TABLE, 16, G1, load<u8>(HALVES + 15) >> 4)
     } else {
       for (let j = 0; j < 4; j++) g1Double(E, E)
-      lookUp(F, TABLE, G1, (load<u8>(HALVES + (i >> 1)) >> <u8>(4 * (i & 1))) & 15)
+      lookUp(F, TABLE, 16, G1, (load<u8>(HALVES + (i >> 1)) >> <u8>(4 * (i & 1))) & 15)
       g1Add(E, E, F)
     }
-    lookUp(F, PHI, G1, (load<u8>(HALVES + 16 + (i >> 1)) >> <u8>(4 * (i & 1))) & 15)
+    lookUp(F, PHI, 16, G1, (load<u8>(HALVES + 16 + (i >> 1)) >> <u8>(4 * (i & 1))) & 15)
     g1Add(E, E, F)
   }
   g1Copy(r, E)

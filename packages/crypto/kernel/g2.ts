@@ -1,6 +1,7 @@
 /**
  * G2: E'(Fp2): y² = x³ + 4ξ. A point is homogeneous, (X, Y, Z) in Fp2, the identity (0 : 1 : 0); the same complete formulas
- * as in g1.ts with b₃ = 12ξ: E'(Fp2) has no point of order 2 either.
+ * as in g1.ts with b₃ = 12ξ: E'(Fp2) has no point of order 2 either. Where no exception can come up, by an argument that
+ * stands there, points are Jacobian, which takes half the time.
  */
 
 import {
@@ -8,16 +9,16 @@ import {
   isReduced,
   isZero,
   isZero2,
+  laneMask,
   parity,
   readInteger,
   readWide,
+  select,
   toMontgomery,
   writeBytes,
 } from './codec'
 import {
   FOUR_XI,
-  HALF_STEPS,
-  HALF_TAPE,
   ISO2_A,
   ISO2_B,
   ISO2_H,
@@ -28,29 +29,37 @@ import {
   ONE2,
   PSI_X,
   PSI_Y,
-  ROOT_STEPS,
-  ROOT_TAPE,
   Z2,
 } from './constants'
 import {
   add,
+  addLanesWide,
   addWide,
   carry,
   conjugate,
   copy,
   double,
+  lanes00,
+  lanes01,
+  multiply,
+  multiplyWide,
   multiplyWide2,
   negate,
   reduce,
+  square,
+  squareWide2,
   sub,
+  subEightWide,
+  subWide,
   subWide2,
   timesI,
   timesXi,
   triple,
 } from './field'
-import { bitOfT, digitsOf } from './scalar'
+import { ROOT, rootBegin, rootEnd } from './root'
+import { alignedDigits, bitOfT, digitsOf } from './scalar'
 import { lookUp } from './table'
-import { F2, invert2, multiply2, power2, square2 } from './tower'
+import { F2, invert2, multiply2, square2 } from './tower'
 
 export const G2: usize = 336
 
@@ -183,12 +192,16 @@ export function g2Equals(p: usize, q: usize): i32 {
   return x & isZero2(A)
 }
 
-/** ψ, the Frobenius of the twist: (X̄·ψx, Ȳ·ψy, Z̄); ψ(p) = t·p on the group. */
-function psi(r: usize, p: usize): void {
+/** X̄·ψx, Ȳ·ψy. */
+function psiAffine(r: usize, p: usize): void {
   conjugate(r, p)
   multiply2(r, r, PSI_X)
   conjugate(r + F2, p + F2)
   multiply2(r + F2, r + F2, PSI_Y)
+}
+/** ψ, the Frobenius of the twist: (X̄·ψx, Ȳ·ψy, Z̄); ψ(p) = t·p on the group. */
+function psi(r: usize, p: usize): void {
+  psiAffine(r, p)
   conjugate(r + 2 * F2, p + 2 * F2)
 }
 /** |t|·p by the bits of the public |t|. r ≠ p. */
@@ -202,37 +215,159 @@ function timesT(r: usize, p: usize): void {
 const E: usize = memory.data(336, 16)
 const F: usize = memory.data(336, 16)
 const D: usize = memory.data(336, 16)
-/** Is ψ(p) = t·p? In E'(Fp2) exactly for the points of order dividing q (Scott 2021, §4). */
-export function g2InSubgroup(p: usize): i32 {
-  timesT(E, p)
-  g2Negate(E, E)
-  psi(F, p)
-  return g2Equals(E, F)
+
+/**
+ * A point in Jacobian coordinates, x = X/Z², y = Y/Z³, all three tight. The formulas are not complete: an addition of the
+ * identity, of equal or of opposite points leaves Z = 0, and Z stays 0 from there on.
+ */
+const J: usize = memory.data(336, 16)
+/** A = X², B = Y², C = B², D = 4XB, E = 3A: X₃ = E² − 2D, Y₃ = E(D − X₃) − 8C, Z₃ = 2YZ (dbl-2009-l of the EFD). */
+function jacobianDouble(): void {
+  const y = J + F2
+  const z = J + 2 * F2
+  const b = A
+  const d = A + F2
+  const e = A + 2 * F2
+  const s = A + 3 * F2
+  squareWide2(W, J)
+  reduce(e, W)
+  square2(b, y)
+  squareWide2(V, b)
+  // D = 2((X + B)² − A − C), u = 2.
+  add(s, J, b)
+  squareWide2(T0, s)
+  subWide2(T0, W, V)
+  reduce(d, T0)
+  double(d, d)
+  triple(e, e)
+  carry(e, e)
+  multiply2(z, y, z)
+  double(z, z)
+  carry(z, z)
+  square2(s, e)
+  sub(s, s, d)
+  sub(s, s, d)
+  carry(J, s)
+  // u(E) = 1, u(D − X₃) = 3; 8C weighs 8: 11 ≤ 16.
+  sub(d, d, J)
+  multiplyWide2(W, e, d)
+  subEightWide(W, V)
+  reduce(y, W)
+}
+/**
+ * J + (x, y), x and y at q. H = xZ² − X, R = 2(yZ³ − Y), I = 4H²: X₃ = R² − HI − 2XI, Y₃ = R(XI − X₃) − 2Y·HI,
+ * Z₃ = (Z + H)² − Z² − H² (madd-2007-bl of the EFD).
+ */
+function jacobianAdd(q: usize): void {
+  const y = J + F2
+  const z = J + 2 * F2
+  const h = A
+  const i = A + F2
+  const r = A + 2 * F2
+  const s = A + 3 * F2
+  const v = A + 4 * F2
+  squareWide2(T0, z)
+  reduce(s, T0)
+  multiply2(h, q, s)
+  sub(h, h, J)
+  carry(h, h)
+  multiply2(r, z, s)
+  multiply2(r, r, q + F2)
+  sub(r, r, y)
+  double(r, r)
+  carry(r, r)
+  squareWide2(W, h)
+  reduce(i, W)
+  add(s, z, h)
+  squareWide2(V, s)
+  subWide2(V, T0, W)
+  reduce(z, V)
+  double(i, i)
+  double(i, i)
+  multiply2(v, J, i)
+  multiply2(i, h, i)
+  square2(s, r)
+  sub(s, s, i)
+  sub(s, s, v)
+  sub(s, s, v)
+  carry(J, s)
+  // u(R) = 1, u(XI − X₃) = 2, u(2Y) = 2.
+  sub(v, v, J)
+  multiplyWide2(W, r, v)
+  double(y, y)
+  multiplyWide2(V, y, i)
+  subWide(W, W, V)
+  reduce(y, W)
+}
+/** J = the point with x and y at q. */
+function jacobianSet(q: usize): void {
+  memory.copy(J, q, 2 * F2)
+  copy(J + 2 * F2, ONE2)
+}
+/** r = J, homogeneous: (XZ, Y, Z³). */
+function fromJacobian(r: usize): void {
+  const z = J + 2 * F2
+  multiply2(r, J, z)
+  copy(r + F2, J + F2)
+  square2(r + 2 * F2, z)
+  multiply2(r + 2 * F2, r + 2 * F2, z)
 }
 
-const ROOTS: usize = memory.data(448, 16)
 /**
- * r = √a: −1, or 0 when a is no square. r ≠ a. (Adj, Rodríguez-Henríquez 2012, algorithm 9, p ≡ 3 mod 4.) Not of one
- * shape: what is rooted here is public.
+ * Is ψ(p) = t·p, Z = 1? In E'(Fp2) exactly for the points of order dividing q (Scott 2021, §4). In the group, of prime
+ * order q, nothing on the way to |t|p is the identity or ±p: Z = 0 means that the point is outside.
+ */
+function isInSubgroup(p: usize): i32 {
+  jacobianSet(p)
+  for (let i = 62; i >= 0; i--) {
+    jacobianDouble()
+    if (bitOfT(i)) jacobianAdd(p)
+  }
+  // X = ψx·Z² and Y = −ψy·Z³.
+  const z = J + 2 * F2
+  psiAffine(F, p)
+  square2(E, z)
+  multiply2(E + F2, E, z)
+  multiply2(F, F, E)
+  multiply2(F + F2, F + F2, E + F2)
+  sub(F, F, J)
+  add(F + F2, F + F2, J + F2)
+  return isZero2(F) & isZero2(F + F2) & ~isZero2(z)
+}
+
+const ROOTS: usize = memory.data(336, 16)
+/**
+ * r = √a: −1, or 0 when a is no square. r ≠ a. Not of one shape: what is rooted here is public.
+ *
+ * With s² = a₀² + a₁² = n and D = 2(a₀ + s), (a + s)² = aD: so D^((p − 3)/4)·(a + s) is a root of a, or of −a where D is
+ * no square of Fp. D = 0 only for a real a with s = −a₀; then s = a₀ does.
  */
 function root2(r: usize, a: usize): i32 {
-  const power1 = ROOTS
-  const x0 = ROOTS + F2
-  const alpha = ROOTS + 2 * F2
-  const s = ROOTS + 3 * F2
-  power2(power1, a, ROOT_TAPE, ROOT_STEPS)
-  multiply2(x0, power1, a)
-  multiply2(alpha, power1, x0)
-  add(alpha, alpha, ONE2)
-  carry(alpha, alpha)
-  if (isZero2(alpha)) {
-    timesI(r, x0)
-  } else {
-    power2(s, alpha, HALF_TAPE, HALF_STEPS)
-    multiply2(r, s, x0)
-  }
+  const n = ROOTS
+  const sum = ROOTS + F2
+  const s = ROOTS + 2 * F2
+  multiplyWide(W, a, a)
+  addLanesWide(V, W)
+  reduce(n, V)
+  rootBegin(n)
+  rootEnd(1)
+  multiply(sum, ROOT, n)
+  lanes00(s, a, a)
+  add(sum, sum, s)
+  if (isZero(sum, 0)) double(sum, s)
+  double(s, sum)
+  carry(s, s)
+  rootBegin(s)
+  rootEnd(1)
+  // (a₀ + s, a₁).
+  lanes01(s, sum, a)
+  multiply(r, ROOT, s)
   square2(s, r)
-  sub(s, s, a)
+  sub(sum, s, a)
+  if (isZero2(sum)) return -1
+  add(s, s, a)
+  timesI(sum, r)
+  copy(r, sum)
   return isZero2(s)
 }
 /** 1 when y is the larger of ±y: by the imaginary part, then by the real one. */
@@ -260,7 +395,7 @@ export function g2Decode(r: usize, from: usize): i32 {
   copy(r, X)
   copy(r + F2, Y)
   copy(r + 2 * F2, ONE2)
-  return g2InSubgroup(r) & 1
+  return isInSubgroup(r) & 1
 }
 /** r = the same point with Z = 1; of the identity, zeros. */
 export function g2Normalise(r: usize, p: usize): void {
@@ -279,40 +414,127 @@ export function g2Encode(to: usize, p: usize): void {
   store<u8>(to, load<u8>(to) | <u8>((flags & ~infinite) | (0xc0 & infinite)))
 }
 
-const TABLE: usize = memory.data(21504, 16)
+/** Affine, two pairs each: entry j is p + Σ bᵢ|t|ⁱp, b₁, b₂, b₃ the bits of j. */
+const TABLE: usize = memory.data(1792, 16)
+const ENTRY: usize = 224
+/** |t|ⁱp = (−1)ⁱψⁱ(p), i = 1, 2, 3, affine. */
+const IMAGES: usize = memory.data(672, 16)
+/** What the entry is, the entry it is made of, and the image that is added: three at a time, and one. */
+const SUMS: usize = memory.data<u8>([1, 0, 0, 2, 0, 1, 4, 0, 2, 3, 1, 1, 5, 1, 2, 6, 2, 2, 7, 3, 2])
+const DIFFERENCES: usize = memory.data(336, 16)
+const PRODUCTS: usize = memory.data(448, 16)
+/** Entries of the table by `count` affine additions, with one inversion: λ = Δy/Δx. */
+function addEntries(sums: usize, count: usize): void {
+  const s = A
+  const x = A + F2
+  const y = A + 2 * F2
+  const inverse = A + 3 * F2
+  const lambda = A + 4 * F2
+  copy(PRODUCTS, ONE2)
+  for (let i: usize = 0; i < count; i++) {
+    const p = TABLE + ENTRY * <usize>load<u8>(sums + 3 * i + 1)
+    const q = IMAGES + ENTRY * <usize>load<u8>(sums + 3 * i + 2)
+    const difference = DIFFERENCES + F2 * i
+    sub(difference, q, p)
+    carry(difference, difference)
+    multiply2(PRODUCTS + F2 * (i + 1), PRODUCTS + F2 * i, difference)
+  }
+  invert2(inverse, PRODUCTS + F2 * count)
+  for (let i: usize = count; i > 0; i--) {
+    const at = sums + 3 * (i - 1)
+    const r = TABLE + ENTRY * <usize>load<u8>(at)
+    const p = TABLE + ENTRY * <usize>load<u8>(at + 1)
+    const q = IMAGES + ENTRY * <usize>load<u8>(at + 2)
+    multiply2(lambda, inverse, PRODUCTS + F2 * (i - 1))
+    multiply2(inverse, inverse, DIFFERENCES + F2 * (i - 1))
+    sub(s, q + F2, p + F2)
+    multiply2(lambda, lambda, s)
+    square2(s, lambda)
+    sub(s, s, p)
+    sub(s, s, q)
+    carry(x, s)
+    sub(s, p, x)
+    multiply2(y, lambda, s)
+    sub(y, y, p + F2)
+    copy(r, x)
+    carry(r + F2, y)
+  }
+}
 const DIGITS: usize = memory.data(32, 16)
+const PLACES: usize = memory.data(80, 16)
+/** F = ± the table's entry for a place, Z = 1. */
+function entryAt(place: usize): void {
+  const column: u32 = load<u8>(PLACES + place)
+  lookUp(F, TABLE, 8, ENTRY, column & 7)
+  negate(D, F + F2)
+  const sign = -<i32>(column >> 3)
+  select(F + F2, D, F + F2, laneMask(sign, sign))
+}
 /**
- * r = k·p for a point of the group and a secret k of 32 bytes: k = Σ dᵢ|t|ⁱ and |t|ⁱ·p = (−1)ⁱψⁱ(p), four bits of each
- * digit at a time. Overwrites what held k and its multiples.
+ * r = k·p for a point of the group and a secret k of 32 bytes: k = Σ dᵢ|t|ⁱ, d₀ made odd, and at each of 65 places the
+ * digits' signs aligned to that of d₀, so that one entry of eight is added or subtracted. Overwrites what held k and its
+ * multiples.
+ *
+ * Nothing excepted comes up in the additions that are not complete. What they add or subtract, and what they add it to,
+ * are Σ aᵢ|t|ⁱp with vectors a: one is odd in its first place and the other even, so neither they, nor their sum nor
+ * their difference, is zero as a vector. If such a sum were the identity for a ≠ 0, then q would divide the norm of
+ * Σ aᵢζⁱ ≠ 0, ζ of order 12 (q = t⁴ − t² + 1 is its polynomial at t), so q ≤ (Σ|aᵢ|)⁴. At place i |aⱼ| ≤ |t|/2ⁱ + 2; from
+ * place 3 on that is Σ|aᵢ| ≤ |t|/2 + 8. The last three places, and −p where d₀ was even, are added by complete formulas.
+ * For the identity, which has no affine coordinates, all this runs on what does not matter.
  */
 export function g2MultiplySecret(r: usize, p: usize, k: usize): void {
   digitsOf(DIGITS, k)
-  g2Identity(TABLE)
-  g2Copy(TABLE + G2, p)
-  for (let i: usize = 2; i < 16; i++) {
-    if (i & 1) g2Add(TABLE + i * G2, TABLE + (i - 1) * G2, p)
-    else g2Double(TABLE + i * G2, TABLE + (i >> 1) * G2)
+  const even: u64 = (load<u64>(DIGITS) & 1) ^ 1
+  store<u64>(DIGITS, load<u64>(DIGITS) + even)
+  alignedDigits(PLACES, DIGITS)
+  const infinite = g2IsIdentity(p)
+  g2Normalise(D, p)
+  memory.copy(TABLE, D, ENTRY)
+  psiAffine(IMAGES, D)
+  psiAffine(IMAGES + ENTRY, IMAGES)
+  psiAffine(IMAGES + 2 * ENTRY, IMAGES + ENTRY)
+  negate(IMAGES + F2, IMAGES + F2)
+  negate(IMAGES + 2 * ENTRY + F2, IMAGES + 2 * ENTRY + F2)
+  addEntries(SUMS, 3)
+  addEntries(SUMS + 9, 3)
+  addEntries(SUMS + 18, 1)
+  copy(F + 2 * F2, ONE2)
+  entryAt(64)
+  jacobianSet(F)
+  for (let place: usize = 63; place >= 3; place--) {
+    jacobianDouble()
+    entryAt(place)
+    jacobianAdd(F)
   }
-  for (let i: usize = 16; i < 64; i++) {
-    psi(D, TABLE + (i - 16) * G2)
-    g2Negate(TABLE + i * G2, D)
+  fromJacobian(E)
+  for (let place: i32 = 2; place >= 0; place--) {
+    g2Double(E, E)
+    entryAt(<usize>place)
+    g2Add(E, E, F)
   }
-  g2Identity(E)
-  for (let i: i32 = 15; i >= 0; i--) {
-    if (i < 15) for (let j = 0; j < 4; j++) g2Double(E, E)
-    for (let d: usize = 0; d < 4; d++) {
-      const digit = (load<u8>(DIGITS + 8 * d + (i >> 1)) >> <u8>(4 * (i & 1))) & 15
-      lookUp(F, TABLE + 16 * d * G2, G2, digit)
-      g2Add(E, E, F)
-    }
-  }
-  g2Copy(r, E)
+  // − p, or + 0.
+  g2Identity(D)
+  g2Negate(F, TABLE)
+  copy(F + 2 * F2, ONE2)
+  selectPoint(F, F, D, -<i32>even)
+  g2Add(E, E, F)
+  selectPoint(r, D, E, infinite)
   memory.fill(DIGITS, 0, 32)
-  memory.fill(TABLE, 0, 64 * G2)
+  memory.fill(PLACES, 0, 80)
+  memory.fill(TABLE, 0, 1792)
+  memory.fill(IMAGES, 0, 672)
+  memory.fill(DIFFERENCES, 0, 336)
+  memory.fill(PRODUCTS, 0, 448)
   memory.fill(A, 0, 896)
+  memory.fill(J, 0, G2)
   memory.fill(D, 0, G2)
   memory.fill(E, 0, G2)
   memory.fill(F, 0, G2)
+}
+/** r = p where the mask is set, else q. */
+function selectPoint(r: usize, p: usize, q: usize, mask: i32): void {
+  const both = laneMask(mask, mask)
+  for (let at: usize = 0; at < G2; at += F2) select(r + at, p + at, q + at, both)
 }
 
 // Hash to G2 (RFC 9380 §8.8.2). What is hashed is public.

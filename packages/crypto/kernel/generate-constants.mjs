@@ -150,7 +150,7 @@ const PAIRS = {
   ISO2_Y: iso2.y,
 }
 /** Exponents, as what `power` and its like do one after the other. */
-const EXPONENTS = { ROOT: (P - 3n) / 4n, HALF: (P - 1n) / 2n }
+const EXPONENTS = { ROOT: (P - 3n) / 4n }
 
 /**
  * A sliding window of 4 bits: the odd digit to begin with, then 0 for a square, an odd digit d for a product with the

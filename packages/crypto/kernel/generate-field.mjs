@@ -383,6 +383,13 @@ define('subWide2', 'r v w', 'r = r − v − w', l =>
     l.storeWide('r', at, l.subWide(l.subWide(l.loadWide('r', at), l.loadWide('v', at)), l.loadWide('w', at))),
   ),
 )
+define('subEightWide', 'r w', 'r = r − 8w', l =>
+  eachColumn(l, at => {
+    let w = l.loadWide('w', at)
+    for (let i = 0; i < 3; i++) w = l.addWide(w, w)
+    l.storeWide('r', at, l.subWide(l.loadWide('r', at), w))
+  }),
+)
 /** r += (w₀ − w₁, w₀ + w₁). */
 define('addXiWide', 'r w', 'r = r + (1 + i)·w', l =>
   eachColumn(l, at => {

@@ -36,6 +36,29 @@ export function digitsOf(to: usize, from: usize): void {
   memory.fill(K, 0, 32)
 }
 
+/**
+ * Recodes digits d₀ odd and d₁…d₃, all at most |t|, so that a sum of products needs 65 steps of one shape: at `to`, for the
+ * places 0…64, a byte with the bits of d₁, d₂, d₃ at that place from the lowest on, and in bit 3 whether the place counts
+ * negatively. d₀ has ±1 at every place, and +1 at 64; the others have 0 or the same (Faz-Hernández, Longa, Sánchez 2014,
+ * algorithm 6). Overwrites the digits.
+ */
+export function alignedDigits(to: usize, digits: usize): void {
+  const d0 = load<u64>(digits)
+  for (let at: usize = 0; at < 65; at++) {
+    const negative = at < 64 ? ((d0 >> 1 >> <u64>at) & 1) ^ 1 : 0
+    let column = negative << 3
+    for (let j: usize = 1; j < 4; j++) {
+      const d = load<u64>(digits + 8 * j)
+      const bit = d & 1
+      column |= bit << <u64>(j - 1)
+      // (d ∓ bit)/2.
+      store<u64>(digits + 8 * j, (d >> 1) + (bit & negative))
+    }
+    store<u8>(to + at, <u8>column)
+  }
+  store<u64>(digits, 0)
+}
+
 /** 16 bytes little-endian at `to`: low + high·|t| < t² < 2¹²⁸. */
 function joined(to: usize, low: u64, high: u64): void {
   const h0 = high & 0xffff_ffff

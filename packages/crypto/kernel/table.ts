@@ -1,5 +1,5 @@
-/** r = the entry of a table of 16 at a secret index, all of them read. `size`, in bytes, is that of some pairs. */
-export function lookUp(r: usize, table: usize, size: usize, index: u32): void {
+/** r = the entry of a table at a secret index, all of them read. `size`, in bytes, is that of some pairs. */
+export function lookUp(r: usize, table: usize, entries: i32, size: usize, index: u32): void {
   const wanted = i32x4.splat(index)
   for (let at: usize = 0; at < size; at += 112) {
     let a = i64x2.splat(0)
@@ -10,7 +10,7 @@ export function lookUp(r: usize, table: usize, size: usize, index: u32): void {
     let f = i64x2.splat(0)
     let g = i64x2.splat(0)
     let entry = table + at
-    for (let i = 0; i < 16; i++) {
+    for (let i = 0; i < entries; i++) {
       const mask = i32x4.eq(wanted, i32x4.splat(i))
       a = v128.or(a, v128.and(v128.load(entry), mask))
       b = v128.or(b, v128.and(v128.load(entry, 16), mask))

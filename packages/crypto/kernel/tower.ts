@@ -68,20 +68,6 @@ export function square2(r: usize, a: usize): void {
   reduce(r, W)
 }
 
-const POWERS: usize = memory.data(896, 16)
-/** r = a^e in Fp2, e a public constant as generate-constants.mjs writes it. r ≠ a. */
-export function power2(r: usize, a: usize, tape: usize, steps: i32): void {
-  square2(r, a)
-  copy(POWERS, a)
-  for (let i: usize = 1; i < 8; i++) multiply2(POWERS + i * F2, POWERS + (i - 1) * F2, r)
-  copy(r, POWERS + (<usize>load<u8>(tape) >> 1) * F2)
-  for (let i = 1; i < steps; i++) {
-    const digit = <usize>load<u8>(tape + i)
-    if (digit === 0) square2(r, r)
-    else multiply2(r, r, POWERS + (digit >> 1) * F2)
-  }
-}
-
 // Fp6
 
 export function copy6(r: usize, a: usize): void {
