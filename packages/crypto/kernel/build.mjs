@@ -19,7 +19,6 @@ export const KERNELS = /** @type {const} */ ({
     file: new URL('../src/kernel-g1-wasm.ts', import.meta.url),
     name: 'KERNEL_G1',
     what: 'G1',
-    isMultiplyFused: true,
     areVectorsRolled: true,
   },
   pairing: {
@@ -27,18 +26,16 @@ export const KERNELS = /** @type {const} */ ({
     file: new URL('../src/kernel-pairing-wasm.ts', import.meta.url),
     name: 'KERNEL_PAIRING',
     what: 'G2 and pairings',
-    // It multiplies in Fp2, and there sums of products before they are reduced.
-    isMultiplyFused: false,
     areVectorsRolled: false,
   },
 })
 
 /** A module's bytes. @param {keyof typeof KERNELS} which @returns {Promise<Uint8Array>} */
 export async function buildKernel(which, options = ['-O2']) {
-  const { main, isMultiplyFused, areVectorsRolled } = KERNELS[which]
+  const { main, areVectorsRolled } = KERNELS[which]
   /** @type {Record<string, string>} */
   const generated = {
-    'field.ts': fieldSource({ isMultiplyFused, areVectorsRolled }),
+    'field.ts': fieldSource({ areVectorsRolled }),
     'constants.ts': constantsSource(),
   }
   /** @type {Uint8Array | undefined} */

@@ -46,7 +46,6 @@ import {
   multiplyWide2,
   negate,
   reduce,
-  square,
   squareWide2,
   sub,
   subEightWide,
@@ -467,7 +466,7 @@ function entryAt(place: usize): void {
   const column: u32 = load<u8>(PLACES + place)
   lookUp(F, TABLE, 8, ENTRY, column & 7)
   negate(D, F + F2)
-  const sign = -<i32>(column >> 3)
+  const sign = -(<i32>(column >> 3))
   select(F + F2, D, F + F2, laneMask(sign, sign))
 }
 /**
@@ -516,7 +515,7 @@ export function g2MultiplySecret(r: usize, p: usize, k: usize): void {
   g2Identity(D)
   g2Negate(F, TABLE)
   copy(F + 2 * F2, ONE2)
-  selectPoint(F, F, D, -<i32>even)
+  selectPoint(F, F, D, -(<i32>even))
   g2Add(E, E, F)
   selectPoint(r, D, E, infinite)
   memory.fill(DIGITS, 0, 32)

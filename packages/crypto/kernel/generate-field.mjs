@@ -71,18 +71,21 @@ const QUOTIENT = ((1n << BigInt(BITS * LIMBS + 1)) + P) / (2n * P)
  * @typedef {{ op: string, id?: number, args: readonly (number | string | bigint | readonly number[])[] }} Operation
  */
 
-/** @typedef {{ from: number, length: number, count: number, stride: number }} Loop `count` × `length` operations */
+/** How many strides an address goes on at each step of a loop, by its base; one where nothing is said. @typedef {Readonly<Record<string, number>>} Paces */
+/** @typedef {{ from: number, length: number, count: number, stride: number, paces: Paces }} Loop `count` × `length` operations */
 
 const IN_MEMORY = ['load', 'loadLimb', 'loadSplat', 'loadWide', 'store', 'storeLimb', 'storeWide']
+/** @param {Paces} paces @param {Operation['args']} args */
+const paceOf = (paces, [base]) => paces[/** @type {string} */ (base)] ?? 1
 /**
  * An operation of a loop's later step as the first one would have it.
  *
- * @param {Operation} operation @param {number} values @param {number} offset @returns {Operation}
+ * @param {Operation} operation @param {number} values @param {number} offset @param {Paces} paces @returns {Operation}
  */
-function earlier({ op, id, args }, values, offset) {
+function earlier({ op, id, args }, values, offset, paces) {
   const shifted = args.map((arg, i) => {
     if (typeof arg !== 'number') return arg
-    return IN_MEMORY.includes(op) && i === 1 ? arg - offset : arg - values
+    return IN_MEMORY.includes(op) && i === 1 ? arg - offset * paceOf(paces, args) : arg - values
   })
   return { op, args: shifted, ...(id === undefined ? {} : { id: id - values }) }
 }
@@ -103,9 +106,9 @@ export class Line {
   /**
    * The same operations at 0, stride, 2·stride, …: a line for the checker, a loop in the kernel.
    *
-   * @param {number} count @param {number} stride @param {(at: number) => void} body
+   * @param {number} count @param {number} stride @param {(at: number) => void} body @param {Paces} [paces]
    */
-  each(count, stride, body) {
+  each(count, stride, body, paces = {}) {
     const from = this.operations.length
     const firstValue = this.#next
     body(0)
@@ -114,10 +117,12 @@ export class Line {
     const once = this.operations.slice(from)
     for (let i = 1; i < count; i++) {
       body(i * stride)
-      const again = this.operations.slice(from + i * length).map(one => earlier(one, i * values, i * stride))
+      const again = this.operations
+        .slice(from + i * length)
+        .map(one => earlier(one, i * values, i * stride, paces))
       if (spelled(again) !== spelled(once)) throw new Error('a step of a loop differs')
     }
-    this.loops.push({ from, length, count, stride })
+    this.loops.push({ from, length, count, stride, paces })
   }
 
   /** @param {string} op @param {...(number | string | bigint | readonly number[])} args */
@@ -305,32 +310,49 @@ define('carry', 'r a', 'r = a, its limbs carried once', l =>
   storeVectors(l, 'r', carried(l, vectorsOf(l, 'a'))),
 )
 
-/** @typedef {{ a: (i: number) => number, b: (i: number) => number }} Term limbs of the factors of one product */
+/** @typedef {(l: Line, at: number) => number} Limb limb `at`/8 of a factor, as an operand of both lanes */
+/** @type {(base: string) => Limb} */
+const limb = base => (l, at) => l.loadLimb(base, at)
+/** @type {(base: string, lane: number) => Limb} */
+const splat = (base, lane) => (l, at) => l.loadSplat(base, at + 4 * lane)
 
 /**
- * Column k of a sum of products of 14 limbs each, in one accumulator.
+ * A sum of products of 14 limbs each, a's two limbs at a time: columns are written down in between, so that the line is
+ * short, which matters more than the loads it costs: code that is run a few times a microsecond must fit into the
+ * processor's buffers of decoded instructions.
  *
- * @param {Line} l @param {number} k @param {readonly Term[]} terms
+ * @param {Line} l @param {readonly (readonly [a: Limb, b: Limb])[]} terms @param {string} [walks] what a's limbs are read from
  */
-function columnOf(l, k, terms) {
-  let acc
-  for (const { a, b } of terms)
-    for (let i = Math.max(0, k - LIMBS + 1); i <= Math.min(k, LIMBS - 1); i++) {
-      const term = l.multiply(a(i), b(k - i))
-      acc = acc === undefined ? term : l.addWide(acc, term)
+function product(l, terms, walks = 'a') {
+  const two = (/** @type {number} */ at, /** @type {boolean} */ isFirst) => {
+    const as = terms.map(([a]) => [a(l, at), a(l, at + 8)])
+    /** @type {(number[] | undefined)[]} */
+    const bs = [undefined]
+    for (let j = 0; j <= LIMBS; j++) {
+      const [before] = bs
+      if (j < LIMBS) bs.unshift(terms.map(([, b]) => b(l, 8 * j)))
+      else bs.unshift(undefined)
+      const [now] = bs
+      const column = 2 * at + 16 * j
+      let acc = isFirst || j >= LIMBS - 1 ? undefined : l.loadWide('w', column)
+      for (const [t, [a0, a1]] of /** @type {[number, [number, number]][]} */ ([...as.entries()])) {
+        for (const [a, b] of [
+          [a0, now?.[t]],
+          [a1, before?.[t]],
+        ]) {
+          if (a === undefined || b === undefined) continue
+          const term = l.multiply(a, b)
+          acc = acc === undefined ? term : l.addWide(acc, term)
+        }
+      }
+      l.storeWide('w', column, /** @type {number} */ (acc))
     }
-  return /** @type {number} */ (acc)
+  }
+  two(0, true)
+  l.each(HALF - 1, 16, at => two(16 + at, false), { b: 0, T0: 0, T1: 0, [walks]: 1, w: 2 })
 }
-/** @param {Line} l @param {readonly Term[]} terms */
-function product(l, terms) {
-  for (let k = 0; k < COLUMNS; k++) l.storeWide('w', 16 * k, columnOf(l, k, terms))
-}
-/** @param {Line} l @param {string} base */
-const limb = (l, base) => (/** @type {number} */ i) => l.loadLimb(base, 8 * i)
-/** @param {Line} l @param {string} base @param {number} lane */
-const splat = (l, base, lane) => (/** @type {number} */ i) => l.loadSplat(base, 8 * i + 4 * lane)
 
-define('multiplyWide', 'w a b', 'w = (a₀b₀, a₁b₁)', l => product(l, [{ a: limb(l, 'a'), b: limb(l, 'b') }]))
+define('multiplyWide', 'w a b', 'w = (a₀b₀, a₁b₁)', l => product(l, [[limb('a'), limb('b')]]))
 /** Twice the limbs of a, in T0. @param {Line} l */
 const doubleInto0 = l =>
   eachVector(l, at => {
@@ -357,8 +379,8 @@ define('multiplyWide2', 'w a b', 'w = (a₀b₀ − a₁b₁, a₀b₁ + a₁b�
     l.store('T0', at, l.shuffle(l.sub(l.zero(), b), b, [1, 4, 3, 6]))
   })
   product(l, [
-    { a: splat(l, 'a', 0), b: limb(l, 'b') },
-    { a: splat(l, 'a', 1), b: limb(l, 'T0') },
+    [splat('a', 0), limb('b')],
+    [splat('a', 1), limb('T0')],
   ])
 })
 define('squareWide2', 'w a', 'w = ((a₀ + a₁)(a₀ − a₁), 2a₀·a₁): a square in Fp2', l => {
@@ -368,7 +390,7 @@ define('squareWide2', 'w a', 'w = ((a₀ + a₁)(a₀ − a₁), 2a₀·a₁): a
     l.store('T0', at, l.add(l.shuffle(a, a, [0, 0, 2, 2]), swapped))
     l.store('T1', at, l.sub(a, l.shuffle(swapped, l.zero(), [0, 5, 2, 7])))
   })
-  product(l, [{ a: limb(l, 'T0'), b: limb(l, 'T1') }])
+  product(l, [[limb('T0'), limb('T1')]], 'T0')
 })
 /** @param {Line} l @param {(at: number) => void} body */
 const eachColumn = (l, body) => l.each(COLUMNS, 16, body)
@@ -463,9 +485,6 @@ function reduction(/** @type {Line} */ l, /** @type {(k: number) => number} */ c
     )
 }
 define('reduce', 'r w', 'r = w/R mod p', l => reduction(l, k => l.loadWide('w', 16 * k)))
-define('multiply', 'r a b', 'r = (a₀b₀, a₁b₁)', l =>
-  reduction(l, k => columnOf(l, k, [{ a: limb(l, 'a'), b: limb(l, 'b') }])),
-)
 // Wide sums of the tower: see fp6Multiply.
 define('combineXi', 'r v x y z', 'r = v + (1 + i)(x − y − z)', l =>
   eachColumn(l, at => {
@@ -628,6 +647,8 @@ const SPELLING = {
   storeLimb: ([base, at, value], v) => `v128.store64_lane(${base}, ${v(value)}, 0, ${at})`,
 }
 
+/** @param {string} base @param {number} pace */
+const walked = (base, pace) => (pace === 0 ? base : pace === 1 ? `${base} + at` : `${base} + ${pace} * at`)
 /** @param {readonly Operation[]} operations @param {readonly Loop[]} loops */
 function statementsOf(operations, loops) {
   /** @type {string[]} */
@@ -639,7 +660,9 @@ function statementsOf(operations, loops) {
       statements.push(`  for (let at: usize = 0; at < ${loop.count * loop.stride}; at += ${loop.stride}) {`)
     for (const { op, id, args } of operations.slice(n, n + count)) {
       const placed =
-        loop !== undefined && IN_MEMORY.includes(op) ? [`${args[0]} + at`, ...args.slice(1)] : args
+        loop !== undefined && IN_MEMORY.includes(op)
+          ? [walked(String(args[0]), paceOf(loop.paces, args)), ...args.slice(1)]
+          : args
       const text = /** @type {(args: readonly any[], value: (id: number) => string) => string} */ (
         SPELLING[op]
       )(placed, id => `x${id}`)
@@ -653,7 +676,7 @@ function statementsOf(operations, loops) {
   return statements
 }
 
-/** A function of two others, where time does not call for a line of its own. @param {string} name @param {string} [b] */
+/** A function of two others. @param {string} name @param {string} [b] */
 const composed = (name, b) => `
 const ${name.toUpperCase()}: usize = memory.data(${16 * COLUMNS}, 16)
 export function ${name}(r: usize, a: usize${b ? `, ${b}: usize` : ''}): void {
@@ -664,10 +687,10 @@ export function ${name}(r: usize, a: usize${b ? `, ${b}: usize` : ''}): void {
 /**
  * The field layer as AssemblyScript. What is not used goes when it is compiled.
  *
- * @param {{ isMultiplyFused: boolean, areVectorsRolled: boolean }} options a product in one line: a fifth faster, 5 kB
- *   more; loops over the 7 vectors of a pair: a few hundredths slower, 3 kB less in the module of pairings, 9 in that of G1
+ * @param {{ areVectorsRolled: boolean }} options loops over the 7 vectors of a pair: a few hundredths slower, 3 kB less in
+ *   the module of pairings, 9 in that of G1
  */
-export function fieldSource({ isMultiplyFused, areVectorsRolled }) {
+export function fieldSource({ areVectorsRolled }) {
   const lines = ['// Generated by generate-field.mjs.']
   for (const [name, limbs] of Object.entries(CONSTANTS)) {
     const both = limbs.flatMap(limb => [limb, limb])
@@ -675,7 +698,6 @@ export function fieldSource({ isMultiplyFused, areVectorsRolled }) {
   }
   for (const name of SCRATCH) lines.push(`const ${name}: usize = memory.data(112, 16)`)
   for (const { name, parameters, line, why } of FUNCTIONS) {
-    if (name === 'multiply' && !isMultiplyFused) continue
     lines.push('', `/** ${why} */`)
     lines.push(
       `export function ${name}(${parameters.map(parameter => `${parameter}: usize`).join(', ')}): void {`,
@@ -689,6 +711,6 @@ export function fieldSource({ isMultiplyFused, areVectorsRolled }) {
     lines.push('}')
   }
   lines.push(composed('square'))
-  if (!isMultiplyFused) lines.push(composed('multiply', 'b'))
+  lines.push(composed('multiply', 'b'))
   return `${lines.join('\n')}\n`
 }

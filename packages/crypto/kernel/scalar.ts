@@ -45,12 +45,12 @@ export function digitsOf(to: usize, from: usize): void {
 export function alignedDigits(to: usize, digits: usize): void {
   const d0 = load<u64>(digits)
   for (let at: usize = 0; at < 65; at++) {
-    const negative = at < 64 ? ((d0 >> 1 >> <u64>at) & 1) ^ 1 : 0
+    const negative = at < 64 ? (((d0 >> 1) >> <u64>at) & 1) ^ 1 : 0
     let column = negative << 3
     for (let j: usize = 1; j < 4; j++) {
       const d = load<u64>(digits + 8 * j)
       const bit = d & 1
-      column |= bit << <u64>(j - 1)
+      column |= bit << (<u64>(j - 1))
       // (d ∓ bit)/2.
       store<u64>(digits + 8 * j, (d >> 1) + (bit & negative))
     }

@@ -296,6 +296,28 @@ for (const [name, group, noble, count, onCurve] of [
       }
     })
 
+    test('multiples by scalars with digits at their ends, and by the first few numbers', () => {
+      // k = Σ dᵢ|t|ⁱ: each digit odd, even, none and the largest.
+      const ends = [0n, 1n, T - 2n, T - 1n]
+      const parts = [0, 1, 2, 3].map(i =>
+        ends.map(d => {
+          const part = d * T ** BigInt(i)
+          const bytes = Uint8Array.from(Buffer.from(bytesOf(part % ORDER), 'hex'))
+          return { part, point: part % ORDER === 0n ? group.identity : (group.decode(bytes) as KernelPoint) }
+        }),
+      )
+      let sums = [{ part: 0n, point: group.identity }]
+      for (const digit of parts)
+        sums = sums.flatMap(a =>
+          digit.map(b => ({ part: a.part + b.part, point: group.add(a.point, b.point) })),
+        )
+      const scalars = sums.filter(({ part }) => part < ORDER)
+      expect(scalars.length).toBeGreaterThan(200)
+      for (const { part, point } of scalars) expect(group.equals(times(part), point)).toBe(true)
+      let sum = group.identity
+      for (let k = 0n; k < 70n; k++, sum = group.add(sum, one)) expect(group.equals(times(k), sum)).toBe(true)
+    })
+
     test('sums, multiples, signs, bytes of random points', () => {
       for (let i = 0; i < count * MANY; i++) {
         const [a, b] = [randomScalar(), randomScalar()]
