@@ -763,11 +763,17 @@ export async function drivenFleet(): Promise<Driven[]> {
       'rpa/authenticated': {
         fields: () => ({
           body: {
-            event: 'login',
-            idCore: car.device.idCore,
-            amr: ['device'],
-            audience: 'https://a.example',
-            slot: world.slot,
+            notices: [
+              {
+                id: toBase64Url(systemRandom(16)),
+                at: world.seconds,
+                event: 'login',
+                idCore: car.device.idCore,
+                amr: ['device'],
+                audience: 'https://a.example',
+                slot: world.slot,
+              },
+            ],
           },
         }),
       },

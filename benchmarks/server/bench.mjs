@@ -14,43 +14,61 @@ import { execFileSync, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { cpus, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { makeWorld } from './world.mjs'
 
-/** @typedef {{cpuMs: {main: number, workers: number}, eventLoopDelayMs: {p50: number, p99: number, max: number}, rssMb: number}} Health */
+/** @typedef {{logins: number, cpuMs: {main: number, workers: number}, eventLoopDelayMs: {p50: number, p99: number, max: number}, rssMb: number}} Health */
 /** @typedef {{times: number[], retries: number, wrong: Record<string, number>, broken: number, cpuMs: number}} Driven */
 /** @typedef {import('./cars.mjs').Task['begin']} Begin */
 /** @typedef {{cars: number, logins: number, connections: number, begin: Begin, seconds: number}} Load */
 
 /** Processes that drive cars. */
 const CLIENTS = 2
+/** Milliseconds between two lines about a run that takes long. */
+const PROGRESS = 10_000
 /** Milliseconds that the event loop may be late under steady load, in 99 of 100 cases. */
 export const EVENT_LOOP_LIMIT = 10
 
 const start = (/** @type {string} */ file, /** @type {object} */ argument) =>
   fork(fileURLToPath(new URL(file, import.meta.url)), [JSON.stringify(argument)])
 
-/** @param {import('node:child_process').ChildProcess} child @returns {Promise<any>} */
-async function told(child) {
-  const ended = once(child, 'exit').then(() => {
-    throw new Error('a process of the benchmark ended early')
+/**
+ * The next message of a child. Its channel ends only after everything that was sent on it has arrived, its exit may
+ * overtake that.
+ *
+ * @param {import('node:child_process').ChildProcess} child @returns {Promise<any>}
+ */
+function told(child) {
+  const early = () =>
+    new Error(
+      `${basename(child.spawnargs[1] ?? '')} ended early (${child.exitCode ?? child.signalCode ?? 'channel closed'})`,
+    )
+  return new Promise((resolve, reject) => {
+    if (!child.connected) return reject(early())
+    const onMessage = (/** @type {unknown} */ message) => {
+      child.off('disconnect', onEnd)
+      resolve(message)
+    }
+    const onEnd = () => {
+      child.off('message', onMessage)
+      reject(early())
+    }
+    child.once('message', onMessage)
+    child.once('disconnect', onEnd)
   })
-  ended.catch(() => {})
-  const [message] = await Promise.race([once(child, 'message'), ended])
-  return message
 }
 
 /**
  * One RPS for as long as `use` takes.
  *
  * @template T
- * @param {{cars: number, workers: number}} options
+ * @param {{cars: number, workers: number, progress?: (health: Health) => void}} options
  * @param {(rps: {drive: (load: Load) => Promise<Result>}) => Promise<T>} use
  */
-async function withRps({ cars, workers }, use) {
+async function withRps({ cars, workers, progress }, use) {
   const folder = await mkdtemp(join(tmpdir(), 'milagro-bench-'))
   const world = await makeWorld({ folder, cars, workers })
   const rps = start('./rps.mjs', world.config)
@@ -80,12 +98,13 @@ async function withRps({ cars, workers }, use) {
         rps.send('reset')
         const begin = performance.now()
         const until = Date.now() + load.seconds * 1000
-        const driven = await Promise.all(
+        const driving = Promise.all(
           clients.map(client => {
             client.send({ until })
             return /** @type {Promise<Driven>} */ (told(client))
           }),
         )
+        const driven = await (progress === undefined ? driving : watched(driving, health, progress))
         const seconds = (performance.now() - begin) / 1000
         const after = await health()
         if (isApart) apart(rps, [process, ...clients], 'no longer')
@@ -97,6 +116,26 @@ async function withRps({ cars, workers }, use) {
     if (rps.exitCode === null) await once(rps, 'exit')
     await world.close()
     await rm(folder, { recursive: true })
+  }
+}
+
+/**
+ * Tells how the server is every ten seconds for as long as `work` takes.
+ *
+ * @template T @param {Promise<T>} work @param {() => Promise<Health>} health @param {(health: Health) => void} progress
+ */
+async function watched(work, health, progress) {
+  /** @type {NodeJS.Timeout | undefined} */
+  let timer
+  const tick = () =>
+    new Promise(resolve => {
+      timer = setTimeout(() => resolve('tick'), PROGRESS)
+    })
+  try {
+    while ((await Promise.race([work.then(() => 'done'), tick()])) === 'tick') progress(await health())
+    return await work
+  } finally {
+    clearTimeout(timer)
   }
 }
 
@@ -223,7 +262,9 @@ export async function benchServer(args) {
       seconds: number('seconds', 3_600),
       begin: 'next',
     }
-    await withRps({ cars, workers: number('workers', 1) }, async ({ drive }) => {
+    const progress = (/** @type {Health} */ { logins, rssMb, mem }) =>
+      say(`${logins} logins, ${rounded(rssMb)} MB ${JSON.stringify(mem)}`)
+    await withRps({ cars, workers: number('workers', 1), progress }, async ({ drive }) => {
       const first = await drive({ ...load, logins: Math.floor(logins / 10) })
       note(`after ${first.logins}`, first, true)
       const rest = await drive({ ...load, logins: logins - Math.floor(logins / 10) })

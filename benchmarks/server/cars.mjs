@@ -195,7 +195,7 @@ process.once('message', async message => {
   await Promise.all(Array.from({ length: task.connections }, work))
   clearInterval(ticks)
   const { user, system } = process.cpuUsage(before)
-  process.send?.({ times, retries, wrong, broken, cpuMs: (user + system) / 1000 })
-  process.disconnect()
+  // Disconnecting would throw away what of it is still on its way.
+  process.send?.({ times, retries, wrong, broken, cpuMs: (user + system) / 1000 }, () => process.disconnect())
 })
 process.send?.('ready')

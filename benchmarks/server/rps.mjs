@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { createMetrics } from '@milagro-ts/api/metrics'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { createRps } from '@milagro-ts/rps/server'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
@@ -17,8 +18,10 @@ const CLOCK_TICK = 10 // milliseconds in one unit of /proc
 
 const config = JSON.parse(process.argv[2] ?? '{}')
 const store = await openDatabase({ file: join(config.dataDir, 'rps.sqlite'), migrations: rpsMigrations })
+const metrics = createMetrics('bench')
 const rps = await createRps({
   config,
+  metrics,
   passphrase: PASSPHRASE,
   store,
   clock: systemClock,
@@ -33,16 +36,25 @@ function mainThread() {
   const fields = readFileSync(`/proc/self/task/${process.pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
   return (Number(fields[11]) + Number(fields[12])) * CLOCK_TICK
 }
+/** Logins that were let in so far, by the server's own count. */
+async function logins() {
+  const { values } = (await metrics.registry.getSingleMetric('bench_requests_total')?.get()) ?? { values: [] }
+  const found = values.find(({ labels }) => labels.route === 'login' && labels.code === 'OK')
+  return found?.value ?? 0
+}
 const late = (/** @type {number} */ nanoseconds) => Math.max(0, nanoseconds / 1e6 - RESOLUTION)
 
-process.on('message', message => {
+process.on('message', async message => {
   if (message === 'reset') {
     delay.reset()
     return
   }
+  // What is garbage by now was no leak.
+  if (message === 'settle') globalThis.gc?.()
   const { user, system } = process.cpuUsage()
   const main = mainThread()
   process.send?.({
+    logins: await logins(),
     cpuMs: { main, workers: Math.max(0, (user + system) / 1000 - main) },
     eventLoopDelayMs: {
       p50: late(delay.percentile(50)),
@@ -50,6 +62,7 @@ process.on('message', message => {
       max: late(delay.max),
     },
     rssMb: process.memoryUsage().rss / 2 ** 20,
+    mem: Object.fromEntries(Object.entries(process.memoryUsage()).map(([k, v]) => [k, Math.round(v / 2 ** 20)])),
   })
 })
 process.on('disconnect', async () => {

@@ -112,7 +112,7 @@ export async function makeWorld({ folder, cars, workers }) {
     rpa,
     { authenticated, state },
     {
-      authenticated: async () => ({}),
+      authenticated: async () => ({ unknown: [] }),
       state: async () => ({
         state: await signState(
           {

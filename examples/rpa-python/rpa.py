@@ -323,15 +323,26 @@ class Application:
             "exp": now + 60, "jti": b64u(secrets.token_bytes(16))})
         return {"statement": statement, "attributes": json.loads(device["attributes"]), "instance": device["vin"]}
 
-    # 3. What happened.
+    # 3. What happened, the oldest first; told until it was answered, so the same may come again.
     def authenticated(self, body):
-        only(body, {"event", "idCore", "amr", "audience", "slot"}, {"userCore", "pinGen"})
-        unb64u(body["idCore"], 39, "idCore")
+        only(body, {"notices"})
+        notices = body["notices"]
+        if not isinstance(notices, list) or not 1 <= len(notices) <= 32 or \
+                any(not isinstance(notice, dict) for notice in notices):
+            raise Refused("MALFORMED")
+        for notice in notices:
+            only(notice, {"id", "event", "at", "idCore", "amr", "audience", "slot"}, {"userCore", "pinGen"})
+            unb64u(notice["id"], 16, "id")
+            unb64u(notice["idCore"], 39, "idCore")
+            if type(notice["at"]) is not int:
+                raise Refused("MALFORMED")
+        now, unknown = int(time.time()), []
         with self.register.change() as db:
-            if db.execute("UPDATE device SET seen = ? WHERE id_core = ?",
-                          (int(time.time()), body["idCore"])).rowcount != 1:
-                raise Refused("NOT_FOUND")
-        return {}
+            for notice in notices:
+                if db.execute("UPDATE device SET seen = max(coalesce(seen, 0), ?) WHERE id_core = ?",
+                              (min(notice["at"], now), notice["idCore"])).rowcount != 1:
+                    unknown.append(notice["id"])
+        return {"unknown": unknown}
 
     # What lets an RPS catch up.
     def state(self, _body):

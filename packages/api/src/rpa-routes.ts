@@ -11,6 +11,7 @@ import {
   Text,
   TicketField,
   Uint32,
+  UnixSeconds,
   UserCoreField,
 } from './schemas.js'
 
@@ -67,6 +68,24 @@ export const RegistrationAnswer = Type.Union([
 ])
 export type RegistrationAnswer = Static<typeof RegistrationAnswer>
 
+/** Notices in one request, at most: together they stay well below the 64 KiB of a body. */
+export const NOTICES = 32
+/** What happened to an identity. */
+export const Notice = Strict({
+  /** Random; the same whenever it is told again. */
+  id: Bytes(16),
+  event: Type.Enum(['login', 'locked', 'wrong-pin']),
+  /** When it happened, by the RPS' clock. */
+  at: UnixSeconds,
+  idCore: IdCoreField,
+  userCore: Type.Optional(UserCoreField),
+  pinGen: Type.Optional(Uint32),
+  amr: Type.Array(Type.Enum(['device', 'pin']), { maxItems: 2 }),
+  audience: Text(256),
+  slot: Uint32,
+})
+export type Notice = Static<typeof Notice>
+
 export const rpaRoutes = {
   verify: {
     method: 'POST',
@@ -107,18 +126,12 @@ export const rpaRoutes = {
   authenticated: {
     method: 'POST',
     path: '/v1/authenticated',
-    summary: 'What happened: a login, a PIN generation taken into use, an account locked.',
+    summary:
+      'What happened, the oldest first: logins, PIN generations taken into use, accounts locked. At least once.',
     caller: 'server',
-    body: Strict({
-      event: Type.Enum(['login', 'locked', 'wrong-pin']),
-      idCore: IdCoreField,
-      userCore: Type.Optional(UserCoreField),
-      pinGen: Type.Optional(Uint32),
-      amr: Type.Array(Type.Enum(['device', 'pin']), { maxItems: 2 }),
-      audience: Text(256),
-      slot: Uint32,
-    }),
-    response: Strict({}),
+    body: Strict({ notices: Type.Array(Notice, { minItems: 1, maxItems: NOTICES }) }),
+    /** The ids of notices of identities that this application never made; they are told as well, and not again. */
+    response: Strict({ unknown: Type.Array(Bytes(16), { maxItems: NOTICES }) }),
     refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'REPLAYED'],
   },
   state: {

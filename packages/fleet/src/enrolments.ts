@@ -241,21 +241,38 @@ export class Enrolments implements Directory {
     })
   }
 
-  async happened(happening: Happening): Promise<void> {
-    const { event, idCore, userCore, pinGen } = happening
+  async happened(happenings: readonly Happening[]): Promise<readonly Happening[]> {
+    const unknown: Happening[] = []
     await this.#ports.store.db.transaction().execute(async tx => {
-      const now = this.#now()
-      const found = await identityOf(tx, idCore)
-      if (found === undefined) throw new Refused('NOT_FOUND', { detail: 'unknown identity' })
-      await tx.updateTable('identity').set({ seen_at: now }).where('id', '=', found.identity.id).execute()
-      const account = await accountOf(tx, found.identity.id, userCore)
-      if (account !== undefined) await this.#accountHappened(tx, account, event, pinGen)
-      const subject = `device ${found.device.id}`
-      const vehicle = found.device.kind === 'vehicle' ? found.device.id : undefined
-      await this.#ports.hooks.record(tx, happening, vehicle)
-      await audit(tx, now, { actor: 'rps', action: event, subject, outcome: 'noted' })
+      for (const happening of happenings) if (!(await this.#note(tx, happening))) unknown.push(happening)
     })
     this.#ports.hooks.wake()
+    return unknown
+  }
+
+  /** False for an identity that nobody knows. */
+  async #note(tx: Db, happening: Happening): Promise<boolean> {
+    const { event, idCore, userCore, pinGen } = happening
+    const now = this.#now()
+    const found = await identityOf(tx, idCore)
+    if (found === undefined) {
+      await audit(tx, now, {
+        actor: 'rps',
+        action: event,
+        subject: `identity ${idCore.mpinId}`,
+        outcome: 'NOT_FOUND',
+      })
+      return false
+    }
+    const { identity, device } = found
+    // Another server's clock doesn't make it later than it is, and what comes late was no later.
+    const seen = Math.max(identity.seen_at ?? 0, Math.min(happening.at, now))
+    await tx.updateTable('identity').set({ seen_at: seen }).where('id', '=', identity.id).execute()
+    const account = await accountOf(tx, identity.id, userCore)
+    if (account !== undefined) await this.#accountHappened(tx, account, event, pinGen)
+    await this.#ports.hooks.record(tx, happening, device.kind === 'vehicle' ? device.id : undefined)
+    await audit(tx, now, { actor: 'rps', action: event, subject: `device ${device.id}`, outcome: 'noted' })
+    return true
   }
 
   /** Registrations that wait for an operator, the oldest first, at most LISTED. */

@@ -11,6 +11,7 @@
  * for 60 seconds, once. A redirect is a failure, an answer is short, and neither addresses nor logs hold attributes.
  */
 import { type Client, createClient, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
+import { Courier } from '@milagro-ts/api/courier'
 import { hookRoutes, LoginNotice } from '@milagro-ts/api/hook-routes'
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
@@ -24,7 +25,6 @@ import type { Kysely, Selectable } from 'kysely'
 import { Compile } from 'typebox/compile'
 import { type Actor, audit } from './audit.js'
 import type { FleetConfig } from './config.js'
-import { Courier } from './courier.js'
 import type { DeliveryTable, FleetSchema } from './schema.js'
 import { isReadable } from './vehicle.js'
 
@@ -191,11 +191,11 @@ export class Hooks {
 
   /** Stores a notice for each target, in the transaction of what it tells. Call `wake` after the commit. */
   async record(tx: Db, happening: Happening, vehicle: number | undefined): Promise<void> {
-    const { event, idCore, userCore, amr, audience, slot } = happening
+    const { id, at, event, idCore, userCore, amr, audience, slot } = happening
     if (event === 'wrong-pin' || this.#targets.size === 0) return
-    const at = this.#now()
     const notice: LoginNotice = {
-      id: toBase64Url(this.#ports.random(16)),
+      // The RPS' own, so that what it tells again is told again under the same.
+      id,
       event,
       at,
       idCore: idCore.mpinId,
@@ -209,7 +209,7 @@ export class Hooks {
       message_id: notice.id,
       target,
       body: JSON.stringify(notice),
-      made_at: at,
+      made_at: this.#now(),
       attempts: 0,
       trouble: null,
       sent_at: null,

@@ -9,6 +9,7 @@
  * number that it is at.
  */
 import { createClient, Unreachable } from '@milagro-ts/api/call'
+import { Courier } from '@milagro-ts/api/courier'
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
@@ -18,7 +19,6 @@ import type { Clock } from '@milagro-ts/crypto/ports'
 import type { RegistrationAuthority } from '@milagro-ts/rpa/registration-authority'
 import type { Store } from '@milagro-ts/store/database'
 import type { Kysely, Selectable } from 'kysely'
-import { Courier } from './courier.js'
 import { lastNumber, recordEvent } from './events.js'
 import type { EventTable, FleetSchema } from './schema.js'
 

@@ -399,8 +399,14 @@ describe('a PIN', () => {
     hpkeKey,
   })
   const login = (idCore: string, userCore: string, pinGen: number) =>
-    world.asRps().authenticated({
-      body: { event: 'login', idCore, userCore, pinGen, amr: ['device', 'pin'], audience: 'a', slot: 40 },
+    world.happened({
+      event: 'login',
+      idCore,
+      userCore,
+      pinGen,
+      amr: ['device', 'pin'],
+      audience: 'a',
+      slot: 40,
     })
 
   test('is changed to the next generation, once for each proof, the same answer for the same key', async () => {
@@ -467,16 +473,15 @@ describe('a PIN', () => {
   test('is locked and unlocked, and the RPS hears of the unlock', async () => {
     const car = await world.car(vin())
     const { id, user } = await world.driverOn(car)
-    const body = {
-      event: 'locked' as const,
+    await world.happened({
+      event: 'locked',
       idCore: car.device.idCore,
       userCore: user.userCore!,
       pinGen: 1,
-      amr: ['device' as const],
+      amr: ['device'],
       audience: 'a',
       slot: 40,
-    }
-    await world.asRps().authenticated({ body })
+    })
     const lockedNow = async () =>
       (await world.api.vehicle({ params: { id: String(car.id) } })).drivers.map(({ locked }) => locked)
     expect(await lockedNow()).toEqual([true])

@@ -16,7 +16,7 @@ import { createLog } from '@milagro-ts/api/log'
 import { type Code, Refused } from '@milagro-ts/api/problem'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import type { Answer } from '@milagro-ts/api/route'
-import { type Approved, type RegistrationAnswer, rpaRoutes } from '@milagro-ts/api/rpa-routes'
+import { type Approved, type Notice, type RegistrationAnswer, rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import type { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { sixWords } from '@milagro-ts/api/six-words'
 import {
@@ -425,6 +425,15 @@ export class World {
     const { body } = await this.userRegistration({ idCore: car.device.idCore, attributes, code: code.code })
     const answer = approved(await this.asRps().verify({ body }))
     return { id: driver, user: answer.user!, answer }
+  }
+  /** What the RPS tells of somebody; the ids of those that fleet doesn't know. */
+  async happened(...happenings: readonly Omit<Notice, 'id' | 'at'>[]): Promise<readonly string[]> {
+    const notices = happenings.map(happening => ({
+      id: toBase64Url(this.random(16)),
+      at: this.seconds,
+      ...happening,
+    }))
+    return (await this.asRps().authenticated({ body: { notices } })).unknown
   }
   permit(idCore: string, userCore?: string) {
     const user = userCore === undefined ? {} : { userCore }

@@ -192,15 +192,13 @@ describe('before a registration', () => {
 
 describe('after a login', () => {
   const happened = (idCore: string, event: 'login' | 'locked' | 'wrong-pin' = 'login', userCore?: string) =>
-    world.asRps().authenticated({
-      body: {
-        event,
-        idCore,
-        amr: ['device'],
-        audience: 'https://shop.example',
-        slot: world.slot,
-        ...(userCore === undefined ? {} : { userCore }),
-      },
+    world.happened({
+      event,
+      idCore,
+      amr: ['device'],
+      audience: 'https://shop.example',
+      slot: world.slot,
+      ...(userCore === undefined ? {} : { userCore }),
     })
   const status = async () => (await world.api.status({})).hooks
   afterEach(() => world.stop())
@@ -235,12 +233,48 @@ describe('after a login', () => {
     world = await World.start({ hooks: { afterLogin: [customer.url] } })
     const car = await world.car('VIN-1')
     await happened(car.device.idCore, 'wrong-pin')
-    await expect(happened(Buffer.alloc(39).toString('base64url'))).rejects.toMatchObject({
-      code: 'NOT_FOUND',
-    })
+    const nobody = Buffer.alloc(39).toString('base64url')
+    expect(await happened(nobody)).toHaveLength(1)
     await happened(car.device.idCore, 'locked')
     await until(() => customer.calls.length === 1)
     expect(customer.calls[0]?.body).toMatchObject({ event: 'locked' })
+  })
+
+  test('many at once: each in its order, under the id and the time of the RPS; nobody’s are named to it', async () => {
+    world = await World.start({ hooks: { afterLogin: [customer.url] } })
+    const cars = [await world.car('VIN-1'), await world.car('VIN-2')]
+    const nobody = Buffer.alloc(39).toString('base64url')
+    const notices = [cars[1]!.device.idCore, nobody, cars[0]!.device.idCore, cars[1]!.device.idCore].map(
+      (idCore, i) => ({
+        id: Buffer.alloc(16, i + 1).toString('base64url'),
+        at: world.seconds - 60 + i,
+        event: 'login' as const,
+        idCore,
+        amr: ['device' as const],
+        audience: 'x',
+        slot: world.slot,
+      }),
+    )
+    const told = () => world.asRps().authenticated({ body: { notices } })
+    expect(await told()).toEqual({ unknown: [notices[1]!.id] })
+    const known = notices.filter(({ idCore }) => idCore !== nobody)
+    await until(() => customer.calls.length === 3)
+    expect(customer.calls.map(({ body }) => [body.id, body.at, body.idCore])).toEqual(
+      known.map(({ id, at, idCore }) => [id, at, idCore]),
+    )
+    const { entries } = await world.api.audit({ query: {} })
+    expect(
+      entries.filter(({ action }) => action === 'login').map(({ subject, outcome }) => [subject, outcome]),
+    ).toEqual([
+      [`device ${cars[1]!.id}`, 'noted'],
+      [`device ${cars[0]!.id}`, 'noted'],
+      [`identity ${nobody}`, 'NOT_FOUND'],
+      [`device ${cars[1]!.id}`, 'noted'],
+    ])
+    // Told again, as when the answer was lost, it is the same to whoever hears it.
+    await told()
+    await until(() => customer.calls.length === 6)
+    expect(customer.calls.slice(3).map(({ body }) => body.id)).toEqual(known.map(({ id }) => id))
   })
 
   test('a target that is away hears everything in order, through a restart, under the same ids', async () => {
@@ -323,8 +357,12 @@ describe('after a login', () => {
 test('without a setting nobody is called and nothing waits', async () => {
   world = await World.start()
   const car = await world.car('VIN-1')
-  await world.asRps().authenticated({
-    body: { event: 'login', idCore: car.device.idCore, amr: ['device'], audience: 'x', slot: world.slot },
+  await world.happened({
+    event: 'login',
+    idCore: car.device.idCore,
+    amr: ['device'],
+    audience: 'x',
+    slot: world.slot,
   })
   expect((await world.api.status({})).hooks).toEqual({ waiting: 0, dead: 0 })
   expect(customer.calls).toEqual([])

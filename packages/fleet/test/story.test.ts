@@ -45,16 +45,14 @@ test('a car and its driver enrol, are banned, come back; then the car gets its n
   expect([toBase64Url(recomputed), pinGen]).toEqual([userCore, 1])
   const userTicket = await verifyTicket({ ticket: alice.answer.ticket, group, now: world.time.now })
   expect(userTicket).toMatchObject({ purposes: ['pin'], pinGen: 1 })
-  await world.asRps().authenticated({
-    body: {
-      event: 'login',
-      idCore: car.idCore,
-      userCore: userCore!,
-      pinGen: 1,
-      amr: ['device', 'pin'],
-      audience: 'https://tracking.example',
-      slot: SLOT,
-    },
+  await world.happened({
+    event: 'login',
+    idCore: car.idCore,
+    userCore: userCore!,
+    pinGen: 1,
+    amr: ['device', 'pin'],
+    audience: 'https://tracking.example',
+    slot: SLOT,
   })
   const permit = await world.permit(car.idCore, userCore)
   expect(permit).toMatchObject({

@@ -78,10 +78,14 @@ export function createCallbacks({ authority, directory, rpsName }: CallbackPorts
 
     async authenticated({ caller, body }) {
       onlyRps(caller)
-      const { event, pinGen, amr, audience, slot } = body
-      const idCore = IdCore.fromBase64Url(body.idCore)
-      await directory.happened({ event, idCore, userCore: userCoreOf(body), pinGen, amr, audience, slot })
-      return {}
+      const happenings = body.notices.map(notice => ({
+        ...notice,
+        pinGen: notice.pinGen,
+        idCore: IdCore.fromBase64Url(notice.idCore),
+        userCore: userCoreOf(notice),
+      }))
+      const unknown = await directory.happened(happenings)
+      return { unknown: unknown.map(({ id }) => id) }
     },
 
     async state({ caller }) {

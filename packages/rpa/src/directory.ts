@@ -112,6 +112,10 @@ export interface Revocations {
 }
 
 export interface Happening {
+  /** 16 random bytes as base64url, the same whenever it is told again. */
+  readonly id: string
+  /** Unix seconds, by the RPS' clock. */
+  readonly at: number
   readonly event: 'login' | 'locked' | 'wrong-pin'
   readonly idCore: IdCore
   readonly userCore: Uint8Array
@@ -141,6 +145,9 @@ export interface Directory {
   /** Null when the identity, or the user on it, is unknown. */
   standing(idCore: IdCore, userCore: Uint8Array): Promise<Standing | null>
   revocations(): Promise<Revocations>
-  /** Refused NOT_FOUND for an identity that nobody knows. */
-  happened(happening: Happening): Promise<void>
+  /**
+   * The oldest first; all of them are taken in, or none. Told at least once, so the same may come again under the same
+   * id. Returns those of identities that nobody knows.
+   */
+  happened(happenings: readonly Happening[]): Promise<readonly Happening[]>
 }

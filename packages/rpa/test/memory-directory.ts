@@ -94,7 +94,10 @@ export class MemoryDirectory implements Directory {
     return { number: banned.length, banned, revoked: [] }
   }
 
-  async happened(happening: Happening): Promise<void> {
-    this.happenings.push(happening)
+  async happened(happenings: readonly Happening[]): Promise<readonly Happening[]> {
+    this.happenings.push(...happenings)
+    return happenings.filter(
+      ({ idCore }) => !this.vehicles.some(({ identity }) => identity?.idCore.equals(idCore)),
+    )
   }
 }

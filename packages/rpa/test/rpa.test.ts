@@ -22,6 +22,16 @@ import { MemoryDirectory } from './memory-directory.js'
 
 const START = 1_767_225_600_000 + 40 * 86_400_000 + 3_600_000
 const SLOT = 40
+const NOBODY = Buffer.alloc(39).toString('base64url')
+const noticeOf = (idCore: string, id = Buffer.alloc(16).toString('base64url')) => ({
+  id,
+  at: START / 1000,
+  event: 'login' as const,
+  idCore,
+  amr: ['device' as const],
+  audience: 'a',
+  slot: SLOT,
+})
 const GOLF = { brand: 'Volkswagen', model: 'Golf', variant: 'GTI' }
 const VIN = 'WVWZZZ1JZXW000001'
 const SECRET = fixedRandom('golf')(16)
@@ -292,8 +302,13 @@ describe('the handler', () => {
   test.each([
     ['an unknown path', '/v1/other', '{}', 'NOT_FOUND'],
     ['a query', '/v1/permit?x=1', '{}', 'MALFORMED'],
-    ['a field too many', '/v1/authenticated', '{"event":"login","extra":1}', 'MALFORMED'],
-    ['a key twice', '/v1/authenticated', '{"event":"login","event":"locked"}', 'MALFORMED'],
+    [
+      'a field too many',
+      '/v1/authenticated',
+      JSON.stringify({ notices: [noticeOf(NOBODY)], extra: 1 }),
+      'MALFORMED',
+    ],
+    ['a key twice', '/v1/authenticated', '{"notices":[],"notices":[]}', 'MALFORMED'],
     ['no JSON', '/v1/authenticated', '{', 'MALFORMED'],
     ['another method', '/v1/state', '{}', 'METHOD_NOT_ALLOWED'],
   ])('refuses %s', async (_what, path, body, code) => {
@@ -318,20 +333,28 @@ describe('the handler', () => {
   test('says INTERNAL and no more when the directory fails, and tells its owner', async () => {
     directory.happened = () => Promise.reject(new Error('the row of driver Alice'))
     const { idCore } = await enrolled()
-    const body = { event: 'login' as const, idCore, amr: ['device' as const], audience: 'a', slot: SLOT }
     const error = await rps()
-      .authenticated({ body })
+      .authenticated({ body: { notices: [noticeOf(idCore)] } })
       .catch((caught: unknown) => caught)
     expect(error).toMatchObject({ code: 'INTERNAL', detail: undefined })
     expect(errors).toHaveLength(1)
   })
 })
 
+test('what happened arrives in its order; whom the directory doesn’t know is said by the notice’s id', async () => {
+  const { idCore } = await enrolled()
+  const ids = [1, 2, 3].map(byte => Buffer.alloc(16, byte).toString('base64url'))
+  const notices = [idCore, NOBODY, idCore].map((one, i) => noticeOf(one, ids[i]))
+  expect(await rps().authenticated({ body: { notices } })).toEqual({ unknown: [ids[1]] })
+  expect(directory.happenings.map(({ id, at, idCore }) => [id, at, idCore.mpinId])).toEqual(
+    notices.map(({ id, at, idCore }) => [id, at, idCore]),
+  )
+})
+
 test('a code that the route doesn’t list is INTERNAL for the peer', async () => {
   directory.happened = () => Promise.reject(new Refused('LOCKED', { detail: 'somebody else’s refusal' }))
   const { idCore } = await enrolled()
-  const body = { event: 'login' as const, idCore, amr: ['device' as const], audience: 'a', slot: SLOT }
-  expect(await refusal(rps().authenticated({ body }))).toBe('INTERNAL')
+  expect(await refusal(rps().authenticated({ body: { notices: [noticeOf(idCore)] } }))).toBe('INTERNAL')
   expect(errors).toMatchObject([{ code: 'LOCKED' }])
 })
 

@@ -3,37 +3,29 @@
  * about the RPS itself (its key, its clock) is the operator's affair, so the client is told RETRY_LATER and the log why.
  */
 import { type Client, createClient, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
-import type { Log } from '@milagro-ts/api/log'
 import type { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { type Code, Refused } from '@milagro-ts/api/problem'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import type { Answer, Body } from '@milagro-ts/api/route'
-import { type RegistrationAnswer, rpaRoutes } from '@milagro-ts/api/rpa-routes'
+import { type Notice, type RegistrationAnswer, rpaRoutes } from '@milagro-ts/api/rpa-routes'
 
 /** Milliseconds for one callback. */
 const TIMEOUT = 5_000
-/** Tellings under way at once; beyond it they are dropped, so that a dead RPA doesn't fill the memory. */
-const TELLINGS = 100
 
-export type Happening = Body<typeof rpaRoutes.authenticated>
 export type Standing = Answer<typeof rpaRoutes.permit>
 
 export class RelyingParty {
   readonly #client: Client<typeof rpaRoutes>
-  readonly #log: Log
-  readonly #tellings = new Set<Promise<void>>()
 
   constructor({
     url,
     fetch,
     clocks,
-    log,
     ...signer
   }: Parameters<typeof requestSigner>[0] & {
     url: string
     fetch: typeof globalThis.fetch
     clocks: PeerClocks
-    log: Log
   }) {
     this.#client = createClient(rpaRoutes, {
       baseUrl: url,
@@ -42,7 +34,6 @@ export class RelyingParty {
       authorize: requestSigner(signer),
       clocks,
     })
-    this.#log = log
   }
 
   /** Refused with what the RPA says about the registration, or RETRY_LATER. */
@@ -65,25 +56,13 @@ export class RelyingParty {
     return state
   }
 
-  /** Tells the RPA what happened, without making anybody wait for it. What is lost, the next login says again. */
-  tell(happening: Happening): void {
-    if (this.#tellings.size >= TELLINGS) {
-      this.#log.warn({ event: happening.event }, 'the RPA is too slow: it was not told of an event')
-      return
-    }
-    const telling: Promise<void> = this.#client.authenticated({ body: happening }).then(
-      () => void this.#tellings.delete(telling),
-      (error: unknown) => {
-        this.#tellings.delete(telling)
-        this.#log.warn({ err: error, event: happening.event }, 'the RPA was not told of an event')
-      },
-    )
-    this.#tellings.add(telling)
-  }
-
-  /** Resolves when nothing is being told any more. */
-  async settled(): Promise<void> {
-    await Promise.all(this.#tellings)
+  /**
+   * Tells what happened (notices.ts); returns the ids of notices of identities that it doesn't know. Refused, Unreachable,
+   * UnexpectedAnswer: it may have been told or not.
+   */
+  async happened(notices: readonly Notice[]): Promise<readonly string[]> {
+    const { unknown } = await this.#client.authenticated({ body: { notices: [...notices] } })
+    return unknown
   }
 }
 

@@ -41,6 +41,7 @@ import { EventStream } from './event-stream.js'
 import { GroupDocuments } from './group-documents.js'
 import { Identities } from './identities.js'
 import { currentSlot, Nonces, slotEnd } from './nonces.js'
+import { Notices } from './notices.js'
 import { Otts } from './otts.js'
 import { Permits } from './permits.js'
 import { type ProveSigned, Registrations } from './registrations.js'
@@ -114,6 +115,7 @@ interface Parts {
   /** A revision of the group document was taken in. */
   readonly onRevision: () => void
   readonly relyingParty: RelyingParty
+  readonly notices: Notices
   readonly accounts: Accounts
   readonly identities: Identities
   readonly permits: Permits
@@ -175,6 +177,7 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
       })
       await Promise.all([fetchServerKeys(parts), fetchState(parts)])
       parts.events.start()
+      parts.notices.start()
       ends = [
         timers.every(PURGE_INTERVAL, () => void purge(parts)),
         timers.every(RETRY_INTERVAL, () => void completeParts(parts)),
@@ -188,7 +191,7 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
       for (const end of ends) end()
       parts.events.stop()
       await Promise.all([app.close(), admin.close()])
-      await Promise.all([parts.relyingParty.settled(), parts.authorities.close(), parts.permits.close()])
+      await Promise.all([parts.notices.stop(), parts.authorities.close(), parts.permits.close()])
       await pool.close()
     },
   }
@@ -232,7 +235,8 @@ async function openParts(
   )
   const singleUse = openSingleUse(store)
   const accounts = new Accounts(store)
-  const relyingParty = new RelyingParty({ ...signer, url: config.rpa.url, fetch, clocks, log })
+  const relyingParty = new RelyingParty({ ...signer, url: config.rpa.url, fetch, clocks })
+  const notices = new Notices({ store, relyingParty, clock, random, timers, log, metrics })
   const identities = new Identities({ store, relyingParty, accounts })
   const group = () => documents.current()
   const revocation = new Revocation({ store, singleUse, accounts, relyingParty, group, log })
@@ -274,7 +278,7 @@ async function openParts(
           identities.ask(idCore, userCore, slot),
         ),
       acceptPin: (idCore, userCore, pinGen) => accounts.accept(idCore, userCore, pinGen),
-      tell: happening => relyingParty.tell(happening),
+      tell: happening => notices.add(happening),
       metrics,
     }
   }
@@ -291,6 +295,7 @@ async function openParts(
     watch,
     onRevision,
     relyingParty,
+    notices,
     accounts,
     identities,
     permits,
@@ -459,7 +464,7 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       }
       const token = await tokens.access(authenticated, { slot, slotEnd: slotEnd(group, slot) })
       const fields = authenticatedFields(authenticated)
-      parts.relyingParty.tell({
+      await parts.notices.add({
         event: 'login',
         idCore: idCore.mpinId,
         ...userFields(userCore),
@@ -670,6 +675,7 @@ async function purge({
   identities,
   registrations,
   revocation,
+  notices,
   log,
 }: Parts) {
   try {
@@ -681,6 +687,7 @@ async function purge({
     await identities.purge(slot)
     await registrations.purge(now)
     await revocation.purge()
+    await notices.purge()
   } catch (error) {
     log.error({ err: error }, 'purge failed; tried again later')
   }

@@ -66,6 +66,17 @@ export const rpsMigrations: readonly Migration[] = [
       ) STRICT`.execute(db)
     },
   },
+  {
+    id: 4,
+    name: 'notices',
+    async up(db) {
+      // What the RPA is to be told yet. AUTOINCREMENT: a number never comes again, so what one replica has told and
+      // deletes is never what another has put in meanwhile.
+      await sql`CREATE TABLE notice (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, notice TEXT NOT NULL
+      ) STRICT`.execute(db)
+    },
+  },
 ]
 
 /** False for a database that no server has run on, and that was not begun anew on purpose. */

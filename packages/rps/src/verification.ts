@@ -42,8 +42,8 @@ import { slotStart } from '@milagro-ts/crypto/time-permit'
 import type { SingleUse } from '@milagro-ts/store/single-use'
 import type { AudiencePolicy } from './config.js'
 import { currentSlot } from './nonces.js'
+import type { Happening } from './notices.js'
 import type { Wanted } from './permits.js'
-import type { Happening } from './relying-party.js'
 
 /** Wrong PINs in a row, and in the life of a pinGen. */
 export const CONSECUTIVE_LIMIT = 3
@@ -91,7 +91,8 @@ export interface VerificationPorts {
   readonly takesPin: (account: { idCore: IdCore; userCore: Uint8Array; pinGen: number }) => Promise<boolean>
   /** A PIN of this generation was right; false when it is over by now. */
   readonly acceptPin: (idCore: IdCore, userCore: Uint8Array, pinGen: number) => Promise<boolean>
-  readonly tell: (happening: Happening) => void
+  /** Resolves once it is sure that the RPA will be told. */
+  readonly tell: (happening: Happening) => Promise<void>
   readonly metrics: Metrics
 }
 
@@ -195,7 +196,7 @@ async function verifyPin(
     reservationMs: RESERVATION,
   })
   if ('locked' in reserved) {
-    tell('locked')
+    await tell('locked')
     const isForGood = reserved.locked === 'cumulative'
     throw new Refused('LOCKED', { detail: isForGood ? 'a new PIN is needed' : 'an operator must unlock' })
   }
@@ -208,7 +209,7 @@ async function verifyPin(
     await settle(false)
     ports.metrics.count('pins_wrong')
     const { consecutive, cumulative } = await ports.singleUse.strikes(account)
-    tell(consecutive >= CONSECUTIVE_LIMIT || cumulative >= CUMULATIVE_LIMIT ? 'locked' : 'wrong-pin')
+    await tell(consecutive >= CONSECUTIVE_LIMIT || cumulative >= CUMULATIVE_LIMIT ? 'locked' : 'wrong-pin')
     throw new Refused('WRONG_PIN')
   }
   const isAccepted = await ports.acceptPin(idCore, userCore, pinGen)

@@ -15,7 +15,6 @@ import {
   NOON,
   OWN,
   type RunningRps,
-  until,
   World,
 } from './world.js'
 
@@ -76,7 +75,7 @@ test('the old PIN works until the first login with the new one, and never after 
   for (let i = 0; i < 4; i++) expect(await codeOf(login(1, { wrongPin: true }))).toBe('WRONG_PIN')
   expect(await codeOf(login(1))).toBe('WRONG_PIN')
   await login(2)
-  await until(() => world.rpa.told.some(({ pinGen }) => pinGen === 2))
+  await world.toldUntil(told => told.some(({ pinGen }) => pinGen === 2))
 })
 
 test('the same request gets the same ticket again; another message for it, too; another key or person doesn’t', async () => {

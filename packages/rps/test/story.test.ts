@@ -5,7 +5,7 @@ import { authorizationHeader, MODE } from '@milagro-ts/crypto/mpin'
 import type { G2 } from '@milagro-ts/crypto/points'
 import { Permit, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { asFields, codeOf, OWN, type RunningRps, TRACKING, tokenKeys, until, World } from './world.js'
+import { asFields, codeOf, OWN, type RunningRps, TRACKING, tokenKeys, World } from './world.js'
 
 let world: World
 let rps: RunningRps
@@ -52,7 +52,7 @@ test('a car and its driver log in, sign, are banned and let in again', async () 
     amr: ['device', 'pin'],
     userCore: toBase64Url(driver.userCore),
   })
-  await until(() => world.rpa.told.length === 2)
+  await world.toldUntil(told => told.length === 2)
   expect(world.rpa.told.map(({ event, pinGen }) => [event, pinGen])).toEqual([
     ['login', undefined],
     ['login', 1],

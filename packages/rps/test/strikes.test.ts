@@ -15,7 +15,6 @@ import {
   type MessageOptions,
   NOON,
   type RunningRps,
-  until,
   World,
 } from './world.js'
 
@@ -52,7 +51,7 @@ test('three wrong PINs lock; the right one is refused like a wrong one; an unloc
   expect(await wrong()).toBe('LOCKED')
   expect(await codeOf(right())).toBe('LOCKED')
   expect(await strikes()).toEqual({ consecutive: 3, cumulative: 3 })
-  await until(() => world.rpa.told.filter(({ event }) => event === 'locked').length >= 2)
+  await world.toldUntil(told => told.filter(({ event }) => event === 'locked').length >= 2)
   expect(world.rpa.told.filter(({ event }) => event === 'wrong-pin')).toHaveLength(2)
 
   const event = await world.event('unlock', car.idCore, { userCore: driver.userCore, pinGen: 1 })

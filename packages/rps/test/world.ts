@@ -21,8 +21,7 @@ import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
 import { requestSigner, serverCallerCheck } from '@milagro-ts/api/request-auth'
-import type { Approved } from '@milagro-ts/api/rpa-routes'
-import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
+import { type Approved, type Notice, rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { seal } from '@milagro-ts/api/seal'
 import { createApp, type Handlers, mount } from '@milagro-ts/api/serve'
@@ -243,7 +242,7 @@ export class FakeRpa {
   readonly identities = new Map<string, RegisteredIdentity>()
   /** By `idCore/userCore`. */
   readonly accounts = new Map<string, RegisteredAccount>()
-  readonly told: Parameters<Handlers<typeof rpaRoutes>['authenticated']>[0]['body'][] = []
+  readonly told: Notice[] = []
   readonly registrations: Verify[] = []
   readonly asked = { permit: 0, state: 0 }
   isDown = false
@@ -294,8 +293,8 @@ export class FakeRpa {
         return { statement, attributes, instance, account: known }
       },
       authenticated: async ({ body }) => {
-        this.told.push(body)
-        return {}
+        this.told.push(...body.notices)
+        return { unknown: [] }
       },
       state: async () => {
         this.asked.state++
@@ -473,6 +472,14 @@ export class World {
   }
   get dataDir(): string {
     return join(this.folder, 'rps')
+  }
+
+  /** Until the RPA has been told what `holds` wants; notices that gather are sent when time goes on. */
+  async toldUntil(holds: (told: readonly Notice[]) => boolean): Promise<void> {
+    await until(() => {
+      this.clock.turn(1)
+      return holds(this.rpa.told)
+    })
   }
 
   /** Starts an RPS on the world's data folder; a second one is a replica of the first, or the first restarted. */

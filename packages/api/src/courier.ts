@@ -7,8 +7,8 @@
  *
  * What is next, and what it means that it was taken, stands in the database: a courier remembers nothing but its pause.
  */
-import type { Log } from '@milagro-ts/api/log'
-import type { Timers } from '@milagro-ts/api/system'
+import type { Log } from './log.js'
+import type { Timers } from './system.js'
 
 export interface CourierPorts<Item> {
   /** What is to be sent now; undefined when nothing is. */
