@@ -7,6 +7,7 @@ import { type Client, createClient } from '@milagro-ts/api/call'
 import { Device } from '@milagro-ts/client/device'
 import { memoryTokenStore } from '@milagro-ts/client/token-store'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { publicKeysFault } from '@milagro-ts/crypto/server-key'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import { type FleetSchema, migrations } from '@milagro-ts/fleet/schema'
 import { createFleet, openFleetKeys } from '@milagro-ts/fleet/server'
@@ -59,7 +60,13 @@ beforeAll(async () => {
     deltaSeconds: 5,
   })
   const settings = { ...config, groupId: servers.groupId }
-  const server = await createFleet({ ...PORTS, config: settings, store, ...quiet('fleet') })
+  const server = await createFleet({
+    ...PORTS,
+    keyCheck: publicKeysFault,
+    config: settings,
+    store,
+    ...quiet('fleet'),
+  })
   await server.start()
   servers.onClose(async () => {
     await server.close()

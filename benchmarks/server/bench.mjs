@@ -20,7 +20,7 @@ import { parseArgs } from 'node:util'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { makeWorld } from './world.mjs'
 
-/** @typedef {{logins: number, cpuMs: {main: number, workers: number}, eventLoopDelayMs: {p50: number, p99: number, max: number}, rssMb: number}} Health */
+/** @typedef {{logins: number, cpuMs: {main: number, workers: number}, eventLoopDelayMs: {p50: number, p99: number, max: number}, rssMb: number, heapMb: number}} Health */
 /** @typedef {{times: number[], retries: number, wrong: Record<string, number>, broken: number, cpuMs: number}} Driven */
 /** @typedef {import('./cars.mjs').Task['begin']} Begin */
 /** @typedef {{cars: number, logins: number, connections: number, begin: Begin, seconds: number}} Load */
@@ -32,8 +32,11 @@ const PROGRESS = 10_000
 /** Milliseconds that the event loop may be late under steady load, in 99 of 100 cases. */
 export const EVENT_LOOP_LIMIT = 10
 
-const start = (/** @type {string} */ file, /** @type {object} */ argument) =>
-  fork(fileURLToPath(new URL(file, import.meta.url)), [JSON.stringify(argument)])
+/** @param {string} file @param {object} argument @param {string[]} [flags] of Node */
+const start = (file, argument, flags = []) =>
+  fork(fileURLToPath(new URL(file, import.meta.url)), [JSON.stringify(argument)], {
+    execArgv: [...process.execArgv, ...flags],
+  })
 
 /**
  * The next message of a child. Its channel ends only after everything that was sent on it has arrived, its exit may
@@ -66,19 +69,21 @@ function told(child) {
  *
  * @template T
  * @param {{cars: number, workers: number, progress?: (health: Health) => void}} options
- * @param {(rps: {drive: (load: Load) => Promise<Result>}) => Promise<T>} use
+ * @param {(rps: {drive: (load: Load) => Promise<Result>, settled: () => Promise<Health>}) => Promise<T>} use
  */
 async function withRps({ cars, workers, progress }, use) {
   const folder = await mkdtemp(join(tmpdir(), 'milagro-bench-'))
   const world = await makeWorld({ folder, cars, workers })
-  const rps = start('./rps.mjs', world.config)
+  const rps = start('./rps.mjs', world.config, ['--expose-gc'])
   try {
     const { url } = await told(rps)
-    const health = async () => {
-      rps.send('report')
+    const ask = (/** @type {'report' | 'settle'} */ what) => {
+      rps.send(what)
       return /** @type {Promise<Health>} */ (told(rps))
     }
+    const health = () => ask('report')
     return await use({
+      settled: () => ask('settle'),
       async drive(load) {
         const clients = Array.from({ length: CLIENTS }, (_, i) =>
           start('./cars.mjs', {
@@ -243,7 +248,7 @@ export async function benchServer(args) {
   /** @type {Record<string, unknown>} */
   const report = { node: process.version, cpu: cpus()[0]?.model, cores: cpus().length }
   let isMissed = false
-  /** @type {(name: string, result: Result, holds: boolean) => void} */
+  /** @type {(name: string, result: Result & {settledMb?: number}, holds: boolean) => void} */
   const note = (name, result, holds) => {
     report[name] = { ...result, holds }
     const isClean = Object.keys(result.wronglyRefused).length === 0 && result.broken === 0
@@ -262,13 +267,16 @@ export async function benchServer(args) {
       seconds: number('seconds', 3_600),
       begin: 'next',
     }
-    const progress = (/** @type {Health} */ { logins, rssMb, mem }) =>
-      say(`${logins} logins, ${rounded(rssMb)} MB ${JSON.stringify(mem)}`)
-    await withRps({ cars, workers: number('workers', 1), progress }, async ({ drive }) => {
+    const progress = (/** @type {Health} */ { logins, rssMb }) =>
+      say(`${logins} logins, ${rounded(rssMb)} MB`)
+    await withRps({ cars, workers: number('workers', 1), progress }, async ({ drive, settled }) => {
       const first = await drive({ ...load, logins: Math.floor(logins / 10) })
-      note(`after ${first.logins}`, first, true)
+      const { rssMb: before } = await settled()
+      note(`after ${first.logins}`, { ...first, settledMb: rounded(before) }, true)
       const rest = await drive({ ...load, logins: logins - Math.floor(logins / 10) })
-      note(`after ${first.logins + rest.logins}`, rest, rest.rssMb <= first.rssMb * 1.1)
+      const { rssMb: after } = await settled()
+      const grown = { ...rest, settledMb: rounded(after) }
+      note(`after ${first.logins + rest.logins}`, grown, after <= before * 1.1)
     })
   } else if (values.storm) {
     const cars = number('cars', 20_000)

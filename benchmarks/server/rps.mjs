@@ -14,6 +14,8 @@ import { PASSPHRASE } from './world.mjs'
 
 /** Milliseconds; the histogram holds the time between two of its ticks, this one included. */
 const RESOLUTION = 1
+/** Milliseconds after which nothing of a load is under way any more. */
+const SETTLE = 2_000
 const CLOCK_TICK = 10 // milliseconds in one unit of /proc
 
 const config = JSON.parse(process.argv[2] ?? '{}')
@@ -49,8 +51,11 @@ process.on('message', async message => {
     delay.reset()
     return
   }
-  // What is garbage by now was no leak.
-  if (message === 'settle') globalThis.gc?.()
+  if (message === 'settle') {
+    await new Promise(resolve => setTimeout(resolve, SETTLE))
+    // What is garbage by now was no leak.
+    globalThis.gc?.()
+  }
   const { user, system } = process.cpuUsage()
   const main = mainThread()
   process.send?.({
@@ -62,7 +67,7 @@ process.on('message', async message => {
       max: late(delay.max),
     },
     rssMb: process.memoryUsage().rss / 2 ** 20,
-    mem: Object.fromEntries(Object.entries(process.memoryUsage()).map(([k, v]) => [k, Math.round(v / 2 ** 20)])),
+    heapMb: process.memoryUsage().heapUsed / 2 ** 20,
   })
 })
 process.on('disconnect', async () => {

@@ -8,6 +8,7 @@ import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
 import { readFlags, runProcess, say } from '@milagro-ts/api/process'
+import { threadKeyCheck } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
@@ -75,8 +76,11 @@ async function readGroup({ groupFile, groupId }: TrackingConfig): Promise<Group>
     throw wrong(`'${groupFile}' is not JSON`)
   }
   const documents = Array.isArray(value) ? value : [value]
-  return Group.verifyChain(documents, fromBase64Url(groupId, 'groupId', 32)).catch((error: unknown) => {
-    if (!(error instanceof Refused) && !(error instanceof DecodeError)) throw error
-    throw wrong(`'${groupFile}': ${error.message}`)
-  })
+  const ports = { random: systemRandom, clock: systemClock, timers: systemTimers }
+  return Group.verifyChain(documents, fromBase64Url(groupId, 'groupId', 32), threadKeyCheck(ports)).catch(
+    (error: unknown) => {
+      if (!(error instanceof Refused) && !(error instanceof DecodeError)) throw error
+      throw wrong(`'${groupFile}': ${error.message}`)
+    },
+  )
 }

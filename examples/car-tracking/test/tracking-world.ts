@@ -1,7 +1,7 @@
 /** A tracking server in the test's process, with an RPS that is a fetch function: it signs what tests ask for. */
 import { Writable } from 'node:stream'
 import { groupMake } from '@milagro-ts/api/founding'
-import { documentHash, type Group, signDocument } from '@milagro-ts/api/group'
+import { documentHash, Group, type KeyCheck, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
 import { createLog } from '@milagro-ts/api/log'
@@ -152,11 +152,19 @@ export class TrackingWorld {
     })
   }
 
-  static async make({ file = ':memory:' } = {}): Promise<TrackingWorld> {
+  /** @param keyCheck Where the group's document is checked, and where those after it. */
+  static async make({
+    file = ':memory:',
+    keyCheck,
+  }: {
+    file?: string
+    keyCheck?: KeyCheck
+  } = {}): Promise<TrackingWorld> {
     founded ??= found()
     const { members, group } = await founded
     return new TrackingWorld({
-      group,
+      group:
+        keyCheck === undefined ? group : await Group.verifyChain(group.documents, group.groupId, keyCheck),
       ra: members.ra[0]!,
       authority: members.authorities[0]!.signKey,
       requestKey: members.tracking.signKey,

@@ -77,7 +77,7 @@ export const Notice = Strict({
   event: Type.Enum(['login', 'locked', 'wrong-pin']),
   /** When it happened, by the RPS' clock. */
   at: UnixSeconds,
-  idCore: IdCoreField,
+  idCore: Bytes(39, 'anyIdCore'),
   userCore: Type.Optional(UserCoreField),
   pinGen: Type.Optional(Uint32),
   amr: Type.Array(Type.Enum(['device', 'pin']), { maxItems: 2 }),

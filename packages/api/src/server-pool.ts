@@ -11,7 +11,7 @@ import type { FoundingArithmetic } from './founding.js'
 import type { KeyCheck } from './group.js'
 import type { Log } from './log.js'
 import type { Metrics } from './metrics.js'
-import { systemTimers } from './system.js'
+import { systemTimers, type Timers } from './system.js'
 
 /** A thread for each processor but one, which is for the event loop and the database; at least one. */
 export function startServerPool(
@@ -46,6 +46,43 @@ export const poolKeyCheck =
       commitments: commitments.map(commitment => commitment.encode()),
       pub: pub?.encode(),
     })
+
+/** Milliseconds after which a thread with nothing more to check ends. */
+const IDLE = 2_000
+
+/**
+ * The same for servers that have no other points: the thread is there while there is something to check, at a start and
+ * when a revision comes.
+ */
+export function threadKeyCheck({
+  startPool = CryptoPool.start,
+  ...ports
+}: {
+  readonly clock: Clock
+  readonly random: Random
+  readonly timers: Timers
+  readonly startPool?: (options: PoolOptions) => CryptoPool
+}): KeyCheck {
+  let pool: CryptoPool | undefined
+  let running = 0
+  let endIdle = () => {}
+  return async keys => {
+    endIdle()
+    pool ??= startPool({ workers: 1, ...ports })
+    running++
+    try {
+      return await poolKeyCheck(pool)(keys)
+    } finally {
+      running--
+      if (running === 0)
+        endIdle = ports.timers.after(IDLE, () => {
+          const idle = pool
+          pool = undefined
+          void idle?.close()
+        })
+    }
+  }
+}
 
 /** The arithmetic of a founding, in a worker. */
 export const poolFoundingArithmetic = (pool: CryptoPool): FoundingArithmetic => ({

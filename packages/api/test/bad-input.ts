@@ -392,12 +392,13 @@ function* wrongBytes(
       yield put('unknown or expired', 'another one', flipped())
       break
     case 'idCore':
+    case 'anyIdCore':
       yield put(
         'bad point',
         'factors of no meaning',
         toBase64Url(bytes.map((byte, i) => (i === 6 ? 3 : byte))),
       )
-      yield put('unknown or expired', 'nobody', flipped())
+      if (holds === 'idCore') yield put('unknown or expired', 'nobody', flipped())
       break
     case 'permit':
     case 'message':

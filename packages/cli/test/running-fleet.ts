@@ -2,6 +2,7 @@
 import { generateHpkeKey } from '@milagro-ts/api/keys'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { publicKeysFault } from '@milagro-ts/crypto/server-key'
 import { type FleetSchema, migrations } from '@milagro-ts/fleet/schema'
 import { createFleet, openFleetKeys } from '@milagro-ts/fleet/server'
 import { createRps, openKeys } from '@milagro-ts/rps/server'
@@ -98,7 +99,12 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
     store: rpsStore,
     ...ports,
   })
-  const fleetServer = await createFleet({ config: { ...fleetConfig, groupId }, store: fleetStore, ...ports })
+  const fleetServer = await createFleet({
+    keyCheck: publicKeysFault,
+    config: { ...fleetConfig, groupId },
+    store: fleetStore,
+    ...ports,
+  })
   await rpsServer.start()
   await fleetServer.start()
   folder.onClose(async () => {

@@ -15,6 +15,7 @@ import type { DeviceOptions } from '@milagro-ts/client/ports'
 import { memoryTokenStore } from '@milagro-ts/client/token-store'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock } from '@milagro-ts/crypto/ports'
+import { publicKeysFault } from '@milagro-ts/crypto/server-key'
 import { createDta, openKeys as openDtaKeys } from '@milagro-ts/dta/server'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
@@ -216,6 +217,7 @@ export class RunningServers {
     await writeFile(groupFile, JSON.stringify(group.documents))
 
     const fleet = await createFleet({
+      keyCheck: publicKeysFault,
       ...worldOf('fleet'),
       config: { ...fleetSettings, groupId: this.groupId },
       store: fleetStore,

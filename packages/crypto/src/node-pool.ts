@@ -494,8 +494,6 @@ class Thread implements WorkerPort {
 
   constructor(script: URL, identities: number) {
     this.#worker = new Worker(script, { workerData: { milagroPool: { identities } } })
-    // A server lives by its listeners; a pool that was forgotten keeps no process.
-    this.#worker.unref()
     let cause: unknown
     this.#worker.on('message', (reply: Reply) => this.#settle(reply))
     this.#worker.on('error', error => {
@@ -507,6 +505,9 @@ class Thread implements WorkerPort {
       this.#running.clear()
       this.onEnd(cause)
     })
+    // A process lives for as long as it waits for a job; a pool that was forgotten keeps none. After the listeners: with
+    // the first for messages Node refs the worker.
+    this.#worker.unref()
   }
 
   post(job: JobName, input: readonly unknown[]): Promise<unknown> {
@@ -514,6 +515,7 @@ class Thread implements WorkerPort {
     const id = this.#next++
     return new Promise((resolve, reject) => {
       this.#running.set(id, { resolve, reject })
+      this.#worker.ref()
       this.#worker.postMessage({ id, job, input } satisfies Task, secretsIn(job, input))
     })
   }
@@ -525,6 +527,7 @@ class Thread implements WorkerPort {
   #settle(reply: Reply): void {
     const running = this.#running.get(reply.id)
     this.#running.delete(reply.id)
+    if (this.#running.size === 0) this.#worker.unref()
     if ('result' in reply) running?.resolve(reply.result)
     else if ('malformed' in reply)
       running?.reject(new DecodeError(reply.malformed.field, reply.malformed.why))

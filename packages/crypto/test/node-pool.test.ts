@@ -1,4 +1,8 @@
 /** The worker pool: with threads, without, and its order of work with workers that only say yes. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
 import { equalBytes } from '@milagro-ts/crypto/bytes'
 import type { HandedKey, LoginItem } from '@milagro-ts/crypto/crypto-worker'
 import { DecodeError } from '@milagro-ts/crypto/errors'
@@ -390,6 +394,13 @@ describe('the order of work', () => {
     const { pool } = obedient()
     await expect(pool.run('cache')).rejects.toThrow('in a worker: nothing like it')
   })
+})
+
+test('a process waits for its job, and ends when nobody closes the pool', async () => {
+  const script = fileURLToPath(new URL('./forgotten-pool.mjs', import.meta.url))
+  const child = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const [said, [code]] = await Promise.all([text(child.stdout), once(child, 'exit')])
+  expect([said, code]).toEqual(['96\n', 0])
 })
 
 test('a number of workers is a number of workers', () => {

@@ -5,7 +5,7 @@
 import { readFile } from 'node:fs/promises'
 import { type Client, createClient, Unreachable } from '@milagro-ts/api/call'
 import { ConfigError } from '@milagro-ts/api/config'
-import { Group } from '@milagro-ts/api/group'
+import { Group, type KeyCheck } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
@@ -21,6 +21,7 @@ export interface GroupPorts {
   readonly groupId: Uint8Array
   readonly rpsUrl: string
   readonly fetch: typeof fetch
+  readonly keyCheck: KeyCheck
   readonly log: Log
 }
 
@@ -43,7 +44,8 @@ export class GroupInForce {
     const rows = await ports.store.db.selectFrom('revision').select('document').orderBy('number').execute()
     const kept = rows.map(({ document }): unknown => JSON.parse(document))
     try {
-      const group = await Group.verifyChain(kept.length > 0 ? kept : await readFileOf(ports), ports.groupId)
+      const documents = kept.length > 0 ? kept : await readFileOf(ports)
+      const group = await Group.verifyChain(documents, ports.groupId, ports.keyCheck)
       const opened = new GroupInForce(ports, group)
       if (kept.length === 0) for (const document of group.documents) await opened.#keep(document)
       return opened

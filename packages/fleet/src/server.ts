@@ -5,6 +5,7 @@
 import { mkdir } from 'node:fs/promises'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import { ConfigError } from '@milagro-ts/api/config'
+import type { KeyCheck } from '@milagro-ts/api/group'
 import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
@@ -12,6 +13,7 @@ import { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { createApp, type Meta, mount } from '@milagro-ts/api/serve'
+import { threadKeyCheck } from '@milagro-ts/api/server-pool'
 import type { Signer } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url } from '@milagro-ts/crypto/bytes'
@@ -72,6 +74,8 @@ export interface FleetOptions {
   readonly metrics?: Metrics
   readonly timers?: Timers
   readonly fetch?: typeof fetch
+  /** Where the sums and pairings of a group document are computed: in a thread, unless a test has it otherwise. */
+  readonly keyCheck?: KeyCheck
 }
 
 export interface Fleet {
@@ -108,6 +112,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     groupFile,
     groupId: fromBase64Url(groupId, 'groupId', 32),
     ...rps,
+    keyCheck: options.keyCheck ?? threadKeyCheck({ clock, random, timers }),
     log,
   })
   const leaves = LeafCeiling.open(config.dataDir)

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { GOLF, refusal, World } from './fleet-world.js'
+import { GOLF, refusal, until, World } from './fleet-world.js'
 
 let world: World
 beforeAll(async () => {
@@ -17,10 +17,6 @@ const enrolments = () => world.store.db.selectFrom('enrolment').selectAll().exec
 function leap(milliseconds: number): void {
   world.time.advance(milliseconds)
   world.time.advance(60_000)
-}
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise(resolve => setImmediate(resolve))
 }
 
 test('a code that was sent again: the former one is dead, the newest one enrols', async () => {

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@milagro-ts/api/call'
 import { groupMake } from '@milagro-ts/api/founding'
-import type { Group } from '@milagro-ts/api/group'
+import type { Group, KeyCheck } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { type Es256PrivateKey, generateEs256, generateHpkeKey } from '@milagro-ts/api/keys'
 import { createLog } from '@milagro-ts/api/log'
@@ -29,6 +29,7 @@ import type { Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { codeId, decodeEnrolmentCode, enrolmentMac, sixWordIndices } from '@milagro-ts/crypto/enrolment'
 import type { Attributes } from '@milagro-ts/crypto/identity'
+import { publicKeysFault } from '@milagro-ts/crypto/server-key'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import type { FleetConfig } from '@milagro-ts/fleet/config'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
@@ -221,6 +222,8 @@ export class World {
   readonly dataDir: string
   readonly random = fixedRandom('fleet world')
   readonly logLines: string[] = []
+  /** Here, unless a test has threads. */
+  keyCheck: KeyCheck = publicKeysFault
   config: FleetConfig
   members!: Members
   group!: Group
@@ -453,6 +456,7 @@ export class World {
       clock: this.time.clock,
       timers: this.time,
       random,
+      keyCheck: this.keyCheck,
       log: createLog('fleet', { level: 'debug', destination }),
     }
   }
@@ -463,6 +467,11 @@ export class World {
     this.url = urls.url
     this.adminUrl = urls.adminUrl
   }
+}
+
+/** Lets promises and sockets run until `condition` holds. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await new Promise(resolve => setImmediate(resolve))
 }
 
 export function approved(answer: RegistrationAnswer): Approved {

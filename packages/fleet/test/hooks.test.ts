@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { ALICE, GOLF, refusal, World } from './fleet-world.js'
+import { ALICE, GOLF, refusal, until, World } from './fleet-world.js'
 
 interface Call {
   readonly url: string
@@ -78,9 +78,6 @@ const BEFORE = '/v1/before-registration'
 const AFTER = '/v1/after-login'
 const allow = () => ({ body: { decision: 'allow' } })
 
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise(resolve => setImmediate(resolve))
-}
 const verify = (body: Parameters<ReturnType<World['asRps']>['verify']>[0]['body']) =>
   world.asRps().verify({ body })
 async function invited(instance: string) {

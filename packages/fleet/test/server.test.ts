@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ConfigError } from '@milagro-ts/api/config'
+import { publicKeysFault } from '@milagro-ts/crypto/server-key'
 import { loadFleetConfig, readPassphrase } from '@milagro-ts/fleet/config'
 import { LeafCeiling } from '@milagro-ts/fleet/leaf-ceiling'
 import { type FleetSchema, migrations } from '@milagro-ts/fleet/schema'
@@ -110,7 +111,8 @@ describe('a start', () => {
   test('refuses a group document that is not the pinned one', async () => {
     const dataDir = mkdtempSync(join(tmpdir(), 'fleet-test-'))
     const store = await openDatabase<FleetSchema>({ file: ':memory:', migrations })
-    const begin = (changes: object) => failure(createFleet({ ...options({ dataDir, ...changes }), store }))
+    const begin = (changes: object) =>
+      failure(createFleet({ ...options({ dataDir, ...changes }), store, keyCheck: publicKeysFault }))
     const groupFile = join(dataDir, 'group.json')
     expect(await begin({ groupFile })).toMatch(
       /^ConfigError: setting 'groupFile': cannot read '.*' \(ENOENT\)$/,

@@ -11,6 +11,7 @@ import { Group } from '@milagro-ts/api/group'
 import { Es256PrivateKey } from '@milagro-ts/api/keys'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { toRefused } from '@milagro-ts/api/serve'
+import { threadKeyCheck } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import { fromBase64Url } from '@milagro-ts/crypto/bytes'
 import { Guard, type Holder } from './guard.js'
@@ -38,15 +39,14 @@ export async function openGuard(settings: GuardSettings): Promise<Guard> {
   const { rps, audience, name, keyFile, groupFile, groupId, log = createLog(settings.name) } = settings
   const document: unknown = JSON.parse(await readFile(groupFile, 'utf8'))
   const revisions: unknown[] = Array.isArray(document) ? document : [document]
+  const ports = { random: systemRandom, clock: systemClock, timers: systemTimers }
   const guard = new Guard({
     rpsUrl: rps,
     audience,
     name,
     requestKey: await Es256PrivateKey.fromJwk(JSON.parse(await readFile(keyFile, 'utf8')), 'keyFile'),
-    group: await Group.verifyChain(revisions, fromBase64Url(groupId, 'groupId', 32)),
-    random: systemRandom,
-    clock: systemClock,
-    timers: systemTimers,
+    group: await Group.verifyChain(revisions, fromBase64Url(groupId, 'groupId', 32), threadKeyCheck(ports)),
+    ...ports,
     fetch,
     log,
   })
