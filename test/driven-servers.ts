@@ -277,12 +277,12 @@ export async function drivenDta(): Promise<Driven[]> {
       'dta/serverKeys': {
         fields: () => ({
           params: { groupId },
-          body: { purpose: 'device', nonce: toBase64Url(new Uint8Array(16)) },
+          body: { purpose: 'device', keyEpoch: 1, nonce: toBase64Url(new Uint8Array(16)) },
         }),
         unknown: async () => [
           {
             what: 'a purpose that this recipient has not',
-            fields: { body: { purpose: 'agree', nonce: toBase64Url(new Uint8Array(16)) } },
+            fields: { body: { purpose: 'agree', keyEpoch: 1, nonce: toBase64Url(new Uint8Array(16)) } },
           },
         ],
       },

@@ -1,6 +1,7 @@
 /**
- * A ceremony: authorities make, refresh or hand on a group's master secrets, which nobody ever holds (protocols.md §3;
- * the mathematics is crypto/dealing.ts). All purposes go through it together, with independent polynomials.
+ * A ceremony: authorities make, refresh, hand on or rotate a group's master secrets, which nobody ever holds
+ * (protocols.md §3; the mathematics is crypto/dealing.ts). All secrets go through it together, with independent
+ * polynomials: in a rotation those of the purposes that get a new key epoch, else those of every kept key epoch.
  *
  *   round    who       says                                         has checked before
  *   join     all       nonce; per dealer one fresh HPKE key (box)   the operator accepted the proposal's hash
@@ -19,7 +20,8 @@
  *
  * Why it holds. The commits keep the last dealer from choosing its A_{i,0} after the others'; the proof of possession,
  * bound to session and dealer, keeps it from dealing what it doesn't know; in a reshare A_{i,0} = C_i, in a refresh
- * there is no A_{i,0}, so the group's secret can't change. A dealer's lie is shown by the box's secret key, which opens
+ * there is no A_{i,0}, so the group's secret can't change. A rotation is a founding among the members in force, and the
+ * secrets before it stay as they were dealt. A dealer's lie is shown by the box's secret key, which opens
  * one sealed share of one dead session; no dealer ever publishes a share. Box keys and polynomials are destroyed when
  * their round is over, so a recorded ceremony and stolen long-term keys give nothing. Nobody's share is in force before
  * everybody has stored his.
@@ -49,12 +51,22 @@ import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { canonicalBytes, canonicalHash } from './canonical-json.js'
 import { FIRST_EPOCH } from './founding.js'
-import { checkProposal, documentHash, type Group, signDocument } from './group.js'
-import { Authority, type GroupDocument, GroupProposal } from './group-document.js'
+import { checkProposal, documentHash, type Group, type PurposeKeys, signDocument } from './group.js'
+import { Authority, type GroupDocument, GroupProposal, KEPT_EPOCHS } from './group-document.js'
 import { signJws, verifyJws } from './jws.js'
 import { decodeHpkeKey, type Es256PrivateKey, Es256PublicKey, HpkeKeyPair } from './keys.js'
 import { Refused } from './problem.js'
-import { Bytes, BytesUpTo, GroupIdField, HpkeKeyField, Jws, ServerName, Strict, Uint32 } from './schemas.js'
+import {
+  Bytes,
+  BytesUpTo,
+  GroupIdField,
+  HpkeKeyField,
+  Jws,
+  PurposeField,
+  ServerName,
+  Strict,
+  Uint32,
+} from './schemas.js'
 import { open, seal } from './seal.js'
 
 /** Milliseconds from join to signature. */
@@ -91,6 +103,18 @@ export const CeremonyProposal = Type.Union([
     authorities: Type.Array(Authority, { minItems: 1, maxItems: PARTICIPANTS }),
     nonce: Bytes(32),
   }),
+  Strict({
+    suite: Suite,
+    v: Version,
+    kind: Type.Literal('rotate'),
+    groupId: GroupIdField,
+    previous: Bytes(32),
+    /** Those that get a new key epoch. */
+    purposes: Type.Array(PurposeField, { minItems: 1, maxItems: PURPOSES.length }),
+    /** The first slot of the new key epochs. */
+    firstSlot: Uint32,
+    nonce: Bytes(32),
+  }),
 ])
 export type CeremonyProposal = Static<typeof CeremonyProposal>
 const proposals = Compile(CeremonyProposal)
@@ -119,12 +143,18 @@ const ByPurpose = <S extends Type.TSchema>(schema: S) =>
       Type.TOptional<S>
     >,
   )
-const Opening = Strict({ ...Said, blind: Bytes(32), parts: ByPurpose(Part) })
-const Deal = Strict({ ...Said, sealed: Type.Array(BytesUpTo(512), { minItems: 1, maxItems: PARTICIPANTS }) })
+/** Something for some of the secrets, by their names. */
+const BySecret = <S extends Type.TSchema>(schema: S) =>
+  Type.Record(Type.String({ pattern: `^(${PURPOSES.join('|')})(/[1-9][0-9]{0,9})?$` }), schema, {
+    maxProperties: KEPT_EPOCHS * PURPOSES.length,
+    additionalProperties: false,
+  })
+const Opening = Strict({ ...Said, blind: Bytes(32), parts: BySecret(Part) })
+const Deal = Strict({ ...Said, sealed: Type.Array(BytesUpTo(1024), { minItems: 1, maxItems: PARTICIPANTS }) })
 const Answer = Strict({
   ...Said,
   complaints: Type.Array(Strict({ dealer: Index, boxKey: Bytes(32) }), { maxItems: PARTICIPANTS }),
-  /** s'_jQ of the purposes with a public key, in a founding. */
+  /** s'_jQ of the purposes with a public key, where secrets are drawn. */
   pub: Type.Optional(ByPurpose(Bytes(96))),
   /** Of whoever has issued so far, in a reshare: how long its ledger is, and the ledger's hash. */
   ledger: Type.Optional(Strict({ entries: Uint32, hash: Bytes(32) })),
@@ -193,10 +223,18 @@ export interface Participant {
 }
 
 /** What a ceremony must know of the group in force. */
-export type Predecessor = Pick<Group, 'groupId' | 't' | 'authorities' | 'document' | 'keys'>
+export type Predecessor = Pick<Group, 'groupId' | 't' | 'authorities' | 'document' | 'epochs'>
 
-/** s_j of every purpose that is dealt. */
-export type Shares = ReadonlyMap<Purpose, Scalar>
+/** A master secret that a ceremony deals: of one purpose, in one key epoch. */
+export interface DealtSecret {
+  /** What it goes by in messages and records: its purpose; of a former key epoch `purpose/epoch`. */
+  readonly name: string
+  readonly purpose: Purpose
+  readonly epoch: number
+}
+
+/** s_j of every secret that is dealt, by the secrets' names. */
+export type Shares = ReadonlyMap<string, Scalar>
 
 /** A proposal that makes sense: who takes part, who deals, who will hold a share. Everybody reads the same out of it. */
 export class Ceremony {
@@ -211,8 +249,10 @@ export class Ceremony {
   /** Of the group to be. */
   readonly t: number
   readonly firstPower: FirstPower
-  /** All of them, but in simulations. */
-  readonly purposes: readonly Purpose[]
+  /** All that this kind of ceremony deals, but in simulations. In the order in which they stand everywhere. */
+  readonly secrets: readonly DealtSecret[]
+  /** New ones (a founding, a rotation), or those that are there, dealt anew. */
+  readonly drawsSecrets: boolean
 
   private constructor(
     proposal: CeremonyProposal,
@@ -226,7 +266,8 @@ export class Ceremony {
     this.t = t
     this.participants = participants
     this.firstPower = proposal.kind === 'refresh' ? 1 : 0
-    this.purposes = purposes
+    this.drawsSecrets = proposal.kind === 'found' || proposal.kind === 'rotate'
+    this.secrets = dealtSecrets(proposal, group, purposes)
     this.dealers = participants
       .filter((one): one is Participant & { dealer: number } => one.dealer !== undefined)
       .sort((one, other) => one.dealer - other.dealer)
@@ -257,8 +298,15 @@ export class Ceremony {
       throw new Refused('CONFLICT', { detail: 'the proposal is for another group' })
     if (toBase64Url(documentHash(group.document)) !== proposal.previous)
       throw new Refused('CONFLICT', { detail: 'the proposal does not start from the revision in force' })
-    const roles = proposal.kind === 'refresh' ? refreshRoles(group) : reshareRoles(group, proposal)
+    const roles = proposal.kind === 'reshare' ? reshareRoles(group, proposal) : memberRoles(group)
+    if (proposal.kind === 'refresh' && group.t < 2)
+      throw new DecodeError('t', 'one that holds the whole secret has nothing to refresh')
+    if (proposal.kind === 'rotate') checkRotation(proposal, group)
     return new Ceremony(proposal, group, roles, purposes)
+  }
+
+  get purposes(): readonly Purpose[] {
+    return PURPOSES.filter(purpose => this.secrets.some(secret => secret.purpose === purpose))
   }
 
   participant(name: string): Participant | undefined {
@@ -270,10 +318,44 @@ export class Ceremony {
   }
 }
 
-function refreshRoles({ t, authorities }: Predecessor) {
+function dealtSecrets(
+  proposal: CeremonyProposal,
+  group: Predecessor | undefined,
+  purposes: readonly Purpose[],
+): DealtSecret[] {
+  if (group === undefined) return purposes.map(purpose => ({ name: purpose, purpose, epoch: FIRST_EPOCH }))
+  const newest = purposes.map(purpose => ({
+    name: purpose,
+    purpose,
+    epoch: (group.epochs(purpose)[0] as PurposeKeys).epoch,
+  }))
+  if (proposal.kind === 'rotate')
+    return newest
+      .filter(({ purpose }) => proposal.purposes.includes(purpose))
+      .map(secret => ({ ...secret, epoch: secret.epoch + 1 }))
+  const former = purposes.flatMap(purpose =>
+    group
+      .epochs(purpose)
+      .slice(1)
+      .map(({ epoch }) => ({ name: `${purpose}/${epoch}`, purpose, epoch })),
+  )
+  return [...newest, ...former]
+}
+
+function checkRotation(
+  { purposes, firstSlot }: Extract<CeremonyProposal, { kind: 'rotate' }>,
+  group: Predecessor,
+): void {
+  if (new Set(purposes).size !== purposes.length) throw new DecodeError('purposes', 'one stands twice')
+  for (const purpose of purposes)
+    if (firstSlot <= (group.epochs(purpose)[0] as PurposeKeys).firstSlot)
+      throw new DecodeError('firstSlot', `the ${purpose} epoch in force starts then, or later`)
+}
+
+/** Everybody deals and stays. */
+function memberRoles({ t, authorities }: Predecessor) {
   if (authorities.length > PARTICIPANTS)
     throw new DecodeError('authorities', `at most ${PARTICIPANTS} take part`)
-  if (t < 2) throw new DecodeError('t', 'one that holds the whole secret has nothing to refresh')
   return {
     t,
     participants: authorities.map(({ index, name, signKey }) => ({
@@ -392,8 +474,13 @@ export const onThisThread: CeremonyArithmetic = {
   combineG2,
 }
 
-/** By purpose, in the dealers' order. */
-type Dealings = ReadonlyMap<Purpose, readonly Dealing[]>
+/** By the secrets' names, in the dealers' order. */
+type Dealings = ReadonlyMap<string, readonly Dealing[]>
+
+/** What the group has for a secret that it has. */
+function keysBefore(group: Predecessor | undefined, { purpose, epoch }: DealtSecret): PurposeKeys {
+  return group?.epochs(purpose).find(keys => keys.epoch === epoch) as PurposeKeys
+}
 
 /** Openings that fit their commits, prove what they must prove, and deal what they must deal. */
 async function checkOpenings(
@@ -401,13 +488,13 @@ async function checkOpenings(
   { chain, commit, open: openings }: Transcript,
   arithmetic: CeremonyArithmetic,
 ): Promise<Dealings> {
-  const { purposes, firstPower, t, dealers, proposal, group } = ceremony
+  const { secrets, firstPower, t, dealers, proposal, group, drawsSecrets } = ceremony
   const session = chain[1] as Uint8Array
-  const dealings = new Map<Purpose, Dealing[]>(purposes.map(purpose => [purpose, []]))
+  const dealings = new Map<string, Dealing[]>(secrets.map(({ name }) => [name, []]))
   for (const [i, dealer] of dealers.entries()) {
     const opening = needed(openings)[i] as Payloads['open']
     const wrong = (why: string) => new CeremonyFault('WRONG_SHARE', 'open', dealer.name, why)
-    const commitment = commitmentTo(fromBase64Url(opening.blind, 'blind', 32), purposes, opening.parts)
+    const commitment = commitmentTo(fromBase64Url(opening.blind, 'blind', 32), secrets, opening.parts)
     if (
       !equalBytes(
         commitment,
@@ -415,14 +502,15 @@ async function checkOpenings(
       )
     )
       throw wrong('the opening does not fit the commit')
-    if (!isFor(purposes, opening.parts)) throw wrong('other purposes than were proposed')
-    for (const purpose of purposes) {
-      const part = opening.parts[purpose] as Part
+    if (!isFor(secrets, opening.parts)) throw wrong('other secrets than were proposed')
+    for (const secret of secrets) {
+      const { name, purpose } = secret
+      const part = opening.parts[name] as Part
       if (part.commitments.length !== t - firstPower)
-        throw wrong(`${part.commitments.length} commitments for ${purpose}, ${t - firstPower} expected`)
+        throw wrong(`${part.commitments.length} commitments for ${name}, ${t - firstPower} expected`)
       const commitments = part.commitments.map(text => pointOf(text, 'open', dealer.name))
-      if ((part.possession !== undefined) !== (proposal.kind === 'found'))
-        throw wrong('a proof of possession stands exactly in a founding')
+      if ((part.possession !== undefined) !== drawsSecrets)
+        throw wrong('a proof of possession stands exactly where a secret is drawn')
       if (part.possession !== undefined) {
         const proof = {
           kappa: scalarOf(part.possession.kappa, 'open', dealer.name),
@@ -433,23 +521,23 @@ async function checkOpenings(
           throw wrong(`no proof of possession for ${purpose}`)
       }
       if (proposal.kind === 'reshare') {
-        const C = (group as Predecessor).keys(purpose).commitments[dealer.dealer - 1] as G1
-        if (!(commitments[0] as G1).equals(C)) throw wrong(`deals another ${purpose} secret than its share`)
+        const C = keysBefore(group, secret).commitments[dealer.dealer - 1] as G1
+        if (!(commitments[0] as G1).equals(C)) throw wrong(`deals another ${name} secret than its share`)
       }
-      ;(dealings.get(purpose) as Dealing[]).push({ firstPower, commitments })
+      ;(dealings.get(name) as Dealing[]).push({ firstPower, commitments })
     }
   }
   return dealings
 }
 
-/** SHA-256(TLV{1 blind, 2 … one for each purpose: its commitments, concatenated}). */
+/** SHA-256(TLV{1 blind, 2 … one for each secret: its commitments, concatenated}). */
 function commitmentTo(
   blind: Uint8Array,
-  purposes: readonly Purpose[],
+  secrets: readonly DealtSecret[],
   parts: Readonly<Record<string, Part>>,
 ): Uint8Array {
-  const points = purposes.map(purpose =>
-    concat(...(parts[purpose]?.commitments ?? []).map(text => fromBase64Url(text, 'commitment', 48))),
+  const points = secrets.map(({ name }) =>
+    concat(...(parts[name]?.commitments ?? []).map(text => fromBase64Url(text, 'commitment', 48))),
   )
   return sha256(encodeTlv([blind, ...points]))
 }
@@ -459,14 +547,14 @@ function sealInfo(session: Uint8Array, dealer: number, member: number): Uint8Arr
   return encodeTlv([utf8('ceremony-share'), session, be32(dealer), be32(member)])
 }
 
-/** f_i(j) for every purpose, or null when it doesn't open or doesn't fit what was committed to. */
+/** f_i(j) for every secret, or null when it doesn't open or doesn't fit what was committed to. */
 async function openDealt(
   ceremony: Ceremony,
   transcript: Transcript,
   dealings: Dealings,
   { i, member, box }: { i: number; member: number; box: HpkeKeyPair },
   arithmetic: CeremonyArithmetic,
-): Promise<Map<Purpose, Scalar> | null> {
+): Promise<Map<string, Scalar> | null> {
   const dealer = ceremony.dealers[i] as Participant & { dealer: number }
   const sealed = (needed(transcript.deal)[i] as Payloads['deal']).sealed[member - 1]
   if (sealed === undefined) return null
@@ -474,16 +562,16 @@ async function openDealt(
   try {
     const plaintext = await open(box, info, fromBase64Url(sealed, 'sealed'))
     if (plaintext === null) return null
-    const values = decodeTlv(plaintext, { tags: ceremony.purposes.length, field: 'share' })
+    const values = decodeTlv(plaintext, { tags: ceremony.secrets.length, field: 'share' })
     plaintext.fill(0)
-    const shares = new Map<Purpose, Scalar>()
-    for (const [p, purpose] of ceremony.purposes.entries()) {
+    const shares = new Map<string, Scalar>()
+    for (const [p, { name }] of ceremony.secrets.entries()) {
       const value = values[p]
       if (value === undefined) return null
       const share = Scalar.decode(value, 'share')
-      const dealing = (dealings.get(purpose) as readonly Dealing[])[i] as Dealing
+      const dealing = (dealings.get(name) as readonly Dealing[])[i] as Dealing
       if (!(await arithmetic.shareFits(dealing, member, share))) return null
-      shares.set(purpose, share)
+      shares.set(name, share)
     }
     return shares
   } catch (error) {
@@ -521,7 +609,7 @@ async function checkComplaints(
   }
 }
 
-/** What the rounds come to for one purpose. */
+/** What the rounds come to for one secret. */
 interface Outcome {
   /** C'_j by position j − 1. */
   readonly commitments: readonly G1[]
@@ -534,29 +622,29 @@ async function outcomeOf(
   transcript: Transcript,
   dealings: Dealings,
   arithmetic: CeremonyArithmetic,
-): Promise<ReadonlyMap<Purpose, Outcome>> {
-  const { proposal, group, members, dealers } = ceremony
+): Promise<ReadonlyMap<string, Outcome>> {
+  const { proposal, group, members, dealers, drawsSecrets } = ceremony
   const weights =
     proposal.kind === 'reshare' ? lagrangeAtZero(dealers.map(({ dealer }) => dealer)) : undefined
-  const outcomes = new Map<Purpose, Outcome>()
-  for (const purpose of ceremony.purposes) {
-    const dealt = dealings.get(purpose) as readonly Dealing[]
-    const before = group?.keys(purpose)
+  const outcomes = new Map<string, Outcome>()
+  for (const secret of ceremony.secrets) {
+    const dealt = dealings.get(secret.name) as readonly Dealing[]
+    const before = drawsSecrets ? undefined : keysBefore(group, secret)
     const commitments: G1[] = []
     for (const { member } of members) {
       const sum = await arithmetic.sumOfDealings(dealt, member, weights)
       commitments.push(proposal.kind === 'refresh' ? sum.add(before?.commitments[member - 1] as G1) : sum)
     }
     const ivk = before?.ivk ?? G1.sum(dealt.map(dealing => dealing.commitments[0] as G1))
-    const pub = !hasPublicKey(purpose)
+    const pub = !hasPublicKey(secret.purpose)
       ? undefined
-      : (before?.pub ?? (await publicKeyOf(ceremony, transcript, purpose, commitments, arithmetic)))
-    outcomes.set(purpose, { commitments, ivk, pub })
+      : (before?.pub ?? (await publicKeyOf(ceremony, transcript, secret.purpose, commitments, arithmetic)))
+    outcomes.set(secret.name, { commitments, ivk, pub })
   }
   return outcomes
 }
 
-/** sQ = Σ λ_j·s_jQ of a founding, each s_jQ checked against C_j. */
+/** sQ = Σ λ_j·s_jQ of a new secret, each s_jQ checked against C_j. */
 async function publicKeyOf(
   ceremony: Ceremony,
   transcript: Transcript,
@@ -584,25 +672,39 @@ async function publicKeyOf(
 }
 
 /** The document that the ceremony comes to, without signatures: every participant computes the same bytes. */
-function composeDocument(ceremony: Ceremony, outcomes: ReadonlyMap<Purpose, Outcome>): GroupDocument {
-  const { proposal, group } = ceremony
-  const keys = (epochs: (purpose: Purpose) => { epoch: number; firstSlot: number }) =>
+function composeDocument(ceremony: Ceremony, outcomes: ReadonlyMap<string, Outcome>): GroupDocument {
+  const { proposal, group, secrets } = ceremony
+  const fieldsOf = (name: string) => {
+    const { commitments, ivk, pub } = outcomes.get(name) as Outcome
+    return {
+      ivk: toBase64Url(ivk.encode()),
+      shares: commitments.map(commitment => toBase64Url(commitment.encode())),
+      ...(pub === undefined ? {} : { pub: toBase64Url(pub.encode()) }),
+    }
+  }
+  const byPurpose = (keys: (purpose: Purpose) => PurposeDocument) =>
     Object.fromEntries(
-      [...outcomes].map(([purpose, { commitments, ivk, pub }]) => [
-        purpose,
-        {
-          ...epochs(purpose),
-          ivk: toBase64Url(ivk.encode()),
-          shares: commitments.map(commitment => toBase64Url(commitment.encode())),
-          ...(pub === undefined ? {} : { pub: toBase64Url(pub.encode()) }),
-        },
-      ]),
+      ceremony.purposes.map(purpose => [purpose, keys(purpose)]),
     ) as GroupDocument['purposes']
   if (proposal.kind === 'found') {
     const { firstSlot, nonce: _, ...rest } = proposal.group
-    return { ...rest, revision: 1, purposes: keys(() => ({ epoch: FIRST_EPOCH, firstSlot })), signatures: [] }
+    const purposes = byPurpose(purpose => ({ epoch: FIRST_EPOCH, firstSlot, ...fieldsOf(purpose) }))
+    return { ...rest, revision: 1, purposes, signatures: [] }
   }
   const before = (group as Predecessor).document
+  const rotated = (purpose: Purpose, firstSlot: number): PurposeDocument => {
+    const { former = [], ...newest } = before.purposes[purpose]
+    const epoch = newest.epoch + 1
+    return { epoch, firstSlot, ...fieldsOf(purpose), former: [newest, ...former].slice(0, KEPT_EPOCHS - 1) }
+  }
+  const dealtAnew = (purpose: Purpose): PurposeDocument => {
+    const { former, ...newest } = before.purposes[purpose]
+    const anew = (keys: typeof newest) => {
+      const { name } = secrets.find(one => one.purpose === purpose && one.epoch === keys.epoch) as DealtSecret
+      return { epoch: keys.epoch, firstSlot: keys.firstSlot, ...fieldsOf(name) }
+    }
+    return { ...anew(newest), ...(former && { former: former.map(anew) }) }
+  }
   const { n, t, authorities } = proposal.kind === 'reshare' ? proposal : before
   return {
     ...before,
@@ -612,10 +714,15 @@ function composeDocument(ceremony: Ceremony, outcomes: ReadonlyMap<Purpose, Outc
     n,
     t,
     authorities,
-    purposes: keys(purpose => before.purposes[purpose]),
+    purposes:
+      proposal.kind === 'rotate'
+        ? { ...before.purposes, ...byPurpose(purpose => rotated(purpose, proposal.firstSlot)) }
+        : byPurpose(dealtAnew),
     signatures: [],
   }
 }
+
+type PurposeDocument = GroupDocument['purposes'][Purpose]
 
 /** The rounds so far are whole, signed, and each said after the ones before. CeremonyFault otherwise. */
 export async function checkRounds(ceremony: Ceremony, rounds: CeremonyRounds): Promise<void> {
@@ -676,22 +783,26 @@ function checkDeals({ dealers, members }: Ceremony, { deal }: Transcript): void 
 }
 
 /**
- * Whoever has issued says what: in a reshare each dealer, nobody else. And public shares in a founding, of purposes with
+ * Whoever has issued says what: in a reshare each dealer, nobody else. And public shares of new secrets, of purposes with
  * a public key: a multiple in G2 of any other secret would test PINs.
  */
-function checkAnswers({ participants, proposal, purposes }: Ceremony, { answer }: Transcript): void {
+function checkAnswers(
+  { participants, proposal, secrets, drawsSecrets }: Ceremony,
+  { answer }: Transcript,
+): void {
+  const withPublicKey = secrets.filter(({ purpose }) => hasPublicKey(purpose))
   participants.forEach(({ name, dealer }, p) => {
     const wrong = (why: string) => new CeremonyFault('WRONG_SHARE', 'answer', name, why)
     const { ledger, pub } = needed(answer)[p] as Payloads['answer']
     if ((ledger !== undefined) !== (proposal.kind === 'reshare' && dealer !== undefined))
       throw wrong('each dealer of a reshare states its ledger, nobody else')
-    if (proposal.kind === 'found' ? !isFor(purposes.filter(hasPublicKey), pub ?? {}) : pub !== undefined)
-      throw wrong('public shares stand in a founding, for the purposes with a public key')
+    if (drawsSecrets ? !isFor(withPublicKey, pub ?? {}) : pub !== undefined)
+      throw wrong('public shares stand where secrets are drawn, for the purposes with a public key')
   })
 }
 
-const isFor = (purposes: readonly Purpose[], parts: object) =>
-  Object.keys(parts).length === purposes.length && purposes.every(purpose => Object.hasOwn(parts, purpose))
+const isFor = (secrets: readonly DealtSecret[], parts: object) =>
+  Object.keys(parts).length === secrets.length && secrets.every(({ name }) => Object.hasOwn(parts, name))
 
 /** What each dealer of a reshare has said of its ledger; empty otherwise. By dealer index. */
 export async function statedLedgers(
@@ -719,10 +830,10 @@ export interface CeremonyRecord {
   readonly after: Readonly<Partial<Record<Round, string>>>
   /** Secret keys of the boxes, in the dealers' order; until the answer. */
   readonly boxes?: readonly string[]
-  /** f_i by purpose; from commit to deal. */
+  /** f_i by the secrets' names; from commit to deal. */
   readonly polynomials?: Readonly<Record<string, string>>
   readonly blind?: string
-  /** s'_j by purpose; from the answer on. */
+  /** s'_j by the secrets' names; from the answer on. */
   readonly shares?: Readonly<Record<string, string>>
   /** From the result on. */
   readonly document?: GroupDocument
@@ -734,7 +845,7 @@ export interface CeremonyPorts {
   readonly key: Es256PrivateKey
   readonly random: Random
   readonly arithmetic?: CeremonyArithmetic
-  /** s_i of the group in force: what a dealer hands on or refreshes. */
+  /** s_i of the group in force, of every kept key epoch: what a dealer hands on or refreshes. */
   readonly current?: Shares
   /** Of a dealer in a reshare, asked for at its answer: from then on nothing is added to it. */
   readonly ledger?: () => Promise<{ readonly entries: number; readonly hash: Uint8Array }>
@@ -841,26 +952,29 @@ const MOVES: Readonly<Record<Round, (state: Moving) => Promise<Moved>>> = {
 
   commit: async ({ ceremony, transcript, record, ports: { random, current } }) => {
     checkJoins(ceremony, transcript)
-    const { purposes, proposal, t, firstPower } = ceremony
+    const { secrets, proposal, t, firstPower } = ceremony
     const polynomials = new Map(
-      purposes.map(purpose => {
-        const constant = { found: undefined, refresh: Scalar.fromNumber(0), reshare: current?.get(purpose) }[
-          proposal.kind
-        ]
+      secrets.map(({ name }) => {
+        const constant =
+          proposal.kind === 'refresh'
+            ? Scalar.fromNumber(0)
+            : proposal.kind === 'reshare'
+              ? current?.get(name)
+              : undefined
         if (proposal.kind === 'reshare' && constant === undefined)
-          throw new Refused('CONFLICT', { detail: `this authority has no ${purpose} share to hand on` })
-        return [purpose, Polynomial.random(t, random, constant)]
+          throw new Refused('CONFLICT', { detail: `this authority has no ${name} share to hand on` })
+        return [name, Polynomial.random(t, random, constant)]
       }),
     )
     const blind = random(32)
     const parts = partsOf(polynomials, firstPower)
     return {
-      payload: { commitment: toBase64Url(commitmentTo(blind, purposes, parts)) },
+      payload: { commitment: toBase64Url(commitmentTo(blind, secrets, parts)) },
       keep: {
         ...heldBoxes(record),
         blind: toBase64Url(blind),
         polynomials: Object.fromEntries(
-          [...polynomials].map(([purpose, polynomial]) => [purpose, toBase64Url(polynomial.encode())]),
+          [...polynomials].map(([name, polynomial]) => [name, toBase64Url(polynomial.encode())]),
         ),
       },
     }
@@ -870,11 +984,12 @@ const MOVES: Readonly<Record<Round, (state: Moving) => Promise<Moved>>> = {
     const session = transcript.chain[1] as Uint8Array
     const polynomials = polynomialsOf(record)
     const parts = partsOf(polynomials, ceremony.firstPower)
-    if (ceremony.proposal.kind === 'found')
-      for (const [purpose, { constant }] of polynomials) {
+    if (ceremony.drawsSecrets)
+      for (const { name, purpose } of ceremony.secrets) {
         const claim = { session, purpose, index: me.dealer as number }
+        const { constant } = polynomials.get(name) as Polynomial
         const { kappa, z } = possessionProve(claim, constant, random)
-        ;(parts[purpose] as Part).possession = {
+        ;(parts[name] as Part).possession = {
           kappa: toBase64Url(kappa.encode()),
           z: toBase64Url(z.encode()),
         }
@@ -893,7 +1008,7 @@ const MOVES: Readonly<Record<Round, (state: Moving) => Promise<Moved>>> = {
       const p = ceremony.participants.findIndex(one => one.name === name)
       const box = (needed(transcript.join)[p] as Payloads['join']).boxes[i] as string
       const plaintext = encodeTlv(
-        ceremony.purposes.map(purpose => (polynomials.get(purpose) as Polynomial).at(member).encode()),
+        ceremony.secrets.map(({ name }) => (polynomials.get(name) as Polynomial).at(member).encode()),
       )
       const info = sealInfo(session, me.dealer as number, member)
       sealed.push(toBase64Url(await seal(fromBase64Url(box, 'box', 32), info, plaintext, random)))
@@ -908,7 +1023,7 @@ const MOVES: Readonly<Record<Round, (state: Moving) => Promise<Moved>>> = {
     const dealings = await checkOpenings(ceremony, transcript, arithmetic)
     checkDeals(ceremony, transcript)
     const complaints: { dealer: number; boxKey: string }[] = []
-    const dealt: Map<Purpose, Scalar>[] = []
+    const dealt: Map<string, Scalar>[] = []
     if (me.member !== undefined)
       for (const [i, { dealer }] of ceremony.dealers.entries()) {
         const boxKey = record.boxes?.[i] as string
@@ -932,7 +1047,7 @@ const MOVES: Readonly<Record<Round, (state: Moving) => Promise<Moved>>> = {
     return {
       payload: {
         complaints,
-        ...(shares !== undefined && ceremony.proposal.kind === 'found' && { pub: publicSharesOf(shares) }),
+        ...(shares !== undefined && ceremony.drawsSecrets && { pub: publicSharesOf(ceremony, shares) }),
         ...(ledger && { ledger: { entries: ledger.entries, hash: toBase64Url(ledger.hash) } }),
       },
       keep: shares === undefined ? {} : { shares: encodeShares(shares) },
@@ -977,81 +1092,80 @@ export async function ceremonySign(
 /** s'_j, from the answer on. */
 export function sharesOf({ shares }: CeremonyRecord): Shares {
   return new Map(
-    Object.entries(shares ?? {}).map(([purpose, text]) => [
-      purpose as Purpose,
+    Object.entries(shares ?? {}).map(([name, text]) => [
+      name,
       Scalar.decode(fromBase64Url(text, 'shares', 32), 'shares'),
     ]),
   )
 }
 
 function sharesFrom(
-  { proposal, dealers, purposes }: Ceremony,
-  dealt: readonly Map<Purpose, Scalar>[],
+  { proposal, dealers, secrets }: Ceremony,
+  dealt: readonly Map<string, Scalar>[],
   current: Shares | undefined,
 ): Shares {
   const weights =
     proposal.kind === 'reshare' ? lagrangeAtZero(dealers.map(({ dealer }) => dealer)) : undefined
   return new Map(
-    purposes.map(purpose => {
-      const start = proposal.kind === 'refresh' ? current?.get(purpose) : Scalar.fromNumber(0)
+    secrets.map(({ name }) => {
+      const start = proposal.kind === 'refresh' ? current?.get(name) : Scalar.fromNumber(0)
       if (start === undefined)
-        throw new Refused('CONFLICT', { detail: `this authority has no ${purpose} share to refresh` })
+        throw new Refused('CONFLICT', { detail: `this authority has no ${name} share to refresh` })
       const share = dealt.reduce((sum, shares, i) => {
-        const evaluation = shares.get(purpose) as Scalar
+        const evaluation = shares.get(name) as Scalar
         return sum.add(weights === undefined ? evaluation : evaluation.multiply(weights[i] as Scalar))
       }, start)
-      return [purpose, share]
+      return [name, share]
     }),
   )
 }
 
 function checkOwnShares(
-  { purposes }: Ceremony,
+  { secrets }: Ceremony,
   document: GroupDocument,
   member: number,
   shares: Shares,
 ): void {
-  for (const purpose of purposes) {
-    const share = shares.get(purpose)
+  for (const { name, purpose, epoch } of secrets) {
+    const share = shares.get(name)
     const C = share === undefined ? undefined : toBase64Url(G1.generator.mulSecret(share).encode())
-    if (document.purposes[purpose].shares[member - 1] !== C)
+    const { former = [], ...newest } = document.purposes[purpose]
+    const dealt = [newest, ...former].find(keys => keys.epoch === epoch)
+    if (C === undefined || dealt?.shares[member - 1] !== C)
       throw new Refused('INTERNAL', {
-        log: `the ${purpose} share does not fit the document it was dealt for`,
+        log: `the ${name} share does not fit the document it was dealt for`,
       })
   }
 }
 
-function publicSharesOf(shares: Shares): Record<string, string> {
+function publicSharesOf({ secrets }: Ceremony, shares: Shares): Record<string, string> {
   return Object.fromEntries(
-    [...shares]
-      .filter(([purpose]) => hasPublicKey(purpose))
-      .map(([purpose, share]) => [purpose, toBase64Url(authorityServerKeyShare(share).encode())]),
+    secrets
+      .filter(({ purpose }) => hasPublicKey(purpose))
+      .map(({ name }) => [name, toBase64Url(authorityServerKeyShare(shares.get(name) as Scalar).encode())]),
   )
 }
 
-function partsOf(
-  polynomials: ReadonlyMap<Purpose, Polynomial>,
-  firstPower: FirstPower,
-): Record<string, Part> {
+function partsOf(polynomials: ReadonlyMap<string, Polynomial>, firstPower: FirstPower): Record<string, Part> {
   return Object.fromEntries(
-    [...polynomials].map(([purpose, polynomial]) => [
-      purpose,
+    [...polynomials].map(([name, polynomial]) => [
+      name,
       { commitments: polynomial.commitments(firstPower).map(point => toBase64Url(point.encode())) },
     ]),
   )
 }
 
-function polynomialsOf({ polynomials }: CeremonyRecord): ReadonlyMap<Purpose, Polynomial> {
+function polynomialsOf({ polynomials }: CeremonyRecord): ReadonlyMap<string, Polynomial> {
   return new Map(
-    Object.entries(polynomials ?? {}).map(([purpose, text]) => [
-      purpose as Purpose,
+    Object.entries(polynomials ?? {}).map(([name, text]) => [
+      name,
       Polynomial.decode(fromBase64Url(text, 'polynomials'), 'polynomials'),
     ]),
   )
 }
 
 function encodeShares(shares: Shares): Record<string, string> {
-  return Object.fromEntries([...shares].map(([purpose, share]) => [purpose, toBase64Url(share.encode())]))
+  return Object.fromEntries([...shares].map(([name, share]) => [name, toBase64Url(share.encode())]))
 }
 
 const heldBoxes = ({ boxes }: CeremonyRecord) => (boxes === undefined ? {} : { boxes })

@@ -2,6 +2,7 @@
 import Type from 'typebox'
 import { CeremonyProposal, CeremonyRounds } from './ceremony.js'
 import { GroupDocument, GroupProposal } from './group-document.js'
+import { KeyRotationFields } from './key-rotation.js'
 import type { RouteTable } from './route.js'
 import {
   Bytes,
@@ -16,6 +17,7 @@ import {
   TicketField,
   Uint32,
   UnixSeconds,
+  UserCoreField,
 } from './schemas.js'
 
 const ByGroup = Strict({ groupId: GroupIdField })
@@ -194,9 +196,27 @@ export const dtaRoutes = {
     summary: 'A server key share W_j for a recipient of the group document, sealed to its HPKE key.',
     caller: 'server',
     params: ByGroup,
-    body: Strict({ purpose: PurposeField, nonce: Bytes(16) }),
+    body: Strict({ purpose: PurposeField, keyEpoch: Uint32, nonce: Bytes(16) }),
     response: SealedShare,
-    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'REPLAYED', 'FROZEN'],
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'EXPIRED', 'REPLAYED', 'FROZEN'],
+  },
+  deltas: {
+    method: 'POST',
+    path: '/v1/groups/:groupId/deltas',
+    summary:
+      'Delta shares δ_jA from one key epoch to another, for a device that has proven its former keys to the caller; sealed to its key.',
+    caller: 'server',
+    params: ByGroup,
+    body: Strict({
+      /** The RA’s word that the vehicle is not banned. */
+      statement: Jws(),
+      ...KeyRotationFields,
+      /** Whose PIN key, with `pin`. */
+      userCore: Type.Optional(UserCoreField),
+      pinGen: Type.Optional(Uint32),
+    }),
+    response: Strict({ device: Type.Optional(SealedShare), pin: Type.Optional(SealedShare) }),
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'NOT_APPROVED', 'EXPIRED', 'REPLAYED', 'FROZEN'],
   },
   permits: {
     method: 'POST',

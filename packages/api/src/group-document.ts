@@ -49,13 +49,20 @@ const Policy = Strict({
   /** Seconds that the former slot's permit is still taken. */
   grace: Type.Integer({ minimum: 0, maximum: 86_400 }),
 })
-const PublicKeys = Strict({
+/** Key epochs of a purpose that the authorities keep shares of: the newest, and those before it. */
+export const KEPT_EPOCHS = 3
+const EpochFields = {
   epoch: Uint32,
   firstSlot: Uint32,
   ivk: Bytes(48),
   /** C_j by index 1…n. */
   shares: Type.Array(Bytes(48), { minItems: 1, maxItems: 255 }),
   pub: Type.Optional(Bytes(96)),
+}
+const PublicKeys = Strict({
+  ...EpochFields,
+  /** Key epochs before the newest that are still kept, the later one first. */
+  former: Type.Optional(Type.Array(Strict(EpochFields), { minItems: 1, maxItems: KEPT_EPOCHS - 1 })),
 })
 
 /** What `group make` starts from: the document without the keys that the authorities will make. */

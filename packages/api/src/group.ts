@@ -21,7 +21,7 @@ import { encodeTlv } from '@milagro-ts/crypto/tlv'
 import type { Static, TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
 import { canonicalHash } from './canonical-json.js'
-import { GroupDocument, GroupProposal } from './group-document.js'
+import { GroupDocument, GroupProposal, KEPT_EPOCHS } from './group-document.js'
 import { type Es256PrivateKey, Es256PublicKey } from './keys.js'
 import { Refused } from './problem.js'
 
@@ -174,7 +174,7 @@ export class Group {
     await checkSignatures(draft, this.#newest, this.#newest.document.t)
     const next = await readContents(draft, this.#check)
     this.#checkKeys(next)
-    const shareEpoch = this.shareEpoch + (dealtAnew(this.#newest, next).length > 0 ? 1 : 0)
+    const shareEpoch = this.shareEpoch + (isDealtAnew(this.#newest, next) ? 1 : 0)
     return new Group(this.groupId, [...this.#revisions, next], shareEpoch, this.#check)
   }
 
@@ -230,20 +230,31 @@ export class Group {
     return this.#newest.recipients.get(name)
   }
 
-  /** The newest revision's keys, even when their first slot is yet to come. */
+  /** The key epochs that the authorities keep shares of, newest first: KEPT_EPOCHS at most. */
+  epochs(purpose: Purpose): readonly PurposeKeys[] {
+    return this.#newest.epochs[purpose]
+  }
+
+  /** The newest key epoch's, even when its first slot is yet to come. */
   keys(purpose: Purpose): PurposeKeys {
-    return this.#newest.purposes[purpose]
+    return newestOf(this.epochs(purpose))
+  }
+
+  /** Those of a kept key epoch, with the commitments in force; null for one that has ended or doesn't exist. */
+  keysOf(purpose: Purpose, epoch: number): PurposeKeys | null {
+    return this.epochs(purpose).find(keys => keys.epoch === epoch) ?? null
   }
 
   /**
-   * The keys whose epoch the slot fixes: the latest firstSlot ≤ slot; of a refreshed epoch, the newest commitments.
-   * Null before the group's first slot.
+   * The keys whose epoch the slot fixes: the latest firstSlot ≤ slot; of a kept epoch, the newest commitments. Null
+   * before the group's first slot.
    */
   keysAt(purpose: Purpose, slot: number): PurposeKeys | null {
-    return (
-      this.#revisions.findLast(({ purposes }) => purposes[purpose].firstSlot <= slot)?.purposes[purpose] ??
-      null
-    )
+    const hasBegun = ({ firstSlot }: PurposeKeys) => firstSlot <= slot
+    const kept = this.epochs(purpose).find(hasBegun)
+    if (kept !== undefined) return kept
+    const ended = this.#revisions.map(({ epochs }) => newestOf(epochs[purpose])).findLast(hasBegun)
+    return ended ?? null
   }
 
   epochAt(purpose: Purpose, slot: number): number | null {
@@ -264,33 +275,57 @@ export class Group {
   }
 
   #checkKeys(next: Revision): void {
-    for (const purpose of PURPOSES) checkEpochs(purpose, this.keys(purpose), next.purposes[purpose])
+    for (const purpose of PURPOSES) checkEpochs(purpose, this.epochs(purpose), next.epochs[purpose])
     // C_j of the old t lie on the new t's polynomial as well when t goes up, and the old t would still be enough.
-    if (next.document.t !== this.t && dealtAnew(this.#newest, next).length < PURPOSES.length)
+    if (next.document.t !== this.t && keptAsTheyWere(this.#newest, next))
       throw new Refused('CONFLICT', { detail: 'another t with the same key shares' })
   }
 }
 
-/** The purposes whose C_j are others in `after`. */
-function dealtAnew({ document: before }: Draft, { document: after }: Draft): Purpose[] {
-  return PURPOSES.filter(purpose => {
-    const [old, fresh] = [before.purposes[purpose].shares, after.purposes[purpose].shares]
-    return old.length !== fresh.length || old.some((share, i) => share !== fresh[i])
-  })
+/** Has any kept secret other C_j, or is there one more? */
+function isDealtAnew(before: Revision, after: Revision): boolean {
+  return PURPOSES.some(purpose =>
+    after.epochs[purpose].some(keys => !before.epochs[purpose].some(old => isSameDealing(old, keys))),
+  )
 }
 
-/** One epoch keeps one secret (a refresh changes C_j only); the next one starts later. */
-function checkEpochs(purpose: Purpose, before: PurposeKeys, after: PurposeKeys): void {
+/** Has any secret the C_j that it had? */
+function keptAsTheyWere(before: Revision, after: Revision): boolean {
+  return PURPOSES.some(purpose =>
+    after.epochs[purpose].some(keys => before.epochs[purpose].some(old => isSameDealing(old, keys))),
+  )
+}
+
+function isSameDealing(one: PurposeKeys, other: PurposeKeys): boolean {
+  return (
+    one.epoch === other.epoch &&
+    one.commitments.length === other.commitments.length &&
+    one.commitments.every((C, i) => C.equals(other.commitments[i] as G1))
+  )
+}
+
+/**
+ * One epoch keeps one secret (a refresh changes C_j only). The next one starts later; those before it stay as they were
+ * dealt, but for the one that ends.
+ */
+function checkEpochs(purpose: Purpose, before: readonly PurposeKeys[], after: readonly PurposeKeys[]): void {
   const conflict = (detail: string) => new Refused('CONFLICT', { detail: `${purpose}: ${detail}` })
-  if (after.epoch === before.epoch) {
-    if (!after.ivk.equals(before.ivk) || after.firstSlot !== before.firstSlot)
+  const [last, next] = [newestOf(before), newestOf(after)]
+  const isRotated = next.epoch !== last.epoch
+  if (isRotated && next.epoch !== last.epoch + 1) throw conflict('key epochs go up by one')
+  if (isRotated && next.firstSlot <= last.firstSlot) throw conflict('a key epoch starts after the former one')
+  const stay = isRotated ? before.slice(0, KEPT_EPOCHS - 1) : before
+  const are = isRotated ? after.slice(1) : after
+  if (are.length !== stay.length) throw conflict('the last key epochs are kept, no more and no fewer')
+  for (const [i, keys] of are.entries()) {
+    const old = stay[i] as PurposeKeys
+    if (keys.epoch !== old.epoch || !keys.ivk.equals(old.ivk) || keys.firstSlot !== old.firstSlot)
       throw conflict('another key within one key epoch')
-  } else if (after.epoch !== before.epoch + 1) {
-    throw conflict('key epochs go up by one')
-  } else if (after.firstSlot <= before.firstSlot) {
-    throw conflict('a key epoch starts after the former one')
+    if (isRotated && !isSameDealing(keys, old)) throw conflict('a rotation deals nothing but the new key')
   }
 }
+
+const newestOf = (epochs: readonly PurposeKeys[]): PurposeKeys => epochs[0] as PurposeKeys
 
 /** A document of the right shape, its contents not looked at. */
 interface Draft {
@@ -299,7 +334,8 @@ interface Draft {
 }
 /** A revision whose contents hold by themselves; who signed it is another question. */
 interface Revision extends Members, Draft {
-  readonly purposes: Readonly<Record<Purpose, PurposeKeys>>
+  /** Newest first, never empty. */
+  readonly epochs: Readonly<Record<Purpose, readonly PurposeKeys[]>>
 }
 interface Members {
   readonly authorities: readonly GroupAuthority[]
@@ -318,8 +354,8 @@ function readDraft(value: unknown): Draft {
 
 async function readContents({ document, hash }: Draft, check: KeyCheck): Promise<Revision> {
   const members = readMembers(document)
-  const read = (purpose: Purpose) => readKeys(purpose, document, check)
-  const purposes = {
+  const read = (purpose: Purpose) => readEpochs(purpose, document, check)
+  const epochs = {
     device: await read('device'),
     pin: await read('pin'),
     permit: await read('permit'),
@@ -327,7 +363,7 @@ async function readContents({ document, hash }: Draft, check: KeyCheck): Promise
     sign: await read('sign'),
     encrypt: await read('encrypt'),
   }
-  return { document, hash, purposes, ...members }
+  return { document, hash, epochs, ...members }
 }
 
 function shaped<S extends TSchema>(
@@ -419,13 +455,29 @@ function unique(field: string, values: readonly string[]): void {
   if (new Set(values).size !== values.length) throw new DecodeError(field, 'stands twice')
 }
 
-async function readKeys(
+async function readEpochs(
   purpose: Purpose,
-  { n, t, purposes }: GroupDocument,
+  { n, t, revision, purposes }: GroupDocument,
+  check: KeyCheck,
+): Promise<readonly PurposeKeys[]> {
+  const field = `purposes.${purpose}`
+  const { former = [], ...newest } = purposes[purpose]
+  if (revision === 1 && former.length > 0)
+    throw new DecodeError(`${field}.former`, 'a group begins with one key epoch')
+  const read: PurposeKeys[] = []
+  for (const [i, keys] of [newest, ...former].entries())
+    read.push(await readKeys(i === 0 ? field : `${field}.former.${i}`, { purpose, n, t }, keys, check))
+  return read
+}
+
+type EpochDocument = Omit<GroupDocument['purposes'][Purpose], 'former'>
+
+async function readKeys(
+  field: string,
+  { purpose, n, t }: { purpose: Purpose; n: number; t: number },
+  { epoch, firstSlot, ivk: ivkText, shares, pub: pubText }: EpochDocument,
   check: KeyCheck,
 ): Promise<PurposeKeys> {
-  const field = `purposes.${purpose}`
-  const { epoch, firstSlot, ivk: ivkText, shares, pub: pubText } = purposes[purpose]
   const ivk = G1.decode(fromBase64Url(ivkText, `${field}.ivk`, 48), `${field}.ivk`)
   if (shares.length !== n) throw new DecodeError(`${field}.shares`, 'one for each authority')
   const commitments = shares.map((share, i) => {

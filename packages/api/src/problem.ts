@@ -20,6 +20,10 @@ export const CODES = {
   WRONG_PERMIT: { status: 403, means: 'The time permit does not verify.' },
   PERMIT_EXPIRED: { status: 403, means: 'The time permit belongs to a slot that has ended.' },
   NOT_APPROVED: { status: 403, means: 'Nobody with the right to do so has approved this.' },
+  EPOCH_ENDED: {
+    status: 403,
+    means: 'The key is of a key epoch that has ended; enrol the next generation.',
+  },
   FROZEN: { status: 403, means: 'The authority has frozen this group.' },
   NOT_FOUND: { status: 404, means: 'There is nothing at this address.' },
   METHOD_NOT_ALLOWED: { status: 405, means: 'The address does not take this method.' },

@@ -78,6 +78,7 @@ export function hasMovedOn(group: Group, faults: readonly Fault[]): boolean {
 export async function askAuthorities<Answer extends ShareAnswer, Share>({
   group,
   purpose,
+  epoch,
   ask,
   verify,
   t = group.t,
@@ -88,6 +89,8 @@ export async function askAuthorities<Answer extends ShareAnswer, Share>({
 }: {
   group: Group
   purpose: Purpose
+  /** A key epoch that is kept: whose commitments the shares are verified by. */
+  epoch: number
   ask: (authority: AskedAuthority, signal: AbortSignal) => Promise<Answer>
   verify: (authority: AskedAuthority, answer: Answer) => Promise<Share | null> | Share | null
   t?: number
@@ -98,7 +101,8 @@ export async function askAuthorities<Answer extends ShareAnswer, Share>({
   onFault?: (fault: Fault) => void
   timers?: Timers
 }): Promise<Quorum<Share>> {
-  const { commitments } = group.keys(purpose)
+  const commitments = group.keysOf(purpose, epoch)?.commitments
+  if (commitments === undefined) throw new RangeError(`no ${purpose} key epoch ${epoch} is kept`)
   const all = group.authorities.map((authority, i) => ({ ...authority, commitment: commitments[i] as G1 }))
   const waiting = all.filter(({ index }) => lastResort.has(index))
   const shares: { index: number; share: Share }[] = []

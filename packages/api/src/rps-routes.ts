@@ -2,6 +2,7 @@
 import Type from 'typebox'
 import { SealedShare } from './dta-routes.js'
 import { GroupDocument } from './group-document.js'
+import { KeyRotationFields } from './key-rotation.js'
 import type { RouteTable } from './route.js'
 import { DeviceRegistration, RegistrationAnswer } from './rpa-routes.js'
 import {
@@ -58,6 +59,9 @@ export const AuthoritiesSeen = Strict({
     { maxItems: 255 },
   ),
 })
+
+/** Of as many authorities as have answered. */
+const SealedShares = Type.Array(SealedShare, { minItems: 1, maxItems: 255 })
 
 const proofRefusals = [
   'WRONG_PROOF',
@@ -219,6 +223,16 @@ export const rpsRoutes = {
     body: Strict({ message: LoginFields, hpkeKey: HpkeKeyField }),
     response: RegistrationAnswer,
     refuses: ['NOT_APPROVED', 'CONFLICT', ...proofRefusals],
+  },
+  rotateKey: {
+    method: 'POST',
+    path: '/v1/key-rotations',
+    summary:
+      'Delta shares to a later key epoch, against proofs of the former keys: sealed by the authorities to the device’s key.',
+    caller: 'open',
+    body: Strict({ message: LoginFields, ...KeyRotationFields }),
+    response: Strict({ device: Type.Optional(SealedShares), pin: Type.Optional(SealedShares) }),
+    refuses: ['EPOCH_ENDED', ...proofRefusals],
   },
   whoami: {
     method: 'GET',

@@ -34,7 +34,7 @@ import { type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import Type, { type Static, type TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
-import { documentHash, type Group } from './group.js'
+import { documentHash, type Group, type PurposeKeys } from './group.js'
 import type { GroupDocument } from './group-document.js'
 import { signJws, type VerificationKeys, type VerifiedJws, verifyJws } from './jws.js'
 import { decodeHpkeKey, type Es256PrivateKey } from './keys.js'
@@ -258,6 +258,15 @@ export class VerifiedTicket {
     if (purpose === 'pin') return { purpose, idCore, userCore, pinGen: pinGen as number }
     if (purpose === 'device' || purpose === 'sign') return { purpose, idCore }
     return { purpose: purpose as 'agree' | 'encrypt', name: encodeName(groupId, { kind: 1, idCore }) }
+  }
+
+  /** Those of the key epoch that the ticket is for. EXPIRED: it has ended. RangeError: not a purpose of this ticket. */
+  keysFor(purpose: Purpose, group: Group): PurposeKeys {
+    const epoch = (this.keyEpochs as Partial<Record<Purpose, number>>)[purpose]
+    if (epoch === undefined) throw new RangeError(`no ticket for ${purpose}`)
+    const keys = group.keysOf(purpose, epoch)
+    if (keys === null) throw expired(`the ${purpose} key epoch of the ticket has ended`)
+    return keys
   }
 
   /**

@@ -10,7 +10,7 @@ import {
   type Round,
   sharesOf,
 } from '@milagro-ts/api/ceremony'
-import { documentHash, signDocument } from '@milagro-ts/api/group'
+import { documentHash, type PurposeKeys, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { HpkeKeyPair } from '@milagro-ts/api/keys'
 import { open } from '@milagro-ts/api/seal'
@@ -781,7 +781,7 @@ describe('in a change of a group', () => {
     async round => {
       const broken = refreshing({}, 'broken')
       const rounds = await broken.run(round)
-      const { ivk } = founded.group.keys('sign')
+      const { ivk } = founded.group.epochs('sign')[0] as PurposeKeys
       expect(combined(founded, [1, 2]).equals(ivk)).toBe(true)
       const next = refreshing({}, 'the next')
       await next.run()

@@ -124,13 +124,15 @@ export function groupWith(
       const { epoch, firstSlot, ivk, shares, pub } = document.purposes[purpose]
       return [
         purpose,
-        {
-          epoch,
-          firstSlot,
-          ivk: G1.decode(fromBase64Url(ivk, 'ivk', 48)),
-          commitments: shares.map(share => G1.decode(fromBase64Url(share, 'share', 48))),
-          pub: pub === undefined ? undefined : G2.decode(fromBase64Url(pub, 'pub', 96)),
-        },
+        [
+          {
+            epoch,
+            firstSlot,
+            ivk: G1.decode(fromBase64Url(ivk, 'ivk', 48)),
+            commitments: shares.map(share => G1.decode(fromBase64Url(share, 'share', 48))),
+            pub: pub === undefined ? undefined : G2.decode(fromBase64Url(pub, 'pub', 96)),
+          },
+        ],
       ]
     }),
   )
@@ -145,7 +147,7 @@ export function groupWith(
       signKey: Es256PublicKey.fromBase64Url(signKey),
       hpkeKey: fromBase64Url(hpkeKey, 'hpkeKey', 32),
     })),
-    keys: purpose => keys.get(purpose) as NonNullable<ReturnType<typeof keys.get>>,
+    epochs: purpose => keys.get(purpose) as NonNullable<ReturnType<typeof keys.get>>,
   }
 }
 

@@ -30,7 +30,7 @@ import {
   type Shares,
   sharesOf,
 } from '@milagro-ts/api/ceremony'
-import { documentHash } from '@milagro-ts/api/group'
+import { documentHash, type PurposeKeys } from '@milagro-ts/api/group'
 import type { GroupDocument, GroupProposal } from '@milagro-ts/api/group-document'
 import { Es256PrivateKey, HpkeKeyPair } from '@milagro-ts/api/keys'
 import { Refused } from '@milagro-ts/api/problem'
@@ -1011,7 +1011,7 @@ class Run {
   #checkKeys(wrong: (what: string) => void): void {
     const group = this.#group
     if (group === undefined) return
-    const { ivk } = group.keys(this.#purpose)
+    const { ivk } = group.epochs(this.#purpose)[0] as PurposeKeys
     const holders = group.authorities.flatMap(({ index, name }) => {
       const scalar = this.#machines.get(name)?.shares?.get(this.#purpose)
       return scalar === undefined ? [] : [{ index, scalar }]

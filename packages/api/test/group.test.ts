@@ -303,7 +303,7 @@ describe('the next revision', () => {
     const secret = Scalar.random(random)
     const shares = splitSecret(secret, { t: 2, n: 3 }, random).map(({ scalar }) => scalar)
     const rotated = publicKeysOf('permit', secret, shares, { epoch: 2, firstSlot: 50 })
-    const group = await step(d => (d.purposes.permit = rotated))
+    const group = await step(d => (d.purposes.permit = { ...rotated, former: [d.purposes.permit] }))
     expect([0, 49, 50, 51].map(slot => group.epochAt('permit', slot))).toEqual([1, 1, 2, 2])
     expect(group.keysAt('permit', 49)?.pub?.equals(fixture.group.keys('permit').pub as G2)).toBe(true)
     expect(group.keys('permit').epoch).toBe(2)

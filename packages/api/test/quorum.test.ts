@@ -67,6 +67,7 @@ function ask(
   return askAuthorities<Answer, string>({
     group,
     purpose: 'device',
+    epoch: 1,
     ask: (authority, signal) => (answers[authority.index] as Given)(authority, signal),
     verify: (_authority, { share }) => (share === 'good' ? share : null),
     deadlineMs: DEADLINE,
@@ -125,6 +126,7 @@ describe('a car gets its key in sealed shares', () => {
     const { shares, faults } = await askAuthorities({
       group,
       purpose: 'device',
+      epoch: 1,
       ask: async authority => {
         const { A, ctx } = ticket.shareTerms('device', authority.index, SHARE_EPOCH)
         const share = authorityIssue({ commitment: authority.commitment, A, ctx }, shareOf(authority), random)
@@ -185,6 +187,7 @@ describe('t good answers are enough', () => {
     const { shares, faults } = await askAuthorities({
       group: twoOfThree.group,
       purpose: 'device',
+      epoch: 1,
       ask: (authority, aborted) => {
         if (authority.index !== 2) return good(authority, aborted)
         signal = aborted
@@ -319,6 +322,7 @@ describe('another share epoch', () => {
     const asking = askAuthorities<Answer, string>({
       group: threeOfThree.group,
       purpose: 'device',
+      epoch: 1,
       ask: ({ index }) =>
         index === 2 ? of('bad')({ index } as AskedAuthority, undefined as never) : never(),
       verify: (_authority, { share }) => (share === 'good' ? share : null),

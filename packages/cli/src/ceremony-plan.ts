@@ -5,7 +5,8 @@
 import type { CeremonyProposal } from '@milagro-ts/api/ceremony'
 import { documentHash, type Group } from '@milagro-ts/api/group'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
-import { SUITE } from '@milagro-ts/crypto/suite'
+import { PURPOSES, SUITE } from '@milagro-ts/crypto/suite'
+import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { askAuthority, checkPlan, composeProposal } from './group-plan.js'
 import { type Io, UsageError } from './io.js'
 
@@ -37,6 +38,26 @@ export async function reshareProposal(
     n: urls.length,
     t,
     authorities: await Promise.all(urls.map((url, at) => askAuthority(url, at + 1, ports.fetch))),
+  }
+}
+
+/**
+ * New secrets at the same members, from the slot `after` slots from now on (lead + 2 unless said). UsageError for a purpose
+ * that there is none of.
+ */
+export function rotateProposal(
+  group: Group,
+  { purposes, after }: { purposes?: readonly string[] | undefined; after?: number | undefined },
+  ports: Ports,
+): CeremonyProposal {
+  const unknown = purposes?.find(name => !(PURPOSES as readonly string[]).includes(name))
+  if (unknown !== undefined) throw new UsageError(`--purpose: there is no '${unknown}'`)
+  const now = slotAt(group.slotRule, Math.floor(ports.clock() / 1000))
+  return {
+    ...startingFrom(group, ports),
+    kind: 'rotate',
+    purposes: PURPOSES.filter(purpose => purposes === undefined || purposes.includes(purpose)),
+    firstSlot: now + (after ?? group.policy.lead + 2),
   }
 }
 

@@ -8,11 +8,12 @@
  */
 import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import type { Group } from '@milagro-ts/api/group'
+import type { EpochStep } from '@milagro-ts/api/key-rotation'
 import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads'
 import { type Code, Refused } from '@milagro-ts/api/problem'
 import type { AuthenticatedFields, LoginFields } from '@milagro-ts/api/schemas'
 import { verifyReceipt } from '@milagro-ts/api/statements'
-import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { type Attributes, type IdCore, pinIdentityPoint } from '@milagro-ts/crypto/identity'
 import {
@@ -25,6 +26,7 @@ import {
 } from '@milagro-ts/crypto/mpin'
 import { joinPin, type TokenFile } from '@milagro-ts/crypto/pin'
 import type { G1 } from '@milagro-ts/crypto/points'
+import type { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { Permit, slotAt, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
@@ -41,6 +43,8 @@ import {
 } from './enrolling.js'
 import { ClientError } from './errors.js'
 import { followGroup, storedGroup } from './group-store.js'
+import { LOOKS } from './key-collection.js'
+import { AwaitingDeltas, type Deltas } from './key-rotation.js'
 import { stretchPin } from './pin-stretch.js'
 import { type DeviceOptions, type Ports, portsOf } from './ports.js'
 import {
@@ -55,7 +59,7 @@ import { repeatSafely } from './repeat.js'
 import { Session } from './session.js'
 import type { TokenStore } from './token-store.js'
 import { Turns } from './turns.js'
-import { unlockKey } from './unlocker.js'
+import { lockKey, unlockKey } from './unlocker.js'
 
 /** Who proves what to whom. */
 export interface ProofOptions {
@@ -99,10 +103,42 @@ export interface IdentityInStore {
   readonly underWay: number
 }
 
-/** A PIN key, for as long as a call or a session takes. */
-interface PinInHand extends Omit<PinTerms, 'pinEpoch'> {
-  /** D_pin = τ + α·A_pin. Secret. */
-  readonly pinKey: G1
+/** A PIN key, for as long as a call or a session takes. It follows the stored token from one key epoch to the next. */
+class PinInHand implements Omit<PinTerms, 'pinEpoch'> {
+  readonly userCore: Uint8Array
+  readonly pinGen: number
+  #keyEpoch: number
+  #token: G1
+  #pinKey: G1
+
+  /** D_pin = τ + α·A_pin. */
+  constructor({ groupId, idCore, userCore, pinGen, keyEpoch, token }: TokenFile, alpha: Scalar) {
+    this.userCore = userCore
+    this.pinGen = pinGen
+    this.#keyEpoch = keyEpoch
+    this.#token = token
+    this.#pinKey = joinPin(token, alpha, pinIdentityPoint(groupId, idCore, userCore, pinGen))
+  }
+
+  get keyEpoch(): number {
+    return this.#keyEpoch
+  }
+  /** D_pin. Secret. */
+  get pinKey(): G1 {
+    return this.#pinKey
+  }
+
+  isOf({ userCore, pinGen }: TokenFile): boolean {
+    return pinGen === this.pinGen && equalBytes(userCore, this.userCore)
+  }
+
+  /** D'_pin = D_pin + τ' − τ: both have the same α. */
+  follow({ keyEpoch, token }: TokenFile): void {
+    if (keyEpoch === this.#keyEpoch) return
+    this.#pinKey = this.#pinKey.add(token.subtract(this.#token))
+    this.#token = token
+    this.#keyEpoch = keyEpoch
+  }
 }
 
 /** What a proof is bound to beside identity and audience, with the epochs of both purposes. */
@@ -398,10 +434,8 @@ export class Device {
 
   /** D_pin = τ + α·A_pin. */
   async #join(token: TokenFile, typed: string): Promise<PinInHand> {
-    const { groupId, idCore, userCore, pinGen, iterations } = token
-    const alpha = await stretchPin(typed, { idCore, userCore, pinGen }, iterations)
-    const A_pin = pinIdentityPoint(groupId, idCore, userCore, pinGen)
-    return { userCore, pinGen, pinKey: joinPin(token.token, alpha, A_pin) }
+    const { idCore, userCore, pinGen, iterations } = token
+    return new PinInHand(token, await stretchPin(typed, { idCore, userCore, pinGen }, iterations))
   }
 
   /** Makes the attempt once more, with everything fresh, if it was refused before the PIN was looked at. */
@@ -519,6 +553,21 @@ export class Device {
     return { terms: { mode, deviceEpoch, slot, ...fresh, ...hashOf(payload) }, pinEpoch }
   }
 
+  /** The first slot of the latest key epoch that keys here are of. */
+  #begunSlot({
+    device,
+    users,
+  }: {
+    readonly device: DeviceIdentity
+    readonly users: readonly User[]
+  }): number {
+    const firstSlots = [
+      this.#group.keysOf('device', device.keyEpoch)?.firstSlot,
+      ...users.flatMap(tokensOf).map(token => this.#group.keysOf('pin', token.keyEpoch)?.firstSlot),
+    ]
+    return Math.max(0, ...firstSlots.filter(slot => slot !== undefined))
+  }
+
   #epochsAre(slot: number, deviceEpoch: number, pinEpoch: number): boolean {
     const group = this.#group
     return group.epochAt('device', slot) === deviceEpoch && group.epochAt('pin', slot) === pinEpoch
@@ -526,7 +575,8 @@ export class Device {
 
   async #termsOfNow(mode: LoginTerms['mode'], payload?: Uint8Array): Promise<Terms> {
     const clientTime = Math.floor((await this.#ports.time.now()) / 1000)
-    const slot = slotAt(this.#group.slotRule, clientTime)
+    // A key of a later epoch is stored once the RPS has said that its slots have begun, whatever the own clock says.
+    const slot = Math.max(slotAt(this.#group.slotRule, clientTime), this.#begunSlot(await this.#record()))
     const deviceEpoch = this.#group.epochAt('device', slot)
     const pinEpoch = this.#group.epochAt('pin', slot)
     if (deviceEpoch === null || pinEpoch === null)
@@ -541,7 +591,7 @@ export class Device {
   ): Promise<LoginMessage> {
     const { idCore, groupId } = this
     const { unlocker, random } = this.#ports
-    const { device } = await this.#record()
+    const { device } = await this.#recordOf({ deviceEpoch: terms.deviceEpoch, pinEpoch }, pin)
     const deviceKey = await unlockKey(unlocker, { groupId, idCore }, device)
     const permit = this.#permit?.slot === terms.slot ? this.#permit.permit : undefined
     return clientProve({
@@ -552,6 +602,106 @@ export class Device {
       permit,
       random,
     })
+  }
+
+  /** The record, with the keys of these epochs in it: fetched now, if they are of earlier ones. */
+  async #recordOf(
+    epochs: { readonly deviceEpoch: number; readonly pinEpoch: number },
+    pin: PinInHand | undefined,
+  ): Promise<DeviceRecord & { readonly device: DeviceIdentity }> {
+    const record = await this.#record()
+    if (pin !== undefined) followToken(record, pin)
+    const isBehind =
+      record.device.keyEpoch < epochs.deviceEpoch || (pin !== undefined && pin.keyEpoch < epochs.pinEpoch)
+    const isAhead =
+      record.device.keyEpoch > epochs.deviceEpoch || (pin !== undefined && pin.keyEpoch > epochs.pinEpoch)
+    if (isAhead) throw new Refused('EXPIRED', { detail: 'the slot is of an earlier key epoch than the key' })
+    if (!isBehind) return record
+    await this.#rotate(record, epochs, pin)
+    return this.#record()
+  }
+
+  /**
+   * From the keys that are there to those of `epochs`, against proofs with the former. EPOCH_ENDED when they are of an
+   * epoch that the group keeps no more. What is fetched is stored in one write, or not at all.
+   */
+  async #rotate(
+    { device }: { readonly device: DeviceIdentity },
+    { deviceEpoch, pinEpoch }: { readonly deviceEpoch: number; readonly pinEpoch: number },
+    pin: PinInHand | undefined,
+  ): Promise<void> {
+    const { groupId, idCore } = this
+    const { unlocker, random, rps, rpsAudience: audience, wait } = this.#ports
+    const step = (purpose: 'device' | 'pin', from: number, to: number): EpochStep | undefined => {
+      if (from >= to) return undefined
+      if (this.#group.keysOf(purpose, from) === null) throw new ClientError('EPOCH_ENDED')
+      return { from, to }
+    }
+    const steps = {
+      device: step('device', device.keyEpoch, deviceEpoch),
+      pin: pin && step('pin', pin.keyEpoch, pinEpoch),
+    }
+    const former = await unlockKey(unlocker, { groupId, idCore }, device)
+    for (const pause of LOOKS) {
+      if (pause > 0) await wait(pause)
+      const awaiting = await AwaitingDeltas.request({ idCore, account: pin }, steps, random)
+      const { terms } = await this.#termsByNonce(MODE.sign, awaiting.payload)
+      const message = clientProve({
+        terms: { ...terms, deviceEpoch: device.keyEpoch, audience, idCore },
+        binding: { groupId },
+        deviceKey: former,
+        pin: pin && {
+          terms: { userCore: pin.userCore, pinGen: pin.pinGen, pinEpoch: pin.keyEpoch },
+          pinKey: pin.pinKey,
+        },
+        random,
+      })
+      const body = { message: fieldsOf(message), ...awaiting.fields }
+      const answer = await this.#decided(pin, () => rps.rotateKey({ body }))
+      const deltas = await awaiting.combine(this.#group, answer)
+      // Not even the former keys have gone: the RPS has the revision soon, and the same is asked again.
+      if (deltas === 'behind') {
+        await this.#follow()
+        continue
+      }
+      await this.#stepTo(former, steps, deltas, pin)
+      return
+    }
+    throw new Refused('RETRY_LATER', {
+      detail: 'the authorities are in a later share epoch than the RPS knows of',
+    })
+  }
+
+  /** D' = D + Δ·A, τ' = τ + Δ·A_pin, in one write; what another process has brought further is left as it is. */
+  async #stepTo(
+    former: G1,
+    steps: { readonly device: EpochStep | undefined; readonly pin: EpochStep | undefined },
+    deltas: Deltas,
+    pin: PinInHand | undefined,
+  ): Promise<void> {
+    const { groupId, idCore } = this
+    const locked =
+      deltas.device === undefined
+        ? undefined
+        : await lockKey(this.#ports.unlocker, { groupId, idCore }, former.add(deltas.device))
+    const stepped = (token: TokenFile): TokenFile =>
+      deltas.pin !== undefined && pin?.isOf(token) === true && token.keyEpoch === steps.pin?.from
+        ? { ...token, keyEpoch: steps.pin.to, token: token.token.add(deltas.pin) }
+        : token
+    const record = await this.#update(before => {
+      const device = deviceOf(before)
+      const isFormer = locked !== undefined && device.keyEpoch === steps.device?.from
+      return {
+        ...before,
+        device: isFormer ? { ...device, ...locked, keyEpoch: steps.device?.to as number } : device,
+        users: before.users.map(user => ({
+          ...user,
+          token: stepped(user.token),
+          next: user.next && stepped(user.next),
+        })),
+      }
+    })
+    if (pin !== undefined) followToken(record, pin)
   }
 
   /**
@@ -595,6 +745,12 @@ const turnOf = (user: string | undefined): string => `user ${user ?? OWN_PIN}`
 function userOnDevice(user: User): UserOnDevice {
   const [{ userCore, pinGen }] = tokensOf(user) as [TokenFile]
   return { name: user.name, attributes: user.attributes, userCore: toBase64Url(userCore), pinGen }
+}
+
+/** The stored token of the PIN in hand may be of a later key epoch by now. */
+function followToken({ users }: DeviceRecord, pin: PinInHand): void {
+  const stored = users.flatMap(tokensOf).find(token => pin.isOf(token))
+  if (stored !== undefined) pin.follow(stored)
 }
 
 function userOf({ users }: DeviceRecord, name: string): User {

@@ -162,10 +162,13 @@ export class DeviceAwaitingShares {
 export class DeviceKeys {
   /** D_dev. Secret. */
   readonly deviceKey: G1
+  /** Of purpose `device`. */
+  readonly keyEpoch: number
   readonly pinKey: PinKey | null
 
-  private constructor(deviceKey: G1, pinKey: PinKey | null) {
+  private constructor(deviceKey: G1, keyEpoch: number, pinKey: PinKey | null) {
     this.deviceKey = deviceKey
+    this.keyEpoch = keyEpoch
     this.pinKey = pinKey
   }
 
@@ -173,7 +176,8 @@ export class DeviceKeys {
   static async combine(waiting: DeviceAwaitingShares, collect: Collect): Promise<DeviceKeys> {
     const { collection, pinGen } = waiting
     const pinKey = pinGen === undefined ? null : await PinKey.collect(collection, collect)
-    return new DeviceKeys(await collect('device', collection), pinKey)
+    const keyEpoch = collection.ticket.keyEpochs.device as number
+    return new DeviceKeys(await collect('device', collection), keyEpoch, pinKey)
   }
 }
 
@@ -305,7 +309,9 @@ export class PinKey {
     const account = { idCore, userCore, pinGen: pinGen as number }
     const alpha = await stretchPin(pin, account, cost.iterations)
     const A_pin = pinIdentityPoint(groupId, idCore, userCore, account.pinGen)
-    return { groupId, ...account, iterations: cost.iterations, token: splitPin(D_pin, alpha, A_pin) }
+    const keyEpoch = this.#ticket.keyEpochs.pin as number
+    const token = splitPin(D_pin, alpha, A_pin)
+    return { groupId, ...account, iterations: cost.iterations, keyEpoch, token }
   }
 }
 

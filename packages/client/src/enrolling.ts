@@ -125,7 +125,7 @@ export async function enrolDevice(
     await finish(records, waiting.pending, former => ({
       ...former,
       revisions: current.documents,
-      device: { idCore, attributes: { ...attributes }, codeId: own, ...locked },
+      device: { idCore, attributes: { ...attributes }, codeId: own, keyEpoch: keys.keyEpoch, ...locked },
       // Users of a former generation had their keys on that identity.
       users: token === null ? [] : [{ name: OWN_PIN, attributes: {}, token, next: null, codeId: own }],
       pending: [],

@@ -39,6 +39,10 @@ export const CLIENT_CODES = {
       'The approval is for another key, vehicle, person or group: somebody in between changed something.',
   },
   WRONG_SHARE: { advice: 'later', means: 'Trust authorities gave key shares that do not verify.' },
+  EPOCH_ENDED: {
+    advice: 'never',
+    means: 'The key is of a key epoch that has ended: this device was silent for too long. Enrol it anew.',
+  },
   ENROLMENT_REFUSED: { advice: 'never', means: 'The registration authority refused.' },
   ENROLMENT_EXPIRED: { advice: 'never', means: 'The enrolment has run out; it takes a new code.' },
   STILL_PENDING: { advice: 'later', means: 'Nobody has approved yet; the same call goes on waiting.' },

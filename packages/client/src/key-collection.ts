@@ -31,7 +31,7 @@ import { repeatSafely } from './repeat.js'
 /** Milliseconds for all authorities together; each is asked up to three times in it (repeat.ts). */
 const DEADLINE = 60_000
 /** Milliseconds before another look for the revision that authorities are ahead by: the RPS looks twice a minute. */
-const LOOKS = [0, 5_000, 10_000, 20_000]
+export const LOOKS = [0, 5_000, 10_000, 20_000]
 
 export interface Collection {
   readonly group: Group
@@ -67,13 +67,14 @@ export async function collectKey(ports: Ports, purpose: TicketPurpose, collectio
 }
 
 async function collectOnce(ports: Ports, purpose: TicketPurpose, collection: Collection): Promise<G1> {
-  const { group } = collection
+  const { group, ticket } = collection
   /** Which way the last answer of each came. */
   const ways = new Map<number, AccusedAuthority['via']>()
   try {
     const { shares, faults } = await askAuthorities<ShareOf, G1>({
       group,
       purpose,
+      epoch: ticket.keysFor(purpose, group).epoch,
       deadlineMs: DEADLINE,
       ask: (authority, signal) => askForShare(ports, purpose, collection, authority, { signal, ways }),
       verify: (authority, answer) => openShare(purpose, collection, authority, answer),

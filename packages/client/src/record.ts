@@ -4,7 +4,7 @@
  *   {suite, v, identities: [{
  *     groupId, instance                          of which there is one each: this pair is what an identity goes by
  *     revisions                                  the group document from the first revision to the newest seen
- *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?}                once enrolled
+ *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?, keyEpoch?}     once enrolled
  *     users    [{name, attributes, token, next?, codeId?}]       next: a new PIN's token, until its first login
  *     pending  [{kind, secret, …}]               enrolments under way; secret: the private half of the enrolment key
  *     permit?                                    the newest time permit
@@ -15,6 +15,7 @@
  * never loses what another wrote of the others. An enrolment key's secret and a key that came of it never stand in one
  * text: the write that stores one drops the other.
  */
+import { FIRST_EPOCH } from '@milagro-ts/api/founding'
 import { GroupDocument } from '@milagro-ts/api/group-document'
 import { DeviceRegistration as DeviceRegistrationFields } from '@milagro-ts/api/rpa-routes'
 import { VouchedUserRegistration } from '@milagro-ts/api/rps-routes'
@@ -51,6 +52,8 @@ export interface DeviceIdentity extends LockedKey {
   readonly attributes: Attributes
   /** base64url of the code's id, where it was enrolled by one: the same code again is the same enrolment. */
   readonly codeId: string | null
+  /** Key epoch of purpose `device` that the key is of. */
+  readonly keyEpoch: number
 }
 
 export interface User {
@@ -104,6 +107,7 @@ const TokenFileFields = Strict({
   userCore: BytesUpTo(32, 0),
   pinGen: Uint32,
   iterations: Uint32,
+  keyEpoch: Type.Optional(Uint32),
   token: Bytes(48),
 })
 const CodeId = Type.Optional(Bytes(16))
@@ -121,6 +125,8 @@ const StoredIdentity = Strict({
       unlocker: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
       keyHash: Bytes(32),
       codeId: CodeId,
+      /** Absent for the first. */
+      keyEpoch: Type.Optional(Type.Integer({ minimum: FIRST_EPOCH + 1, maximum: 0xffff_ffff })),
     }),
   ),
   users: Type.Array(
@@ -198,6 +204,7 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
             ...(device.unlocker === null ? {} : { unlocker: device.unlocker }),
             keyHash: toBase64Url(device.keyHash),
             ...codeId(device.codeId),
+            ...(device.keyEpoch === FIRST_EPOCH ? {} : { keyEpoch: device.keyEpoch }),
           },
         }),
     users: record.users.map(user => ({
@@ -241,6 +248,7 @@ function decodeFields(stored: StoredIdentity): DeviceRecord {
             unlocker: device.unlocker ?? null,
             keyHash: fromBase64Url(device.keyHash, 'device.keyHash', 32),
             codeId: device.codeId ?? null,
+            keyEpoch: device.keyEpoch ?? FIRST_EPOCH,
           },
     users: stored.users.map(({ name, attributes, token, next, codeId }) => ({
       name,

@@ -1,27 +1,10 @@
 /** A car that was silent for ten slots comes back by itself, while the world has gone on: over the servers themselves. */
-import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
 import { memoryTokenStore } from '@milagro-ts/client/token-store'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { RunningServers, SLOT } from './running-servers.js'
+import { Calendar } from './calendar.js'
+import { RunningServers } from './running-servers.js'
 import { CAR, JO, TRACKING, VIN } from './world.js'
-
-/** Turned by hand; what servers do every so often is done when the test says so. */
-class Calendar implements Timers {
-  now = Date.UTC(2026, 5, 1, 12)
-  readonly #jobs = new Set<() => void>()
-
-  every(_milliseconds: number, run: () => void): () => void {
-    this.#jobs.add(run)
-    return () => this.#jobs.delete(run)
-  }
-  after = systemTimers.after
-
-  pass(slots: number): void {
-    this.now += slots * SLOT * 1000
-    for (const run of this.#jobs) run()
-  }
-}
 
 const calendar = new Calendar()
 let servers: RunningServers

@@ -82,8 +82,12 @@ export class CryptoWorker {
     this.#identities = ports.identities
   }
 
-  /** Takes server keys in that belong to their IVK; by place. The bytes that brought them are overwritten. */
+  /**
+   * Takes server keys in that belong to their IVK; by place. They take the place of all that were here before. The bytes
+   * that brought them are overwritten.
+   */
   serverKeys(keys: readonly HandedKey[]): boolean[] {
+    this.#keys.clear()
     return keys.map(({ purpose, epoch, ivk, S }) => {
       const key = ServerKey.verify(G1.decode(ivk, 'ivk'), G2.decode(S, 'S'))
       S.fill(0)

@@ -42,8 +42,13 @@ export interface TokenFile {
   readonly userCore: Uint8Array
   readonly pinGen: number
   readonly iterations: number
+  /** Key epoch of purpose `pin` that τ is of. */
+  readonly keyEpoch: number
   readonly token: G1
 }
+
+/** Where a token file says nothing of its key epoch. */
+const FIRST_EPOCH = 1
 
 export interface TokenFileJson {
   readonly suite: string
@@ -53,6 +58,8 @@ export interface TokenFileJson {
   readonly userCore: string
   readonly pinGen: number
   readonly iterations: number
+  /** Absent for the first. */
+  readonly keyEpoch?: number
   readonly token: string
 }
 
@@ -65,6 +72,7 @@ export function encodeTokenFile(file: TokenFile): TokenFileJson {
     userCore: toBase64Url(file.userCore),
     pinGen: file.pinGen,
     iterations: file.iterations,
+    ...(file.keyEpoch === FIRST_EPOCH ? {} : { keyEpoch: file.keyEpoch }),
     token: toBase64Url(file.token.encode()),
   }
 }
@@ -73,7 +81,7 @@ export function encodeTokenFile(file: TokenFile): TokenFileJson {
 export function decodeTokenFile(value: unknown): TokenFile {
   if (typeof value !== 'object' || value === null) throw new DecodeError('tokenFile', 'an object expected')
   const json = value as Readonly<Record<string, unknown>>
-  const known = ['suite', 'v', 'groupId', 'idCore', 'userCore', 'pinGen', 'iterations', 'token']
+  const known = ['suite', 'v', 'groupId', 'idCore', 'userCore', 'pinGen', 'iterations', 'keyEpoch', 'token']
   if (Object.keys(json).some(name => !known.includes(name)))
     throw new DecodeError('tokenFile', 'unknown field')
   if (json.suite !== SUITE || json.v !== 1)
@@ -97,6 +105,8 @@ export function decodeTokenFile(value: unknown): TokenFile {
     userCore: userCore === '' ? NO_USER : decodeUserCore(fromBase64Url(userCore, 'tokenFile.userCore')),
     pinGen: count('pinGen', 0),
     iterations: count('iterations', 1),
+    // One spelling: the first epoch is left out.
+    keyEpoch: json.keyEpoch === undefined ? FIRST_EPOCH : count('keyEpoch', FIRST_EPOCH + 1),
     token: G1.decode(fromBase64Url(text('token'), 'tokenFile.token'), 'tokenFile.token'),
   }
 }

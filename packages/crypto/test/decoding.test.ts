@@ -205,6 +205,7 @@ describe('JSON', () => {
     userCore: driver,
     pinGen: 1,
     iterations: 600_000,
+    keyEpoch: 1,
     token: driven().token,
   })
   const strange = [

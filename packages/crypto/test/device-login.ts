@@ -95,6 +95,7 @@ export function deviceLogin(json: string): string {
     userCore,
     pinGen,
     iterations: input.iterations,
+    keyEpoch: 1,
     token,
   })
 

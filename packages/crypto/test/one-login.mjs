@@ -164,7 +164,7 @@ export function oneLogin() {
   const stretched = new Uint8Array(pbkdf2Sync(pinBytes(pinText), pbkdf2Salt, iterations, 32, 'sha256'))
   const alpha = pinScalar(stretched)
   const token = splitPin(pin.D, alpha, A_pin)
-  const tokenFile = encodeTokenFile({ groupId, idCore, userCore, pinGen, iterations, token })
+  const tokenFile = encodeTokenFile({ groupId, idCore, userCore, pinGen, iterations, keyEpoch: 1, token })
 
   // The slot's permit.
   const permitTerms = { groupId, permitEpoch: epoch.permit, rule }

@@ -181,6 +181,7 @@ test('a car, three authorities, a server', () => {
       userCore,
       pinGen,
       iterations,
+      keyEpoch: 1,
       token: splitPin(D_pin, alphaOf('2580'), A_pin),
     }),
   )

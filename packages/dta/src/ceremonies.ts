@@ -28,12 +28,13 @@ import {
   statedLedgers,
 } from '@milagro-ts/api/ceremony'
 import { LEDGER_PAGE, readLedgerPage, signLedgerPage } from '@milagro-ts/api/ceremony-ledger'
-import { documentHash, Group } from '@milagro-ts/api/group'
+import { documentHash, Group, type PurposeKeys } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
 import { poolCeremonyArithmetic, poolKeyCheck } from '@milagro-ts/api/server-pool'
 import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import { slotAt } from '@milagro-ts/crypto/time-permit'
 import type { Connection, Row } from '@milagro-ts/store/database'
 import type { Authority } from './authority.js'
 import {
@@ -103,6 +104,7 @@ export class Ceremonies {
       }
       const group = await this.#predecessor(proposal, revisions)
       const ceremony = Ceremony.read(proposal, group)
+      this.#refuseTooSoon(ceremony)
       const ports = this.#ports(ceremony)
       const record = await ceremonyMove(ceremony, null, 'join', [], ports)
       const groupId = group?.groupId ?? null
@@ -169,6 +171,7 @@ export class Ceremonies {
       if (standing.state === 'running') {
         this.#refuseLate(standing)
         this.#refuseOvertaken(ceremony)
+        this.#refuseTooSoon(ceremony)
       }
       const hash = documentHash(document)
       return store.atomic(connection => {
@@ -210,7 +213,8 @@ export class Ceremonies {
           : await former.verifyNext(document)
       const groupId = toBase64Url(group.groupId)
       const stays = ceremony.participant(this.#ports(ceremony).name)?.member !== undefined
-      const shares = stays ? MasterShares.ofCeremony(group.shareEpoch, sharesOf(record)) : null
+      const served = former && groups.all.find(one => equalBytes(one.group.groupId, former.groupId))
+      const shares = stays ? MasterShares.ofCeremony(group, ceremony, sharesOf(record), served?.shares) : null
       if (shares !== null) groups.check(group, shares, keys.signKey.publicKey)
       const sealed = shares?.seal(passphrase, ceremony.hash, random) ?? new Uint8Array(0)
       const { shares: _, ...rest } = record
@@ -340,7 +344,7 @@ export class Ceremonies {
       key: keys.signKey,
       random,
       arithmetic: poolCeremonyArithmetic(pool),
-      ...(served && { current: served.shares.forCeremony() }),
+      ...(served && { current: served.shares.forCeremony(ceremony) }),
     }
   }
 
@@ -369,6 +373,25 @@ export class Ceremonies {
     const served = this.#authority.groups.all.find(one => equalBytes(one.group.groupId, group.groupId))
     if (served !== undefined && toBase64Url(documentHash(served.group.document)) !== proposal.previous)
       throw new Refused('CONFLICT', { detail: 'another revision has come into force; make a new proposal' })
+  }
+
+  /**
+   * A new key epoch begins after every slot that permits may have been made for, so that none of them is of the former
+   * epoch; and after the last one has begun, so that the epoch in force is always kept.
+   */
+  #refuseTooSoon({ proposal, group, secrets }: Ceremony): void {
+    if (proposal.kind !== 'rotate' || group === undefined) return
+    const { slot, policy } = group.document
+    const now = slotAt(slot, Math.floor(this.#authority.clock() / 1000))
+    if (proposal.firstSlot <= now + policy.lead)
+      throw new Refused('EXPIRED', {
+        detail: `the first slot of the new key epoch comes too soon: after ${now + policy.lead}; make a new proposal`,
+      })
+    for (const { purpose } of secrets)
+      if ((group.epochs(purpose)[0] as PurposeKeys).firstSlot > now)
+        throw new Refused('CONFLICT', {
+          detail: `the last ${purpose} key epoch has not begun; one rotation after the other`,
+        })
   }
 
   #refuseLate({ startedAt, answeredAt, state }: Standing): void {

@@ -60,14 +60,15 @@ export class Groups {
     const name = toBase64Url(group.groupId)
     if (index === undefined)
       throw new StoreError('foreign', `this authority's signing key is not in group ${name}`)
-    for (const purpose of PURPOSES) {
-      const commitment = group.keys(purpose).commitments[index - 1]
-      if (commitment === undefined || !commitment.equals(shares.commitment(purpose)))
-        throw new StoreError(
-          'damaged',
-          `the ${purpose} share of group ${name} is not the one in its document`,
-        )
-    }
+    for (const purpose of PURPOSES)
+      for (const { epoch, commitments } of group.epochs(purpose)) {
+        const own = shares.commitment(purpose, epoch)
+        if (own === undefined || commitments[index - 1]?.equals(own) !== true)
+          throw new StoreError(
+            'damaged',
+            `the ${purpose} share of group ${name}, key epoch ${epoch}, is not the one in its document`,
+          )
+      }
     return index
   }
 

@@ -1,6 +1,7 @@
 /**
- * This authority's share s_j of every master secret of one group: six independent scalars, and what may be done with
- * each (protocols.md §2). They leave this class only sealed, for a worker, or to be dealt anew in a ceremony.
+ * This authority's share s_j of every master secret of one group: six independent scalars for each key epoch that is
+ * kept, and what may be done with each (protocols.md §2). They leave this class only sealed, for a worker, or to be
+ * dealt anew in a ceremony.
  *
  *   purpose   key shares s_jA    server key share s_jQ
  *   device    yes                to its recipients
@@ -9,11 +10,19 @@
  *   sign      yes                –
  *   agree, encrypt               not issued yet
  *
- * At rest: TLV{1 `milagro-ts-master-shares`, 2 suite, 3 hash of the proposal, 4 be32 share epoch, 5… s_j in the order
- * of PURPOSES}, sealed with the authority's passphrase.
+ * Between two key epochs a device gets δ_j·A, δ_j = s'_j − s_j, and nothing else is made of two of them.
+ *
+ * At rest: TLV{1 `milagro-ts-master-shares`, 2 suite, 3 hash of the proposal, 4 be32 share epoch, 5…10 the newest s_j in
+ * the order of PURPOSES, 11 their key epochs, be32 each, unless all are the first, 12… TLV{1 purpose, 2 be32 key epoch,
+ * 3 s_j} of former ones}, sealed with the authority's passphrase.
  */
+import type { Ceremony, Shares } from '@milagro-ts/api/ceremony'
 import { FIRST_EPOCH } from '@milagro-ts/api/founding'
-import { be32, equalBytes, readInteger, utf8 } from '@milagro-ts/crypto/bytes'
+import type { Group } from '@milagro-ts/api/group'
+import { KEPT_EPOCHS } from '@milagro-ts/api/group-document'
+import type { EpochStep } from '@milagro-ts/api/key-rotation'
+import { be32, concat, equalBytes, fromUtf8, readInteger, utf8 } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import { G1 } from '@milagro-ts/crypto/points'
 import type { Random } from '@milagro-ts/crypto/ports'
@@ -24,45 +33,89 @@ import { openSealed, sealBytes } from '@milagro-ts/store/sealed-file'
 import { StoreError } from '@milagro-ts/store/store-error'
 
 const LABEL = utf8('milagro-ts-master-shares')
+const NEWEST_AT = 4
+const EPOCHS_AT = NEWEST_AT + PURPOSES.length
+const FORMER_AT = EPOCHS_AT + 1
+const MOST_FORMER = (KEPT_EPOCHS - 1) * PURPOSES.length
 
 /** Purposes with a server key S = sQ. */
 export type ServerKeyPurpose = 'device' | 'pin'
 export const isServerKeyPurpose = (purpose: Purpose): purpose is ServerKeyPurpose =>
   purpose === 'device' || purpose === 'pin'
 
+interface MasterSecret {
+  readonly purpose: Purpose
+  readonly epoch: number
+  /** s_j. */
+  readonly secret: Scalar
+}
+
 export class MasterShares {
   readonly shareEpoch: number
-  readonly #secrets: ReadonlyMap<Purpose, Scalar>
+  /** Of each purpose the newest epoch first. */
+  readonly #secrets: readonly MasterSecret[]
 
-  private constructor(shareEpoch: number, secrets: ReadonlyMap<Purpose, Scalar>) {
+  private constructor(shareEpoch: number, secrets: readonly MasterSecret[]) {
     this.shareEpoch = shareEpoch
     this.#secrets = secrets
   }
 
   /** What a founding came to. */
   static ofFounding(secrets: Readonly<Record<Purpose, Scalar>>): MasterShares {
-    return new MasterShares(FIRST_EPOCH, new Map(PURPOSES.map(purpose => [purpose, secrets[purpose]])))
+    return new MasterShares(
+      FIRST_EPOCH,
+      PURPOSES.map(purpose => ({ purpose, epoch: FIRST_EPOCH, secret: secrets[purpose] })),
+    )
   }
 
-  /** What a ceremony came to: s'_j in the share epoch that its document begins. RangeError unless all purposes are there. */
-  static ofCeremony(shareEpoch: number, secrets: ReadonlyMap<Purpose, Scalar>): MasterShares {
-    if (PURPOSES.some(purpose => !secrets.has(purpose))) throw new RangeError('a purpose has no share')
-    return new MasterShares(shareEpoch, secrets)
+  /**
+   * What a ceremony came to, in the share epoch that its document begins: s'_j of what was dealt, `before` of what
+   * wasn't (in a rotation), and nothing of a key epoch that has ended. RangeError unless everything that is kept is there.
+   */
+  static ofCeremony(
+    group: Group,
+    ceremony: Pick<Ceremony, 'secrets'>,
+    dealt: Shares,
+    before: MasterShares | undefined,
+  ): MasterShares {
+    return new MasterShares(
+      group.shareEpoch,
+      PURPOSES.flatMap(purpose =>
+        group.epochs(purpose).map(({ epoch }) => {
+          const name = ceremony.secrets.find(one => one.purpose === purpose && one.epoch === epoch)?.name
+          const kept = before === undefined ? undefined : before.#find(purpose, epoch)?.secret
+          const secret = name === undefined ? kept : dealt.get(name)
+          if (secret === undefined) throw new RangeError(`no master share for ${purpose} of epoch ${epoch}`)
+          return { purpose, epoch, secret }
+        }),
+      ),
+    )
   }
 
-  /** s_j of every purpose, to be dealt anew in a ceremony. */
-  forCeremony(): ReadonlyMap<Purpose, Scalar> {
-    return this.#secrets
+  /** s_j by the names that the ceremony gives them, to be dealt anew; of a secret that is yet to be drawn, none. */
+  forCeremony({ secrets }: Pick<Ceremony, 'secrets'>): Shares {
+    return new Map(
+      secrets.flatMap(({ name, purpose, epoch }) => {
+        const known = this.#find(purpose, epoch)
+        return known === undefined ? [] : [[name, known.secret] as const]
+      }),
+    )
   }
 
   /** For the group that `proposalHash` founds: shares of one group can't be put in place of another's. */
   seal(passphrase: string, proposalHash: Uint8Array, random: Random): Uint8Array {
+    const newest = PURPOSES.map(purpose => this.#newest(purpose))
+    const former = this.#secrets.filter(one => !newest.includes(one))
     const plaintext = encodeTlv([
       LABEL,
       utf8(SUITE),
       proposalHash,
       be32(this.shareEpoch),
-      ...PURPOSES.map(purpose => this.#secret(purpose).encode()),
+      ...newest.map(({ secret }) => secret.encode()),
+      newest.every(({ epoch }) => epoch === FIRST_EPOCH)
+        ? undefined
+        : concat(...newest.map(({ epoch }) => be32(epoch))),
+      ...former.map(({ purpose, epoch, secret }) => encodeTlv([utf8(purpose), be32(epoch), secret.encode()])),
     ])
     const sealed = sealBytes(passphrase, plaintext, random)
     plaintext.fill(0)
@@ -73,50 +126,103 @@ export class MasterShares {
   static open(passphrase: string, sealed: Uint8Array, proposalHash: Uint8Array): MasterShares {
     const plaintext = openSealed(passphrase, sealed)
     const field = 'master shares'
-    const [label, suite, hash, epoch, ...secrets] = decodeTlv(plaintext, { tags: 4 + PURPOSES.length, field })
+    const entries = decodeTlv(plaintext, { tags: FORMER_AT + MOST_FORMER, field })
     plaintext.fill(0)
+    const [label, suite, hash, shareEpoch] = entries
     const known = equalBytes(need(label, field), LABEL) && equalBytes(need(suite, field), utf8(SUITE))
     if (!known || !equalBytes(need(hash, field), proposalHash))
       throw new StoreError('damaged', 'the sealed master shares belong to another group')
-    return new MasterShares(
-      readInteger(need(epoch, field), 4, field),
-      new Map(PURPOSES.map((purpose, i) => [purpose, Scalar.decode(need(secrets[i], field), field)])),
-    )
+    const epochs = entries[EPOCHS_AT]
+    const newest = PURPOSES.map((purpose, i) => ({
+      purpose,
+      epoch: epochs === undefined ? FIRST_EPOCH : readInteger(epochs.subarray(4 * i, 4 * i + 4), 4, field),
+      secret: Scalar.decode(need(entries[NEWEST_AT + i], field), field),
+    }))
+    const former = entries.slice(FORMER_AT).flatMap(entry => {
+      if (entry === undefined) return []
+      const [purpose, epoch, secret] = decodeTlv(entry, { tags: 3, field })
+      return [
+        {
+          purpose: purposeOf(fromUtf8(need(purpose, field), field)),
+          epoch: readInteger(need(epoch, field), 4, field),
+          secret: Scalar.decode(need(secret, field), field),
+        },
+      ]
+    })
+    return new MasterShares(readInteger(need(shareEpoch, field), 4, field), [...newest, ...former])
   }
 
-  /** C_j = s_jP1. */
-  commitment(purpose: Purpose): G1 {
-    return G1.generator.mulSecret(this.#secret(purpose))
+  /** C_j = s_jP1; undefined for an epoch that this authority has no share of. */
+  commitment(purpose: Purpose, epoch: number): G1 | undefined {
+    const known = this.#find(purpose, epoch)
+    return known && G1.generator.mulSecret(known.secret)
   }
 
   /** d_j = s_jA with its proof, a KeyShare's TLV, made in a worker, which hashes A out of `input` itself. */
-  issue(
+  issue(pool: CryptoPool, purpose: Purpose, epoch: number, terms: IssueTerms): Promise<Uint8Array> {
+    return issueWith(pool, purpose, this.#secret(purpose, epoch), terms)
+  }
+
+  /** δ_j·A with its proof over C'_j − C_j, δ_j = s'_j − s_j: this authority's part of what a device adds to its key. */
+  issueDelta(
     pool: CryptoPool,
-    purpose: Purpose,
-    { input, ctx, commitment }: { input: Uint8Array; ctx: Uint8Array; commitment: G1 },
+    purpose: ServerKeyPurpose,
+    { from, to }: EpochStep,
+    terms: IssueTerms,
   ): Promise<Uint8Array> {
-    const statement = { purpose, input, ctx, commitment: commitment.encode() }
-    return this.#lend(purpose, secret => pool.run('issue', { statement, secret }))
+    const delta = this.#secret(purpose, to).subtract(this.#secret(purpose, from))
+    return issueWith(pool, purpose, delta, terms)
   }
 
   /** W_j = s_jQ, 96 bytes, to be sealed to a recipient of the group document. */
-  serverKeyShare(pool: CryptoPool, purpose: ServerKeyPurpose): Promise<Uint8Array> {
-    return this.#lend(purpose, secret => pool.run('serverKeyShare', secret))
+  serverKeyShare(pool: CryptoPool, purpose: ServerKeyPurpose, epoch: number): Promise<Uint8Array> {
+    return lend(this.#secret(purpose, epoch), secret => pool.run('serverKeyShare', secret))
   }
 
-  /** The bytes are this thread's for as long as the job takes. */
-  async #lend<T>(purpose: Purpose, use: (secret: Uint8Array) => Promise<T>): Promise<T> {
-    const secret = this.#secret(purpose).encode()
-    try {
-      return await use(secret)
-    } finally {
-      secret.fill(0)
-    }
+  #find(purpose: Purpose, epoch: number): MasterSecret | undefined {
+    return this.#secrets.find(one => one.purpose === purpose && one.epoch === epoch)
   }
 
-  #secret(purpose: Purpose): Scalar {
-    const secret = this.#secrets.get(purpose)
-    if (secret === undefined) throw new RangeError(`no master share for ${purpose}`)
-    return secret
+  #newest(purpose: Purpose): MasterSecret {
+    return this.#secrets.find(one => one.purpose === purpose) as MasterSecret
   }
+
+  #secret(purpose: Purpose, epoch: number): Scalar {
+    const known = this.#find(purpose, epoch)
+    if (known === undefined) throw new RangeError(`no master share for ${purpose} of epoch ${epoch}`)
+    return known.secret
+  }
+}
+
+interface IssueTerms {
+  /** What A is hashed out of. */
+  readonly input: Uint8Array
+  readonly ctx: Uint8Array
+  readonly commitment: G1
+}
+
+function issueWith(
+  pool: CryptoPool,
+  purpose: Purpose,
+  scalar: Scalar,
+  { input, ctx, commitment }: IssueTerms,
+): Promise<Uint8Array> {
+  const statement = { purpose, input, ctx, commitment: commitment.encode() }
+  return lend(scalar, secret => pool.run('issue', { statement, secret }))
+}
+
+/** The bytes are this thread's for as long as the job takes. */
+async function lend<T>(scalar: Scalar, use: (secret: Uint8Array) => Promise<T>): Promise<T> {
+  const secret = scalar.encode()
+  try {
+    return await use(secret)
+  } finally {
+    secret.fill(0)
+  }
+}
+
+function purposeOf(text: string): Purpose {
+  const purpose = PURPOSES.find(one => one === text)
+  if (purpose === undefined) throw new DecodeError('master shares', 'unknown purpose')
+  return purpose
 }

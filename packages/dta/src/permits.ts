@@ -48,8 +48,9 @@ export async function issuePermitShare(
     throw new Refused('EXPIRED', { detail: 'the slot has ended' })
   authority.issueLimit.take(`${toBase64Url(groupId)} permits`)
 
-  const permitEpoch = group.epochAt('permit', slot)
-  if (permitEpoch === null) throw new Refused('EXPIRED', { detail: 'the group begins later' })
+  const keys = group.keysAt('permit', slot)
+  if (keys === null) throw new Refused('EXPIRED', { detail: 'the group begins later' })
+  const { epoch: permitEpoch, commitments } = keys
   const input = permitInput({ groupId, permitEpoch, rule: group.slotRule }, slot, { type: 'id', idCore })
   const ctx = shareContext({
     groupId,
@@ -59,7 +60,7 @@ export async function issuePermitShare(
     identity: input,
     jti,
   })
-  const commitment = group.keys('permit').commitments[index - 1] as G1
+  const commitment = commitments[index - 1] as G1
   const statementHash = sha256(utf8(request.statement))
   const isNew = await authority.store.atomic(connection => {
     refuseFrozen(connection, groupId, caller.name)
@@ -77,7 +78,7 @@ export async function issuePermitShare(
     return true
   })
   if (!isNew) throw new Refused('REPLAYED', { detail: 'the jti belongs to another statement' })
-  const share = await shares.issue(authority.pool, 'permit', { input, ctx, commitment })
+  const share = await shares.issue(authority.pool, 'permit', permitEpoch, { input, ctx, commitment })
   authority.metrics.count('permit_shares_issued')
   return { index, shareEpoch: shares.shareEpoch, share: toBase64Url(share) }
 }

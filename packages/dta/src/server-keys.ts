@@ -4,7 +4,7 @@
  * the one recipient of `pin`, and only in this way.
  *
  *   recipient                                       authority j
- *   -- purpose, nonce; signed by its requestKey --> in the document? for this purpose? frozen?
+ *   -- purpose, key epoch, nonce; signed -->        in the document? for this purpose? an epoch that is kept? frozen?
  *   <-- HPKE(hpkeKey; ctx; TLV{1 W_j}) --           ctx = {groupId, purpose, j, share epoch, its name TLV, nonce}
  */
 import { Refused } from '@milagro-ts/api/problem'
@@ -26,15 +26,17 @@ export async function issueServerKey(
   authority: Authority,
   served: ServedGroup,
   caller: ServerCaller,
-  request: { purpose: Purpose; nonce: string },
+  request: { purpose: Purpose; keyEpoch: number; nonce: string },
 ): Promise<SealedAnswer> {
   const { group, index, shares } = served
-  const { purpose } = request
+  const { purpose, keyEpoch } = request
   const recipient = group.recipient(caller.name)
   if (recipient === undefined || !recipient.purposes.includes(purpose))
     throw new Refused('FORBIDDEN', { detail: `${caller.name} is no recipient of ${purpose} keys` })
   if (!isServerKeyPurpose(purpose))
     throw new Refused('FORBIDDEN', { detail: `this authority issues no ${purpose} keys to servers` })
+  if (group.keysOf(purpose, keyEpoch) === null)
+    throw new Refused('EXPIRED', { field: 'keyEpoch', detail: `no ${purpose} key epoch that is kept` })
   authority.issueLimit.take(`${toBase64Url(group.groupId)} server keys`)
   const ctx = shareContext({
     groupId: group.groupId,
@@ -48,7 +50,7 @@ export async function issueServerKey(
     }),
     jti: fromBase64Url(request.nonce, 'nonce', 16),
   })
-  const W = await shares.serverKeyShare(authority.pool, purpose)
+  const W = await shares.serverKeyShare(authority.pool, purpose, keyEpoch)
   const sealed = await seal(recipient.hpkeKey, ctx, encodeTlv([W]), authority.random)
   await authority.store.atomic(connection => refuseFrozen(connection, group.groupId, recipient.name))
   authority.metrics.count('server_keys_issued', { purpose })

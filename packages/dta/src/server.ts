@@ -36,6 +36,7 @@ import {
 } from './authority-keys.js'
 import { Ceremonies } from './ceremonies.js'
 import type { DtaConfig } from './config.js'
+import { issueDeltas } from './deltas.js'
 import { Foundings } from './founding.js'
 import { freeze, isFrozen, unfreeze } from './freeze.js'
 import { Groups } from './groups.js'
@@ -228,6 +229,8 @@ function publicHandlers(
     shares: async ({ params, body }) => issueShare(authority, groups.find(params.groupId), body),
     serverKeys: async ({ params, caller, body }) =>
       issueServerKey(authority, groups.find(params.groupId), caller, body),
+    deltas: async ({ params, caller, body }) =>
+      issueDeltas(authority, groups.find(params.groupId), caller, body),
     permits: async ({ params, caller, body }) =>
       issuePermitShare(authority, groups.find(params.groupId), caller, body),
     proposeRevision: async ({ params, body }) => signRevision(authority, groups.find(params.groupId), body),

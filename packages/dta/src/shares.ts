@@ -59,8 +59,10 @@ export async function issueShare(
   authority.issueLimit.take(`${toBase64Url(group.groupId)} shares`)
 
   const { input, ctx } = ticket.shareTerms(purpose, index, shares.shareEpoch)
-  const commitment = group.keys(purpose).commitments[index - 1] as G1
-  const share = await shares.issue(authority.pool, purpose, { input, ctx, commitment })
+  // A ticket is for the key epoch in force: the next one, though its shares are here, has not begun.
+  const { epoch, commitments } = ticket.keysFor(purpose, group)
+  const commitment = commitments[index - 1] as G1
+  const share = await shares.issue(authority.pool, purpose, epoch, { input, ctx, commitment })
   const sealed = await seal(ticket.hpkeKey, ctx, share, random)
   // The clock is asked again: a ticket that ran out while the share was made doesn't reach the ledger.
   const now = authority.clock()

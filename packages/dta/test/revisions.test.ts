@@ -176,7 +176,7 @@ test('a recipient that was removed gets nothing more', async () => {
   const ask = () =>
     clientOf(world, first(), world.tracking).serverKeys({
       params: { groupId: world.groupId },
-      body: { purpose: 'agree', nonce: toBase64Url(systemRandom(16)) },
+      body: { purpose: 'agree', keyEpoch: 1, nonce: toBase64Url(systemRandom(16)) },
     })
   expect(await codeOf(ask())).toBe('FORBIDDEN')
   await takeIntoForce(next({ recipients: current.recipients.filter(({ name }) => name === 'rps') }))

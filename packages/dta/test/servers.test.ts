@@ -33,7 +33,7 @@ describe('server keys', () => {
   const ask = (server: Server, purpose: Purpose, at = first()) =>
     clientOf(world, at, server).serverKeys({
       params: { groupId: world.groupId },
-      body: { purpose, nonce: freshNonce() },
+      body: { purpose, keyEpoch: 1, nonce: freshNonce() },
     })
 
   test('the RPS gets S_dev and S_pin', async () => {
@@ -65,13 +65,13 @@ describe('server keys', () => {
 
   test('no request JWT at all', async () => {
     const params = { groupId: world.groupId }
-    const body = { purpose: 'pin', nonce: freshNonce() } as const
+    const body = { purpose: 'pin', keyEpoch: 1, nonce: freshNonce() } as const
     expect(await codeOf(first().client.serverKeys({ params, body }))).toBe('UNAUTHENTICATED')
   })
 
   test('a request JWT again, for another body, or at another authority', async () => {
     const params = { groupId: world.groupId }
-    const body = { purpose: 'device', nonce: freshNonce() } as const
+    const body = { purpose: 'device', keyEpoch: 1, nonce: freshNonce() } as const
     const url = `${first().url}/v1/groups/${world.groupId}/server-keys`
     const { name, requestKey: key } = world.rps
     const authorization = await signRequest(
@@ -92,7 +92,7 @@ describe('server keys', () => {
 
   test('a request of a clock that is an hour ahead is CLOCK, and says both times', async () => {
     const params = { groupId: world.groupId }
-    const body = { purpose: 'device', nonce: freshNonce() } as const
+    const body = { purpose: 'device', keyEpoch: 1, nonce: freshNonce() } as const
     const url = `${first().url}/v1/groups/${world.groupId}/server-keys`
     const { name, requestKey: key } = world.rps
     const authorization = await signRequest(

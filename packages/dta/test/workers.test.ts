@@ -68,7 +68,7 @@ test('founding, key shares, server keys, permit shares, a restart: none of it on
     await running.client.concludeFounding({ params, body: { document } })
     await running.client.shares({ params: { groupId }, body: { ticket, purpose: 'device' } })
     const rps = clientOf(world, running, world.rps)
-    const body = { purpose: 'device' as const, nonce: toBase64Url(systemRandom(16)) }
+    const body = { purpose: 'device' as const, keyEpoch: 1, nonce: toBase64Url(systemRandom(16)) }
     await rps.serverKeys({ params: { groupId }, body })
     await rps.permits({ params: { groupId }, body: { statement } })
     running = await restart(running, { clock, startPool })

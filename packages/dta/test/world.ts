@@ -354,7 +354,7 @@ export async function fetchServerKey(world: Founded, purpose: 'device' | 'pin'):
     world.authorities.map(async running => {
       const answer = await clientOf(world, running, rps).serverKeys({
         params: { groupId },
-        body: { purpose, nonce: toBase64Url(nonce) },
+        body: { purpose, keyEpoch: 1, nonce: toBase64Url(nonce) },
       })
       const { index, shareEpoch } = answer
       const identity = encodeName(group.groupId, { kind: 2, name: rps.name, generation: 1 })

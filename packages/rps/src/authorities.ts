@@ -23,6 +23,8 @@ import type { GroupDocuments } from './group-documents.js'
 
 /** Milliseconds for one call. */
 const TIMEOUT = 5_000
+/** Milliseconds that slower authorities have when enough have answered. */
+const STRAGGLERS = 500
 /** Milliseconds between two looks that something other than the timer has asked for. */
 const SOONEST_LOOK = 5_000
 
@@ -109,6 +111,54 @@ export class Authorities {
     } finally {
       watch.assess()
     }
+  }
+
+  /**
+   * What each of them answers, where only the client behind us can tell a good share from a wrong one: at least t answers,
+   * and the others' too if they come within STRAGGLERS. FROZEN if that is why there are too few, else RETRY_LATER.
+   */
+  async askEach<Answer>(
+    group: Group,
+    ask: (authority: Client<typeof dtaRoutes>, signal: AbortSignal) => Promise<Answer>,
+  ): Promise<Answer[]> {
+    const { watch, timers, log } = this.#ports
+    const answers: Answer[] = []
+    const codes: string[] = []
+    const enough = new AbortController()
+    const ends: (() => void)[] = []
+    await new Promise<void>((done, fail) => {
+      let unanswered = group.n
+      const askOne = async (authority: GroupAuthority) => {
+        try {
+          const answer = await ask(this.at(authority), enough.signal)
+          if (enough.signal.aborted) return
+          answers.push(answer)
+          watch.answered(group, authority.index)
+          if (answers.length === group.t) ends.push(timers.after(STRAGGLERS, done))
+        } catch (error) {
+          if (enough.signal.aborted) return
+          const isTheirs = [Refused, Unreachable, UnexpectedAnswer].some(kind => error instanceof kind)
+          if (!isTheirs) throw error
+          log.warn({ err: error, authority: authority.name }, 'no delta share')
+          codes.push(error instanceof Refused ? error.code : 'no answer')
+          watch.failed(group, authority.index, ...(error instanceof Refused ? [error.code] : []))
+        }
+        unanswered--
+        if (unanswered === 0) done()
+      }
+      ends.push(timers.after(TIMEOUT, done))
+      for (const authority of group.authorities) askOne(authority).catch(fail)
+    }).finally(() => {
+      enough.abort()
+      for (const end of ends) end()
+      watch.assess()
+    })
+    if (answers.length >= group.t) return answers
+    const isFrozen = codes.filter(code => code === 'FROZEN').length > group.n - group.t
+    throw new Refused(isFrozen ? 'FROZEN' : 'RETRY_LATER', {
+      log: `${answers.length} of ${group.t} authorities gave a delta share: ${codes.join(', ')}`,
+      ...(isFrozen ? {} : { retryAfter: 5 }),
+    })
   }
 
   /** A look now, unless there was one just now. */

@@ -218,6 +218,7 @@ export class Permits {
         {
           group,
           purpose: 'permit',
+          epoch: termsAt(group, slot).permitEpoch,
           deadlineMs: DEADLINE,
           ask: (authority, signal) =>
             authorities

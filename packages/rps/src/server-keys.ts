@@ -2,17 +2,20 @@
  * S_dev and S_pin (protocols.md §3): fetched once from the authorities, sealed at rest, checked at every start.
  *
  *   RPS                                             authority j
- *   -- purpose, nonce; signed by the requestKey --> in the group document? for this purpose?
+ *   -- purpose, key epoch, nonce; signed -->        in the group document? for this purpose?
  *   <-- HPKE(hpkeKey; ctx; TLV{1 W_j}) --           W_j = s_jQ
  *   e(C_j, Q) = e(P1, W_j) for each, S = Σ λ_jW_j, e(IVK, Q) = e(P1, S)
  *
  * Whoever has S_pin, a token and a device key tests PINs without a strike, so S leaves this process only sealed, and
  * inside it lives in the workers alone: they compute with it, and each checks it against the group's IVK when it takes
  * it in. This thread has its bytes while it opens or seals the file.
+ *
+ * There is one S for each key epoch that the group keeps: a device that was silent proves its former key with the former
+ * S, and goes over to the present one. When a key epoch ends, its S goes out of the file and out of the workers.
  */
 import { join } from 'node:path'
 import { canonicalHash } from '@milagro-ts/api/canonical-json'
-import type { Group } from '@milagro-ts/api/group'
+import type { Group, PurposeKeys } from '@milagro-ts/api/group'
 import type { HpkeKeyPair } from '@milagro-ts/api/keys'
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
@@ -79,6 +82,9 @@ export class ServerKeys {
    */
   static async open(ports: ServerKeyPorts, group: Group): Promise<ServerKeys> {
     const opened = new ServerKeys(ports)
+    const { dataDir, passphrase } = ports
+    const stored = await readStored(pathIn(dataDir), passphrase, group)
+    if (stored.some(key => !isKept(group, key))) await opened.#store(group, stored)
     await opened.#handOver(group)
     return opened
   }
@@ -92,11 +98,24 @@ export class ServerKeys {
       })
   }
 
-  isComplete(group: Group): boolean {
-    return missing(this.#held, group).length === 0
+  /** Are the keys here that logins of this slot are verified by? */
+  isReady(group: Group, slot: number): boolean {
+    return SERVER_KEY_PURPOSES.every(purpose => {
+      const epoch = group.epochAt(purpose, slot)
+      return epoch !== null && this.#held.has(nameOf(purpose, epoch))
+    })
   }
 
-  /** Fetches what the group document has keys for and the data folder hasn't. Refused as askAuthorities says. */
+  /** Those of every key epoch that the group keeps, and no other. */
+  isComplete(group: Group): boolean {
+    const wanted = wantedOf(group).map(({ purpose, epoch }) => nameOf(purpose, epoch))
+    return wanted.length === this.#held.size && wanted.every(name => this.#held.has(name))
+  }
+
+  /**
+   * Fetches what the group document has keys for and the data folder hasn't, and destroys what has ended. Refused as
+   * askAuthorities says; what could be had is kept.
+   */
   async complete(group: Group): Promise<void> {
     if (this.isComplete(group)) return
     this.#fetching ??= this.#fetch(group).finally(() => {
@@ -106,28 +125,42 @@ export class ServerKeys {
   }
 
   async #fetch(group: Group): Promise<void> {
-    const { dataDir, passphrase, random, log } = this.#ports
-    const path = pathIn(dataDir)
-    const before = await readStored(path, passphrase, group)
-    const fetched = await Promise.all(
-      missing(this.#held, group).map(async purpose => {
-        const S = await this.#ask(group, purpose)
-        const key = toBase64Url(S)
-        S.fill(0)
-        return { purpose, epoch: group.keys(purpose).epoch, key }
-      }),
+    const { dataDir, passphrase, log } = this.#ports
+    const before = await readStored(pathIn(dataDir), passphrase, group)
+    const asked = await Promise.allSettled(
+      wantedOf(group)
+        .filter(({ purpose, epoch }) => !this.#held.has(nameOf(purpose, epoch)))
+        .map(async ({ purpose, epoch }) => {
+          const S = await this.#ask(group, purpose, epoch)
+          const key = toBase64Url(S)
+          S.fill(0)
+          return { purpose, epoch, key }
+        }),
     )
+    const fetched = asked.flatMap(outcome => (outcome.status === 'fulfilled' ? [outcome.value] : []))
+    const ended = before.filter(key => !isKept(group, key))
     const isFetched = (old: { purpose: string; epoch: number }) =>
       fetched.some(({ purpose, epoch }) => purpose === old.purpose && epoch === old.epoch)
+    if (fetched.length > 0 || ended.length > 0) {
+      await this.#store(group, [...before.filter(old => !isFetched(old)), ...fetched])
+      await this.#handOver(group)
+      const names = (keys: readonly { purpose: ServerKeyPurpose; epoch: number }[]) =>
+        keys.map(({ purpose, epoch }) => nameOf(purpose, epoch))
+      log.info({ fetched: names(fetched), destroyed: names(ended) }, 'server keys sealed')
+    }
+    for (const outcome of asked) if (outcome.status === 'rejected') throw outcome.reason
+  }
+
+  /** Of `keys` those whose key epochs are kept. */
+  async #store(group: Group, keys: Static<typeof StoredKeys>['keys']): Promise<void> {
+    const { dataDir, passphrase, random } = this.#ports
     const stored: Static<typeof StoredKeys> = {
       suite: SUITE,
       v: 1,
       groupId: toBase64Url(group.groupId),
-      keys: [...before.filter(old => !isFetched(old)), ...fetched],
+      keys: keys.filter(key => isKept(group, key)),
     }
-    await writeSealedFile(path, passphrase, utf8(JSON.stringify(stored)), random)
-    await this.#handOver(group)
-    log.info({ purposes: fetched.map(({ purpose }) => purpose) }, 'server keys fetched and sealed')
+    await writeSealedFile(pathIn(dataDir), passphrase, utf8(JSON.stringify(stored)), random)
   }
 
   /** The file's keys to every worker; a worker that takes another's place gets them in the same way. */
@@ -135,10 +168,11 @@ export class ServerKeys {
     const { dataDir, passphrase, pool } = this.#ports
     const path = pathIn(dataDir)
     const load = async () =>
-      (await readStored(path, passphrase, group)).map(({ purpose, epoch, key }): HandedKey => {
-        const ivk = ivkOf(group, purpose, epoch)
-        if (ivk === undefined) throw notTheGroups(path, purpose)
-        return { purpose, epoch, ivk: ivk.encode(), S: fromBase64Url(key, 'key', 96) }
+      (await readStored(path, passphrase, group)).flatMap(({ purpose, epoch, key }): HandedKey[] => {
+        const ivk = group.keysOf(purpose, epoch)?.ivk
+        // A file that a newer group has written, or that is still to be rid of an ended key.
+        if (ivk === undefined) return []
+        return [{ purpose, epoch, ivk: ivk.encode(), S: fromBase64Url(key, 'key', 96) }]
       })
     let names: readonly { purpose: ServerKeyPurpose; epoch: number }[] = []
     const verdicts = await pool.handOver(async () => {
@@ -146,6 +180,7 @@ export class ServerKeys {
       names = keys.map(({ purpose, epoch }) => ({ purpose, epoch }))
       return keys
     })
+    this.#held.clear()
     names.forEach(({ purpose, epoch }, i) => {
       if (verdicts[i] !== true) throw notTheGroups(path, purpose)
       this.#held.add(nameOf(purpose, epoch))
@@ -153,7 +188,7 @@ export class ServerKeys {
   }
 
   /** S, 96 secret bytes. */
-  async #ask(group: Group, purpose: ServerKeyPurpose): Promise<Uint8Array> {
+  async #ask(group: Group, purpose: ServerKeyPurpose, epoch: number): Promise<Uint8Array> {
     const { name, hpkeKey, authorities, pool, random } = this.#ports
     const { groupId } = group
     const recipient = group.recipient(name)
@@ -165,12 +200,13 @@ export class ServerKeys {
       generation: recipient.generation,
     })
     const jti = random(16)
-    const body = { purpose, nonce: toBase64Url(jti) }
+    const body = { purpose, keyEpoch: epoch, nonce: toBase64Url(jti) }
     const { shares } = await authorities.ask(
       { requestHash: toBase64Url(canonicalHash(body)) },
       {
         group,
         purpose,
+        epoch,
         deadlineMs: DEADLINE,
         ask: (authority, signal) =>
           authorities.at(authority).serverKeys({ params: { groupId: toBase64Url(groupId) }, body, signal }),
@@ -186,7 +222,8 @@ export class ServerKeys {
       },
     )
     const points = shares.map(({ index, share }) => ({ index, point: share }))
-    const S = await pool.run('combineServerKey', { ivk: group.keys(purpose).ivk.encode(), shares: points })
+    const { ivk } = group.keysOf(purpose, epoch) as PurposeKeys
+    const S = await pool.run('combineServerKey', { ivk: ivk.encode(), shares: points })
     if (S === null)
       throw new Refused('RETRY_LATER', { log: `the ${purpose} shares don't make the group's key` })
     return S
@@ -200,18 +237,15 @@ function notTheGroups(path: string, purpose: string): StoreError {
 const pathIn = (dataDir: string) => join(dataDir, 'server-keys.sealed')
 const nameOf = (purpose: ServerKeyPurpose, epoch: number) => `${purpose}/${epoch}`
 
-function missing(held: ReadonlySet<string>, group: Group): ServerKeyPurpose[] {
-  return SERVER_KEY_PURPOSES.filter(purpose => !held.has(nameOf(purpose, group.keys(purpose).epoch)))
+/** Both purposes' keys of every key epoch that is kept. */
+function wantedOf(group: Group): { purpose: ServerKeyPurpose; epoch: number }[] {
+  return SERVER_KEY_PURPOSES.flatMap(purpose =>
+    group.epochs(purpose).map(({ epoch }) => ({ purpose, epoch })),
+  )
 }
 
-/** IVK of a key epoch, present or former. */
-function ivkOf(group: Group, purpose: ServerKeyPurpose, epoch: number) {
-  const { firstSlot } = group.keys(purpose)
-  if (group.keys(purpose).epoch === epoch) return group.keys(purpose).ivk
-  const former = group.documents.find(({ purposes }) => purposes[purpose].epoch === epoch)
-  const slot = former?.purposes[purpose].firstSlot ?? firstSlot
-  const keys = group.keysAt(purpose, slot)
-  return keys?.epoch === epoch ? keys.ivk : undefined
+function isKept(group: Group, { purpose, epoch }: { purpose: ServerKeyPurpose; epoch: number }): boolean {
+  return group.keysOf(purpose, epoch) !== null
 }
 
 async function readStored(

@@ -40,6 +40,7 @@ import type { RpsConfig } from './config.js'
 import { EventStream } from './event-stream.js'
 import { GroupDocuments } from './group-documents.js'
 import { Identities } from './identities.js'
+import { KeyRotations } from './key-rotations.js'
 import { currentSlot, Nonces, slotEnd } from './nonces.js'
 import { Notices } from './notices.js'
 import { Otts } from './otts.js'
@@ -122,6 +123,7 @@ interface Parts {
   readonly revocation: Revocation
   readonly registrations: Registrations
   readonly failedRegistrations: RateLimit
+  readonly rotations: KeyRotations
   readonly serverKeys: ServerKeys
   readonly nonces: Nonces
   readonly otts: Otts
@@ -301,6 +303,7 @@ async function openParts(
     permits,
     revocation,
     registrations,
+    rotations: new KeyRotations({ identities, authorities, clock }),
     failedRegistrations: new RateLimit(config.rateLimit?.failedProofs ?? FAILED_PROOF_RATE, clock),
     serverKeys,
     nonces,
@@ -519,6 +522,13 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
 
     changePin: ({ body, meta }) => registrations.pinChange(body, proveSigned(meta)),
 
+    rotateKey: async ({ body, meta }) => {
+      const ports = await parts.verificationPorts()
+      return parts.rotations.rotate(ports.group, body, attempt =>
+        verify.identity(ports, { ...attemptOf(meta), ...attempt, audience: audiences.own }),
+      )
+    },
+
     whoami: async ({ caller }) => caller,
 
     identity: async ({ params, query, caller }) => {
@@ -703,9 +713,9 @@ async function readiness({
   clocks,
 }: Parts): Promise<Readiness> {
   const writable = await store.writable()
-  const hasKeys = serverKeys.isComplete(documents.latest)
   const hasState = writable && (await revocation.number()) !== null
   const hasBegun = clock() / 1000 >= documents.latest.slotRule.origin
+  const hasKeys = hasBegun && serverKeys.isReady(documents.latest, currentSlot(documents.latest, clock()))
   const checks = {
     store: writable || 'the database cannot be written',
     serverKeys: hasKeys || 'not fetched from the authorities yet',

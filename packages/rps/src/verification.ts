@@ -61,6 +61,8 @@ export interface Attempt {
   readonly audience: Pick<AudiencePolicy, 'name' | 'pin' | 'tlsExporter'>
   /** `device`: the device alone, whatever its identity logs in with. `identity`: what its idCore and the audience ask. */
   readonly factors: 'device' | 'identity'
+  /** `kept`: a key of a former key epoch will do, to get one of a later. Else the slot fixes the epoch. */
+  readonly epochs?: 'kept'
   readonly needsPermit: boolean
   /** SHA-256 of the payload, in mode `sign`. */
   readonly payloadHash?: Uint8Array | undefined
@@ -243,24 +245,34 @@ function checkShape(ports: VerificationPorts, attempt: Attempt): Binding {
   if (!isSatisfied) throw malformed('factors', 'a factor is missing or forbidden')
   if (audience.tlsExporter === 'required' && attempt.tlsExporter === undefined)
     throw malformed('tlsExporter', 'this audience wants logins bound to their TLS connection')
-  checkSlotAndEpochs(ports, message)
+  checkSlotAndEpochs(ports, attempt)
   return {
     groupId: ports.group.groupId,
     ...(audience.tlsExporter === 'required' ? { tlsExporter: attempt.tlsExporter } : {}),
   }
 }
 
-/** The current slot, or the former one within `grace`; the slot fixes the key epochs. */
-function checkSlotAndEpochs({ group, clock }: VerificationPorts, message: LoginClaim): void {
+/** The current slot, or the former one within `grace`; the slot fixes the key epochs, or the latest of them. */
+function checkSlotAndEpochs({ group, clock }: VerificationPorts, { message, epochs }: Attempt): void {
   const { slot, deviceEpoch, pin } = message
   const now = clock()
   const current = currentSlot(group, now)
   const isFormer =
     slot === current - 1 && now / 1000 - slotStart(group.slotRule, current) < group.policy.grace
   if (slot !== current && !isFormer) throw new Refused('EXPIRED', { field: 'slot' })
-  if (deviceEpoch !== group.epochAt('device', slot)) throw new Refused('EXPIRED', { field: 'deviceEpoch' })
-  if (pin !== undefined && pin.pinEpoch !== group.epochAt('pin', slot))
-    throw new Refused('EXPIRED', { field: 'pinEpoch' })
+  const checkEpoch = (purpose: 'device' | 'pin', epoch: number) => {
+    const inForce = group.epochAt(purpose, slot)
+    if (epoch === inForce) return
+    const field = `${purpose}Epoch`
+    if (epochs !== 'kept' || inForce === null || epoch > inForce) throw new Refused('EXPIRED', { field })
+    if (group.keysOf(purpose, epoch) === null)
+      throw new Refused('EPOCH_ENDED', {
+        field,
+        detail: 'the key epoch has ended: enrol the next generation',
+      })
+  }
+  checkEpoch('device', deviceEpoch)
+  if (pin !== undefined) checkEpoch('pin', pin.pinEpoch)
 }
 
 /** |clientTime − now| ≤ Δ, and after the time that our replay record can speak for. */

@@ -1,5 +1,5 @@
 /**
- * `milagro ceremony`: making, refreshing and handing on the secrets of a group whose authorities are run by different
+ * `milagro ceremony`: making, refreshing, handing on and rotating the secrets of a group whose authorities are run by different
  * people. Whoever coordinates holds no secret; every operator looks at the proposal and says yes on his own machine.
  */
 import { appendFileSync, existsSync, readFileSync } from 'node:fs'
@@ -12,10 +12,17 @@ import { Refused } from '@milagro-ts/api/problem'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { sha256 } from '@milagro-ts/crypto/sha256'
+import { PURPOSES } from '@milagro-ts/crypto/suite'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
 import { type AdminOptions, adminClient } from '../admin-client.js'
-import { foundingProposal, recoverProposal, refreshProposal, reshareProposal } from '../ceremony-plan.js'
+import {
+  foundingProposal,
+  recoverProposal,
+  refreshProposal,
+  reshareProposal,
+  rotateProposal,
+} from '../ceremony-plan.js'
 import {
   addressOf,
   answers,
@@ -42,7 +49,7 @@ interface ChangeOptions extends RunOptions {
 export function addCeremony(program: Command, io: Io): void {
   const ceremony = program
     .command('ceremony')
-    .description('secrets that nobody holds: founding, refreshing and handing on a group, t of n')
+    .description('secrets that nobody holds: founding, refreshing, handing on and rotating a group, t of n')
 
   answers(
     io,
@@ -116,6 +123,32 @@ export function addCeremony(program: Command, io: Io): void {
       const group = await readGroup(options.group)
       const url = options.authority === undefined ? undefined : addressOf(options.authority, '--authority')
       return proposeOrRun(io, options, group, () => recoverProposal(group, { lost: options.lost, url }, io))
+    },
+  )
+
+  answers(
+    io,
+    withRun(
+      withGroup(
+        ceremony
+          .command('rotate')
+          .description(
+            'new keys for the same members: a next key epoch, to which devices go over at a login and keep their PINs',
+          )
+          .option('--purpose <names...>', `which keys; all of them unless said: ${PURPOSES.join(', ')}`)
+          .option('--after <slots>', 'slots from now on until the new keys serve; lead + 2 unless said'),
+      ),
+    ),
+    async (options: ChangeOptions & { purpose?: string[]; after?: string }) => {
+      const group = await readGroup(options.group)
+      const after = options.after === undefined ? undefined : Number(options.after)
+      if (after !== undefined && !(Number.isInteger(after) && after > group.policy.lead))
+        throw new UsageError(
+          `--after: '${options.after}' is not a number above ${group.policy.lead}, the lead`,
+        )
+      return proposeOrRun(io, options, group, async () =>
+        rotateProposal(group, { purposes: options.purpose, after }, io),
+      )
     },
   )
 
@@ -248,11 +281,21 @@ async function runCeremony(io: Io, options: RunOptions, group: Group | undefined
 }
 
 /** Who takes part, with whose keys, for people to compare. */
-function describe({ proposal, hash, participants, members, t }: Ceremony): string[] {
-  const kinds = { found: 'found a group', refresh: 'refresh a group', reshare: 'hand a group on' }
+function describe({ proposal, hash, participants, members, t, secrets }: Ceremony): string[] {
+  const kinds = {
+    found: 'found a group',
+    refresh: 'refresh a group',
+    reshare: 'hand a group on',
+    rotate: 'rotate a group’s keys',
+  }
   return [
     `ceremony ${toBase64Url(hash)}: ${kinds[proposal.kind]}, ${t} of ${members.length} authorities make a key`,
     ...(proposal.kind === 'found' ? [] : [`group ${proposal.groupId}`]),
+    ...(proposal.kind === 'rotate'
+      ? [
+          `new keys from slot ${proposal.firstSlot} on: ${secrets.map(({ purpose, epoch }) => `${purpose} (key epoch ${epoch})`).join(', ')}`,
+        ]
+      : []),
     ...table(
       ['authority', 'fingerprint of its key', 'deals', 'holds a share'],
       participants.map(({ name, signKey, dealer, member }) => [
