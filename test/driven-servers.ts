@@ -95,7 +95,8 @@ function requestSigning(
 
 /** The public and the admin listener of an authority of its own group. */
 export async function drivenDta(): Promise<Driven[]> {
-  const world = await dta.foundWorld({ n: 1 })
+  // The next key epoch is announced: there are two for a delta to lie between.
+  const world = await dta.rotated(await dta.foundWorld({ n: 1 }))
   const before = world.authorities[0] as dta.Running
   const config = { ...before.config, rateLimit: { address: UNLIMITED, group: UNLIMITED } }
   const running = await dta.restart({ ...before, config }, world)
@@ -182,7 +183,7 @@ export async function drivenDta(): Promise<Driven[]> {
   }
   const revision: GroupDocument = {
     ...structuredClone(world.group.document),
-    revision: 2,
+    revision: world.group.revision + 1,
     previous: toBase64Url(documentHash(world.group.document)),
     groupId,
     policy: { lead: 2, grace: 300 },
@@ -192,7 +193,7 @@ export async function drivenDta(): Promise<Driven[]> {
   await running.admin.accept({ body: { hash: revisionHash } })
   const statement = (key: Es256PrivateKey, documentHash = revisionHash) =>
     signRevisionStatement(
-      { suite: SUITE, groupId, revision: 2, documentHash, iat: Math.floor(clock.now / 1000) },
+      { suite: SUITE, groupId, revision: revision.revision, documentHash, iat: Math.floor(clock.now / 1000) },
       { key, kid: 'ra1' },
     )
   const seconds = Math.floor(clock.now / 1000)
@@ -300,6 +301,35 @@ export async function drivenDta(): Promise<Driven[]> {
             fields: await stated(world, car, { slot: dta.MIDDAY_SLOT + 100 }),
           },
           { what: 'a slot that is over', fields: await stated(world, car, { slot: dta.MIDDAY_SLOT - 100 }) },
+        ],
+      },
+      'dta/deltas': {
+        fields: async () => ({
+          params: { groupId },
+          body: {
+            statement: await dta.statementFor(world, car),
+            hpkeKey: toBase64Url(car.enrolmentKey.publicKey),
+            device: { from: 1, to: 2 },
+            pin: { from: 1, to: 2 },
+            userCore: toBase64Url(new Uint8Array(32).fill(9)),
+            pinGen: 1,
+          },
+        }),
+        unknown: async () => [
+          { what: 'back to a former epoch', fields: { body: { device: { from: 2, to: 1 } } } },
+          { what: 'an epoch that never was', fields: { body: { device: { from: 1, to: 9 } } } },
+          {
+            what: 'a statement by somebody else',
+            fields: { body: { statement: await dta.statementFor(world, car, {}, stranger) } },
+          },
+          {
+            what: 'a statement that has run out',
+            fields: {
+              body: {
+                statement: await dta.statementFor(world, car, { iat: seconds - 120, exp: seconds - 60 }),
+              },
+            },
+          },
         ],
       },
       'dta/proposeRevision': {

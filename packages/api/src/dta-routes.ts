@@ -106,7 +106,7 @@ export const dtaRoutes = {
       revisions: Type.Optional(Type.Array(GroupDocument, { minItems: 1, maxItems: 1_000 })),
     }),
     response: Strict({ message: Jws(8192) }),
-    refuses: ['NOT_APPROVED', 'CONFLICT'],
+    refuses: ['NOT_APPROVED', 'CONFLICT', 'EXPIRED'],
     bodyLimit: 4_194_304,
   },
   ceremonyRound: {

@@ -3,9 +3,11 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Client, createClient } from '@milagro-ts/api/call'
+import { type CeremonyProposal, ceremonyHash } from '@milagro-ts/api/ceremony'
+import { ceremonyRun } from '@milagro-ts/api/ceremony-run'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { groupMake } from '@milagro-ts/api/founding'
-import { type Group, proposalHash } from '@milagro-ts/api/group'
+import { documentHash, type Group, type PurposeKeys, proposalHash } from '@milagro-ts/api/group'
 import type { GroupProposal } from '@milagro-ts/api/group-document'
 import { type Es256PrivateKey, generateEs256, generateHpkeKey, type HpkeKeyPair } from '@milagro-ts/api/keys'
 import { createLog } from '@milagro-ts/api/log'
@@ -28,7 +30,8 @@ import type { Random } from '@milagro-ts/crypto/ports'
 import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
 import { ServerKey, sameLogarithm } from '@milagro-ts/crypto/server-key'
 import { KeyShare, shareContext, shareVerify } from '@milagro-ts/crypto/share-proof'
-import { SUITE } from '@milagro-ts/crypto/suite'
+import { PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
+import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, need } from '@milagro-ts/crypto/tlv'
 import type { DtaConfig } from '@milagro-ts/dta/config'
 import { createDta, type Dta, type DtaOptions } from '@milagro-ts/dta/server'
@@ -236,6 +239,35 @@ export async function foundWorld(options: Parameters<typeof makeWorld>[0] = {}):
   return { ...world, group, groupId: toBase64Url(group.groupId) }
 }
 
+export function rotationOf(
+  group: Group,
+  { firstSlot, purposes = [...PURPOSES] }: { firstSlot: number; purposes?: Purpose[] },
+): CeremonyProposal {
+  return {
+    suite: SUITE,
+    v: 1,
+    kind: 'rotate',
+    groupId: toBase64Url(group.groupId),
+    previous: toBase64Url(documentHash(group.document)),
+    purposes,
+    firstSlot,
+    nonce: toBase64Url(systemRandom(32)),
+  }
+}
+
+/** The world a rotation later; `firstSlot` is two slots from now unless said. */
+export async function rotated(
+  world: Founded,
+  terms: { firstSlot?: number; purposes?: Purpose[] } = {},
+): Promise<Founded> {
+  const now = slotAt(world.group.slotRule, Math.floor(world.clock.now / 1000))
+  const proposal = rotationOf(world.group, { firstSlot: now + world.group.policy.lead + 1, ...terms })
+  await acceptAll(world, toBase64Url(ceremonyHash(proposal)))
+  const clients = new Map(world.authorities.map(({ config, client }) => [config.name, client]))
+  const { group } = await ceremonyRun({ proposal, clients, revisions: world.group.documents })
+  return { ...world, group }
+}
+
 /** The code of a refusal; throws when the request went through, or failed in another way. */
 export async function codeOf(request: Promise<unknown>): Promise<string> {
   let answer: unknown
@@ -304,12 +336,12 @@ export async function openShare(
   car: Car,
   purpose: TicketPurposeOf,
   terms: { A: G1; ctx: Uint8Array },
+  commitment = group.keys(purpose).commitments[index - 1] as G1,
 ): Promise<KeyShare | null> {
   if (shareEpoch !== group.shareEpoch) return null
   const plaintext = await open(car.enrolmentKey, terms.ctx, fromBase64Url(sealed, 'sealed'))
   if (plaintext === null) return null
   const share = KeyShare.decode(plaintext)
-  const commitment = group.keys(purpose).commitments[index - 1] as G1
   return shareVerify({ ...terms, commitment }, share) ? share : null
 }
 
@@ -347,14 +379,19 @@ export function clientOf({ clock }: World, { url }: Running, server: Server): Cl
 }
 
 /** S of a purpose, as a recipient makes it: every W_j against its C_j, then S against IVK. */
-export async function fetchServerKey(world: Founded, purpose: 'device' | 'pin'): Promise<ServerKey> {
+export async function fetchServerKey(
+  world: Founded,
+  purpose: 'device' | 'pin',
+  keyEpoch = 1,
+): Promise<ServerKey> {
   const { group, groupId, rps } = world
+  const keys = group.keysOf(purpose, keyEpoch) as PurposeKeys
   const nonce = systemRandom(16)
   const shares = await Promise.all(
     world.authorities.map(async running => {
       const answer = await clientOf(world, running, rps).serverKeys({
         params: { groupId },
-        body: { purpose, keyEpoch: 1, nonce: toBase64Url(nonce) },
+        body: { purpose, keyEpoch, nonce: toBase64Url(nonce) },
       })
       const { index, shareEpoch } = answer
       const identity = encodeName(group.groupId, { kind: 2, name: rps.name, generation: 1 })
@@ -369,11 +406,11 @@ export async function fetchServerKey(world: Founded, purpose: 'device' | 'pin'):
       const plaintext = await open(rps.hpkeKey, ctx, fromBase64Url(answer.sealed, 'sealed'))
       if (plaintext === null) throw new Error('not sealed to the RPS')
       const W = G2.decode(need(decodeTlv(plaintext, { tags: 1, field: 'W' })[0], 'W'))
-      if (!sameLogarithm(group.keys(purpose).commitments[index - 1] as G1, W)) throw new Error('wrong W')
+      if (!sameLogarithm(keys.commitments[index - 1] as G1, W)) throw new Error('wrong W')
       return { index, point: W }
     }),
   )
-  const S = ServerKey.combine(group.keys(purpose).ivk, shares)
+  const S = ServerKey.combine(keys.ivk, shares)
   if (S === null) throw new Error('S does not belong to IVK')
   return S
 }

@@ -10,6 +10,7 @@ import { type Client, createClient } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { Group, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { deltaTerms } from '@milagro-ts/api/key-rotation'
 import {
   type Es256PrivateKey,
   Es256PublicKey,
@@ -106,12 +107,14 @@ export class FakeAuthority {
   readonly name: string
   readonly signKey: Es256PrivateKey
   index: number
-  /** s_j by purpose. */
+  /** s_j by purpose, of the newest key epoch. */
   shares: Readonly<Record<Purpose, Scalar>>
+  /** s_j by key epoch. */
+  readonly byEpoch = new Map<number, Readonly<Record<Purpose, Scalar>>>()
   /** What it goes by, if it isn't what the world goes by. */
   group: Group | undefined
   behaviour: 'honest' | 'lying' | 'frozen' = 'honest'
-  readonly asked = { serverKeys: 0, permits: 0, shares: 0, group: 0 }
+  readonly asked = { serverKeys: 0, permits: 0, shares: 0, deltas: 0, group: 0 }
   /** What happens elsewhere while a permit share is made. */
   beforePermit: (() => Promise<void>) | undefined
   onStatement: ((statement: string) => void) | undefined
@@ -134,8 +137,8 @@ export class FakeAuthority {
 
   async start(world: World): Promise<void> {
     const app = createApp({ title: this.name, log: quiet, metrics: createMetrics(this.name) })
-    const { group, serverKeys, permits, shares } = dtaRoutes
-    const table = { group, serverKeys, permits, shares }
+    const { group, serverKeys, permits, shares, deltas } = dtaRoutes
+    const table = { group, serverKeys, permits, shares, deltas }
     const own = () => this.group ?? world.group
     const handlers: Handlers<typeof table> = {
       group: async ({ query }) => {
@@ -162,7 +165,7 @@ export class FakeAuthority {
           identity,
           jti,
         })
-        const W = authorityServerKeyShare(this.#share(body.purpose))
+        const W = authorityServerKeyShare(this.#share(body.purpose, body.keyEpoch))
         const sealed = await seal(recipient.hpkeKey, ctx, encodeTlv([W.encode()]), systemRandom)
         return { index, shareEpoch, sealed: toBase64Url(sealed) }
       },
@@ -177,7 +180,8 @@ export class FakeAuthority {
         const { statement } = body
         const { idCore, slot, jti } = await verifyPermitStatement({ statement, group, now: clock.now })
         const { index } = this
-        const terms = { groupId: group.groupId, permitEpoch: 1, rule: group.slotRule }
+        const keys = group.keysAt('permit', slot)!
+        const terms = { groupId: group.groupId, permitEpoch: keys.epoch, rule: group.slotRule }
         const identity = permitInput(terms, slot, { type: 'id', idCore })
         const ctx = shareContext({
           groupId: group.groupId,
@@ -187,13 +191,34 @@ export class FakeAuthority {
           identity,
           jti,
         })
-        const commitment = group.keys('permit').commitments[index - 1]!
+        const commitment = keys.commitments[index - 1]!
         const share = authorityIssue(
           { ctx, commitment, A: permitPoint(identity) },
-          this.#share('permit'),
+          this.#share('permit', keys.epoch),
           systemRandom,
         )
         return { index, shareEpoch, share: toBase64Url(share.encode()) }
+      },
+      deltas: async ({ body }) => {
+        this.asked.deltas++
+        if (this.behaviour === 'frozen') throw new Refused('FROZEN')
+        const group = own()
+        const { statement, device, pin, pinGen } = body
+        const { idCore } = await verifyPermitStatement({ statement, group, now: world.clock.now })
+        const rotation = { hpkeKey: fromBase64Url(body.hpkeKey, 'hpkeKey', 32), device, pin }
+        const userCore = body.userCore === undefined ? NO_USER : fromBase64Url(body.userCore, 'userCore', 32)
+        const account = pinGen === undefined ? undefined : { userCore, pinGen }
+        const sealedFor = async (purpose: 'device' | 'pin') => {
+          const step = rotation[purpose]
+          if (step === undefined) return {}
+          const terms = deltaTerms(group, rotation, { idCore, account }, purpose, this.index)!
+          const delta = this.#share(purpose, step.to).subtract(this.#share(purpose, step.from))
+          const share = authorityIssue(terms, delta, systemRandom)
+          const sealed = await seal(rotation.hpkeKey, terms.ctx, share.encode(), systemRandom)
+          const { shareEpoch } = group
+          return { [purpose]: { index: this.index, shareEpoch, sealed: toBase64Url(sealed) } }
+        }
+        return { ...(await sealedFor('device')), ...(await sealedFor('pin')) }
       },
       shares: async ({ body }) => {
         this.asked.shares++
@@ -218,8 +243,9 @@ export class FakeAuthority {
     await this.#app?.close()
   }
 
-  #share(purpose: Purpose): Scalar {
-    return this.behaviour === 'lying' ? Scalar.random(systemRandom) : this.shares[purpose]
+  #share(purpose: Purpose, epoch: number): Scalar {
+    if (this.behaviour === 'lying') return Scalar.random(systemRandom)
+    return (this.byEpoch.get(epoch) ?? this.shares)[purpose]
   }
 }
 
@@ -276,7 +302,7 @@ export class FakeRpa {
           {
             suite: SUITE,
             groupId: world.groupId,
-            keyEpoch: 1,
+            keyEpoch: world.group.epochAt('permit', body.slot)!,
             idCore: body.idCore,
             slot: body.slot,
             banned: false,
@@ -396,7 +422,10 @@ export class World {
   readonly rpa = new FakeRpa()
   /** Addresses that can't be reached. */
   readonly unreachable = new Set<string>()
-  readonly secrets = fromPurposes(() => Scalar.random(systemRandom))
+  /** Of the newest key epoch. */
+  secrets = fromPurposes(() => Scalar.random(systemRandom))
+  /** By key epoch. */
+  readonly epochs = new Map([[1, this.secrets]])
   raKey: Es256PrivateKey
   readonly tracking: Server
   readonly fleet: Server
@@ -589,7 +618,16 @@ export class World {
       factors,
     })
     if (isRegistered) this.rpa.identities.set(idCore.mpinId, { attributes, instance: `VIN-${leaf}` })
-    return { idCore, D_dev: deviceIdentityPoint(this.group.groupId, idCore).mulSecret(this.secrets.device) }
+    return { idCore, D_dev: this.deviceKeyOf(idCore, 1) }
+  }
+
+  deviceKeyOf(idCore: IdCore, epoch: number): G1 {
+    return deviceIdentityPoint(this.group.groupId, idCore).mulSecret(this.epochs.get(epoch)!.device)
+  }
+
+  pinKeyOf({ idCore }: Car, { userCore }: Driver, epoch: number): G1 {
+    const A_pin = pinIdentityPoint(this.group.groupId, idCore, userCore, 1)
+    return A_pin.mulSecret(this.epochs.get(epoch)!.pin)
   }
 
   /** A driver of this car whose first PIN has been issued. */
@@ -625,7 +663,7 @@ export class World {
       pinEpoch: options.pinEpoch ?? 1,
     }
     const A_pin = pinIdentityPoint(groupId, car.idCore, pinTerms.userCore, pinTerms.pinGen)
-    const D_pin = A_pin.mulSecret(this.secrets.pin)
+    const D_pin = A_pin.mulSecret((this.epochs.get(pinTerms.pinEpoch) ?? this.secrets).pin)
     return clientProve({
       terms: {
         mode,
@@ -639,7 +677,11 @@ export class World {
         ...(payload === undefined ? {} : { payloadHash: sha256(payload) }),
       },
       binding: { groupId, ...(tlsExporter === undefined ? {} : { tlsExporter }) },
-      deviceKey: options.deviceKey ?? car.D_dev,
+      deviceKey:
+        options.deviceKey ??
+        (options.deviceEpoch !== undefined && this.epochs.has(options.deviceEpoch)
+          ? this.deviceKeyOf(car.idCore, options.deviceEpoch)
+          : car.D_dev),
       // A wrong PIN: α is off by one.
       ...(driver === undefined
         ? {}
@@ -663,9 +705,10 @@ export class World {
 
   /** A permit as t authorities would make it. */
   permitOf(idCore: IdCore, slot = this.slot): Permit {
-    const terms = { groupId: this.group.groupId, permitEpoch: 1, rule: this.group.slotRule }
+    const permitEpoch = this.group.epochAt('permit', slot)!
+    const terms = { groupId: this.group.groupId, permitEpoch, rule: this.group.slotRule }
     const HT = permitPoint(permitInput(terms, slot, { type: 'id', idCore }))
-    return Permit.of(slot, { type: 'id', idCore }, HT.mulSecret(this.secrets.permit))
+    return Permit.of(slot, { type: 'id', idCore }, HT.mulSecret(this.epochs.get(permitEpoch)!.permit))
   }
 
   async event(
@@ -784,6 +827,29 @@ export class World {
       }
     }
     return { document, moveOn }
+  }
+
+  /** The next key epoch of all purposes, from this slot on; authorities and RPA go by it at once. */
+  async rotate({ firstSlot = this.slot + 1 }: { firstSlot?: number } = {}): Promise<GroupDocument> {
+    const secrets = fromPurposes(() => Scalar.random(systemRandom))
+    const { n, t, document } = this.group
+    const { shares, purposes } = deal(secrets, { t, n }, systemRandom)
+    const epoch = document.purposes.device.epoch + 1
+    const next = await this.nextRevision({
+      purposes: fromPurposes(purpose => {
+        const { former = [], ...newest } = document.purposes[purpose]
+        return { ...purposes[purpose], epoch, firstSlot, former: [newest, ...former].slice(0, 2) }
+      }),
+    })
+    for (const [i, authority] of this.authorities.entries()) {
+      authority.byEpoch.set(epoch - 1, authority.shares)
+      authority.shares = fromPurposes(purpose => shares[purpose][i]!)
+      authority.byEpoch.set(epoch, authority.shares)
+    }
+    this.secrets = secrets
+    this.epochs.set(epoch, secrets)
+    await this.follow(next)
+    return next
   }
 
   /** An authority that is no member yet. */
