@@ -1,4 +1,7 @@
+import { existsSync } from 'node:fs'
 import { readFile, rm, writeFile } from 'node:fs/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { openDatabase } from '@milagro-ts/store/database'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -12,8 +15,19 @@ beforeEach(async () => {
 })
 afterEach(() => folder.close())
 
-const store = (verb: string, ...more: string[]) =>
-  milagro('store', verb, ...more, '--server', 'dta', '--data-dir', folder.path, '--json')
+const store = async (verb: string, ...more: string[]) => {
+  await collected()
+  return milagro('store', verb, ...more, '--server', 'dta', '--data-dir', folder.path, '--json')
+}
+
+setFlagsFromString('--expose-gc')
+const gc = runInNewContext('gc') as () => void
+/** A closed database is let go of when its statements are collected; each command's process would have ended here. */
+async function collected(): Promise<void> {
+  gc()
+  await new Promise(resolve => setImmediate(resolve))
+}
+
 const accepted = async (change?: (hash: Uint8Array) => Uint8Array) => {
   const database = await openDatabase<unknown>({ file, migrations: dtaMigrations })
   const rows = await database.atomic(connection => {
@@ -33,6 +47,22 @@ test('a database comes back as it was when it was copied', async () => {
   expect((await store('restore', folder.file('copy.sqlite'))).json).toMatchObject({ restored: file })
   expect(await accepted()).toBe(1)
   expect(await store('restore', folder.file('copy.sqlite'))).toMatchObject({ exit: 1 })
+})
+
+test('a database that somebody uses stays in its place', async () => {
+  await accepted(hash => hash.fill(1))
+  expect((await store('backup', folder.file('copy.sqlite'))).exit).toBe(0)
+  const server = await openDatabase<unknown>({ file, migrations: dtaMigrations })
+  try {
+    expect(await store('restore', folder.file('copy.sqlite'))).toMatchObject({
+      exit: 1,
+      json: { why: `${file} is in use: stop the server first` },
+    })
+    expect(existsSync(`${file}.before-restore`)).toBe(false)
+    expect(await server.writable()).toBe(true)
+  } finally {
+    await server.close()
+  }
 })
 
 test('a damaged copy, and another server’s, leave the database in its place', async () => {

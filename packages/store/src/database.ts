@@ -22,6 +22,7 @@ import {
   sql,
 } from 'kysely'
 import Database from 'libsql'
+import { isBusy } from './file-lock.js'
 import { StoreError } from './store-error.js'
 import { WriteAheadLog, type WriteAheadLogPorts } from './write-ahead-log.js'
 import { PROBE } from './write-probe.js'
@@ -120,6 +121,27 @@ export async function openDatabase<Schema>({
   } catch (error) {
     database.close()
     throw error
+  }
+}
+
+/**
+ * True while a connection, of this process or another, has `file` open: whoever put another file in its place would
+ * leave that one writing into the former. False for what is no database. StoreError `unavailable` when it can't be
+ * looked at.
+ */
+export function isInUse(file: string): boolean {
+  const database = new CheckedDatabase(file)
+  try {
+    // Every connection to a database in WAL mode holds a shared lock, and to end that mode takes the exclusive one.
+    database.all('PRAGMA journal_mode = DELETE')
+    return false
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error
+    if (error.reason === 'damaged') return false
+    if (isBusy(error.cause)) return true
+    throw error
+  } finally {
+    database.close()
   }
 }
 

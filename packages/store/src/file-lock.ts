@@ -72,7 +72,7 @@ function asUnavailable<Result>(file: string, step: () => Result): Result {
 }
 
 /** SQLITE_BUSY, whatever its extension. */
-function isBusy(error: unknown): boolean {
+export function isBusy(error: unknown): boolean {
   return (
     error instanceof Database.SqliteError && (Number((error as { rawCode?: unknown }).rawCode) & 0xff) === 5
   )

@@ -6,7 +6,7 @@ import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { migrations as fleetMigrations } from '@milagro-ts/fleet/schema'
 import { distrustRestored } from '@milagro-ts/rps/restore'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
-import { type Migration, openDatabase } from '@milagro-ts/store/database'
+import { isInUse, type Migration, openDatabase } from '@milagro-ts/store/database'
 import { StoreError } from '@milagro-ts/store/store-error'
 import { type Command, Option } from 'commander'
 import { answers, CommandRefused, type Io, UsageError } from '../io.js'
@@ -60,6 +60,9 @@ export function addStore(program: Command, io: Io): void {
       if (await exists(former))
         throw new CommandRefused(`${former} is there from a restore before: move it away`)
       if (!(await exists(file))) throw new UsageError(`cannot read '${file}'`)
+      // A server that runs would go on writing into the former file, and forget all of it at its next start.
+      if ((await exists(target)) && isInUse(target))
+        throw new CommandRefused(`${target} is in use: stop the server first`)
       const copy = `${target}.restoring`
       await copyFile(file, copy)
       try {
