@@ -193,6 +193,15 @@ test('a CSV file is imported whole or not at all; codes can go to a file of oneâ
   expect(await readFile(folder.file('codes.csv'), 'utf8')).toMatch(/^vin,code\nVIN-10,[A-Z2-7-]+\nVIN-11,/)
   const bad = await folder.write('bad.csv', 'vin,brand\nVIN-12,Fiat\nVIN-12,Fiat\n')
   expect((await operator('fleet', 'import', bad)).exit).toBe(1)
+  const latin1 = await folder.write('latin1.csv', '')
+  await writeFile(latin1, Buffer.from('vin,brand\nVIN-12,CitroÃ«n\n', 'latin1'))
+  expect(await operator('fleet', 'import', latin1)).toMatchObject({
+    exit: 1,
+    json: { code: 'MALFORMED', why: 'line 2: a letter that is not UTF-8: save the file as UTF-8' },
+  })
+  const good = await folder.write('good.csv', 'vin,brand\nVIN-12,Fiat\n')
+  for (const nowhere of [folder.file('nowhere/codes.csv'), folder.path])
+    expect(await operator('fleet', 'import', good, '--out', nowhere)).toMatchObject({ exit: 2 })
   const { vehicles } = (await operator('fleet', 'list')).json as { vehicles: { instance: string }[] }
   expect(vehicles.map(({ instance }) => instance)).not.toContain('VIN-12')
   expect(vehicles.map(({ instance }) => instance)).toContain('VIN-11')

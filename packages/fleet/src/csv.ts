@@ -112,6 +112,8 @@ export class CsvParser {
 
   #append(character: string): void {
     if (character === '\n') this.#line++
+    // What stands where bytes were no UTF-8: an attribute that no device would ever match.
+    if (character === '\uFFFD') throw this.#fault('a letter that is not UTF-8: save the file as UTF-8')
     if (this.#cell.length >= CELL_LIMIT) throw this.#fault(`a cell is longer than ${CELL_LIMIT} characters`)
     this.#cell += character
   }

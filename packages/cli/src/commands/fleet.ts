@@ -1,5 +1,5 @@
 /** `milagro fleet`: an operator's hand on the register, over fleet's API, logged in by M-Pin. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { type Client, createClient } from '@milagro-ts/api/call'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Answer } from '@milagro-ts/api/route'
@@ -64,7 +64,10 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     'import <csv>',
     'register every vehicle of a CSV file (vin, attributes …), or none of them',
     async (api, file, { out }) => {
-      const { vehicles } = await api.importVehicles({ body: { csv: readText(file) } })
+      const text = readText(file)
+      // Once they are registered it's too late: codes that find no place are lost, and each would have to be sent again.
+      if (out !== undefined) assertWritable(out)
+      const { vehicles } = await api.importVehicles({ body: { csv: text } })
       const csv = [`vin,code`, ...vehicles.map(({ instance, code }) => `${quoted(instance)},${code}`)]
       if (out !== undefined) await writeFileAtomic(out, `${csv.join('\n')}\n`, 0o600)
       return {
@@ -597,6 +600,19 @@ function readText(path: string): string {
     return readFileSync(path, 'utf8')
   } catch (error) {
     throw new UsageError(`cannot read '${path}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
+  }
+}
+
+/** UsageError where no file can be written at `path`. Leaves what is there as it is. */
+function assertWritable(path: string): void {
+  const probe = `${path}.${process.pid}.tmp`
+  try {
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw new UsageError(`'${path}' is a folder`)
+    writeFileSync(probe, '', { flag: 'wx', mode: 0o600 })
+    rmSync(probe)
+  } catch (error) {
+    if (error instanceof UsageError) throw error
+    throw new UsageError(`cannot write '${path}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
   }
 }
 
