@@ -63,9 +63,10 @@ export class Courier<Item> {
     })
   }
 
-  /** Resolves once what is under way was taken or has failed. */
+  /** Resolves once what there is was taken or has failed. */
   async settled(): Promise<void> {
-    await this.#running
+    // Again where it was woken at a run's very end: the next run is the one that brings it.
+    while (this.#running !== undefined) await this.#running
   }
 
   /** Resolves when nothing is under way any more. */
