@@ -2,6 +2,11 @@
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { run } from './program.js'
 
+// Whoever reads may have enough, as `head` does: nothing that the command did depends on it.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+})
+
 process.exitCode = await run(process.argv.slice(2), {
   out: text => process.stdout.write(text),
   err: text => process.stderr.write(text),

@@ -1,6 +1,11 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { createServer } from 'node:net'
+import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Folder, milagro } from './world.js'
+
+const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url))
 
 let folder: Folder
 let closedPort: number
@@ -129,4 +134,15 @@ test('--help and --version are answers, not errors', async () => {
   const help = await milagro('group', 'make', '--help')
   expect(help).toMatchObject({ exit: 0, err: '' })
   expect(help.out).toContain('Usage: milagro group make')
+})
+
+test('a reader who has enough, as `head` does, is no error', async () => {
+  const child = spawn(process.execPath, [MAIN, '--help'], { stdio: ['ignore', 'pipe', 'pipe'] })
+  child.stdout.destroy()
+  let said = ''
+  child.stderr.on('data', (chunk: Buffer) => {
+    said += chunk
+  })
+  const [exit] = await once(child, 'close')
+  expect([exit, said]).toEqual([0, ''])
 })
