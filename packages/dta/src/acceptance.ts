@@ -11,6 +11,7 @@ const WAITING = 32
 
 export interface WaitingRevision {
   readonly groupId: string
+  readonly number: number
   readonly documentHash: string
 }
 
@@ -45,9 +46,9 @@ export class Acceptance {
     this.#proposals.delete(toBase64Url(hash))
   }
 
-  revisionWaits(groupId: Uint8Array, hash: Uint8Array): void {
+  revisionWaits(groupId: Uint8Array, number: number, hash: Uint8Array): void {
     const documentHash = toBase64Url(hash)
-    this.#revisions.set(documentHash, { groupId: toBase64Url(groupId), documentHash })
+    this.#revisions.set(documentHash, { groupId: toBase64Url(groupId), number, documentHash })
     const [oldest] = this.#revisions.keys()
     if (this.#revisions.size > WAITING && oldest !== undefined) this.#revisions.delete(oldest)
   }

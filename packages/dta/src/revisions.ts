@@ -30,7 +30,7 @@ export async function signRevision(
   // Signatures first: checking the contents takes pairings, and anybody may ask.
   await verifyRevisionStatement({ statement, group, document })
   if (!(await authority.acceptance.isAccepted(hash))) {
-    authority.acceptance.revisionWaits(group.groupId, hash)
+    authority.acceptance.revisionWaits(group.groupId, document.revision, hash)
     throw new Refused('NOT_APPROVED', { detail: "this authority's operator has not accepted the revision" })
   }
   const number = document.revision
@@ -120,16 +120,15 @@ export interface RevisionStatus {
   readonly accepted: boolean
 }
 
-/** Revisions that wait: for the operator, or signed here and not yet in force. */
+/** Revisions that wait: for the operator, or signed here and not yet in force. Once another of its number is, none does. */
 export async function revisionStatus(authority: Authority): Promise<RevisionStatus[]> {
-  const inForce = new Set(
-    authority.groups.all.flatMap(({ group }) =>
-      group.documents.map(document => toBase64Url(documentHash(document))),
-    ),
+  const newest = new Map(
+    authority.groups.all.map(({ group }) => [toBase64Url(group.groupId), group.revision] as const),
   )
   const signed = await authority.store.atomic(connection =>
-    connection.all('SELECT group_id, document_hash FROM signed_revision').map(row => ({
+    connection.all('SELECT group_id, number, document_hash FROM signed_revision').map(row => ({
       groupId: toBase64Url(row.group_id as Uint8Array),
+      number: row.number as number,
       documentHash: toBase64Url(row.document_hash as Uint8Array),
     })),
   )
@@ -142,7 +141,7 @@ export async function revisionStatus(authority: Authority): Promise<RevisionStat
         accepted: await authority.acceptance.isAccepted(fromBase64Url(revision.documentHash, 'hash', 32)),
       })),
   )
-  return [...signed.map(revision => ({ ...revision, accepted: true })), ...waiting].filter(
-    ({ documentHash }) => !inForce.has(documentHash),
-  )
+  return [...signed.map(revision => ({ ...revision, accepted: true })), ...waiting]
+    .filter(({ groupId, number }) => number > (newest.get(groupId) ?? 0))
+    .map(({ groupId, documentHash, accepted }) => ({ groupId, documentHash, accepted }))
 }

@@ -115,6 +115,8 @@ test.each([
 test('the RA rotates its key: tickets of the new one hold, those of the old one do not, after a restart as well', async () => {
   const key = await generateEs256()
   await takeIntoForce(next({ ra: { m: 1, keys: [{ kid: 'ra2', key: key.publicKey.toBase64Url() }] } }))
+  // What waited for the operator under this number can't be signed any more.
+  expect((await first().admin.status({})).revisions).toEqual([])
   const old = await ticketFor(world, await makeCar(world), {}, ra)
   ra = { key, kid: 'ra2' }
   const fresh = await ticketFor(world, await makeCar(world), {}, ra)
