@@ -10,7 +10,7 @@
  * is on the disk. Nor does anybody wait for the disk on this thread: write-ahead-log.ts.
  */
 import { randomUUID } from 'node:crypto'
-import { access, open, rename, rm } from 'node:fs/promises'
+import { access, open, rename, rm, stat } from 'node:fs/promises'
 import {
   CompiledQuery,
   type DatabaseConnection,
@@ -72,7 +72,10 @@ export interface Store<Schema> {
   read<Result>(work: (reader: Reader) => Result): Promise<Result>
   /** Writes a consistent copy (mode 0600) while the store is in use. Throws StoreError when `toFile` exists. */
   backup(toFile: string): Promise<void>
-  /** True when a row can be written and committed now: disk, permission and lock are all right. For readiness. */
+  /**
+   * True when a row can be written and committed now: disk, permission and lock are all right, and the file still has
+   * its name, without which the next start wouldn't find a word of it. For readiness.
+   */
   writable(): Promise<boolean>
   /** Ends the connection; a second call does nothing. */
   close(): Promise<void>
@@ -117,7 +120,8 @@ export async function openDatabase<Schema>({
     database.onCommit = rows => log?.written(rows)
     const db = new Kysely<Schema>({ dialect: new ImmediateDialect({ database, turns, log }) })
     await migrate(db, migrations, file)
-    return new SqliteStore(db, { database, turns, log })
+    const place = file === ':memory:' ? undefined : await placeOf(file)
+    return new SqliteStore(db, { database, turns, log }, place)
   } catch (error) {
     database.close()
     throw error
@@ -228,14 +232,17 @@ class SqliteStore<Schema> implements Store<Schema> {
   readonly db: Kysely<Schema>
   readonly #parts: Parts
   readonly #database: CheckedDatabase
+  /** Of the file that was opened; none of `:memory:`. */
+  readonly #place: Place | undefined
   #asked: Asked[] = []
   #answering: Promise<void> | undefined
   #closed = false
 
-  constructor(db: Kysely<Schema>, parts: Parts) {
+  constructor(db: Kysely<Schema>, parts: Parts, place: Place | undefined) {
     this.db = db
     this.#parts = parts
     this.#database = parts.database
+    this.#place = place
   }
 
   atomic<Result>(work: (connection: Connection) => Result): Promise<Result> {
@@ -319,7 +326,8 @@ class SqliteStore<Schema> implements Store<Schema> {
   async writable(): Promise<boolean> {
     try {
       await this.atomic(connection => connection.run(PROBE))
-      return true
+      const place = this.#place
+      return place === undefined || isSameFile(place, await placeOf(place.file))
     } catch (error) {
       if (error instanceof StoreError) return false
       throw error
@@ -379,6 +387,27 @@ interface Parts {
   /** None of `:memory:`. */
   readonly log: WriteAheadLog | undefined
 }
+
+/** Which file has a name. */
+interface Place {
+  readonly file: string
+  readonly device: number
+  readonly inode: number
+}
+
+/** StoreError `unavailable` when there is none, or it can't be looked at. */
+async function placeOf(file: string): Promise<Place> {
+  try {
+    const { dev, ino } = await stat(file)
+    return { file, device: dev, inode: ino }
+  } catch (error) {
+    throw new StoreError('unavailable', `database ${file} can't be looked at (${(error as Error).message})`, {
+      cause: error,
+    })
+  }
+}
+
+const isSameFile = (a: Place, b: Place): boolean => a.device === b.device && a.inode === b.inode
 
 interface Prepared {
   readonly statement: Database.Statement

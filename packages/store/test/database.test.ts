@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Migration, openDatabase } from '@milagro-ts/store/database'
@@ -195,6 +195,18 @@ test('writable says no while the database takes no writes, and yes afterwards', 
   await store.db.connection().execute(connection => sql`PRAGMA query_only = ON`.execute(connection))
   expect(await store.writable()).toBe(false)
   await store.db.connection().execute(connection => sql`PRAGMA query_only = OFF`.execute(connection))
+  expect(await store.writable()).toBe(true)
+  await store.close()
+})
+
+test('writable says no while another file, or none, has the database’s name', async () => {
+  const store = await open()
+  const aside = join(folder, 'aside.db')
+  await rename(file, aside)
+  expect(await store.writable()).toBe(false)
+  await writeFile(file, '')
+  expect(await store.writable()).toBe(false)
+  await rename(aside, file)
   expect(await store.writable()).toBe(true)
   await store.close()
 })
