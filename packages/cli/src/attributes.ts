@@ -2,11 +2,12 @@
 import { UsageError } from './io.js'
 
 export function attributesOf(pairs: readonly string[]): Record<string, string> {
-  return Object.fromEntries(
-    pairs.map(pair => {
-      const [, name, value] = /^([^=]+)=(.+)$/s.exec(pair) ?? []
-      if (name === undefined || value === undefined) throw new UsageError(`'${pair}' is not name=value`)
-      return [name, value]
-    }),
-  )
+  const attributes = new Map<string, string>()
+  for (const pair of pairs) {
+    const [, name, value] = /^([^=]+)=(.+)$/s.exec(pair) ?? []
+    if (name === undefined || value === undefined) throw new UsageError(`'${pair}' is not name=value`)
+    if (attributes.has(name)) throw new UsageError(`'${name}' is said twice`)
+    attributes.set(name, value)
+  }
+  return Object.fromEntries(attributes)
 }

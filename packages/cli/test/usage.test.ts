@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { attributesOf } from '../src/attributes.js'
 import { Folder, milagro } from './world.js'
 
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url))
@@ -45,6 +46,11 @@ describe('exit code 2, and why, for a wrong command line', () => {
       exit: 2,
       err: expect.stringContaining('not JSON'),
     })
+  })
+
+  test('an attribute that is said twice', () => {
+    expect(attributesOf(['brand=Fiat', 'note=a=b'])).toEqual({ brand: 'Fiat', note: 'a=b' })
+    expect(() => attributesOf(['brand=Fiat', 'brand=Seat'])).toThrow("'brand' is said twice")
   })
 
   test('an admin listener that nobody named', async () => {
