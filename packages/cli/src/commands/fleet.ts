@@ -607,7 +607,8 @@ function readText(path: string): string {
 function assertWritable(path: string): void {
   const probe = `${path}.${process.pid}.tmp`
   try {
-    if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw new UsageError(`'${path}' is a folder`)
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
+      throw new UsageError(`'${path}' is a folder`)
     writeFileSync(probe, '', { flag: 'wx', mode: 0o600 })
     rmSync(probe)
   } catch (error) {
