@@ -1,6 +1,6 @@
+import { Courier } from '@milagro-ts/api/courier'
 import { createLog } from '@milagro-ts/api/log'
 import { expect, test } from 'vitest'
-import { Courier } from '../src/courier.js'
 import { FakeTime } from './fleet-world.js'
 
 function courierOf(waiting: string[], ports: { onEmpty?: () => void; send?: () => Promise<void> } = {}) {
