@@ -568,8 +568,8 @@ export class Enrolments implements Directory {
       })
       .returningAll()
       .executeTakeFirstOrThrow()
-    if (device.own_pin === 1)
-      await tx
+    if (device.own_pin === 1) {
+      const own = await tx
         .insertInto('account')
         .values({
           identity_id: identity.id,
@@ -580,7 +580,11 @@ export class Enrolments implements Directory {
           accepted_pin_gen: 0,
           locked: 0,
         })
-        .execute()
+        .returningAll()
+        .executeTakeFirstOrThrow()
+      // An RPS that was restored would take it for one whose guesses it has forgotten, and lock out a new operator.
+      await tellAccount(tx, identity, own, now)
+    }
     await replaceCodes(tx, device.id, null)
     return identity
   }
