@@ -58,7 +58,8 @@ describe('a file of vehicles', () => {
 })
 
 test('what is written by RFC 4180 is read back', () => {
-  const cell = fc.string({ unit: 'grapheme', maxLength: 20 })
+  // But for the sign of what was no UTF-8, which is refused.
+  const cell = fc.string({ unit: 'grapheme', maxLength: 20 }).filter(text => !text.includes('\uFFFD'))
   fc.assert(
     fc.property(fc.array(fc.array(cell, { minLength: 2, maxLength: 4 }), { maxLength: 6 }), records => {
       const quoted = records.map(cells => cells.map(text => `"${text.replaceAll('"', '""')}"`).join(','))

@@ -8,6 +8,7 @@ beforeEach(async () => {
 })
 afterEach(() => world.stop())
 
+// Event 1 is the account of the first operator.
 const numbers = () => world.rps.events.map(({ number }) => number)
 const status = async () => (await world.api.status({})).events
 
@@ -19,11 +20,11 @@ async function settled(condition: () => Promise<boolean>): Promise<void> {
 test('an operator is answered once the RPS has heard of it', async () => {
   const car = await world.car('VIN-1')
   const ban = await world.api.ban({ body: { vehicle: car.id, reason: 'x' } })
-  expect(await status()).toEqual({ last: 1, waiting: 0 })
-  await world.api.unban({ params: { id: String(ban.id) } })
   expect(await status()).toEqual({ last: 2, waiting: 0 })
-  await world.api.revoke({ params: { id: String(car.id) }, body: {} })
+  await world.api.unban({ params: { id: String(ban.id) } })
   expect(await status()).toEqual({ last: 3, waiting: 0 })
+  await world.api.revoke({ params: { id: String(car.id) }, body: {} })
+  expect(await status()).toEqual({ last: 4, waiting: 0 })
 })
 
 describe('an RPS that is away', () => {
@@ -41,7 +42,7 @@ describe('an RPS that is away', () => {
     })
     await answer
     expect(world.time.now - since).toBeGreaterThanOrEqual(2_000)
-    expect(await status()).toMatchObject({ last: 1, waiting: 1 })
+    expect(await status()).toMatchObject({ last: 2, waiting: 1 })
     goOn()
     await settled(async () => (await status()).waiting === 0)
   })
@@ -55,19 +56,19 @@ describe('an RPS that is away', () => {
     await world.api.unban({ params: { id: String(ban!.id) } })
     await world.api.ban({ body: { vehicle: car.id, reason: 'y' } })
     await settled(async () => (await status()).trouble !== undefined)
-    expect(await status()).toMatchObject({ last: 3, waiting: 3 })
+    expect(await status()).toMatchObject({ last: 4, waiting: 3 })
     world.rps.up = true
     world.time.advance(10_000)
-    await world.rps.until(3)
-    expect(numbers()).toEqual([1, 2, 3])
-    expect(world.rps.events.map(({ kind }) => kind)).toEqual(['ban', 'unban', 'ban'])
+    await world.rps.until(4)
+    expect(numbers()).toEqual([1, 2, 3, 4])
+    expect(world.rps.events.map(({ kind }) => kind)).toEqual(['account', 'ban', 'unban', 'ban'])
     await settled(async () => (await status()).waiting === 0)
     expect((await status()).trouble).toBeUndefined()
   })
 
   test('is asked again whatever it refuses with', async () => {
     const car = await world.car('VIN-1')
-    let sent = 0
+    let sent = 1
     for (const code of ['RETRY_LATER', 'CONFLICT', 'NOT_APPROVED', 'INTERNAL'] as const) {
       world.rps.refuses = code
       const ban = await world.api.ban({ body: { vehicle: car.id, reason: 'x' } })
@@ -78,27 +79,28 @@ describe('an RPS that is away', () => {
       await world.api.unban({ params: { id: String(ban.id) } })
       await world.rps.until(++sent)
     }
-    expect(numbers()).toEqual([1, 2, 3, 4, 5, 6, 7, 8])
+    expect(numbers()).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9])
   })
 })
 
 test('events wait through a restart and are sent then', async () => {
   const car = await world.car('VIN-1')
   const driver = await world.driverOn(car)
-  await world.rps.until(1)
+  await world.rps.until(2)
   world.rps.up = false
   await world.api.ban({ body: { driver: driver.id, reason: 'x', expiresAt: world.seconds + 60 } })
   await world.restart()
-  expect(numbers()).toEqual([1])
+  expect(numbers()).toEqual([1, 2])
   world.rps.up = true
   // The ban runs out while nobody looks: both events are sent, in order.
   world.time.now += 61_000
   await world.restart()
-  await world.rps.until(3)
+  await world.rps.until(4)
   expect(world.rps.events.map(({ number, kind }) => [number, kind])).toEqual([
     [1, 'account'],
-    [2, 'ban'],
-    [3, 'unban'],
+    [2, 'account'],
+    [3, 'ban'],
+    [4, 'unban'],
   ])
 })
 
@@ -127,22 +129,22 @@ test('a database that was restored from a backup gives no leaf out twice and fin
   const lost = await world.car('VIN-2')
   await world.api.ban({ body: { vehicle: lost.id, reason: 'x' } })
   await world.api.ban({ body: { vehicle: id, reason: 'x' } })
-  await world.rps.until(2)
+  await world.rps.until(3)
 
   await world.restore(backup)
   const again = await world.car('VIN-3')
   expect(again.device.leaf).toBeGreaterThan(lost.device.leaf)
-  // The RPS is at event 2 and takes ours, number 1 once more, for the one it had.
-  world.rps.answersWith = 2
+  // The RPS is at event 3 and takes ours, number 2 once more, for the one it had.
+  world.rps.answersWith = 3
   await world.api.ban({ body: { vehicle: id, reason: 'x' } })
-  await settled(async () => (await status()).last === 4)
+  await settled(async () => (await status()).last === 5)
   world.rps.answersWith = undefined
   expect(world.logLines.some(line => line.includes('the RPS knows later events'))).toBe(true)
-  // Number 3 is left out, which makes the RPS ask for the state; the ban is told again as number 4.
-  await world.rps.until(4)
-  expect(world.rps.events.at(-1)).toMatchObject({ number: 4, kind: 'ban' })
-  await world.api.ban({ body: { vehicle: again.id, reason: 'x' } })
+  // Number 4 is left out, which makes the RPS ask for the state; the ban is told again as number 5.
   await world.rps.until(5)
+  expect(world.rps.events.at(-1)).toMatchObject({ number: 5, kind: 'ban' })
+  await world.api.ban({ body: { vehicle: again.id, reason: 'x' } })
+  await world.rps.until(6)
 })
 
 test('status says how the authorities are, as the RPS sees them, asked as the recipient that fleet is', async () => {

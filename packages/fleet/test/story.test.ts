@@ -66,24 +66,25 @@ test('a car and its driver enrol, are banned, come back; then the car gets its n
   const ban = await world.api.ban({ body: { driver: alice.id, reason: 'licence withdrawn' } })
   expect(await refusal(world.permit(car.idCore, userCore))).toBe('BANNED userCore')
   expect(await refusal(world.permit(car.idCore))).toBe('no refusal')
-  await world.rps.until(2)
+  await world.rps.until(3)
   expect(world.rps.events.map(({ number, kind }) => [number, kind])).toEqual([
     [1, 'account'],
-    [2, 'ban'],
+    [2, 'account'],
+    [3, 'ban'],
   ])
-  expect(world.rps.events[1]).toMatchObject({ idCore: car.idCore, userCore })
+  expect(world.rps.events[2]).toMatchObject({ idCore: car.idCore, userCore })
 
   // The car is banned as well; then both come back.
   const carBan = await world.api.ban({ body: { vehicle: id, reason: 'stolen' } })
   expect(await refusal(world.permit(car.idCore))).toBe('BANNED idCore')
   const during = await verifyState({ state: (await world.asRps().state({})).state, group })
-  expect(during.number).toBe(3)
+  expect(during.number).toBe(4)
   expect(during.isBanned(IdCore.fromBase64Url(car.idCore))).toBe(true)
   await world.api.unban({ params: { id: String(carBan.id) } })
   await world.api.unban({ params: { id: String(ban.id) } })
   expect(await refusal(world.permit(car.idCore, userCore))).toBe('no refusal')
   const after = await verifyState({ state: (await world.asRps().state({})).state, group })
-  expect([after.number, after.payload.banned]).toEqual([5, []])
+  expect([after.number, after.payload.banned]).toEqual([6, []])
 
   // A new device in the old car: the next generation ends the former one.
   const next = await world.api.nextGeneration({ params: { id: String(id) }, body: {} })
@@ -92,8 +93,8 @@ test('a car and its driver enrol, are banned, come back; then the car gets its n
   expect([again.generation, again.leaf > car.leaf]).toEqual([1, true])
   expect(await refusal(world.permit(car.idCore))).toBe('REVOKED idCore')
   expect(await refusal(world.permit(again.idCore))).toBe('no refusal')
-  await world.rps.until(6)
-  expect(world.rps.events.at(-1)).toMatchObject({ number: 6, kind: 'revoke', idCore: car.idCore })
+  await world.rps.until(7)
+  expect(world.rps.events.at(-1)).toMatchObject({ number: 7, kind: 'revoke', idCore: car.idCore })
   const end = await verifyState({ state: (await world.asRps().state({})).state, group })
   expect(end.payload.revoked).toEqual([{ idCore: car.idCore, leaf: car.leaf }])
 })
