@@ -6,7 +6,7 @@ import { beginAnew, distrustRestored } from '@milagro-ts/rps/restore'
 import { rpsMigrations, wasServed } from '@milagro-ts/rps/tables'
 import { openDatabase } from '@milagro-ts/store/database'
 import { expect, test } from 'vitest'
-import { codeOf, OWN, World } from './world.js'
+import { codeOf, type Driver, OWN, World } from './world.js'
 
 test('a database from a backup gives back no guess, no used message and no banned car', async () => {
   const world = await World.make()
@@ -86,5 +86,13 @@ test('a database that is begun anew gives back no guess either, nor a used messa
   const made = await world.event('account', car.idCore, { userCore: newDriver.userCore, pinGen: 1 })
   await after.client.pushEvent({ body: { event: made } })
   await world.login(after, car, { driver: newDriver })
+
+  // An operator that fleet has let in anew: nobody else could unlock the others.
+  const [former, operator] = [world.makeCar({ factors: 1 }), world.makeCar({ factors: 1 })]
+  const pins = [former, operator].map(device => world.makeOwnPin(device))
+  const told = await world.event('account', operator.idCore, { pinGen: 1 })
+  await after.client.pushEvent({ body: { event: told } })
+  expect(await codeOf(world.login(after, former, { driver: pins[0] as Driver }))).toBe('LOCKED')
+  await world.login(after, operator, { driver: pins[1] as Driver })
   await world.close()
 })

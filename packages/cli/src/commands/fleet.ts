@@ -8,6 +8,7 @@ import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
 import { attributesOf } from '../attributes.js'
 import { addressOf, answers, CommandRefused, type Io, type Outcome, table, UsageError } from '../io.js'
+import { become } from '../programs.js'
 import { logIn, type SessionOptions, withSession } from '../session.js'
 import { addServerVerbs } from './server-verbs.js'
 
@@ -19,6 +20,15 @@ interface FleetOptions extends SessionOptions {
 export function addFleet(program: Command, io: Io, status: { exit: number }): void {
   const fleet = program.command('fleet').description('the register of vehicles, drivers and operators')
   addServerVerbs(fleet, 'fleet', status)
+  fleet
+    .command('operator-code')
+    .description('at fleet’s own machine: a code for an operator, for the day when none can log in')
+    .argument('<name>', 'of an operator, present or new')
+    .requiredOption('--config <file>', 'settings, JSON')
+    .option('--json', 'answer with one JSON object (the program always does)')
+    .action(async (name: string, { config }: { config: string }) => {
+      status.exit = await become('fleet', ['--config', config, '--operator-code', name])
+    })
 
   /** A verb that an operator uses: its work gets the API, logged in. */
   const verb = <Args extends unknown[], Options extends object = object>(
