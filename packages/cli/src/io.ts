@@ -71,7 +71,12 @@ export function explain(error: unknown): { exit: number; code: string; why: stri
     return { exit, code: error.code, why: error.message.slice(error.code.length + 2) }
   }
   if (error instanceof Refused) {
-    return { exit: EXIT.refused, code: error.code, why: error.detail ?? error.toProblem().title }
+    const why = error.detail ?? error.toProblem().title
+    return {
+      exit: EXIT.refused,
+      code: error.code,
+      why: error.field === undefined ? why : `${error.field}: ${why}`,
+    }
   }
   if (error instanceof DecodeError) return { exit: EXIT.refused, code: 'MALFORMED', why: error.message }
   if (error instanceof StoreError)

@@ -111,6 +111,20 @@ test('an operator’s day and a car’s, by the command alone', { timeout: 120_0
   expect((await car({}, ...login)).json).toMatchObject({ ok: false, code: 'BANNED' })
   expect((await operator('fleet', 'list', 'bans')).json.bans).toHaveLength(1)
   expect((await operator('fleet', 'unban', String(ban.json.id))).exit).toBe(0)
+  expect((await operator('fleet', 'unban', String(ban.json.id))).json).toMatchObject({
+    code: 'NOT_FOUND',
+    why: 'no ban in force has that number',
+  })
+  expect((await operator('fleet', 'ban', '--vehicle', 'VIN-1', '--reason', '')).json).toMatchObject({
+    code: 'MALFORMED',
+    why: expect.stringContaining('reason'),
+  })
+  expect((await operator('fleet', 'rotate-key')).json).toMatchObject({ state: 'open', needed: 1 })
+  expect(await operator('fleet', 'rotate-key', '--finish')).toMatchObject({
+    exit: 1,
+    json: { why: expect.stringContaining('1 must sign, ta1 (') },
+  })
+  expect((await operator('fleet', 'rotate-key', '--abandon')).exit).toBe(0)
   expect((await car({}, ...login)).exit).toBe(0)
 
   expect((await operator('fleet', 'audit')).json.authorities).toMatchObject([
@@ -197,7 +211,7 @@ test('a CSV file is imported whole or not at all; codes can go to a file of one�
   await writeFile(latin1, Buffer.from('vin,brand\nVIN-12,Citroën\n', 'latin1'))
   expect(await operator('fleet', 'import', latin1)).toMatchObject({
     exit: 1,
-    json: { code: 'MALFORMED', why: 'line 2: a letter that is not UTF-8: save the file as UTF-8' },
+    json: { code: 'MALFORMED', why: 'csv: line 2: a letter that is not UTF-8: save the file as UTF-8' },
   })
   const good = await folder.write('good.csv', 'vin,brand\nVIN-12,Fiat\n')
   for (const nowhere of [folder.file('nowhere/codes.csv'), folder.path])

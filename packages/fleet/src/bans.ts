@@ -91,7 +91,7 @@ export class Bans {
         .where('id', '=', id)
         .where('lifted_at', 'is', null)
         .executeTakeFirst()
-      if (ban === undefined) throw new Refused('NOT_FOUND')
+      if (ban === undefined) throw new Refused('NOT_FOUND', { detail: 'no ban in force has that number' })
       await lift(tx, id, targetOf(ban), actor, this.#now())
     })
   }

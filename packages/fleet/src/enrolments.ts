@@ -692,7 +692,7 @@ export class Enrolments implements Directory {
 
   async #waiting(tx: Db, id: number, now: number): Promise<EnrolmentRow> {
     const row = await tx.selectFrom('enrolment').selectAll().where('id', '=', id).executeTakeFirst()
-    if (row === undefined) throw new Refused('NOT_FOUND')
+    if (row === undefined) throw new Refused('NOT_FOUND', { detail: 'no registration has that number' })
     if (row.state !== 'pending') throw new Refused('CONFLICT', { detail: `it is ${row.state} already` })
     if (row.expires_at <= now) throw new Refused('EXPIRED', { detail: 'the registration has run out' })
     return row

@@ -258,7 +258,7 @@ export class Hooks {
   async retry(id: number, actor: Actor): Promise<void> {
     await this.#ports.store.db.transaction().execute(async tx => {
       const row = await tx.selectFrom('delivery').selectAll().where('id', '=', id).executeTakeFirst()
-      if (row === undefined) throw new Refused('NOT_FOUND')
+      if (row === undefined) throw new Refused('NOT_FOUND', { detail: 'no notice has that number' })
       if (row.dead_at === null || row.sent_at !== null)
         throw new Refused('CONFLICT', { detail: 'it was not given up' })
       await tx.updateTable('delivery').set({ dead_at: null, attempts: 0 }).where('id', '=', id).execute()

@@ -158,7 +158,7 @@ export class KeyRotation {
           .selectAll()
           .where('state', 'in', ['open', 'signed'])
           .executeTakeFirst()
-        if (open === undefined) throw new Refused('NOT_FOUND')
+        if (open === undefined) throw new Refused('NOT_FOUND', { detail: 'no change of key is under way' })
         if (open.state === 'signed') throw new Refused('CONFLICT', { detail: 'it is signed: finish it' })
         const signers = (JSON.parse(open.signatures) as Signature[]).map(({ index }) => index)
         if (n - signers.length < t) {

@@ -165,7 +165,7 @@ export class Register {
       .where('device.kind', '=', kind)
       .where('device.id', '=', id)
       .executeTakeFirst()
-    if (row === undefined) throw new Refused('NOT_FOUND')
+    if (row === undefined) throw new Refused('NOT_FOUND', { detail: `no ${kind} has that number` })
     return { ...viewOf(row), drivers: await assignedDrivers(db, id, this.#now()) }
   }
 
@@ -303,7 +303,8 @@ export class Register {
         .where('device_id', '=', device.id)
         .where('driver_id', '=', driver)
         .executeTakeFirst()
-      if (assigned === undefined) throw new Refused('NOT_FOUND')
+      if (assigned === undefined)
+        throw new Refused('NOT_FOUND', { detail: 'that driver is not on that vehicle' })
       return this.#driverCode(tx, device, driver, what, actor)
     })
   }

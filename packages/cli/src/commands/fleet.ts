@@ -191,6 +191,13 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
         return { json: { state: 'abandoned' }, text: ['abandoned'] }
       }
       const view = await (finish ? api.finishKey({ body: {} }) : api.rotateKey({ body: {} }))
+      if (finish && view.state === 'open') {
+        const missing = view.authorities.filter(({ signed }) => !signed)
+        const why = missing.map(({ name, trouble }) => `${name} (${trouble ?? 'not signed'})`)
+        throw new CommandRefused(
+          `${view.newKid} is not in use: ${view.needed} must sign, ${why.join(', ')} has not`,
+        )
+      }
       return {
         json: view,
         text: [
