@@ -21,7 +21,7 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { makeWorld } from './world.mjs'
 
 /** @typedef {{logins: number, cpuMs: {main: number, workers: number}, eventLoopDelayMs: {p50: number, p99: number, max: number}, rssMb: number, heapMb: number}} Health */
-/** @typedef {{times: number[], retries: number, wrong: Record<string, number>, broken: number, cpuMs: number}} Driven */
+/** @typedef {{times: number[], retries: number, wrong: Record<string, number>, broken: number, tokens: {verified: number, of: number}, cpuMs: number}} Driven */
 /** @typedef {import('./cars.mjs').Task['begin']} Begin */
 /** @typedef {{cars: number, logins: number, connections: number, begin: Begin, seconds: number}} Load */
 
@@ -184,6 +184,10 @@ function summary(driven, seconds, before, after) {
     retryLater: driven.reduce((sum, one) => sum + one.retries, 0),
     wronglyRefused: Object.fromEntries(wrong),
     broken: driven.reduce((sum, one) => sum + one.broken, 0),
+    tokens: {
+      verified: driven.reduce((sum, one) => sum + one.tokens.verified, 0),
+      of: driven.reduce((sum, one) => sum + one.tokens.of, 0),
+    },
     cpuMsPerLogin: {
       main: perLogin(after.cpuMs.main - before.cpuMs.main),
       workers: perLogin(after.cpuMs.workers - before.cpuMs.workers),
@@ -251,9 +255,12 @@ export async function benchServer(args) {
   /** @type {(name: string, result: Result & {settledMb?: number}, holds: boolean) => void} */
   const note = (name, result, holds) => {
     report[name] = { ...result, holds }
-    const isClean = Object.keys(result.wronglyRefused).length === 0 && result.broken === 0
+    const { wronglyRefused, broken, tokens } = result
+    const isClean = Object.keys(wronglyRefused).length === 0 && broken === 0 && tokens.verified === tokens.of
     if (!holds || !isClean) isMissed = true
-    say(`${name}: ${JSON.stringify(result)}${holds ? '' : ' MISSED'}${isClean ? '' : ' WRONG REFUSALS'}`)
+    say(
+      `${name}: ${JSON.stringify(result)}${holds ? '' : ' MISSED'}${isClean ? '' : ' WRONG REFUSALS OR TOKENS'}`,
+    )
   }
   const isPrompt = (/** @type {Result} */ { eventLoopDelayMs }) => eventLoopDelayMs.p99 <= EVENT_LOOP_LIMIT
 

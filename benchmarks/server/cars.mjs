@@ -6,12 +6,17 @@
  * since the load shares the machine with what it loads.
  */
 import { connect } from 'node:net'
-import { systemRandom } from '@milagro-ts/api/system'
+import { Es256PublicKey } from '@milagro-ts/api/keys'
+import { verifyAccessToken } from '@milagro-ts/api/statements'
+import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { fromBase64Url } from '@milagro-ts/crypto/bytes'
 import { deviceIdentityPoint } from '@milagro-ts/crypto/identity'
 import { clientProve, MODE } from '@milagro-ts/crypto/mpin'
 import { Scalar } from '@milagro-ts/crypto/scalar'
-import { AUDIENCE, carOf } from './world.mjs'
+import { AUDIENCE, carOf, ISSUER } from './world.mjs'
+
+/** Of so many tokens one is verified as a service does it, once the load is over. */
+const SAMPLE = 50
 
 /**
  * @typedef {object} Task
@@ -30,9 +35,9 @@ const secret = Scalar.decode(fromBase64Url(task.secret, 'secret', 32))
 const { hostname, port } = new URL(task.url)
 
 /**
- * What the RPS answers, of which one part is there at a time: the nonce and its terms, or the refusal's code.
+ * What the RPS answers, of which one part is there at a time: the nonce and its terms, the token, or the refusal's code.
  *
- * @typedef {{nonce: string, slot: number, deviceEpoch: number, code: string}} Json
+ * @typedef {{nonce: string, slot: number, deviceEpoch: number, code: string, accessToken: string}} Json
  */
 /** @typedef {{status: number, retryAfter: number, json: Json}} Answer */
 
@@ -112,6 +117,8 @@ let until = 0
 
 /** Milliseconds from when a login was due to its token. @type {number[]} */
 const times = []
+/** @type {{token: string, mpinId: string, at: number}[]} */
+const sample = []
 let retries = 0
 /** @type {Record<string, number>} */
 const wrong = {}
@@ -150,8 +157,11 @@ async function logIn(connection, one) {
     return
   }
   ended++
-  if (answer.status === 200) times.push(performance.now() - one.since)
-  else wrong[answer.json.code] = (wrong[answer.json.code] ?? 0) + 1
+  if (answer.status === 200) {
+    if (times.length % SAMPLE === 0)
+      sample.push({ token: answer.json.accessToken, mpinId: one.key.idCore.mpinId, at: systemClock() })
+    times.push(performance.now() - one.since)
+  } else wrong[answer.json.code] = (wrong[answer.json.code] ?? 0) + 1
 }
 
 /** @param {Connection} connection @param {(typeof keys)[number]} key */
@@ -182,6 +192,19 @@ async function work() {
   wakeAll()
 }
 
+/** How many tokens of the sample are the RPS' own, for the car that asked and for this audience. */
+async function goodTokens() {
+  const { keys } = /** @type {{keys: {kid: string, kty: string}[]}} */ (
+    await (await fetch(new URL('/v1/jwks', task.url))).json()
+  )
+  const known = new Map(keys.map(jwk => [jwk.kid, Es256PublicKey.fromJwk(jwk)]))
+  const terms = { keys: known, issuer: ISSUER, audience: AUDIENCE }
+  let good = 0
+  for (const { token, mpinId, at: now } of sample)
+    if ((await verifyAccessToken({ token, now, ...terms })).idCore.mpinId === mpinId) good++
+  return good
+}
+
 process.once('message', async message => {
   until = /** @type {{until: number}} */ (message).until
   setTimeout(wakeAll, until - Date.now()).unref()
@@ -196,6 +219,8 @@ process.once('message', async message => {
   clearInterval(ticks)
   const { user, system } = process.cpuUsage(before)
   // Disconnecting would throw away what of it is still on its way.
-  process.send?.({ times, retries, wrong, broken, cpuMs: (user + system) / 1000 }, () => process.disconnect())
+  const tokens = { verified: await goodTokens(), of: sample.length }
+  const cpuMs = (user + system) / 1000
+  process.send?.({ times, retries, wrong, broken, tokens, cpuMs }, () => process.disconnect())
 })
 process.send?.('ready')

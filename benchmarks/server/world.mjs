@@ -29,6 +29,7 @@ import { rpsMigrations } from '@milagro-ts/rps/tables'
 import { openDatabase } from '@milagro-ts/store/database'
 
 export const PASSPHRASE = 'nobody measures a secret'
+export const ISSUER = 'https://rps.example'
 export const AUDIENCE = 'https://tracking.example'
 const HERE = { host: '127.0.0.1', port: 0 }
 const quiet = createLog('benchmark', { level: 'silent' })
@@ -135,7 +136,7 @@ export async function makeWorld({ folder, cars, workers }) {
     name: 'rps',
     listen: HERE,
     adminListen: HERE,
-    publicUrl: 'https://rps.example',
+    publicUrl: ISSUER,
     dataDir,
     groupFile: join(folder, 'group.json'),
     rpa: { url: known.rpaUrl },
