@@ -1,11 +1,10 @@
 /**
  * What the RPA is told of those who log in: the `authenticated` callback, at least once, in order, many at a time.
  *
- *   decided → row `number` in the store → the answer to the device
- *   nothing told for a while            → at once  \
- *   else once GATHER is over              ────────  the oldest NOTICES rows, one signed request → {} → rows deleted
- *                                                                                               ↘ anything else → the
- *                                                   same rows again after a pause that doubles
+ *   login decided → row in the store → the answer to the device
+ *                         ↓ at once, or GATHER after the last request
+ *                   the oldest NOTICES rows, one signed request → taken → rows deleted → the next rows
+ *                                                              ↘ anything else → the same rows after a pause that doubles
  *
  * One request is under way at a time, and none overtakes another. What a crash, or an RPA that is away, keeps from being
  * told is told later, under the `id` that it had. Replicas on one store may each tell what the other is telling.
