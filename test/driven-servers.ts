@@ -15,6 +15,7 @@ import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { checkOpenings, composeFirstRevision } from '@milagro-ts/api/founding'
 import { documentHash, proposalHash, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { keyRotationPayload } from '@milagro-ts/api/key-rotation'
 import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
 import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads'
 import { signRequest } from '@milagro-ts/api/request-auth'
@@ -96,7 +97,7 @@ function requestSigning(
 /** The public and the admin listener of an authority of its own group. */
 export async function drivenDta(): Promise<Driven[]> {
   // The next key epoch is announced: there are two for a delta to lie between.
-  const world = await dta.rotated(await dta.foundWorld({ n: 1 }))
+  const world = await dta.rotated(await dta.foundWorld({ n: 1 }), { purposes: ['device', 'pin'] })
   const before = world.authorities[0] as dta.Running
   const config = { ...before.config, rateLimit: { address: UNLIMITED, group: UNLIMITED } }
   const running = await dta.restart({ ...before, config }, world)
@@ -409,6 +410,9 @@ export async function drivenRps(): Promise<Driven[]> {
     store: ':memory:',
     config: { rateLimit: { address: UNLIMITED, failedProofs: UNLIMITED } },
   })
+  // The next key epoch of what devices hold is announced: there is one to go over to.
+  const announced = await world.rotate({ firstSlot: world.slot + 1000, rotated: ['device', 'pin'] })
+  await rps.client.publishRevision({ body: { document: announced } })
   // The record of one-pass messages has just begun; before it none is taken.
   world.clock.now += 120_000
   const other = await generateEs256()
@@ -653,6 +657,33 @@ export async function drivenRps(): Promise<Driven[]> {
             },
           },
         ],
+      },
+      'rps/rotateKey': {
+        fields: () => {
+          const device = { from: 1, to: 2 }
+          const payload = keyRotationPayload({ hpkeKey, device, pin: device })
+          return {
+            body: {
+              message: json(car, { mode: MODE.sign, audience: OWN, payload, driver }),
+              hpkeKey: toBase64Url(hpkeKey),
+              device,
+              pin: device,
+            },
+          }
+        },
+        unknown: async () => {
+          const device = { from: 1, to: 2 }
+          const rotation = { hpkeKey, device, pin: device }
+          const message = json(car, {
+            mode: MODE.sign,
+            audience: OWN,
+            payload: keyRotationPayload(rotation),
+          })
+          return [
+            { what: 'without the PIN', fields: { body: { message } } },
+            { what: 'an epoch that never was', fields: { body: { device: { from: 1, to: 9 } } } },
+          ]
+        },
       },
       'rps/whoami': { fields: () => ({}) },
       'rps/identity': {

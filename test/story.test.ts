@@ -39,6 +39,7 @@ const STEPS = [
   'killed-and-restarted',
   'authority-lost',
   'authority-replaced',
+  'keys-rotated',
   'car-restarted',
   'nothing-lost',
 ]

@@ -17,7 +17,12 @@ import { type Code, Refused } from '@milagro-ts/api/problem'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
-import { signPermitStatement, signTicket, verifyReceipt } from '@milagro-ts/api/statements'
+import {
+  signPermitStatement,
+  signTicket,
+  type TicketPayload,
+  verifyReceipt,
+} from '@milagro-ts/api/statements'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
 import { ClientError } from '@milagro-ts/client/errors'
@@ -94,6 +99,7 @@ const STEPS: readonly (readonly [name: string, play: (story: Story) => Promise<O
   ['killed-and-restarted', killedAndRestarted],
   ['authority-lost', authorityLost],
   ['authority-replaced', authorityReplaced],
+  ['keys-rotated', keysRotated],
   ['car-restarted', carRestarted],
   ['nothing-lost', nothingLost],
 ]
@@ -726,22 +732,8 @@ async function secondTicket(story: Story): Promise<Observed> {
   const signer = await stolenTicketKey(folder)
   const { group, groupId } = servers
   const { publicKey } = await generateHpkeKey(systemRandom)
-  const seconds = Math.floor(systemClock() / 1000)
-  const ticket = await signTicket(
-    {
-      suite: SUITE,
-      groupId,
-      keyEpochs: { device: group.keys('device').epoch },
-      idCore: story.probe.mpinId,
-      purposes: ['device'],
-      hpkeKey: toBase64Url(publicKey),
-      hpkeKeyHash: toBase64Url(enrolmentKeyHash(publicKey)),
-      iat: seconds,
-      exp: seconds + 60,
-      jti: toBase64Url(systemRandom(16)),
-    },
-    signer,
-  )
+  const keyEpochs = { device: group.keys('device').epoch }
+  const ticket = await signTicket(ticketPayload(groupId, keyEpochs, story.probe.mpinId, publicKey), signer)
   const authorities = await Promise.all(
     AUTHORITIES.map(async name => {
       const observer = new Observer()
@@ -763,6 +755,28 @@ async function secondTicket(story: Story): Promise<Observed> {
   const refused = authorities.filter(({ code }) => code === 'ALREADY_ISSUED')
   expect(refused.length >= group.t, `only ${refused.length} authorities refuse a second ticket`)
   return { authorities }
+}
+
+/** What a thief of the RA's key would sign: an identity that is there, for an enrolment key of his own. */
+function ticketPayload(
+  groupId: string,
+  keyEpochs: { device: number },
+  idCore: string,
+  enrolmentKey: Uint8Array,
+): TicketPayload {
+  const seconds = Math.floor(systemClock() / 1000)
+  return {
+    suite: SUITE,
+    groupId,
+    keyEpochs,
+    idCore,
+    purposes: ['device'],
+    hpkeKey: toBase64Url(enrolmentKey),
+    hpkeKeyHash: toBase64Url(enrolmentKeyHash(enrolmentKey)),
+    iat: seconds,
+    exp: seconds + 60,
+    jti: toBase64Url(systemRandom(16)),
+  }
 }
 
 async function relaySwapsKey(story: Story): Promise<Observed> {
@@ -880,22 +894,8 @@ async function authorityReplaced(story: Story): Promise<Observed> {
   const late = await Device.open(story.deviceOptions(story.lateStore))
   const signer = await stolenTicketKey(story.folder)
   const { publicKey } = await generateHpkeKey(systemRandom)
-  const seconds = Math.floor(systemClock() / 1000)
-  const ticket = await signTicket(
-    {
-      suite: SUITE,
-      groupId: servers.groupId,
-      keyEpochs: { device: after.keys('device').epoch },
-      idCore: late.mpinId,
-      purposes: ['device'],
-      hpkeKey: toBase64Url(publicKey),
-      hpkeKeyHash: toBase64Url(enrolmentKeyHash(publicKey)),
-      iat: seconds,
-      exp: seconds + 60,
-      jti: toBase64Url(systemRandom(16)),
-    },
-    signer,
-  )
+  const keyEpochs = { device: after.keys('device').epoch }
+  const ticket = await signTicket(ticketPayload(servers.groupId, keyEpochs, late.mpinId, publicKey), signer)
   const newcomer = createClient(dtaRoutes, { baseUrl: servers.url(REPLACEMENT), fetch: story.observer.fetch })
   const params = { groupId: servers.groupId }
   const clone = await story.refusal(`POST /v1/groups/${servers.groupId}/shares`, 'ALREADY_ISSUED', () =>
@@ -923,6 +923,98 @@ async function authorityReplaced(story: Story): Promise<Observed> {
   )
   await servers.startOne('dta-2')
   return { ...login, revision: after.revision, shareEpoch: after.shareEpoch, members: names, clone, banned }
+}
+
+/**
+ * All keys are replaced by others. Cars that drive go over by themselves, a driver keeps the PIN, a key of before opens
+ * nothing any more, nobody gets a second one in the new key epoch, and a ban is a ban.
+ */
+async function keysRotated(story: Story): Promise<Observed> {
+  const { servers, probe, tracking: audience } = story
+  const former = await story.probeRecord()
+  // At a slot's begin: authorities sign only while the new keys' first slot is more than the lead away.
+  await story.untilSlot(story.slot + 1)
+  const group = await servers.rotateKeys()
+  const { epoch, firstSlot } = group.keys('device')
+  expect(epoch === 2 && firstSlot > story.slot, `key epoch ${epoch} begins with slot ${firstSlot}`)
+  await probe.login({ audience })
+  expect((await story.probeRecord()).device?.keyEpoch === 1, 'until then the keys that are there serve')
+  await story.untilSlot(firstSlot)
+
+  const driving = ['car-1', 'car-2', 'car-3']
+  const cars = await Promise.all(
+    driving.map(async name => {
+      const from = story.car(name).events.length
+      await story.told(name, 'stored', from)
+      const keyEpoch = await story.eventually(`${name} goes over`, async () => {
+        const { device } = await story.recordOf(name)
+        return device?.keyEpoch === epoch ? device.keyEpoch : undefined
+      })
+      expect(
+        !story
+          .car(name)
+          .events.slice(from)
+          .some(({ event }) => event === 'enrolled'),
+        `${name} has not enrolled again`,
+      )
+      return { car: name, pid: story.car(name).pid, keyEpoch }
+    }),
+  )
+  const user = GRACE.attributes.driverName
+  await probe.login({ audience, user, pin: GRACE.pin })
+  const login = story.saw('POST /v1/logins')
+  const rotation = story.saw('POST /v1/key-rotations')
+  const { device, users } = await story.probeRecord()
+  expect(
+    device?.keyEpoch === 2 && users[0]?.token.keyEpoch === 2,
+    'the probe’s key and token are the new ones',
+  )
+
+  const thief = { rps: story.rps, group, record: former, audience, random: systemRandom }
+  const old = await story.refusal('POST /v1/logins', 'WRONG_PROOF', async () =>
+    story.rps.login({ body: { login: await rawProof(thief) } }),
+  )
+  const signer = await stolenTicketKey(story.folder)
+  const { publicKey } = await generateHpkeKey(systemRandom)
+  const ticket = await signTicket(
+    ticketPayload(servers.groupId, { device: epoch }, probe.mpinId, publicKey),
+    signer,
+  )
+  const codes = await Promise.all(
+    group.authorities.map(async ({ url }) => {
+      const authority = createClient(dtaRoutes, { baseUrl: url, fetch: story.observer.fetch })
+      const body = { ticket: [ticket], purpose: 'device' as const }
+      return authority.shares({ params: { groupId: servers.groupId }, body }).then(
+        () => 'a share',
+        (error: unknown) => (error instanceof Refused ? error.code : String(error)),
+      )
+    }),
+  )
+  const refused = codes.filter(code => code === 'ALREADY_ISSUED').length
+  expect(refused >= group.t, `only ${refused} authorities refuse a second key in the new key epoch`)
+
+  const { fleet } = story.operator
+  const { vehicles } = await fleet.listVehicles({ query: { instance: vinOf('probe') } })
+  const ban = await fleet.ban({ body: { vehicle: present(vehicles[0], 'the probe').id, reason: 'story' } })
+  const banned = await story.refusal('POST /v1/logins', 'BANNED', () => probe.login({ audience }))
+  await fleet.unban({ params: { id: String(ban.id) } })
+  await story.eventually('the probe logs in again', () =>
+    probe.login({ audience }).then(
+      () => true,
+      () => undefined,
+    ),
+  )
+  return {
+    ...login,
+    revision: group.revision,
+    keyEpoch: epoch,
+    firstSlot,
+    rotation,
+    cars,
+    old,
+    clone: codes,
+    banned,
+  }
 }
 
 async function carRestarted(story: Story): Promise<Observed> {

@@ -22,7 +22,7 @@ import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { fingerprint, Group } from '@milagro-ts/api/group'
 import type { GroupProposal } from '@milagro-ts/api/group-document'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
-import { foundingProposal, reshareProposal } from '@milagro-ts/cli/ceremony-plan'
+import { foundingProposal, reshareProposal, rotateProposal } from '@milagro-ts/cli/ceremony-plan'
 import { programFile } from '@milagro-ts/cli/programs'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
@@ -190,6 +190,19 @@ export class Servers {
       { urls: members.map(name => this.url(name)), t: T, dealers: others },
       { fetch, clock: this.#options.clock, random: this.#options.random },
     )
+    this.#group = await this.#ceremony(proposal, members, this.group)
+    await this.#writeGroup(this.#group)
+    const rps = createClient(rpsRoutes, { baseUrl: this.url('rps') })
+    await rps.publishRevision({ body: { document: this.#group.document } })
+    return this.#group
+  }
+
+  /** New keys of every purpose from the slot after next on: all members deal, and the RPS is told. */
+  async rotateKeys(): Promise<Group> {
+    const { clock, random } = this.#options
+    const { lead } = this.group.policy
+    const proposal = rotateProposal(this.group, { after: lead + 1 }, { fetch, clock, random })
+    const members = this.group.authorities.map(({ name }) => name as ServerName)
     this.#group = await this.#ceremony(proposal, members, this.group)
     await this.#writeGroup(this.#group)
     const rps = createClient(rpsRoutes, { baseUrl: this.url('rps') })

@@ -7,11 +7,14 @@ import { type CeremonyProposal, ceremonyHash } from '@milagro-ts/api/ceremony'
 import { ceremonyRun } from '@milagro-ts/api/ceremony-run'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { documentHash, Group } from '@milagro-ts/api/group'
+import { generateHpkeKey } from '@milagro-ts/api/keys'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { systemRandom } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
+import type { DeviceOptions } from '@milagro-ts/client/ports'
 import { decodeRecords } from '@milagro-ts/client/record'
 import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
+import { callbackUnlocker } from '@milagro-ts/client/unlocker'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { PURPOSES, SUITE } from '@milagro-ts/crypto/suite'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
@@ -65,7 +68,10 @@ async function pass(slots: number): Promise<void> {
     .toBe('in')
 }
 
-async function car(instance: string): Promise<{ device: Device; store: TokenStore }> {
+async function car(
+  instance: string,
+  options: Partial<DeviceOptions> = {},
+): Promise<{ device: Device; store: TokenStore }> {
   const attributes = { ...CAR }
   const { id, code } = await servers.fleet.addVehicle({
     ...(await servers.act()),
@@ -74,6 +80,7 @@ async function car(instance: string): Promise<{ device: Device; store: TokenStor
   const store = memoryTokenStore()
   const device = await Device.enrol({
     ...servers.ports,
+    ...options,
     store,
     code: code?.code as string,
     attributes,
@@ -140,4 +147,127 @@ test('a car and its driver go over to the next key epoch and keep the PIN', {
   await expect(lost.device.login({ audience: TRACKING })).rejects.toMatchObject({ code: 'EPOCH_ENDED' })
   await jo(silent.device)
   expect(await epochsIn(silent.store)).toEqual([4, 4])
+})
+
+/** What a bad RPS or relay does to a rotation: `change` has the request's body and the true answer's. */
+function tampering(change: (body: Json, send: (body: Json) => Promise<Json>) => Promise<Json>): typeof fetch {
+  return async (input, init) => {
+    if (new URL(String(input)).pathname !== '/v1/key-rotations') return fetch(input, init)
+    let refused: Response | undefined
+    const send = async (body: Json): Promise<Json> => {
+      const response = await fetch(input, { ...init, body: JSON.stringify(body) })
+      if (!response.ok) refused = response
+      return response.ok ? ((await response.json()) as Json) : {}
+    }
+    const answer = await change(JSON.parse(String(init?.body)) as Json, send)
+    return (
+      refused ?? new Response(JSON.stringify(answer), { headers: { 'content-type': 'application/json' } })
+    )
+  }
+}
+type Json = Record<string, unknown>
+type Shares = { index: number; shareEpoch: number; sealed: string }[]
+
+test('whatever is done on the way to a rotation, a key is the right one or the former one', {
+  timeout: 300_000,
+}, async () => {
+  const secret = systemRandom(32)
+  const unlocker = callbackUnlocker(async () => secret)
+  const [plain, locked, other] = [
+    await car('WVWZZZ1JZXW000011'),
+    await car('WVWZZZ1JZXW000012', { unlocker }),
+    await car('WVWZZZ1JZXW000013'),
+  ]
+  const former = group.keys('device').epoch
+  await rotate()
+  await pass(3)
+  const next = former + 1
+  const through = (store: TokenStore, doing: typeof fetch, more: Partial<DeviceOptions> = {}) =>
+    Device.open({ ...servers.ports, ...more, store, fetch: doing, wait: async () => undefined })
+  const codeOf = (doing: Promise<unknown>) =>
+    doing.then(
+      () => 'in',
+      (error: { code?: string; message: string }) => error.code ?? error.message,
+    )
+  const alone = async (doing: typeof fetch) =>
+    codeOf((await through(plain.store, doing)).login({ audience: TRACKING }))
+  const kept = async () => expect(await epochsIn(plain.store)).toEqual([former, former])
+
+  // A relay with a key of its own: the payload that was signed is another.
+  const hpkeKey = toBase64Url((await generateHpkeKey(systemRandom)).publicKey)
+  expect(await alone(tampering((body, send) => send({ ...body, hpkeKey })))).toBe('MALFORMED')
+  // Another step than was signed.
+  const device = { from: former, to: former + 2 }
+  expect(await alone(tampering((body, send) => send({ ...body, device })))).toBe('EXPIRED')
+  await kept()
+
+  // An authority's share for another, cut, or from a rotation of somebody else.
+  const changed = (change: (shares: Shares) => Shares) =>
+    tampering(async (body, send) => {
+      const answer = await send(body)
+      return { ...answer, device: change(answer.device as Shares) }
+    })
+  expect(
+    await alone(
+      changed(shares =>
+        shares.map((share, i) => ({ ...share, sealed: shares[(i + 1) % 3]?.sealed as string })),
+      ),
+    ),
+  ).toBe('WRONG_SHARE')
+  expect(await alone(changed(shares => shares.map(share => ({ ...share, sealed: 'AAAA' }))))).toBe(
+    'WRONG_SHARE',
+  )
+  expect(await alone(changed(shares => shares.slice(1)))).toBe('RETRY_LATER')
+  expect(await alone(changed(shares => shares.map(share => ({ ...share, index: 1 }))))).toBe('WRONG_SHARE')
+  let others: Json = {}
+  const watching = tampering(async (body, send) => {
+    others = await send(body)
+    return others
+  })
+  await (await through(other.store, watching)).login({ audience: TRACKING })
+  expect(await alone(tampering(async (body, send) => ({ ...(await send(body)), ...others })))).toBe(
+    'WRONG_SHARE',
+  )
+  await kept()
+
+  // The answer is lost: of the device alone it is asked for again, with a PIN the caller decides.
+  let losses = 1
+  const losing = tampering(async (body, send) => {
+    const answer = await send(body)
+    if (losses-- > 0) throw new TypeError('the connection broke')
+    return answer
+  })
+  const lossy = await through(plain.store, losing)
+  expect(await codeOf(lossy.login({ audience: TRACKING, user: 'Jo', pin: '1234' }))).toBe('OUTCOME_UNKNOWN')
+  await kept()
+
+  // Killed between the delta and the store, and in a write that failed.
+  let failures = 1
+  const failing: TokenStore = {
+    read: () => plain.store.read(),
+    replace: async (before, after) => {
+      if (after.includes(`"keyEpoch":${next}`) && failures-- > 0) throw new Error('killed')
+      return plain.store.replace(before, after)
+    },
+  }
+  expect(
+    await codeOf((await through(failing, fetch)).login({ audience: TRACKING, user: 'Jo', pin: '1234' })),
+  ).toBe('killed')
+  await kept()
+
+  // Two processes on one store at once.
+  const both = await Promise.all([through(plain.store, fetch), through(plain.store, fetch)])
+  await Promise.all(both.map(one => one.login({ audience: TRACKING })))
+  expect(await epochsIn(plain.store)).toEqual([next, former])
+  // A proof that asks nobody but for the key it lacks.
+  expect(await (both[0] as Device).onePass({ audience: TRACKING, user: 'Jo', pin: '1234' })).toMatch(/^MPIN /)
+  expect(await epochsIn(plain.store)).toEqual([next, next])
+  await jo(both[1] as Device)
+
+  // Under an unlocker the key stays locked, by the same secret.
+  await locked.device.login({ audience: TRACKING })
+  expect(await epochsIn(locked.store)).toEqual([next, former])
+  const without = await through(locked.store, fetch)
+  expect(await codeOf(without.login({ audience: TRACKING }))).toBe('WRONG_UNLOCKER')
+  await jo(await through(locked.store, fetch, { unlocker }))
 })

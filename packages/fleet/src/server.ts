@@ -240,6 +240,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
 
   let endHousekeeping = () => {}
   let housekeeping: Promise<unknown> = Promise.resolve()
+  let following: Promise<unknown> | undefined
   return {
     app,
     admin,
@@ -258,19 +259,46 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       hooks.start()
       const keepHouse = () => {
         const before = Math.floor(clock() / 1000) - (config.auditDays ?? 365) * DAY
-        const duties = [group.refresh(), rotation.carryOn(), purge(store, singleUse, clock(), before)]
+        const duties = [rotation.carryOn(), purge(store, singleUse, clock(), before)]
         housekeeping = Promise.all(duties).catch((error: unknown) =>
           log.error({ err: error }, 'housekeeping failed; tried again later'),
         )
       }
-      endHousekeeping = timers.every(HOUSEKEEPING, keepHouse)
+      // What is signed here is of the key epoch of its slot: a new one must be known before its first slot.
+      const follow = () => {
+        following ??= group
+          .refresh()
+          .catch((error: unknown) =>
+            log.error({ err: error }, 'the group document was not kept; tried again later'),
+          )
+          .finally(() => {
+            following = undefined
+          })
+      }
+      const third = Math.ceil((group.current.slotRule.length * 1000) / 3)
+      const ends = [
+        timers.every(HOUSEKEEPING, keepHouse),
+        timers.every(Math.min(HOUSEKEEPING, third), follow),
+      ]
+      endHousekeeping = () => {
+        for (const end of ends) end()
+      }
+      follow()
       keepHouse()
       log.info({ ...urls, revision: group.current.revision }, 'serving')
       return urls
     },
     async close() {
       endHousekeeping()
-      await Promise.all([app.close(), admin.close(), bans.stop(), outbox.stop(), hooks.stop(), housekeeping])
+      await Promise.all([
+        app.close(),
+        admin.close(),
+        bans.stop(),
+        outbox.stop(),
+        hooks.stop(),
+        housekeeping,
+        following,
+      ])
     },
   }
 }

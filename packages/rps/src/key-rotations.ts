@@ -73,6 +73,9 @@ export class KeyRotations {
     const answers = await this.#authorities.askEach(group, (authority, signal) =>
       authority.deltas({ params, body: { statement, hpkeKey, ...steps, ...account }, signal }),
     )
+    const shareEpochs = answers.flatMap(({ device, pin }) => [device?.shareEpoch, pin?.shareEpoch])
+    if (shareEpochs.some(epoch => epoch !== undefined && epoch > group.shareEpoch))
+      this.#authorities.lookSoon()
     const of = (purpose: 'device' | 'pin') => answers.flatMap(answer => answer[purpose] ?? [])
     return {
       ...(device && { device: sharesOf(of('device')) }),

@@ -829,21 +829,33 @@ export class World {
     return { document, moveOn }
   }
 
-  /** The next key epoch of all purposes, from this slot on; authorities and RPA go by it at once. */
-  async rotate({ firstSlot = this.slot + 1 }: { firstSlot?: number } = {}): Promise<GroupDocument> {
-    const secrets = fromPurposes(() => Scalar.random(systemRandom))
+  /** The next key epoch, of all purposes unless said, from this slot on; authorities and RPA go by it at once. */
+  async rotate({
+    firstSlot = this.slot + 1,
+    rotated = PURPOSES,
+  }: {
+    firstSlot?: number
+    rotated?: readonly Purpose[]
+  } = {}): Promise<GroupDocument> {
+    const secrets = fromPurposes(purpose =>
+      rotated.includes(purpose) ? Scalar.random(systemRandom) : this.secrets[purpose],
+    )
     const { n, t, document } = this.group
     const { shares, purposes } = deal(secrets, { t, n }, systemRandom)
     const epoch = document.purposes.device.epoch + 1
     const next = await this.nextRevision({
       purposes: fromPurposes(purpose => {
+        if (!rotated.includes(purpose)) return document.purposes[purpose]
         const { former = [], ...newest } = document.purposes[purpose]
         return { ...purposes[purpose], epoch, firstSlot, former: [newest, ...former].slice(0, 2) }
       }),
     })
     for (const [i, authority] of this.authorities.entries()) {
       authority.byEpoch.set(epoch - 1, authority.shares)
-      authority.shares = fromPurposes(purpose => shares[purpose][i]!)
+      const before = authority.shares
+      authority.shares = fromPurposes(purpose =>
+        rotated.includes(purpose) ? shares[purpose][i]! : before[purpose],
+      )
       authority.byEpoch.set(epoch, authority.shares)
     }
     this.secrets = secrets
