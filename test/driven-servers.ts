@@ -3,6 +3,8 @@
  * with where the schemas alone can't say it, who asks, and what is stored.
  */
 
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import {
   Ceremony,
   type CeremonyProposal,
@@ -406,13 +408,13 @@ export async function drivenDta(): Promise<Driven[]> {
 /** The authentication server, between three authorities and an RPA that the test plays. */
 export async function drivenRps(): Promise<Driven[]> {
   const world = await RpsWorld.make()
+  // The next key epoch of what devices hold is announced: there is one to go over to.
+  await world.rotate({ firstSlot: world.slot + 1000, rotated: ['device', 'pin'] })
+  await writeFile(join(world.folder, 'group.json'), JSON.stringify(world.group.documents))
   const rps = await world.startRps({
     store: ':memory:',
     config: { rateLimit: { address: UNLIMITED, failedProofs: UNLIMITED } },
   })
-  // The next key epoch of what devices hold is announced: there is one to go over to.
-  const announced = await world.rotate({ firstSlot: world.slot + 1000, rotated: ['device', 'pin'] })
-  await rps.client.publishRevision({ body: { document: announced } })
   // The record of one-pass messages has just begun; before it none is taken.
   world.clock.now += 120_000
   const other = await generateEs256()

@@ -35,7 +35,7 @@ async function agreed(
 }
 
 describe('a group', () => {
-  test('is founded 2 of 3, refreshed, handed on to a new member, and one that lost everything recovers', async () => {
+  test('is founded 2 of 3, refreshed, rotated, handed on to a new member, and one that lost everything recovers', async () => {
     const [ta1, ta2, ta3, ta4] = (await Promise.all(
       ['ta1', 'ta2', 'ta3', 'ta4'].map(name => folder.authority(name)),
     )) as [Authority, Authority, Authority, Authority]
@@ -47,13 +47,29 @@ describe('a group', () => {
     const refreshed = await agreed([ta1, ta2, ta3], { name: 'refreshed', group: founded.out }, 'refresh')
     expect(refreshed.made).toMatchObject({ exit: 0, json: { groupId, revision: 2, shareEpoch: 2 } })
 
+    const rotated = await agreed(
+      [ta1, ta2, ta3],
+      { name: 'rotated', group: refreshed.out },
+      ...['rotate', '--purpose', 'device', 'pin', '--after', '7'],
+    )
+    expect(rotated.made).toMatchObject({ exit: 0, json: { groupId, revision: 3, shareEpoch: 3 } })
+    const { purposes, policy } = JSON.parse(await readFile(rotated.out, 'utf8')).at(-1)
+    expect([purposes.device.epoch, purposes.device.former[0].epoch, purposes.sign.epoch]).toEqual([2, 1, 1])
+    const files = ['--group', rotated.out, '--proposal', folder.file('none'), '--out', folder.file('out')]
+    for (const wrong of [
+      ['--purpose', 'money'],
+      ['--after', String(policy.lead)],
+      ['--after', 'soon'],
+    ])
+      expect(await milagro('ceremony', 'rotate', ...files, ...wrong)).toMatchObject({ exit: 2 })
+
     const addresses = ['--authority', ta2.url, ta3.url, ta4.url]
     const handed = await agreed(
       [ta2, ta3, ta4],
-      { name: 'handed', group: refreshed.out },
+      { name: 'handed', group: rotated.out },
       ...['reshare', ...addresses, '--t', '2', '--dealers', 'ta2', 'ta3'],
     )
-    expect(handed.made).toMatchObject({ exit: 0, json: { groupId, revision: 3, shareEpoch: 3 } })
+    expect(handed.made).toMatchObject({ exit: 0, json: { groupId, revision: 4, shareEpoch: 4 } })
 
     // ta2's machine is gone; its operator starts another under the same name.
     const reborn = await folder.authority('ta2')
@@ -64,14 +80,14 @@ describe('a group', () => {
     )
     expect(recovered.made).toMatchObject({
       exit: 0,
-      json: { groupId, revision: 4, shareEpoch: 4, n: 3, t: 2 },
+      json: { groupId, revision: 5, shareEpoch: 5, n: 3, t: 2 },
     })
 
-    for (const { transcript } of [founded, refreshed, handed, recovered])
+    for (const { transcript } of [founded, refreshed, rotated, handed, recovered])
       expect(await milagro('ceremony', 'verify', transcript)).toMatchObject({ exit: 0 })
     expect(await milagro('group', 'verify', recovered.out, '--json')).toMatchObject({
       exit: 0,
-      json: { groupId, revision: 4 },
+      json: { groupId, revision: 5 },
     })
   })
 

@@ -4,6 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { deltaTerms, type KeyRotation, keyRotationPayload } from '@milagro-ts/api/key-rotation'
 import { generateHpkeKey, type HpkeKeyPair } from '@milagro-ts/api/keys'
+import { Refused } from '@milagro-ts/api/problem'
 import type { Body } from '@milagro-ts/api/route'
 import type { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { open } from '@milagro-ts/api/seal'
@@ -51,8 +52,17 @@ beforeEach(async () => {
 /** The RPS takes it in, and has the keys of its epochs. */
 async function publish(document: Awaited<ReturnType<World['rotate']>>): Promise<void> {
   const kept = world.group.epochs('device').length
-  await rps.client.publishRevision({ body: { document } })
+  await publishOnce(document)
   await until(async () => (await heldEpochs()).length === 2 * kept)
+}
+
+/** It may have it from an authority by now. */
+async function publishOnce(document: Awaited<ReturnType<World['rotate']>>): Promise<void> {
+  const published = rps.client.publishRevision({ body: { document } })
+  await published.catch((error: unknown) => {
+    if (!(error instanceof Refused && error.code === 'CONFLICT')) throw error
+  })
+  expect((await rps.client.group({ query: {} })).revision).toBe(document.revision)
 }
 
 const sealedKeys = () => join(world.dataDir, 'server-keys.sealed')
@@ -238,7 +248,7 @@ test('S of a key epoch goes when three later ones are there, and not before', as
 
   const backup = await readFile(sealedKeys())
   const last = await world.rotate()
-  await rps.client.publishRevision({ body: { document: last } })
+  await publishOnce(last)
   await until(async () => (await heldEpochs()).includes('device/4'))
   world.clock.now += SLOT.length * 1000
   expect(await heldEpochs()).toEqual(['device/2', 'device/3', 'device/4', 'pin/2', 'pin/3', 'pin/4'])
