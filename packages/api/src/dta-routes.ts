@@ -3,6 +3,7 @@ import Type from 'typebox'
 import { CeremonyProposal, CeremonyRounds } from './ceremony.js'
 import { GroupDocument, GroupProposal } from './group-document.js'
 import { KeyRotationFields } from './key-rotation.js'
+import { IssuanceEntry, PROOF_LENGTH } from './issuance-log.js'
 import type { RouteTable } from './route.js'
 import {
   Bytes,
@@ -26,6 +27,9 @@ const Index = Type.Integer({ minimum: 1, maximum: 255 })
 /** Characters of a signed page of a ledger. */
 const LEDGER_PAGE_SIZE = 262_144
 const ByProposal = Strict({ proposalHash: Bytes(32, 'known') })
+const LogNumber = Type.String({ pattern: '^[0-9]{1,10}$' })
+/** Hashes, from the leaves upwards. */
+const LogProof = Strict({ proof: Type.Array(Bytes(32), { maxItems: PROOF_LENGTH }) })
 /** `enc ‖ ct` of a sealed share, and which authority and share epoch it is from. */
 export const SealedShare = Strict({
   index: Type.Integer({ minimum: 1, maximum: 255 }),
@@ -260,19 +264,41 @@ export const dtaRoutes = {
     summary: 'The append-only issuance log: what was issued, to which ticket and identity, as hashes.',
     caller: 'open',
     params: ByGroup,
-    query: Strict({ from: Type.Optional(Type.String({ pattern: '^[0-9]{1,10}$' })) }),
+    query: Strict({ from: Type.Optional(LogNumber) }),
+    response: Strict({ entries: Type.Array(IssuanceEntry) }),
+    refuses: [],
+  },
+  logHead: {
+    method: 'GET',
+    path: '/v1/groups/:groupId/log/head',
+    summary:
+      'What the issuance log comes to, signed: size, root of the tree, time, notice of leaving; and the heads of the other members’ logs that this authority has checked, or found fault with.',
+    caller: 'open',
+    params: ByGroup,
     response: Strict({
-      entries: Type.Array(
-        Strict({
-          number: Uint32,
-          at: UnixSeconds,
-          purpose: PurposeField,
-          ticketHash: Bytes(32),
-          idCoreHash: Bytes(32),
-          previous: Bytes(32),
-        }),
-      ),
+      head: Jws(),
+      seen: Type.Array(Strict({ authority: ServerName, head: Jws() }), { maxItems: 2_000 }),
     }),
+    refuses: [],
+  },
+  logConsistency: {
+    method: 'GET',
+    path: '/v1/groups/:groupId/log/consistency',
+    summary: 'Proof that the log of `after` entries begins with the log of `before` entries (RFC 9162).',
+    caller: 'open',
+    params: ByGroup,
+    query: Strict({ before: LogNumber, after: LogNumber }),
+    response: LogProof,
+    refuses: [],
+  },
+  logInclusion: {
+    method: 'GET',
+    path: '/v1/groups/:groupId/log/inclusion',
+    summary: 'Proof that entry `number` stands in the log of `size` entries (RFC 9162).',
+    caller: 'open',
+    params: ByGroup,
+    query: Strict({ number: LogNumber, size: LogNumber }),
+    response: LogProof,
     refuses: [],
   },
 } as const satisfies RouteTable
@@ -292,7 +318,19 @@ export const dtaAdminRoutes = {
           revision: Uint32,
           frozen: Type.Boolean(),
           issued: Type.Integer(),
+          /** Root of the tree over the log. */
+          logRoot: Bytes(32),
           alarms: Type.Integer(),
+        }),
+      ),
+      /** Pairs of signed heads that no one log can have had. */
+      evidence: Type.Array(
+        Strict({
+          groupId: GroupIdField,
+          authority: ServerName,
+          fault: Type.Enum(['split', 'shorter', 'forgotten']),
+          at: UnixSeconds,
+          heads: Type.Array(Jws(), { minItems: 2, maxItems: 2 }),
         }),
       ),
       proposals: Type.Array(

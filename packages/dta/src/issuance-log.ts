@@ -1,51 +1,27 @@
 /**
- * The append-only log of what was issued: hash of the ticket, hash of idCore. Whoever reconciles it with the RA's
- * register sees every key that belongs to no vehicle.
- *
- *   entry   = number, at (unix s), purpose, ticketHash, idCoreHash, previous
- *   hash    = SHA-256(TLV{1 groupId, 2 be32 number, 3 be64 at, 4 purpose, 5 ticketHash, 6 idCoreHash, 7 previous})
- *   previous = hash of the entry before; groupId for entry 1
+ * The append-only log of what was issued (api/issuance-log.ts): hash of the ticket, hash of idCore. Whoever reconciles
+ * it with the RA's register sees every key that belongs to no vehicle.
  *
  * An entry is written in the transaction that lets the share leave, so there is no key without its entry. The same
  * ticket asking again for the same purpose makes no second one.
+ *
+ * The tree needs no table of its own and is never built in memory: the complete subtrees that entry n ends, of 1, 2, 4 …
+ * leaves, as many as n has factors 2 and one, stand in its row, one hash after another. An entry more reads as many rows
+ * as it ends subtrees, the root as many as n has binary digits.
+ *
+ *   row  1    2      3    4          5    6      7    8
+ *        0    1,0…1  2    3,2…3,0…3  4    5,4…5  6    7,6…7,4…7,0…7
  */
-import { be32, be64, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
-import { sha256 } from '@milagro-ts/crypto/sha256'
+import { entryHashes, type IssuanceEntry, LOG_PAGE } from '@milagro-ts/api/issuance-log'
+import { type NodeAt, nodeHash, type TreeHead, treeRoot } from '@milagro-ts/api/merkle-tree'
+import { concat, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Purpose } from '@milagro-ts/crypto/suite'
-import { encodeTlv } from '@milagro-ts/crypto/tlv'
-import type { Connection } from '@milagro-ts/store/database'
-
-/** As it is published: hashes in base64url. */
-export interface IssuanceEntry {
-  readonly number: number
-  readonly at: number
-  readonly purpose: Purpose
-  readonly ticketHash: string
-  readonly idCoreHash: string
-  readonly previous: string
-}
-
-/** Entries of one answer at most. */
-export const LOG_PAGE = 500
-
-/** 32 bytes; what the next entry's `previous` must be. DecodeError for hashes that aren't 32 bytes. */
-export function entryHash(groupId: Uint8Array, entry: IssuanceEntry): Uint8Array {
-  return sha256(
-    encodeTlv([
-      groupId,
-      be32(entry.number),
-      be64(entry.at),
-      utf8(entry.purpose),
-      fromBase64Url(entry.ticketHash, 'ticketHash', 32),
-      fromBase64Url(entry.idCoreHash, 'idCoreHash', 32),
-      fromBase64Url(entry.previous, 'previous', 32),
-    ]),
-  )
-}
+import type { Connection, Reader, Row } from '@milagro-ts/store/database'
+import { StoreError } from '@milagro-ts/store/store-error'
 
 /**
  * Adds an entry, unless this ticket has one for this purpose. To be called inside the issuing transaction.
- * @returns The entry's number.
+ * @returns The entry's number, and whether it is new.
  */
 export function appendIssuance(
   connection: Connection,
@@ -56,20 +32,20 @@ export function appendIssuance(
     ticketHash: Uint8Array
     idCoreHash: Uint8Array
   },
-): number {
+): { readonly number: number; readonly isNew: boolean } {
   const { groupId, at, purpose, ticketHash, idCoreHash } = issued
   const [known] = connection.all(
     'SELECT number FROM issuance WHERE group_id = ? AND ticket_hash = ? AND purpose = ?',
     [groupId, ticketHash, purpose],
   )
-  if (known !== undefined) return Number(known.number)
+  if (known !== undefined) return { number: Number(known.number), isNew: false }
   const [last] = connection.all(
     'SELECT number, hash FROM issuance WHERE group_id = ? ORDER BY number DESC LIMIT 1',
     [groupId],
   )
   const number = last === undefined ? 1 : Number(last.number) + 1
   const previous = last === undefined ? groupId : (last.hash as Uint8Array)
-  const hash = entryHash(groupId, {
+  const { hash, leaf } = entryHashes(groupId, {
     number,
     at,
     purpose,
@@ -78,33 +54,75 @@ export function appendIssuance(
     previous: toBase64Url(previous),
   })
   connection.run(
-    'INSERT INTO issuance (group_id, number, at, purpose, ticket_hash, id_core_hash, previous, hash) ' +
-      'VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
-    [groupId, number, at, purpose, ticketHash, idCoreHash, previous, hash],
+    'INSERT INTO issuance (group_id, number, at, purpose, ticket_hash, id_core_hash, previous, hash, subtrees) ' +
+      'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+    [
+      groupId,
+      number,
+      at,
+      purpose,
+      ticketHash,
+      idCoreHash,
+      previous,
+      hash,
+      subtreesOf(number, leaf, treeNodes(connection, groupId)),
+    ],
   )
-  return number
+  return { number, isNew: true }
+}
+
+/** The complete subtrees that entry `number` ends, the smallest first. */
+export function subtreesOf(number: number, leaf: Uint8Array, nodeAt: NodeAt): Uint8Array {
+  const hashes = [leaf]
+  for (let [level, count] = [0, number]; count % 2 === 0; level++, count /= 2)
+    hashes.push(nodeHash(nodeAt(level, count - 2), hashes[level] as Uint8Array))
+  return concat(...hashes)
+}
+
+/** The subtrees of a group's log. StoreError `damaged` where one is missing. */
+export function treeNodes(connection: Reader, groupId: Uint8Array): NodeAt {
+  return (level, position) => {
+    const [row] = connection.all(
+      'SELECT substr(subtrees, ?, 32) AS hash FROM issuance WHERE group_id = ? AND number = ?',
+      [32 * level + 1, groupId, (position + 1) * 2 ** level],
+    )
+    const hash = row?.hash as Uint8Array | undefined
+    if (hash?.length !== 32)
+      throw new StoreError('damaged', 'the issuance log has a gap: restore the database from a backup')
+    return hash
+  }
+}
+
+/** The tree over the first `size` entries; over all of them unless said. */
+export function logHead(connection: Reader, groupId: Uint8Array, size?: number): TreeHead {
+  const entries = size ?? issuedUpTo(connection, groupId)
+  return { size: entries, root: treeRoot(entries, treeNodes(connection, groupId)) }
 }
 
 /** The newest entry's number; 0 for an empty log. */
-export function issuedUpTo(connection: Connection, groupId: Uint8Array): number {
+export function issuedUpTo(connection: Reader, groupId: Uint8Array): number {
   const [row] = connection.all('SELECT max(number) AS newest FROM issuance WHERE group_id = ?', [groupId])
   return Number(row?.newest ?? 0)
 }
 
 /** Up to LOG_PAGE entries from number `from` on. */
-export function readIssuance(connection: Connection, groupId: Uint8Array, from: number): IssuanceEntry[] {
+export function readIssuance(connection: Reader, groupId: Uint8Array, from: number): IssuanceEntry[] {
   return connection
     .all('SELECT * FROM issuance WHERE group_id = ? AND number >= ? ORDER BY number LIMIT ?', [
       groupId,
       from,
       LOG_PAGE,
     ])
-    .map(row => ({
-      number: Number(row.number),
-      at: Number(row.at),
-      purpose: row.purpose as Purpose,
-      ticketHash: toBase64Url(row.ticket_hash as Uint8Array),
-      idCoreHash: toBase64Url(row.id_core_hash as Uint8Array),
-      previous: toBase64Url(row.previous as Uint8Array),
-    }))
+    .map(entryOf)
+}
+
+export function entryOf(row: Row): IssuanceEntry {
+  return {
+    number: Number(row.number),
+    at: Number(row.at),
+    purpose: row.purpose as Purpose,
+    ticketHash: toBase64Url(row.ticket_hash as Uint8Array),
+    idCoreHash: toBase64Url(row.id_core_hash as Uint8Array),
+    previous: toBase64Url(row.previous as Uint8Array),
+  }
 }

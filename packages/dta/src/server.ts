@@ -10,6 +10,7 @@ import type { Group } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
+import { consistencyProof, inclusionProof, type NodeAt } from '@milagro-ts/api/merkle-tree'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { Refused } from '@milagro-ts/api/problem'
@@ -19,10 +20,11 @@ import { createApp, type Handlers, type Meta, mount, type ServerCaller } from '@
 import { poolKeyCheck, startServerPool } from '@milagro-ts/api/server-pool'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { CryptoPool, PoolOptions } from '@milagro-ts/crypto/node-pool'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { SUITE } from '@milagro-ts/crypto/suite'
-import type { Store } from '@milagro-ts/store/database'
+import type { Connection, Store } from '@milagro-ts/store/database'
 import { openSingleUse, type SingleUse } from '@milagro-ts/store/single-use'
 import { StoreError } from '@milagro-ts/store/store-error'
 import type { FastifyInstance } from 'fastify'
@@ -40,8 +42,9 @@ import { issueDeltas } from './deltas.js'
 import { Foundings } from './founding.js'
 import { freeze, isFrozen, unfreeze } from './freeze.js'
 import { Groups } from './groups.js'
-import { issuedUpTo, readIssuance } from './issuance-log.js'
+import { issuedUpTo, logHead, readIssuance, treeNodes } from './issuance-log.js'
 import { LedgerMark } from './ledger-mark.js'
+import { EXCHANGE_INTERVAL, LogExchange, logEvidence } from './log-exchange.js'
 import { issuePermitShare } from './permits.js'
 import { concludeRevision, revisionStatus, signRevision } from './revisions.js'
 import { issueServerKey } from './server-keys.js'
@@ -63,6 +66,8 @@ export interface DtaOptions {
   readonly log?: Log
   readonly metrics?: Metrics
   readonly timers?: Timers
+  /** Asks the other members. */
+  readonly fetch?: typeof fetch
   /** Starts the workers; a test may have them from another file. */
   readonly startPool?: (options: PoolOptions) => CryptoPool
 }
@@ -73,6 +78,8 @@ export interface Dta {
   readonly adminToken: string
   /** Listens on both. Rejects when a port is taken. */
   start(): Promise<{ url: string; adminUrl: string }>
+  /** Looks at the other members' logs now, rather than at the next round. */
+  exchangeLogs(): Promise<void>
   close(): Promise<void>
 }
 
@@ -110,6 +117,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
   }
   const foundings = new Foundings(authority)
   const ceremonies = new Ceremonies(authority)
+  const logs = new LogExchange(authority, options.fetch ?? fetch)
   const clocks = new PeerClocks({ clock, log })
   const sources = new RateLimit(config.rateLimit?.address ?? ADDRESS_RATE, clock)
 
@@ -124,7 +132,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     const source = sourceOf(ip)
     sources.take(serverPaths.has(routeOptions.url) ? `${source} server` : source)
   })
-  mount(app, dtaRoutes, publicHandlers(authority, foundings, ceremonies), {
+  mount(app, dtaRoutes, publicHandlers({ authority, foundings, ceremonies, logs }), {
     server: serverCheck(authority, singleUse, clocks),
   })
 
@@ -136,12 +144,13 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     ready: () => readiness(authority, clocks),
     adminToken,
     table: dtaAdminRoutes,
-    handlers: adminHandlers(authority, foundings, ceremonies),
+    handlers: adminHandlers({ authority, foundings, ceremonies }),
   })
 
   const purge = () =>
     void singleUse.purge(clock()).catch(error => log.error({ err: error }, 'purge failed; tried again later'))
-  let endPurging = () => {}
+  let ends: readonly (() => void)[] = []
+  let exchange: Promise<void> = Promise.resolve()
   return {
     app,
     admin,
@@ -151,13 +160,20 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
         await pool.close()
         throw error
       })
-      endPurging = (options.timers ?? systemTimers).every(PURGE_INTERVAL, purge)
+      const timers = options.timers ?? systemTimers
+      ends = [
+        timers.every(PURGE_INTERVAL, purge),
+        timers.every(EXCHANGE_INTERVAL, () => {
+          exchange = logs.exchange()
+        }),
+      ]
       log.info({ ...urls, groups: groups.all.length }, 'serving')
       return urls
     },
+    exchangeLogs: () => logs.exchange(),
     async close() {
-      endPurging()
-      await Promise.all([app.close(), admin.close()])
+      for (const end of ends) end()
+      await Promise.all([app.close(), admin.close(), exchange])
       await pool.close()
     },
   }
@@ -201,11 +217,15 @@ async function freezeForgetful(
   }
 }
 
-function publicHandlers(
-  authority: Authority,
-  foundings: Foundings,
-  ceremonies: Ceremonies,
-): Handlers<typeof dtaRoutes> {
+/** What the routes are about. */
+interface Parts {
+  readonly authority: Authority
+  readonly foundings: Foundings
+  readonly ceremonies: Ceremonies
+  readonly logs: LogExchange
+}
+
+function publicHandlers({ authority, foundings, ceremonies, logs }: Parts): Handlers<typeof dtaRoutes> {
   const { name, keys, groups, store } = authority
   return {
     authority: async () => ({
@@ -241,7 +261,33 @@ function publicHandlers(
       const from = Number(query.from ?? 1)
       return { entries: await store.atomic(connection => readIssuance(connection, groupId, from)) }
     },
+    logHead: ({ params }) => logs.heads(groups.find(params.groupId)),
+    logConsistency: ({ params, query }) => {
+      const [before, after] = [Number(query.before), Number(query.after)]
+      if (before > after) throw new DecodeError('before', 'a log grows')
+      return logProof(authority, params.groupId, after, nodeAt => consistencyProof(before, after, nodeAt))
+    },
+    logInclusion: ({ params, query }) => {
+      const [number, size] = [Number(query.number), Number(query.size)]
+      if (number < 1 || number > size) throw new DecodeError('number', 'from 1 to size')
+      return logProof(authority, params.groupId, size, nodeAt => inclusionProof(number - 1, size, nodeAt))
+    },
   }
+}
+
+/** Refused NOT_FOUND where the log has fewer entries than `size`. */
+function logProof(
+  { groups, store }: Authority,
+  name: string,
+  size: number,
+  make: (nodeAt: NodeAt) => Uint8Array[],
+): Promise<{ proof: string[] }> {
+  const { groupId } = groups.find(name).group
+  return store.atomic(connection => {
+    if (size > issuedUpTo(connection, groupId))
+      throw new Refused('NOT_FOUND', { detail: 'the log has fewer entries' })
+    return { proof: make(treeNodes(connection, groupId)).map(toBase64Url) }
+  })
 }
 
 /** Refused NOT_FOUND for a revision that isn't there. */
@@ -251,11 +297,11 @@ function documentOf(group: Group, revision: string | undefined): GroupDocument {
   return document
 }
 
-function adminHandlers(
-  authority: Authority,
-  foundings: Foundings,
-  ceremonies: Ceremonies,
-): Handlers<typeof dtaAdminRoutes> {
+function adminHandlers({
+  authority,
+  foundings,
+  ceremonies,
+}: Omit<Parts, 'logs'>): Handlers<typeof dtaAdminRoutes> {
   const { groups, store, log } = authority
   const setFrozen = async (params: { groupId: string }, recipient: string | undefined, frozen: boolean) => {
     const { group } = groups.find(params.groupId)
@@ -279,19 +325,24 @@ function adminHandlers(
       name: authority.name,
       groups: await store.atomic(connection =>
         groups.all.map(({ group }) => {
-          const count = (table: 'issuance' | 'alarm') =>
-            Number(
-              connection.all(`SELECT count(*) AS n FROM ${table} WHERE group_id = ?`, [group.groupId])[0]?.n,
-            )
+          const { size, root } = logHead(connection, group.groupId)
+          const [alarms] = connection.all('SELECT count(*) AS n FROM alarm WHERE group_id = ?', [
+            group.groupId,
+          ])
           return {
             groupId: toBase64Url(group.groupId),
             revision: group.revision,
             frozen: isFrozen(connection, group.groupId),
-            issued: count('issuance'),
-            alarms: count('alarm'),
+            issued: size,
+            logRoot: toBase64Url(root),
+            alarms: Number(alarms?.n),
           }
         }),
       ),
+      evidence: (await store.atomic(logEvidence)).map(({ heads, ...found }) => ({
+        ...found,
+        heads: [...heads],
+      })),
       proposals: await foundings.status(),
       ceremonies: await ceremonies.status(),
       revisions: await revisionStatus(authority),
@@ -332,14 +383,23 @@ function serverCheck(
 
 async function readiness({ store, clock, groups }: Authority, clocks: PeerClocks): Promise<Readiness> {
   const writable = await store.writable()
-  const [newest] = writable
-    ? await store.atomic(connection => connection.all('SELECT max(at) AS at FROM issuance'))
-    : []
-  const behind = newest !== undefined && Number(newest.at ?? 0) > clock() / 1000 + 60
+  const newest = writable ? await store.atomic(connection => newestEntry(connection, groups)) : 0
+  const behind = newest > clock() / 1000 + 60
   const checks = {
     store: writable || 'the database cannot be written',
     clock: behind ? 'the clock is behind the issuance log' : clocks.standing.check,
     groups: groups.all.length > 0 || 'no group yet',
   }
   return { ok: writable && !behind && clocks.standing.ok, checks }
+}
+
+/** Unix seconds; 0 where nothing was ever issued. */
+function newestEntry(connection: Connection, groups: Groups): number {
+  const times = groups.all.map(({ group }) => {
+    const [last] = connection.all('SELECT at FROM issuance WHERE group_id = ? ORDER BY number DESC LIMIT 1', [
+      group.groupId,
+    ])
+    return Number(last?.at ?? 0)
+  })
+  return Math.max(0, ...times)
 }

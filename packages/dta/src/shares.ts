@@ -112,5 +112,5 @@ function record(
     )
     return null
   }
-  return appendIssuance(connection, { groupId, at, purpose, ticketHash: ticket.hash, idCoreHash })
+  return appendIssuance(connection, { groupId, at, purpose, ticketHash: ticket.hash, idCoreHash }).number
 }

@@ -1,7 +1,10 @@
 /** The tables of an authority's database. Secrets are in it only sealed (store/sealed-file.ts). */
-import type { Migration } from '@milagro-ts/store/database'
+import { entryHashes } from '@milagro-ts/api/issuance-log'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Migration, Row } from '@milagro-ts/store/database'
 import { singleUseMigration } from '@milagro-ts/store/single-use'
-import { sql } from 'kysely'
+import { type Kysely, sql } from 'kysely'
+import { entryOf, subtreesOf } from './issuance-log.js'
 import { identityHash } from './ledger.js'
 
 /** Rows that a migration moves at a time. */
@@ -117,4 +120,62 @@ export const dtaMigrations: readonly Migration[] = [
       ) STRICT, WITHOUT ROWID`.execute(db)
     },
   },
+  {
+    id: 4,
+    name: 'tree over the log',
+    async up(db) {
+      // issuance-log.ts
+      await sql`ALTER TABLE issuance ADD COLUMN subtrees BLOB NOT NULL DEFAULT x''`.execute(db)
+      await growTrees(db)
+
+      // Up to when heads of this authority's own log may have been signed, unix seconds.
+      await sql`CREATE TABLE head_time (
+        group_id BLOB PRIMARY KEY REFERENCES served_group, reserved INTEGER NOT NULL
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      // The newest head of each other member's log that was checked against the one before; members go by their key.
+      await sql`CREATE TABLE seen_head (
+        group_id BLOB NOT NULL REFERENCES served_group, sign_key TEXT NOT NULL,
+        size INTEGER NOT NULL, root BLOB NOT NULL, at INTEGER NOT NULL, head TEXT NOT NULL,
+        PRIMARY KEY (group_id, sign_key)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      // Two heads that one log can't have had; the first such pair of each kind. Nothing is ever deleted.
+      await sql`CREATE TABLE log_evidence (
+        group_id BLOB NOT NULL REFERENCES served_group, sign_key TEXT NOT NULL, fault TEXT NOT NULL,
+        name TEXT NOT NULL, kept TEXT NOT NULL, head TEXT NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY (group_id, sign_key, fault)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+    },
+  },
 ]
+
+/** The subtrees of every entry that is in the log already. */
+async function growTrees(db: Kysely<unknown>): Promise<void> {
+  interface Line extends Row {
+    readonly group_id: Uint8Array
+    readonly number: number
+  }
+  let group = ''
+  /** The last complete subtree of each level: the left neighbour of the next one. */
+  let latest: Uint8Array[] = []
+  let after: Pick<Line, 'group_id' | 'number'> = { group_id: new Uint8Array(), number: 0 }
+  for (;;) {
+    const { rows } =
+      await sql<Line>`SELECT * FROM issuance WHERE (group_id, number) > (${after.group_id}, ${after.number})
+        ORDER BY group_id, number LIMIT ${BLOCK}`.execute(db)
+    for (const row of rows) {
+      const name = toBase64Url(row.group_id)
+      if (name !== group) latest = []
+      group = name
+      const { leaf } = entryHashes(row.group_id, entryOf(row))
+      const subtrees = subtreesOf(row.number, leaf, level => latest[level] as Uint8Array)
+      for (let level = 0; 32 * level < subtrees.length; level++)
+        latest[level] = subtrees.slice(32 * level, 32 * (level + 1))
+      await sql`UPDATE issuance SET subtrees = ${subtrees} WHERE group_id = ${row.group_id} AND number = ${row.number}`.execute(
+        db,
+      )
+    }
+    const last = rows.at(-1)
+    if (last === undefined || rows.length < BLOCK) return
+    after = last
+  }
+}

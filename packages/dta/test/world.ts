@@ -65,6 +65,8 @@ export interface StartOptions {
   readonly passphrase?: string
   readonly metrics?: Metrics
   readonly timers?: Timers
+  /** Towards the other members. */
+  readonly fetch?: typeof fetch
   readonly startPool?: DtaOptions['startPool']
   /** Stands between the authority and its store. */
   readonly throughStore?: (store: Store<unknown>) => Store<unknown>
@@ -93,6 +95,7 @@ export async function startAuthority(name: string, dataDir: string, options: Sta
     log: createLog('dta', { level: 'debug', destination: { write: line => logged.push(line) } }),
     ...(options.metrics === undefined ? {} : { metrics: options.metrics }),
     ...(options.timers === undefined ? {} : { timers: options.timers }),
+    ...(options.fetch === undefined ? {} : { fetch: options.fetch }),
     ...(options.startPool === undefined ? {} : { startPool: options.startPool }),
   }).catch(async error => {
     await store.close()

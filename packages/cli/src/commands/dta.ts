@@ -1,6 +1,9 @@
 /** `milagro dta`: an authority, and its operator's switches on the admin listener. */
-import { createClient } from '@milagro-ts/api/call'
+import { type Client, createClient } from '@milagro-ts/api/call'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { Group } from '@milagro-ts/api/group'
+import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Command } from 'commander'
 import { type AdminOptions, adminClient } from '../admin-client.js'
 import { addressOf, answers, CommandRefused, hashOf, type Io, table } from '../io.js'
@@ -36,6 +39,10 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
               proposal =>
                 `proposal ${proposal.proposalHash} ${proposal.accepted ? 'accepted' : 'waits for you'}`,
             ),
+          ...answer.evidence.map(
+            ({ authority, fault, groupId, at }) =>
+              `ALARM: the log of ${authority} in ${groupId}: ${fault}, found ${new Date(at * 1000).toISOString()}`,
+          ),
           ...answer.ceremonies
             .filter(({ state }) => state !== 'concluded')
             .map(({ ceremonyHash, kind, state }) => `ceremony ${ceremonyHash} (${kind}) ${state}`),
@@ -70,20 +77,40 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
     io,
     dta
       .command('audit')
-      .description('read the issuance log from its beginning and check its hash chain')
+      .description('read the issuance log from its beginning and check it against its signed head')
       .requiredOption('--url <url>', 'the authority')
       .requiredOption('--group <id>', 'groupId'),
     async (options: { url: string; group: string }) => {
       const client = createClient(dtaRoutes, { baseUrl: addressOf(options.url, '--url'), fetch: io.fetch })
-      const found = await checkIssuanceLog(client, hashOf(options.group, '--group'))
-      if (found.brokenAt !== undefined)
-        throw new CommandRefused(`the log is broken at entry ${found.brokenAt}`)
+      const params = { groupId: hashOf(options.group, '--group') }
+      const { name } = await client.authority({})
+      // The document says whose head it must be: its chain begins at the groupId.
+      const documents = await revisionsOf(client, params.groupId)
+      const group = await Group.verifyChain(documents, fromBase64Url(params.groupId, '--group', 32))
+      const authority = group.authorities.find(authority => authority.name === name)
+      if (authority === undefined) throw new CommandRefused(`${name} is not in that group`)
+      const { groupId } = group
+      const found = await checkIssuanceLog(client, { groupId, name, signKey: authority.signKey })
+      if (found.fault !== undefined) throw new CommandRefused(found.fault)
+      const { size, root } = found.head
       return {
-        json: { entries: found.entries.length, intact: true },
-        text: [`${found.entries.length} entries, the chain is intact`],
+        json: { entries: size, root: toBase64Url(root), head: found.head.jws, intact: true },
+        text: [`${size} entries, as the signed head says: root ${toBase64Url(root)}`],
       }
     },
   )
+}
+
+/** The chain of the group's documents, as the authority has it. */
+async function revisionsOf(
+  client: Pick<Client<typeof dtaRoutes>, 'group'>,
+  groupId: string,
+): Promise<GroupDocument[]> {
+  const { revision: newest } = await client.group({ params: { groupId }, query: {} })
+  const documents: GroupDocument[] = []
+  for (let revision = 1; revision <= newest; revision++)
+    documents.push(await client.group({ params: { groupId }, query: { revision: String(revision) } }))
+  return documents
 }
 
 /** The flags with which a command finds an admin listener. */
