@@ -372,6 +372,9 @@ export async function drivenDta(): Promise<Driven[]> {
         ],
       },
       'dta/log': { fields: () => ({ params: { groupId }, query: { from: '1' } }) },
+      'dta/logHead': { fields: () => ({ params: { groupId } }) },
+      'dta/logConsistency': { fields: () => ({ params: { groupId }, query: { before: '0', after: '0' } }) },
+      'dta/logInclusion': { fields: () => ({ params: { groupId }, query: { number: '1', size: '1' } }) },
     },
   }
 

@@ -310,6 +310,11 @@ export class VerifiedTicket {
 }
 export const verifyTicket = VerifiedTicket.verify
 
+/** `VerifiedTicket.hash` of a ticket that the caller has signed itself. DecodeError when it isn't a compact JWS. */
+export function ticketHash([first = '']: readonly string[]): Uint8Array {
+  return sha256(fromBase64Url(first.split('.')[1] ?? '', 'ticket'))
+}
+
 function checkTicket(payload: TicketPayload, hpkeKey: Uint8Array): void {
   const { purposes, keyEpochs, userCore, pinGen } = payload
   if (new Set(purposes).size !== purposes.length) throw new DecodeError('purposes', 'one stands twice')

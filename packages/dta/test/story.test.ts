@@ -1,3 +1,4 @@
+import { entryHashes } from '@milagro-ts/api/issuance-log'
 import { verifyTicket } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
 import { fromBase64Url } from '@milagro-ts/crypto/bytes'
@@ -6,7 +7,7 @@ import type { G2 } from '@milagro-ts/crypto/points'
 import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
 import { KeyShare, shareContext, shareVerify } from '@milagro-ts/crypto/share-proof'
 import { Permit, permitInput, permitPoint, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
-import { entryHash } from '@milagro-ts/dta/issuance-log'
+
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import {
   clientOf,
@@ -96,7 +97,7 @@ test('a car gets its key from three authorities, a permit for the day, and logs 
     let previous = groupId
     for (const entry of entries) {
       expect(entry.previous).toBe(previous)
-      previous = Buffer.from(entryHash(group.groupId, entry)).toString('base64url')
+      previous = Buffer.from(entryHashes(group.groupId, entry).hash).toString('base64url')
     }
     const mine = entries.filter(
       entry => entry.ticketHash === Buffer.from(verified.hash).toString('base64url'),

@@ -72,7 +72,7 @@ test('grows the trees of logs that are longer than what is moved at a time, each
     for (const [i, groupId] of groups.entries())
       await store.atomic(connection => {
         connection.run('INSERT INTO served_group VALUES (?, ?, ?)', [groupId, groupId, new Uint8Array()])
-        let previous = groupId
+        let previous: Uint8Array = groupId
         for (let number = 1; number <= (lengths[i] as number); number++) {
           const hash = new Uint8Array(32)
           new DataView(hash.buffer).setUint32(0, number)

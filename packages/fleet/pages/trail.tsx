@@ -126,7 +126,7 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
       </div>
       <p class="lead">
         Each holds one share of every master secret and keeps a log of what it issued. The logs are compared
-        with the register: a key without a vehicle would stand here.
+        with the register, three times a minute: a key without a vehicle or ticket stands here.
       </p>
       {logs.error !== undefined && <Failure error={logs.error} />}
       {seen !== undefined && 'trouble' in seen && <p>{seen.trouble}</p>}
@@ -143,14 +143,14 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
         </p>
       )}
       <div class="cards">
-        {authorities?.map(({ index, name, entries, intact, trouble, unknown }) => (
+        {authorities?.map(({ index, name, entries, intact, trouble, faults, unknown, leavesAt }) => (
           <article class="card" key={index}>
             <h2>
               {name}{' '}
-              {trouble !== undefined ? (
-                <Badge tone="bad">in trouble</Badge>
-              ) : !intact ? (
+              {faults.length > 0 ? (
                 <Badge tone="bad">log changed</Badge>
+              ) : !intact ? (
+                <Badge tone="bad">in trouble</Badge>
               ) : unknown.length > 0 ? (
                 <Badge tone="bad">{unknown.length} unknown keys</Badge>
               ) : (
@@ -168,6 +168,16 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
                 <span class="quiet mono">{trouble}</span>
               </p>
             )}
+            {leavesAt !== undefined && (
+              <p>
+                <Badge tone="warn">leaving</Badge> It has given notice: <Moment at={leavesAt} />
+              </p>
+            )}
+            {faults.map(({ fault, detail, foundAt }) => (
+              <p key={fault}>
+                {detail}. Found <Moment at={foundAt} />
+              </p>
+            ))}
             {seen !== undefined && !('trouble' in seen) && (
               <Standing of={seen.authorities.find(other => other.index === index)} />
             )}
@@ -175,7 +185,8 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
               <ul>
                 {unknown.map(key => (
                   <li key={key.number} class="mono">
-                    {key.purpose} no. {key.number} <Moment at={key.at} />
+                    {key.purpose} no. {key.number} <Moment at={key.at} />{' '}
+                    {key.why === 'no-vehicle' ? 'for no vehicle' : 'on no ticket of ours'}
                   </li>
                 ))}
               </ul>
@@ -183,6 +194,18 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
           </article>
         ))}
       </div>
+      {(logs.value?.lacking.length ?? 0) > 0 && (
+        <>
+          <h2>Keys that logs lack</h2>
+          <ul>
+            {logs.value?.lacking.map(({ instance, held, needed, missing }) => (
+              <li key={instance}>
+                {instance} logs in, and its key is in {held} logs of {needed}: missing at {missing.join(', ')}
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
       <h2>Fleet itself</h2>
       {status.error !== undefined && <Failure error={status.error} />}
       {status.value !== undefined && (

@@ -13,6 +13,7 @@
  * numbered, audit written, or nothing of it.
  */
 import { Refused } from '@milagro-ts/api/problem'
+import { ticketHash } from '@milagro-ts/api/statements'
 import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { type Factors, IdCore } from '@milagro-ts/crypto/identity'
 import type { Clock } from '@milagro-ts/crypto/ports'
@@ -170,6 +171,12 @@ export class Enrolments implements Directory {
         .updateTable('enrolment')
         .set({ ticket: JSON.stringify(ticket) })
         .where('hpke_key', '=', hpkeKey)
+        .execute()
+      // Before it goes out: an entry of an authority's log that names another one is a key that nobody asked for.
+      await tx
+        .insertInto('signed_ticket')
+        .values({ hash: ticketHash(ticket) })
+        .onConflict(conflict => conflict.doNothing())
         .execute()
       return ticket
     })

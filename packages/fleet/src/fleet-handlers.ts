@@ -201,6 +201,7 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
         events: { last: lastEvent, waiting, ...(trouble === undefined ? {} : { trouble }) },
         hooks: { ...(await hooks.status()) },
         authorities: await rpsView.authorities(),
+        logs: await reconciliation.summary(),
       }
     },
   }

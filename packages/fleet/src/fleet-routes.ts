@@ -125,13 +125,44 @@ export const ReconciliationView = Strict({
       index: Type.Integer(),
       name: Type.String(),
       entries: Type.Integer(),
-      /** The log’s hash chain holds, and what was read before still stands in it. */
+      /** No fault was ever found with the log, and it could be read just now. */
       intact: Type.Boolean(),
+      /** Why it couldn’t. */
       trouble: Type.Optional(Type.String()),
-      /** Keys that an authority issued and no identity of this register asked for. */
-      unknown: Type.Array(
-        Strict({ number: Uint32, at: UnixSeconds, purpose: Type.String(), idCoreHash: Bytes(32) }),
+      readAt: Type.Optional(UnixSeconds),
+      /** The authority has given notice. */
+      leavesAt: Type.Optional(UnixSeconds),
+      faults: Type.Array(
+        Strict({
+          fault: Type.Enum(['split', 'shorter', 'broken', 'rewritten']),
+          detail: Type.String(),
+          foundAt: UnixSeconds,
+          /** As the authority has signed them. */
+          heads: Type.Array(Type.String()),
+        }),
       ),
+      /** Keys that an authority issued for no identity of this register, or on no ticket of it. */
+      unknown: Type.Array(
+        Strict({
+          number: Uint32,
+          at: UnixSeconds,
+          purpose: Type.String(),
+          idCoreHash: Bytes(32),
+          ticketHash: Bytes(32),
+          why: Type.Enum(['no-vehicle', 'no-ticket']),
+          foundAt: UnixSeconds,
+        }),
+      ),
+    }),
+  ),
+  /** Identities that have logged in, while fewer logs have their key than had to issue it. */
+  lacking: Type.Array(
+    Strict({
+      instance: Type.String(),
+      idCoreHash: Bytes(32),
+      held: Type.Integer(),
+      needed: Type.Integer(),
+      missing: Type.Array(Type.String()),
     }),
   ),
 })
@@ -508,6 +539,12 @@ export const fleetRoutes = {
       events: Strict({ last: Uint32, waiting: Type.Integer(), trouble: Type.Optional(Type.String()) }),
       /** As the RPS sees them; `trouble` when it doesn't say. */
       authorities: Type.Union([AuthoritiesSeen, Strict({ trouble: Type.String() })]),
+      /** Their issuance logs: what is wrong, a line each; which couldn’t be read; who has given notice. */
+      logs: Strict({
+        alarms: Type.Array(Type.String()),
+        unread: Type.Array(Type.String()),
+        leaving: Type.Array(Strict({ name: Type.String(), leavesAt: UnixSeconds })),
+      }),
       /** Notices of logins for the customer’s own systems; `dead` ones were given up. */
       hooks: Strict({
         waiting: Type.Integer(),

@@ -1,145 +1,657 @@
 /**
- * Every authority publishes what it issued, as hashes in a chain. Here each entry is looked up among the identities
- * of this register: a key that none of them asked for was issued on a ticket that this RA has no record of. The head
- * of each chain is remembered, so that an authority can't tell another history later.
+ * Every authority publishes what it issued, as hashes in a log that can only grow (api/issuance-log.ts). Fleet reads
+ * along, three times a minute, and looks each entry up in its register:
  *
- *   hash(entry) = SHA-256(TLV{1 groupId, 2 be32 number, 3 be64 at, 4 purpose, 5 ticketHash, 6 idCoreHash, 7 previous})
- *   previous    = hash of the entry before; groupId for entry 1
+ *   what                 found where                                    it means
+ *   `no-vehicle`         an entry whose identity is not in the register a key on a ticket of which this RA has no record
+ *   `no-ticket`          an entry for an identity of ours, whose ticket a key more for it, on a ticket that this RA never
+ *                        was never handed out                           handed out
+ *   lacking              an identity that has logged in, so that t       one of the logs that lack it keeps a key back
+ *                        authorities issued its key; fewer logs have it
+ *   `split`, `shorter`   two heads that no one log can have had         the authority tells different readers different
+ *                                                                       logs; the heads are kept as evidence
+ *   `broken`             entries that don't come to the signed head     it publishes another log than it signs
+ *   `rewritten`          an entry that was another one before           found with the head of an older build
+ *
+ * Heads of a log come from its authority, and from the other members, who hand on what they have seen: so one honest
+ * member is enough to bring a second history to light, and one honest issuer to name a rogue key.
+ *
+ * What is found stays in the database until somebody who knows what happened takes it out; it is in the log once, in
+ * metrics, status and `fleet audit`.
  */
-import { createClient, Unreachable } from '@milagro-ts/api/call'
+import { type Client, createClient, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { GroupAuthority } from '@milagro-ts/api/group'
+import { entryHashes, type IssuanceEntry, judge, LogHead } from '@milagro-ts/api/issuance-log'
+import type { Log } from '@milagro-ts/api/log'
+import { Peaks, type TreeHead, verifyConsistency } from '@milagro-ts/api/merkle-tree'
+import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
-import type { Answer } from '@milagro-ts/api/route'
-import { be32, be64, equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import type { Timers } from '@milagro-ts/api/system'
+import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import type { Clock } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
-import { encodeTlv } from '@milagro-ts/crypto/tlv'
-import type { Store } from '@milagro-ts/store/database'
+import type { Connection, Reader, Row, Store } from '@milagro-ts/store/database'
 import type { GroupInForce } from './group-in-force.js'
 import type { FleetSchema } from './schema.js'
 
-type Entry = Answer<(typeof dtaRoutes)['log']>['entries'][number]
-
-/** Entries read from one authority at most. */
-const MOST = 1_000_000
-/** Unknown keys that are listed of one authority. */
+/** Milliseconds between two looks. */
+export const LOOK_INTERVAL = 20_000
+/** Milliseconds that an authority has for an answer. */
+const TIMEOUT = 5_000
+/** Unknown keys that are listed of one authority, and identities that logs lack. */
 const LISTED = 1000
+/** Seconds that an authority's clock may be behind ours. */
+const SKEW = 60
 
 export interface ReconciliationPorts {
   readonly store: Store<FleetSchema>
   readonly group: GroupInForce
   readonly fetch: typeof fetch
+  readonly clock: Clock
+  readonly timers: Timers
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+export interface UnknownKey
+  extends Pick<IssuanceEntry, 'number' | 'at' | 'purpose' | 'idCoreHash' | 'ticketHash'> {
+  readonly why: 'no-vehicle' | 'no-ticket'
+  /** Unix seconds. */
+  readonly foundAt: number
+}
+export type LogFault = 'split' | 'shorter' | 'broken' | 'rewritten'
+export interface FoundFault {
+  readonly fault: LogFault
+  readonly detail: string
+  /** Unix seconds. */
+  readonly foundAt: number
+  /** The signed heads that show it. */
+  readonly heads: string[]
 }
 
 export interface AuthorityFindings {
   readonly index: number
   readonly name: string
-  /** Entries read. */
+  /** Entries read, each of them under a signed head. */
   readonly entries: number
-  /** The chain holds, and what was read at an earlier time still stands in it. */
+  /** No fault was ever found with the log, and it could be read just now. */
   readonly intact: boolean
+  /** Why it couldn't. */
   readonly trouble?: string
-  readonly unknown: Pick<Entry, 'number' | 'at' | 'purpose' | 'idCoreHash'>[]
+  /** Unix seconds of the last time that it could. */
+  readonly readAt?: number
+  /** Unix seconds: the authority has given notice. */
+  readonly leavesAt?: number
+  readonly faults: FoundFault[]
+  readonly unknown: UnknownKey[]
 }
+/** An identity that has logged in while fewer than t logs have its key. */
+export interface LackedKey {
+  readonly instance: string
+  readonly idCoreHash: string
+  /** Logs that have it; t of them should. */
+  readonly held: number
+  readonly needed: number
+  /** Authorities whose log doesn't: at least one of them keeps it back. */
+  readonly missing: string[]
+}
+export interface Findings {
+  readonly authorities: AuthorityFindings[]
+  readonly lacking: LackedKey[]
+}
+
+/** A log as it was read so far. */
+interface Followed {
+  readonly id: number
+  readonly previous: Uint8Array
+  readonly peaks: Peaks
+  /** The newest head that was checked; null before the first. */
+  readonly head: (TreeHead & { readonly at: number; readonly jws: string }) | null
+  /** A head that an older build kept: the chain's hash at an entry. */
+  readonly former: { readonly number: number; readonly hash: Uint8Array } | null
+}
+
+type Api = Pick<Client<typeof dtaRoutes>, 'log' | 'logHead' | 'logConsistency'>
 
 export class Reconciliation {
   readonly #ports: ReconciliationPorts
+  /** By signing key. */
+  readonly #troubles = new Map<string, string>()
+  /** Heads that were judged already. */
+  readonly #judged = new Set<string>()
+  #lacking: LackedKey[] = []
+  #look: Promise<void> | undefined
+  #end = () => {}
+  readonly #ending = new AbortController()
 
   constructor(ports: ReconciliationPorts) {
     this.#ports = ports
   }
 
-  async run(): Promise<{ authorities: AuthorityFindings[] }> {
-    const { store, group } = this.#ports
-    const rows = await store.db.selectFrom('identity').select('id_core').execute()
-    const known = new Set(rows.map(({ id_core }) => toBase64Url(sha256(id_core))))
-    const authorities = await Promise.all(
-      group.current.authorities.map(authority => this.#read(authority, known)),
+  /** From here on every ticket is on record. To be called before the first is handed out. */
+  async begin(): Promise<void> {
+    const { store } = this.#ports
+    const now = this.#now()
+    await store.atomic(connection =>
+      connection.run(
+        "INSERT INTO counter (name, value) VALUES ('logs followed since', ?) ON CONFLICT DO NOTHING",
+        [now],
+      ),
     )
-    return { authorities }
   }
 
-  async #read({ index, name, url }: GroupAuthority, known: ReadonlySet<string>): Promise<AuthorityFindings> {
-    const { groupId } = this.#ports.group.current
-    const client = createClient(dtaRoutes, { baseUrl: url, fetch: this.#ports.fetch })
-    const remembered = await this.#remembered(index)
-    const unknown: AuthorityFindings['unknown'] = []
-    let [entries, head] = [0, groupId]
-    let trouble: string | undefined
-    try {
-      while (entries < MOST && trouble === undefined) {
-        const page = await client.log({
-          params: { groupId: toBase64Url(groupId) },
-          query: { from: String(entries + 1) },
-        })
-        if (page.entries.length === 0) break
-        for (const entry of page.entries) {
-          trouble = breakOf(entry, entries + 1, head)
-          if (trouble !== undefined) break
-          head = entryHash(groupId, entry)
-          entries++
-          const { number, at, purpose, idCoreHash } = entry
-          if (!known.has(idCoreHash) && unknown.length < LISTED)
-            unknown.push({ number, at, purpose, idCoreHash })
-          if (entries === remembered?.number && !equalBytes(head, remembered.hash)) {
-            trouble = `entry ${entries} is not the one that stood there before`
-            break
-          }
-        }
-      }
-      if (trouble === undefined && remembered !== undefined && entries < remembered.number)
-        trouble = `the log ends at ${entries}; it had ${remembered.number} entries`
-      if (trouble === undefined && entries > 0) await this.#remember(index, entries, head)
-      return {
-        index,
-        name,
-        entries,
-        intact: trouble === undefined,
-        ...(trouble === undefined ? {} : { trouble }),
-        unknown,
-      }
-    } catch (error) {
-      if (!(error instanceof Unreachable) && !(error instanceof Refused) && !(error instanceof DecodeError))
-        throw error
-      return { index, name, entries, intact: false, trouble: error.message, unknown }
+  start(): void {
+    const { timers, log } = this.#ports
+    const look = () =>
+      void this.look().catch((error: unknown) =>
+        log.error({ err: error }, 'the authorities’ logs were not read; tried again later'),
+      )
+    this.#end = timers.every(LOOK_INTERVAL, look)
+    look()
+  }
+
+  async stop(): Promise<void> {
+    this.#end()
+    this.#ending.abort()
+    await this.#look?.catch(() => undefined)
+  }
+
+  /** A look now, and everything that was ever found. */
+  async run(): Promise<Findings> {
+    await this.look()
+    return this.findings()
+  }
+
+  /** One look at every log; one that is under way is the look. */
+  look(): Promise<void> {
+    this.#look ??= this.#lookAtAll().finally(() => {
+      this.#look = undefined
+    })
+    return this.#look
+  }
+
+  async findings(): Promise<Findings> {
+    const { store, group } = this.#ports
+    const { authorities } = group.current
+    return store.atomic(connection => ({
+      authorities: authorities.map(authority => this.#findingsOf(connection, authority)),
+      lacking: this.#lacking,
+    }))
+  }
+
+  /** Everything that is wrong, a line each; nothing about authorities that are merely away. */
+  async alarms(): Promise<string[]> {
+    const { authorities, lacking } = await this.findings()
+    return [
+      ...authorities.flatMap(({ name, faults, unknown }) => [
+        ...faults.map(({ fault, detail }) => `the log of ${name} is ${fault}: ${detail}`),
+        ...unknown.map(key => `${name} entry ${key.number}: a ${key.purpose} key ${MEANS[key.why]}`),
+      ]),
+      ...lacking.map(
+        ({ instance, missing, held, needed }) =>
+          `the key of ${instance} is in ${held} logs of ${needed}; missing at ${missing.join(', ')}`,
+      ),
+    ]
+  }
+
+  /** For status: what is wrong, what couldn't be read, who is going. */
+  async summary(): Promise<{
+    alarms: string[]
+    unread: string[]
+    leaving: { name: string; leavesAt: number }[]
+  }> {
+    const { authorities } = await this.findings()
+    return {
+      alarms: await this.alarms(),
+      unread: authorities.filter(({ trouble }) => trouble !== undefined).map(({ name }) => name),
+      leaving: authorities.flatMap(({ name, leavesAt }) =>
+        leavesAt === undefined ? [] : [{ name, leavesAt }],
+      ),
     }
   }
 
-  #remembered(authority: number): Promise<{ number: number; hash: Uint8Array } | undefined> {
-    return this.#ports.store.db
-      .selectFrom('log_head')
-      .select(['number', 'hash'])
-      .where('authority', '=', authority)
-      .executeTakeFirst()
+  async #lookAtAll(): Promise<void> {
+    const { group, metrics, store } = this.#ports
+    const { authorities } = group.current
+    // Who has logged in until here has its key in t logs, all of which are read afterwards.
+    const proven = await store.atomic(connection => {
+      knowIdentities(connection)
+      return this.#proven(connection)
+    })
+    const heads = await Promise.all(authorities.map(authority => this.#read(authority)))
+    for (const seen of heads) if (seen !== null) await this.#judgeSeen(seen)
+    await this.#judgeLacking(proven)
+    metrics.gauge('log_alarms', (await this.alarms()).length)
+    metrics.gauge('logs_unread', heads.filter(head => head === null).length)
   }
 
-  async #remember(authority: number, number: number, hash: Uint8Array): Promise<void> {
-    await this.#ports.store.db
-      .insertInto('log_head')
-      .values({ authority, number, hash })
-      .onConflict(conflict => conflict.column('authority').doUpdateSet({ number, hash }))
-      .execute()
+  /** The heads of others that this authority has seen; null when its log couldn't be read. */
+  async #read(authority: GroupAuthority): Promise<readonly SeenHead[] | null> {
+    const { store } = this.#ports
+    const key = authority.signKey.toBase64Url()
+    const api = this.#api(authority)
+    try {
+      const answer = await api.logHead({ params: this.#params() })
+      const head = await LogHead.verify(answer.head, this.#owner(authority))
+      await this.#catchUp(authority, api, head)
+      await store.atomic(connection =>
+        connection.run('UPDATE followed_log SET read_at = ?, leaves_at = ? WHERE sign_key = ?', [
+          this.#now(),
+          head.leavesAt ?? null,
+          key,
+        ]),
+      )
+      this.#troubles.delete(key)
+      return answer.seen
+    } catch (error) {
+      if (!isTheirs(error)) throw error
+      const { message } = error as Error
+      if (this.#troubles.get(key) !== message)
+        this.#ports.log.warn({ authority: authority.name, why: message }, 'an authority’s log can’t be read')
+      this.#troubles.set(key, message)
+      return null
+    }
+  }
+
+  /** Everything up to the head; each page is checked under it before it is kept. Unreadable throws. */
+  async #catchUp(authority: GroupAuthority, api: Api, head: LogHead): Promise<void> {
+    const { groupId } = this.#ports.group.current
+    let log = await this.#followed(authority)
+    const kept = log.head
+    if (head.size < log.peaks.size) {
+      const isOld = kept === null || head.at <= kept.at
+      if (isOld) throw new DecodeError('head', 'an older one than before')
+      return this.#fault(log, authority, 'shorter', `it has ${head.size} entries, it had ${log.peaks.size}`, [
+        kept.jws,
+        head.jws,
+      ])
+    }
+    if (head.size === log.peaks.size && !equalBytes(head.root, log.peaks.root))
+      return this.#fault(log, authority, 'split', `two histories of ${head.size} entries`, [
+        ...(kept === null ? [] : [kept.jws]),
+        head.jws,
+      ])
+    while (log.peaks.size < head.size) {
+      const from = log.peaks.size + 1
+      const answer = await api.log({ params: this.#params(), query: { from: String(from) } })
+      const entries = answer.entries.slice(0, head.size - log.peaks.size)
+      if (entries.length === 0)
+        return this.#fault(
+          log,
+          authority,
+          'broken',
+          `it ends at ${log.peaks.size}, its head says ${head.size}`,
+          [head.jws],
+        )
+      let { previous, peaks } = log
+      for (const [i, entry] of entries.entries()) {
+        const number = from + i
+        const isNext =
+          entry.number === number && equalBytes(fromBase64Url(entry.previous, 'previous', 32), previous)
+        if (!isNext)
+          return this.#fault(
+            log,
+            authority,
+            'broken',
+            entry.number === number ? `the chain breaks at entry ${number}` : `entry ${number} is missing`,
+            [head.jws],
+          )
+        const { hash, leaf } = entryHashes(groupId, entry)
+        if (log.former?.number === number && !equalBytes(log.former.hash, hash))
+          return this.#fault(
+            log,
+            authority,
+            'rewritten',
+            `entry ${number} is not the one that stood there before`,
+            [head.jws],
+          )
+        peaks = peaks.append(leaf)
+        previous = hash
+      }
+      if (!(await this.#isUnder(api, peaks, head))) {
+        if (kept !== null && !(await this.#isUnder(api, kept, head)))
+          return this.#fault(
+            log,
+            authority,
+            'split',
+            `its ${kept.size} entries are not in the ${head.size} of its head`,
+            [kept.jws, head.jws],
+          )
+        return this.#fault(
+          log,
+          authority,
+          'broken',
+          `entries ${from} to ${peaks.size} are not those of its head`,
+          [head.jws],
+        )
+      }
+      await this.#keep(authority, log.id, { entries, previous, peaks })
+      log = { ...log, previous, peaks }
+    }
+    if (log.former !== null && head.size < log.former.number)
+      return this.#fault(
+        log,
+        authority,
+        'shorter',
+        `it has ${head.size} entries, it had ${log.former.number}`,
+        [head.jws],
+      )
+    await this.#ports.store.atomic(connection =>
+      connection.run('UPDATE followed_log SET head = ?, head_at = ? WHERE id = ?', [
+        head.jws,
+        head.at,
+        log.id,
+      ]),
+    )
+  }
+
+  /** The head's log begins with this one. */
+  async #isUnder(api: Api, before: TreeHead, head: TreeHead): Promise<boolean> {
+    if (before.size === head.size) return equalBytes(before.root, head.root)
+    return verifyConsistency(before, head, await this.#prove(api)(before.size, head.size).then(hashesOf))
+  }
+
+  #prove(api: Api) {
+    return async (before: number, after: number): Promise<readonly string[]> => {
+      const query = { before: String(before), after: String(after) }
+      return (await api.logConsistency({ params: this.#params(), query })).proof
+    }
+  }
+
+  /** In one transaction: the entries' findings, and that they were read. */
+  async #keep(
+    authority: GroupAuthority,
+    log: number,
+    page: { entries: readonly IssuanceEntry[]; previous: Uint8Array; peaks: Peaks },
+  ): Promise<void> {
+    const { store, log: lines, metrics } = this.#ports
+    const now = this.#now()
+    const found = await store.atomic(connection => {
+      knowIdentities(connection)
+      const since = numberOf(connection, 'logs followed since')
+      const unknown: UnknownKey[] = []
+      for (const entry of page.entries) {
+        const why = whyUnknown(connection, log, entry, since)
+        if (why === null) continue
+        const { number, at, purpose, idCoreHash, ticketHash } = entry
+        unknown.push({ number, at, purpose, idCoreHash, ticketHash, why, foundAt: now })
+        connection.run(
+          'INSERT INTO unknown_key (log, number, at, purpose, id_core_hash, ticket_hash, why, found_at) ' +
+            'VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+          [log, number, at, purpose, bytes32(idCoreHash), bytes32(ticketHash), why, now],
+        )
+      }
+      connection.run('UPDATE followed_log SET size = ?, previous = ?, peaks = ? WHERE id = ?', [
+        page.peaks.size,
+        page.previous,
+        page.peaks.encode(),
+        log,
+      ])
+      return unknown
+    })
+    for (const key of found) {
+      metrics.count('unknown_keys', { authority: authority.name, why: key.why })
+      lines.error({ authority: authority.name, ...key }, `alarm: a key was issued ${MEANS[key.why]}`)
+    }
+  }
+
+  async #judgeSeen(seen: readonly SeenHead[]): Promise<void> {
+    for (const { authority: name, head: jws } of seen) {
+      const authority = this.#ports.group.current.authorities.find(other => other.name === name)
+      if (authority === undefined || this.#judged.has(jws)) continue
+      try {
+        const head = await LogHead.verify(jws, this.#owner(authority))
+        const log = await this.#followed(authority)
+        // Before it was read up to a head there is nothing to compare with.
+        if (log.head === null) continue
+        const verdict = await judge(log.head, head, this.#prove(this.#api(authority)))
+        if (verdict === 'split' || verdict === 'shorter')
+          await this.#fault(log, authority, verdict, 'another member has seen another log', [
+            log.head.jws,
+            jws,
+          ])
+        if (this.#judged.size > 10_000) this.#judged.clear()
+        this.#judged.add(jws)
+      } catch (error) {
+        // What isn't signed by that authority says nothing about it, and what it doesn't answer is looked at again.
+        if (!isTheirs(error)) throw error
+      }
+    }
+  }
+
+  async #fault(
+    log: Followed,
+    { name }: GroupAuthority,
+    fault: LogFault,
+    detail: string,
+    heads: readonly string[],
+  ): Promise<void> {
+    const { store, metrics, log: lines } = this.#ports
+    const isNew = await store.atomic(connection =>
+      connection.run(
+        'INSERT INTO log_fault (log, fault, detail, found_at, heads) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
+        [log.id, fault, detail, this.#now(), JSON.stringify(heads)],
+      ),
+    )
+    if (isNew === 0) return
+    metrics.count('log_faults', { authority: name, fault })
+    lines.error(
+      { authority: name, fault, detail, heads },
+      'alarm: the log of an authority is not what it was',
+    )
+  }
+
+  /** Of those that had logged in before the logs were read. */
+  async #judgeLacking(proven: readonly number[]): Promise<void> {
+    const { store, group, log } = this.#ports
+    const { authorities } = group.current
+    const t = this.#threshold()
+    const lacking = await store.atomic(connection => {
+      const logs = logsOf(connection)
+      const unread = authorities.filter(({ signKey }) => this.#troubles.has(signKey.toBase64Url())).length
+      return proven.flatMap(identity => {
+        const has = new Set(
+          connection.all('SELECT log FROM logged_key WHERE identity_id = ?', [identity]).map(row => row.log),
+        )
+        if (has.size + unread >= t) return []
+        const [row] = connection.all(
+          'SELECT d.instance, k.id_core_hash FROM issued_identity k JOIN identity i ON i.id = k.identity_id ' +
+            'JOIN device d ON d.id = i.device_id WHERE k.identity_id = ?',
+          [identity],
+        )
+        if (row === undefined) return []
+        const missing = authorities.filter(({ signKey }) => !has.has(logs.get(signKey.toBase64Url()) ?? -1))
+        return [
+          {
+            instance: row.instance as string,
+            idCoreHash: toBase64Url(row.id_core_hash as Uint8Array),
+            held: has.size,
+            needed: t,
+            missing: missing.map(({ name }) => name),
+          },
+        ]
+      })
+    })
+    const known = new Set(this.#lacking.map(({ idCoreHash }) => idCoreHash))
+    for (const { idCoreHash, held, needed, missing } of lacking)
+      if (!known.has(idCoreHash))
+        log.error({ idCoreHash, held, needed, missing }, 'alarm: the logs lack a key that is in use')
+    this.#lacking = lacking
+  }
+
+  /** Identities that have logged in, and whose key fewer than t logs had at the last look. */
+  #proven(reader: Reader): number[] {
+    const since = numberOf(reader, 'logs followed since')
+    return reader
+      .all(
+        'SELECT k.identity_id FROM issued_identity k JOIN identity i ON i.id = k.identity_id ' +
+          'WHERE k.logs < ? AND i.seen_at IS NOT NULL AND i.issued_at >= ? LIMIT ?',
+        [this.#threshold(), since, LISTED],
+      )
+      .map(row => Number(row.identity_id))
+  }
+
+  /** The fewest that ever were enough. */
+  #threshold(): number {
+    return Math.min(...this.#ports.group.current.documents.map(({ t }) => t))
+  }
+
+  #findingsOf(connection: Connection, { index, name, signKey }: GroupAuthority): AuthorityFindings {
+    const key = signKey.toBase64Url()
+    const [log] = connection.all('SELECT * FROM followed_log WHERE sign_key = ?', [key])
+    const id = Number(log?.id ?? 0)
+    const faults = connection
+      .all('SELECT * FROM log_fault WHERE log = ? ORDER BY found_at', [id])
+      .map(faultOf)
+    const unknown = connection
+      .all('SELECT * FROM unknown_key WHERE log = ? ORDER BY number LIMIT ?', [id, LISTED])
+      .map(unknownOf)
+    const trouble = this.#troubles.get(key)
+    const [readAt, leavesAt] = [log?.read_at ?? null, log?.leaves_at ?? null]
+    return {
+      index,
+      name,
+      entries: Number(log?.size ?? 0),
+      intact: faults.length === 0 && trouble === undefined,
+      ...(trouble === undefined ? {} : { trouble }),
+      ...(readAt === null ? {} : { readAt: Number(readAt) }),
+      ...(leavesAt === null ? {} : { leavesAt: Number(leavesAt) }),
+      faults,
+      unknown,
+    }
+  }
+
+  async #followed({ name, signKey }: GroupAuthority): Promise<Followed> {
+    const { store, group } = this.#ports
+    const { groupId } = group.current
+    const key = signKey.toBase64Url()
+    const row = await store.atomic(connection => {
+      connection.run(
+        'INSERT INTO followed_log (sign_key, name, size, previous, peaks) VALUES (?, ?, 0, ?, ?) ON CONFLICT DO NOTHING',
+        [key, name, groupId, new Uint8Array()],
+      )
+      return connection.all('SELECT * FROM followed_log WHERE sign_key = ?', [key])[0] as Row
+    })
+    const jws = row.head as string | null
+    const head = jws === null ? null : await LogHead.verify(jws, { groupId, name, signKey })
+    return {
+      id: Number(row.id),
+      // A log that was read by an older build is read again from its beginning.
+      previous: Number(row.size) === 0 ? groupId : (row.previous as Uint8Array),
+      peaks: Peaks.decode(Number(row.size), row.peaks as Uint8Array),
+      head,
+      former:
+        row.former_number === null
+          ? null
+          : { number: Number(row.former_number), hash: row.former_hash as Uint8Array },
+    }
+  }
+
+  #api({ url }: GroupAuthority): Api {
+    const { signal } = this.#ending
+    const client = createClient(dtaRoutes, { baseUrl: url, fetch: this.#ports.fetch, timeout: TIMEOUT })
+    return {
+      log: input => client.log({ ...input, signal }),
+      logHead: input => client.logHead({ ...input, signal }),
+      logConsistency: input => client.logConsistency({ ...input, signal }),
+    }
+  }
+  #owner({ name, signKey }: GroupAuthority) {
+    return { groupId: this.#ports.group.current.groupId, name, signKey }
+  }
+  #params() {
+    return { groupId: toBase64Url(this.#ports.group.current.groupId) }
+  }
+  #now(): number {
+    return Math.floor(this.#ports.clock() / 1000)
   }
 }
 
-function breakOf(entry: Entry, number: number, head: Uint8Array): string | undefined {
-  if (entry.number !== number) return `entry ${number} is missing`
-  if (!equalBytes(fromBase64Url(entry.previous, 'previous', 32), head))
-    return `the chain breaks at entry ${number}`
-  return undefined
+interface SeenHead {
+  readonly authority: string
+  readonly head: string
 }
 
-function entryHash(groupId: Uint8Array, entry: Entry): Uint8Array {
-  return sha256(
-    encodeTlv([
-      groupId,
-      be32(entry.number),
-      be64(entry.at),
-      utf8(entry.purpose),
-      fromBase64Url(entry.ticketHash, 'ticketHash', 32),
-      fromBase64Url(entry.idCoreHash, 'idCoreHash', 32),
-      fromBase64Url(entry.previous, 'previous', 32),
-    ]),
+const MEANS: Readonly<Record<UnknownKey['why'], string>> = {
+  'no-vehicle': 'that belongs to no vehicle',
+  'no-ticket': 'on a ticket that was never handed out',
+}
+
+/** Null for an entry that is as it should be; notes whose it is. */
+function whyUnknown(
+  connection: Connection,
+  log: number,
+  { at, purpose, idCoreHash, ticketHash }: IssuanceEntry,
+  since: number,
+): UnknownKey['why'] | null {
+  const [identity] = connection.all('SELECT identity_id FROM issued_identity WHERE id_core_hash = ?', [
+    bytes32(idCoreHash),
+  ])
+  if (identity === undefined) return 'no-vehicle'
+  if (purpose === 'device') {
+    const id = Number(identity.identity_id)
+    const isNew = connection.run(
+      'INSERT INTO logged_key (identity_id, log) VALUES (?, ?) ON CONFLICT DO NOTHING',
+      [id, log],
+    )
+    if (isNew > 0) connection.run('UPDATE issued_identity SET logs = logs + 1 WHERE identity_id = ?', [id])
+  }
+  // Tickets of before are not on record, and an authority's clock may be behind.
+  if (at <= since + SKEW) return null
+  const known = connection.all('SELECT 1 FROM signed_ticket WHERE hash = ?', [bytes32(ticketHash)])
+  return known.length > 0 ? null : 'no-ticket'
+}
+
+/** Identities that came since the last look: each is in the register before its ticket goes out. */
+function knowIdentities(connection: Connection): void {
+  const rows = connection.all(
+    'SELECT id, id_core FROM identity WHERE id > (SELECT coalesce(max(identity_id), 0) FROM issued_identity)',
+  )
+  for (const { id, id_core } of rows)
+    connection.run('INSERT INTO issued_identity (identity_id, id_core_hash, logs) VALUES (?, ?, 0)', [
+      id as number,
+      sha256(id_core as Uint8Array),
+    ])
+}
+
+/** Ids of the logs by their authority's signing key. */
+function logsOf(connection: Connection): ReadonlyMap<string, number> {
+  return new Map(
+    connection
+      .all('SELECT id, sign_key FROM followed_log')
+      .map(row => [row.sign_key as string, Number(row.id)]),
   )
 }
+
+function numberOf(reader: Reader, counter: string): number {
+  const [row] = reader.all('SELECT value FROM counter WHERE name = ?', [counter])
+  return Number(row?.value ?? 0)
+}
+
+function unknownOf(row: Row): UnknownKey {
+  return {
+    number: Number(row.number),
+    at: Number(row.at),
+    purpose: row.purpose as UnknownKey['purpose'],
+    idCoreHash: toBase64Url(row.id_core_hash as Uint8Array),
+    ticketHash: toBase64Url(row.ticket_hash as Uint8Array),
+    why: row.why as UnknownKey['why'],
+    foundAt: Number(row.found_at),
+  }
+}
+
+function faultOf(row: Row): FoundFault {
+  return {
+    fault: row.fault as LogFault,
+    detail: row.detail as string,
+    foundAt: Number(row.found_at),
+    heads: JSON.parse(row.heads as string) as string[],
+  }
+}
+
+const isTheirs = (error: unknown): boolean =>
+  [Unreachable, UnexpectedAnswer, Refused, DecodeError].some(kind => error instanceof kind)
+const hashesOf = (proof: readonly string[]) => proof.map(hash => fromBase64Url(hash, 'proof', 32))
+const bytes32 = (text: string) => fromBase64Url(text, 'hash', 32)

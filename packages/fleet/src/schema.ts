@@ -3,6 +3,8 @@
  * operator's device; an `identity` is one generation of it; an `account` is a person (or the device's own PIN) on one
  * identity; an `enrolment` is one registration, as it was sent, and what became of it.
  */
+import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { ticketHash } from '@milagro-ts/api/statements'
 import type { Migration } from '@milagro-ts/store/database'
 import { singleUseMigration } from '@milagro-ts/store/single-use'
 import { type ColumnType, type Generated, sql } from 'kysely'
@@ -211,10 +213,8 @@ export interface RevisionTable {
   document: string
 }
 
-/** Where the reading of an authority's issuance log ended. */
-export interface LogHeadTable {
-  authority: number
-  number: number
+/** Every ticket that was handed out, by the hash under which the authorities' logs name it. Nothing is ever deleted. */
+export interface SignedTicketTable {
   hash: Uint8Array
 }
 
@@ -233,7 +233,7 @@ export interface FleetSchema {
   ra_key: RaKeyTable
   rotation: RotationTable
   revision: RevisionTable
-  log_head: LogHeadTable
+  signed_ticket: SignedTicketTable
   template: TemplateTable
   registration_check: RegistrationCheckTable
   delivery: DeliveryTable
@@ -316,6 +316,28 @@ const TEMPLATES_AND_HOOKS = [
   'CREATE INDEX delivery_waiting ON delivery (target, id) WHERE sent_at IS NULL AND dead_at IS NULL',
 ]
 
+/** What reconciliation.ts knows of the authorities' logs, which go by their signing key. */
+const LOGS = [
+  'CREATE TABLE signed_ticket (hash BLOB PRIMARY KEY) STRICT, WITHOUT ROWID',
+  `CREATE TABLE followed_log (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, sign_key TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+    size INTEGER NOT NULL, previous BLOB NOT NULL, peaks BLOB NOT NULL, head TEXT, head_at INTEGER,
+    read_at INTEGER, leaves_at INTEGER, former_number INTEGER, former_hash BLOB) STRICT`,
+  `CREATE TABLE log_fault (
+    log INTEGER NOT NULL REFERENCES followed_log, fault TEXT NOT NULL, detail TEXT NOT NULL,
+    found_at INTEGER NOT NULL, heads TEXT NOT NULL, PRIMARY KEY (log, fault)) STRICT, WITHOUT ROWID`,
+  `CREATE TABLE unknown_key (
+    log INTEGER NOT NULL REFERENCES followed_log, number INTEGER NOT NULL, at INTEGER NOT NULL, purpose TEXT NOT NULL,
+    id_core_hash BLOB NOT NULL, ticket_hash BLOB NOT NULL, why TEXT NOT NULL, found_at INTEGER NOT NULL,
+    PRIMARY KEY (log, number)) STRICT, WITHOUT ROWID`,
+  `CREATE TABLE issued_identity (
+    identity_id INTEGER PRIMARY KEY REFERENCES identity, id_core_hash BLOB NOT NULL UNIQUE, logs INTEGER NOT NULL) STRICT`,
+  'CREATE INDEX issued_identity_logs ON issued_identity (logs)',
+  `CREATE TABLE logged_key (
+    identity_id INTEGER NOT NULL REFERENCES identity, log INTEGER NOT NULL REFERENCES followed_log,
+    PRIMARY KEY (identity_id, log)) STRICT, WITHOUT ROWID`,
+]
+
 export const migrations: readonly Migration[] = [
   singleUseMigration(1),
   {
@@ -330,6 +352,31 @@ export const migrations: readonly Migration[] = [
     name: 'templates and hooks',
     async up(db) {
       for (const statement of TEMPLATES_AND_HOOKS) await sql.raw(statement).execute(db)
+    },
+  },
+  {
+    id: 4,
+    name: 'logs followed',
+    async up(db) {
+      for (const statement of LOGS) await sql.raw(statement).execute(db)
+      // Where the reading of each log ended, by the authority's place in the document: it is read anew from its
+      // beginning, and must have the same entry there.
+      const { rows: revisions } = await sql<{
+        document: string
+      }>`SELECT document FROM revision ORDER BY number DESC LIMIT 1`.execute(db)
+      const members = revisions.flatMap(({ document }) => (JSON.parse(document) as GroupDocument).authorities)
+      for (const { index, name, signKey } of members)
+        await sql`INSERT INTO followed_log (sign_key, name, size, previous, peaks, former_number, former_hash)
+          SELECT ${signKey}, ${name}, 0, x'', x'', number, hash FROM log_head WHERE authority = ${index}`.execute(
+          db,
+        )
+      await sql`DROP TABLE log_head`.execute(db)
+      const { rows: kept } = await sql<{
+        ticket: string
+      }>`SELECT ticket FROM enrolment WHERE ticket IS NOT NULL`.execute(db)
+      for (const { ticket } of kept)
+        await sql`INSERT INTO signed_ticket (hash) VALUES (${ticketHash(JSON.parse(ticket) as string[])})
+          ON CONFLICT DO NOTHING`.execute(db)
     },
   },
 ]

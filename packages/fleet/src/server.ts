@@ -179,7 +179,8 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     ...rps,
     log,
   })
-  const reconciliation = new Reconciliation({ store, group, fetch: fetcher })
+  const reconciliation = new Reconciliation({ store, group, fetch: fetcher, clock, timers, log, metrics })
+  await reconciliation.begin()
   const singleUse = openSingleUse(store)
 
   const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
@@ -257,6 +258,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       await bans.watch()
       outbox.start()
       hooks.start()
+      reconciliation.start()
       const keepHouse = () => {
         const before = Math.floor(clock() / 1000) - (config.auditDays ?? 365) * DAY
         const duties = [rotation.carryOn(), purge(store, singleUse, clock(), before)]
@@ -296,8 +298,9 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
         bans.stop(),
         outbox.stop(),
         hooks.stop(),
-        housekeeping,
-        following,
+          reconciliation.stop(),
+          housekeeping,
+          following,
       ])
     },
   }

@@ -1,6 +1,8 @@
 import { generateEs256 } from '@milagro-ts/api/keys'
-import { verifyPermitStatement, verifyTicket } from '@milagro-ts/api/statements'
+import { ticketHash, verifyPermitStatement, verifyTicket } from '@milagro-ts/api/statements'
 import { IdCore } from '@milagro-ts/crypto/identity'
+import { type FleetSchema, migrations } from '@milagro-ts/fleet/schema'
+import { openDatabase } from '@milagro-ts/store/database'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { FakeAuthority } from './fake-authority.js'
 import { approved, refusal, World } from './fleet-world.js'
@@ -137,42 +139,168 @@ describe('changing the RA key', () => {
 
 describe('reconciliation', () => {
   const run = async () => (await world.api.reconcile({})).authorities
-  const enrolled = async (vin: string) => IdCore.fromBase64Url((await world.car(vin)).device.idCore).bytes
+  const idCoreOf = (text: string) => IdCore.fromBase64Url(text).bytes
+  /** A car and the hash of the ticket that it was given. */
+  const enrolled = async (vin: string) => {
+    const { device } = await world.car(vin)
+    return { idCore: idCoreOf(device.idCore), ticketHash: ticketHash(device.ticket) }
+  }
+  const alarms = async () => (await world.api.status({})).logs.alarms
+  /** Of the next look, and no more than `milliseconds` of fleet's clock later. */
+  async function named(pattern: RegExp, milliseconds = 60_000): Promise<string> {
+    for (let waited = 0; waited < milliseconds; waited += 10_000) {
+      world.time.advance(10_000)
+      // A look under way is a few answers on the loopback away.
+      for (let turn = 0; turn < 200; turn++) {
+        const found = (await alarms()).find(alarm => pattern.test(alarm))
+        if (found !== undefined) return found
+        await new Promise(resolve => setImmediate(resolve))
+      }
+    }
+    throw new Error(`not named: ${pattern}; but ${(await alarms()).join(', ')}`)
+  }
+  /** Time goes on for everybody. */
+  function later(): void {
+    for (const authority of authorities) authority.now = Math.floor(world.time.now / 1000) + 120
+  }
+  const forgetFaults = () => world.store.atomic(connection => connection.run('DELETE FROM log_fault'))
+  let honest: FakeAuthority['log'][]
+  beforeAll(() => {
+    for (const authority of authorities) authority.log = []
+    later()
+  })
 
-  test('names every key that no vehicle asked for, logs that change, and authorities that can’t be asked', async () => {
+  test('names a key that belongs to no vehicle, or to no ticket, within a minute, by one honest log', async () => {
     const [one, two] = authorities
     for (const vin of ['VIN-A', 'VIN-B', 'VIN-C']) {
-      const idCore = await enrolled(vin)
-      one.issue(idCore)
-      two.issue(idCore)
+      const { idCore, ticketHash } = await enrolled(vin)
+      one.issue(idCore, ticketHash)
+      two.issue(idCore, ticketHash)
     }
     expect(await run()).toMatchObject([
-      { entries: 3, intact: true, unknown: [] },
-      { entries: 3, intact: true, unknown: [] },
+      { entries: 3, intact: true, unknown: [], faults: [] },
+      { entries: 3, intact: true, unknown: [], faults: [] },
     ])
+    expect(await alarms()).toEqual([])
 
+    // `one` keeps it back; `two` is honest.
     two.issue(new Uint8Array(39))
+    expect(await named(/no vehicle/)).toBe(
+      `${(await run())[1]?.name} entry 4: a device key that belongs to no vehicle`,
+    )
+    const { idCore } = await enrolled('VIN-D')
+    two.issue(idCore, new Uint8Array(32))
+    expect(await named(/ticket/)).toMatch(/entry 5: a device key on a ticket that was never handed out/)
+    honest = [one.log, two.log].map(log => [...log])
+  })
+
+  test('says which log can’t be read, and goes on where it was', async () => {
+    const [one] = authorities
     one.up = false
-    expect(await run()).toMatchObject([
-      { entries: 0, intact: false },
-      { entries: 4, intact: true, unknown: [{ number: 4, purpose: 'device' }] },
-    ])
+    expect((await run())[0]).toMatchObject({ entries: 3, intact: false, faults: [] })
+    expect((await world.api.status({})).logs.unread).toHaveLength(1)
     one.up = true
-
-    const honest = one.log
-    one.log = honest.slice(0, 2)
-    two.log.splice(1, 1)
-    expect((await run()).map(({ trouble }) => trouble)).toEqual([
-      'the log ends at 2; it had 3 entries',
-      'entry 2 is missing',
-    ])
-
-    one.log = []
-    for (const vin of ['VIN-D', 'VIN-E', 'VIN-F', 'VIN-G']) one.issue(await enrolled(vin))
-    two.log = honest.map(entry => (entry.number === 3 ? { ...entry, previous: entry.ticketHash } : entry))
-    expect((await run()).map(({ trouble }) => trouble)).toEqual([
-      'entry 3 is not the one that stood there before',
-      'the chain breaks at entry 3',
+    await world.restart()
+    expect(await run()).toMatchObject([
+      { entries: 3, intact: true },
+      { entries: 5, unknown: [{}, {}] },
     ])
   })
+
+  test('names the log that lacks the key of a vehicle in use', async () => {
+    const { idCore, ticketHash } = await enrolled('VIN-E')
+    authorities[1].issue(idCore, ticketHash)
+    await world.restart()
+    expect((await world.api.reconcile({})).lacking).toEqual([])
+    // It logs in, so that both of this group of two have issued.
+    await world.store.db
+      .updateTable('identity')
+      .set({ seen_at: Math.floor(world.time.now / 1000) })
+      .where('id_core', '=', idCore)
+      .execute()
+    const { name } = world.group.authorities[0] as { name: string }
+    expect(await named(/VIN-E/)).toBe(`the key of VIN-E is in 1 logs of 2; missing at ${name}`)
+    authorities[0].issue(idCore, ticketHash)
+    expect((await world.api.reconcile({})).lacking).toEqual([])
+    honest = authorities.map(({ log }) => [...log])
+  })
+
+  test('says who has given notice', async () => {
+    const { name } = world.group.authorities[0] as { name: string }
+    authorities[0].leavesAt = 1_800_000_000
+    await run()
+    expect((await world.api.status({})).logs.leaving).toEqual([{ name, leavesAt: 1_800_000_000 }])
+    authorities[0].leavesAt = undefined
+    await run()
+    expect((await world.api.status({})).logs.leaving).toEqual([])
+  })
+
+  test('keeps the signed heads of a log that gets shorter, or is another one', async () => {
+    const [one, two] = authorities
+    later()
+    one.now += 60
+    one.log = one.log.slice(0, 2)
+    two.log = two.log.map((entry, i) => (i === 1 ? { ...entry, at: entry.at + 1 } : entry))
+    const found = await run()
+    expect(found.map(({ faults }) => faults.map(({ fault, detail }) => [fault, detail]))).toEqual([
+      [['shorter', 'it has 2 entries, it had 4']],
+      [['split', 'two histories of 6 entries']],
+    ])
+    expect(found.map(({ faults }) => faults[0]?.heads.length)).toEqual([2, 2])
+    // It is no excuse to have been right again.
+    one.log = [...(honest[0] ?? [])]
+    two.log = [...(honest[1] ?? [])]
+    expect((await run()).map(({ intact }) => intact)).toEqual([false, false])
+  })
+
+  test('takes entries only under the head, link by link', async () => {
+    const [one, two] = authorities
+    await forgetFaults()
+    for (const vin of ['VIN-F', 'VIN-G', 'VIN-H']) {
+      const { idCore, ticketHash } = await enrolled(vin)
+      one.issue(idCore, ticketHash)
+      two.issue(idCore, ticketHash)
+    }
+    const [log, other] = [one.log, two.log]
+    one.log = log.map((entry, i) => (i === 5 ? { ...entry, previous: entry.ticketHash } : entry))
+    two.log = other.filter((_, i) => i !== 7)
+    expect((await run()).map(({ faults }) => faults.map(({ detail }) => detail))).toEqual([
+      ['the chain breaks at entry 6'],
+      ['entry 8 is missing'],
+    ])
+    one.log = log
+    two.log = other
+    expect((await run()).map(({ entries }) => entries)).toEqual([7, 9])
+  })
+
+  test('hears from another member of a second history', async () => {
+    const [one, two] = authorities
+    await forgetFaults()
+    const { name } = world.group.authorities[1] as { name: string }
+    const hidden = two.log.slice(0, -1).concat({ ...two.log.at(-1)!, at: 1 })
+    one.seen = [{ authority: name, head: await two.head(hidden) }]
+    expect(await named(/split/)).toBe(`the log of ${name} is split: another member has seen another log`)
+    // What that authority hasn't signed says nothing about it.
+    await forgetFaults()
+    one.seen = [{ authority: name, head: await one.head(hidden) }]
+    await run()
+    expect(await alarms()).not.toContainEqual(expect.stringMatching(/split/))
+  })
+})
+
+test('an older build’s head is checked when its log is read anew', async () => {
+  const store = await openDatabase<FleetSchema>({ file: ':memory:', migrations: migrations.slice(0, 3) })
+  const signKeys = world.group.authorities.map(({ signKey }) => signKey.toBase64Url())
+  try {
+    const document = JSON.stringify(world.group.document)
+    await store.db.insertInto('revision').values({ number: 1, document }).execute()
+    await store.atomic(connection =>
+      connection.run('INSERT INTO log_head VALUES (2, 3, ?)', [new Uint8Array(32).fill(7)]),
+    )
+    await store.db.transaction().execute(step => migrations[3]!.up(step as never))
+    const [row] = await store.atomic(connection => connection.all('SELECT * FROM followed_log'))
+    expect(row).toMatchObject({ sign_key: signKeys[1], size: 0, former_number: 3 })
+  } finally {
+    await store.close()
+  }
 })

@@ -1,23 +1,15 @@
-/** What fleet sees of an authority: revisions to sign and to take, and an issuance log. */
+/** What fleet sees of an authority: revisions to sign and to take, and an issuance log with its heads. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { type Group, signDocument } from '@milagro-ts/api/group'
+import { type Group, type GroupAuthority, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { entryHashes, type IssuanceEntry, LogHead } from '@milagro-ts/api/issuance-log'
 import type { Es256PrivateKey } from '@milagro-ts/api/keys'
+import { consistencyProof, type NodeAt, nodeHash, treeRoot } from '@milagro-ts/api/merkle-tree'
 import { type Code, Refused } from '@milagro-ts/api/problem'
 import { verifyRevisionStatement } from '@milagro-ts/api/statements'
-import { be32, be64, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { be32, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { sha256 } from '@milagro-ts/crypto/sha256'
-import { encodeTlv } from '@milagro-ts/crypto/tlv'
-
-export interface LogEntry {
-  readonly number: number
-  readonly at: number
-  readonly purpose: 'device'
-  readonly ticketHash: string
-  readonly idCoreHash: string
-  readonly previous: string
-}
 
 export class FakeAuthority {
   readonly #server: Server
@@ -30,7 +22,12 @@ export class FakeAuthority {
   readonly #signed = new Map<number, string>()
   /** Whether a signed revision reaches it. */
   reachable = true
-  log: LogEntry[] = []
+  log: IssuanceEntry[] = []
+  /** Unix seconds of its heads. */
+  now = 1_770_000_000
+  leavesAt: number | undefined
+  /** Heads of others' logs that it hands on. */
+  seen: { authority: string; head: string }[] = []
 
   constructor() {
     this.#server = createServer((request, response) => {
@@ -54,17 +51,37 @@ export class FakeAuthority {
   }
 
   /** As an honest authority would log it. */
-  issue(idCore: Uint8Array): void {
+  issue(idCore: Uint8Array, ticketHash = sha256(be32(this.log.length))): void {
+    const { groupId } = this.group
     const before = this.log.at(-1)
-    const previous = before === undefined ? this.group.groupId : entryHash(this.group.groupId, before)
+    const previous = before === undefined ? groupId : entryHashes(groupId, before).hash
     this.log.push({
       number: this.log.length + 1,
-      at: 1_770_000_000,
+      at: this.now,
       purpose: 'device',
-      ticketHash: toBase64Url(sha256(be32(this.log.length))),
+      ticketHash: toBase64Url(ticketHash),
       idCoreHash: toBase64Url(sha256(idCore)),
       previous: toBase64Url(previous),
     })
+  }
+
+  /** What it signs of a log: its own unless said. */
+  head(log = this.log): Promise<string> {
+    const { name } = this.group.authorities.find(({ signKey }) =>
+      signKey.equals(this.signKey.publicKey),
+    ) as GroupAuthority
+    const { groupId } = this.group
+    const head = { size: log.length, root: treeRoot(log.length, this.#nodes(log)), at: this.now }
+    return LogHead.sign({ groupId, name }, { ...head, leavesAt: this.leavesAt }, this.signKey)
+  }
+
+  #nodes(log: readonly IssuanceEntry[]): NodeAt {
+    const { groupId } = this.group
+    const nodeAt: NodeAt = (level, position) =>
+      level === 0
+        ? entryHashes(groupId, log[position] as IssuanceEntry).leaf
+        : nodeHash(nodeAt(level - 1, 2 * position), nodeAt(level - 1, 2 * position + 1))
+    return nodeAt
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -105,6 +122,17 @@ export class FakeAuthority {
         const from = Number(searchParams.get('from') ?? 1)
         return answer(response, 200, { entries: this.log.slice(from - 1, from + 1) })
       }
+      case 'GET /log/head':
+        return answer(response, 200, { head: await this.head(), seen: this.seen })
+      case 'GET /log/consistency': {
+        const [before, after] = ['before', 'after'].map(name => Number(searchParams.get(name))) as [
+          number,
+          number,
+        ]
+        if (after > this.log.length) refuse('NOT_FOUND')
+        const proof = consistencyProof(before, after, this.#nodes(this.log))
+        return answer(response, 200, { proof: proof.map(toBase64Url) })
+      }
       default:
         return refuse('NOT_FOUND')
     }
@@ -114,19 +142,4 @@ export class FakeAuthority {
 function answer(response: ServerResponse, status: number, value: unknown): void {
   const type = `application/${status === 200 ? 'json' : 'problem+json'}`
   response.writeHead(status, { 'content-type': type }).end(JSON.stringify(value))
-}
-
-function entryHash(groupId: Uint8Array, { number, at, purpose, ticketHash, idCoreHash, previous }: LogEntry) {
-  const hash = (text: string) => fromBase64Url(text, 'hash', 32)
-  return sha256(
-    encodeTlv([
-      groupId,
-      be32(number),
-      be64(at),
-      utf8(purpose),
-      hash(ticketHash),
-      hash(idCoreHash),
-      hash(previous),
-    ]),
-  )
 }

@@ -231,6 +231,11 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
         `bans       ${answer.bans}`,
         `RA keys    ${answer.raKeys.join(', ')}`,
         ...authorityLines(answer.authorities),
+        ...answer.logs.alarms.map(alarm => `ALARM      ${alarm}`),
+        ...answer.logs.unread.map(name => `unread     the log of ${name}`),
+        ...answer.logs.leaving.map(
+          ({ name, leavesAt }) => `leaving    ${name}, at ${new Date(leavesAt * 1000).toISOString()}`,
+        ),
         ...[answer.events.trouble, answer.hooks.trouble]
           .filter(trouble => trouble !== undefined)
           .map(trouble => `trouble    ${trouble}`),
@@ -245,7 +250,7 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
 
   verb<[], { log?: boolean }>(
     'audit',
-    'reconcile the authorities’ issuance logs with the register: every key without a vehicle',
+    'reconcile the authorities’ issuance logs with the register: keys without a vehicle or ticket, logs that lack one or change',
     async (api, { log }) => (log ? auditLog(api) : reconcile(api)),
   ).option('--log', 'who did what, newest first, instead')
 }
@@ -507,21 +512,31 @@ async function banTarget(
 }
 
 async function reconcile(api: Fleet): Promise<Outcome> {
-  const { authorities } = await api.reconcile({})
-  const unknown = authorities.flatMap(({ name, unknown }) =>
-    unknown.map(key => ({ authority: name, ...key })),
-  )
-  const broken = authorities.filter(({ intact }) => !intact).map(({ name }) => name)
-  if (unknown.length > 0 || broken.length > 0) {
-    const keys = unknown.map(({ authority, number }) => `${authority} entry ${number}`)
-    throw new CommandRefused([...broken.map(name => `the log of ${name} is broken`), ...keys].join(', '))
-  }
+  const { authorities, lacking } = await api.reconcile({})
+  const wrong = [
+    ...authorities.flatMap(({ name, trouble, faults, unknown }) => [
+      ...(trouble === undefined ? [] : [`the log of ${name} can't be read: ${trouble}`]),
+      ...faults.map(({ fault, detail }) => `the log of ${name} is ${fault}: ${detail}`),
+      ...unknown.map(
+        ({ number, why, idCoreHash }) =>
+          `${name} entry ${number}: ${why === 'no-vehicle' ? 'no vehicle' : 'no ticket'} for identity ${idCoreHash}`,
+      ),
+    ]),
+    ...lacking.map(
+      ({ instance, missing }) => `no entry for ${instance} in the log of ${missing.join(' or ')}`,
+    ),
+  ]
+  if (wrong.length > 0) throw new CommandRefused(wrong.join('; '))
   return {
-    json: { authorities },
+    json: { authorities, lacking },
     text: [
       ...table(
-        ['authority', 'entries', 'trouble'],
-        authorities.map(({ name, entries, trouble }) => [name, String(entries), trouble ?? '']),
+        ['authority', 'entries', 'leaves'],
+        authorities.map(({ name, entries, leavesAt }) => [
+          name,
+          String(entries),
+          leavesAt === undefined ? '' : new Date(leavesAt * 1000).toISOString(),
+        ]),
       ),
       'every key has its vehicle',
     ],
