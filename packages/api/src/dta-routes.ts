@@ -1,5 +1,5 @@
 /** Routes of a distributed trust authority. */
-import Type from 'typebox'
+import Type, { type Static } from 'typebox'
 import { CeremonyProposal, CeremonyRounds } from './ceremony.js'
 import { GroupDocument, GroupProposal } from './group-document.js'
 import { KeyRotationFields } from './key-rotation.js'
@@ -35,6 +35,49 @@ export const SealedShare = Strict({
   index: Type.Integer({ minimum: 1, maximum: 255 }),
   shareEpoch: Uint32,
   sealed: BytesUpTo(512),
+})
+
+const Clock = Type.String({ pattern: '^([01][0-9]|2[0-3]):[0-5][0-9]$' })
+/** What an authority's operator allows in a group, beside what its document does. */
+export const GroupPolicy = Strict({
+  /** Entries of the issuance log a day. */
+  keysPerDay: Type.Optional(Type.Integer({ minimum: 0, maximum: 0xffff_ffff })),
+  /** Permit statements a day. */
+  permitsPerDay: Type.Optional(Type.Integer({ minimum: 0, maximum: 0xffff_ffff })),
+  /** Of days and hours, as in the IANA data base; UTC unless said. */
+  zone: Type.Optional(Type.String({ minLength: 1, maxLength: 64, pattern: '^[A-Za-z0-9_+/-]+$' })),
+  /** When keys are issued. `to` at or before `from` is the next day’s. */
+  hours: Type.Optional(
+    Type.Array(
+      Strict({
+        days: Type.Optional(
+          Type.Array(Type.Enum(['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun']), {
+            minItems: 1,
+            maxItems: 7,
+          }),
+        ),
+        from: Clock,
+        to: Clock,
+      }),
+      { minItems: 1, maxItems: 64 },
+    ),
+  ),
+  /** Signatures that a ticket needs here, by any of these keys (all of the document’s unless said). */
+  raSigners: Type.Optional(
+    Strict({
+      m: Type.Integer({ minimum: 1, maximum: 255 }),
+      keys: Type.Optional(
+        Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { minItems: 1, maxItems: 255 }),
+      ),
+    }),
+  ),
+})
+export type GroupPolicy = Static<typeof GroupPolicy>
+/** By groupId; `*` for those that have no entry. */
+export const PolicyFile = Strict({
+  groups: Type.Record(Type.String({ pattern: '^(\\*|[A-Za-z0-9_-]{43})$' }), GroupPolicy, {
+    additionalProperties: false,
+  }),
 })
 
 export const dtaRoutes = {
@@ -321,6 +364,10 @@ export const dtaAdminRoutes = {
           /** Root of the tree over the log. */
           logRoot: Bytes(32),
           alarms: Type.Integer(),
+          policy: GroupPolicy,
+          /** Of today, counted while there is a quota. */
+          used: Strict({ keys: Type.Integer(), permits: Type.Integer() }),
+          leavesAt: Type.Optional(UnixSeconds),
         }),
       ),
       /** Pairs of signed heads that no one log can have had. */
@@ -373,5 +420,35 @@ export const dtaAdminRoutes = {
     params: ByGroup,
     body: Strict({ recipient: Type.Optional(ServerName) }),
     response: Strict({ frozen: Type.Boolean() }),
+  },
+  leave: {
+    ...Admin,
+    method: 'POST',
+    path: '/v1/groups/:groupId/leave',
+    summary:
+      'Notice, a day at least: after that time nothing of the group is served any more, and its shares are destroyed.',
+    params: ByGroup,
+    body: Strict({ leavesAt: UnixSeconds }),
+    response: Strict({ leavesAt: UnixSeconds }),
+    refuses: ['UNAUTHENTICATED', 'CONFLICT'],
+  },
+  stay: {
+    ...Admin,
+    method: 'POST',
+    path: '/v1/groups/:groupId/stay',
+    summary: 'Take a notice back, before its time.',
+    params: ByGroup,
+    body: Strict({}),
+    response: Strict({}),
+    refuses: ['UNAUTHENTICATED', 'CONFLICT'],
+  },
+  reloadPolicy: {
+    ...Admin,
+    method: 'POST',
+    path: '/v1/policy/reload',
+    summary: 'Read the policy file again. One that is wrong changes nothing.',
+    body: Strict({}),
+    response: Strict({}),
+    refuses: ['UNAUTHENTICATED', 'CONFLICT'],
   },
 } as const satisfies RouteTable

@@ -11,6 +11,8 @@ import { ConfigError } from './config.js'
 export interface Serving {
   /** Said beside `ready` and the process' id. */
   readonly urls: Readonly<Record<string, unknown>>
+  /** At SIGHUP: what can be read anew without a restart. Says itself what came of it. */
+  reload?(): Promise<void>
   close(): Promise<void>
 }
 
@@ -31,6 +33,8 @@ export async function runProcess(name: string, start: () => Promise<Serving | nu
       serving.close().catch(fail)
     }
     process.on('SIGTERM', end).on('SIGINT', end)
+    const { reload } = serving
+    if (reload !== undefined) process.on('SIGHUP', () => void reload().catch(fail))
     say({ event: 'ready', ...serving.urls, pid: process.pid })
   } catch (error) {
     fail(error)

@@ -205,8 +205,10 @@ export class VerifiedTicket {
   readonly expiresAt: number
   /** SHA-256 of the signed payload: the ticket's name in logs. Not of the JWS, whose signature has two forms. */
   readonly hash: Uint8Array
+  /** kids of the RA keys that have signed it, each another one. */
+  readonly signers: readonly string[]
 
-  private constructor(payload: TicketPayload, bytes: Uint8Array) {
+  private constructor(payload: TicketPayload, bytes: Uint8Array, signers: readonly string[]) {
     this.groupId = fromBase64Url(payload.groupId, 'groupId', 32)
     this.idCore = IdCore.fromBase64Url(payload.idCore)
     this.userCore = payload.userCore === undefined ? NO_USER : fromBase64Url(payload.userCore, 'userCore', 32)
@@ -217,6 +219,7 @@ export class VerifiedTicket {
     this.jti = fromBase64Url(payload.jti, 'jti', 16)
     this.expiresAt = payload.exp
     this.hash = sha256(bytes)
+    this.signers = signers
     checkTicket(payload, this.hpkeKey)
   }
 
@@ -240,7 +243,8 @@ export class VerifiedTicket {
     if (!signed.every(({ bytes }) => equalBytes(bytes, first.bytes)))
       throw notApproved('the RA signatures are for different tickets')
     const payload = shaped(TICKET.validator, first)
-    const made = new VerifiedTicket(payload, first.bytes)
+    const signers = signed.map(({ kid }) => kid)
+    const made = new VerifiedTicket(payload, first.bytes, signers)
     checkGroup(payload, group)
     checkTimes(payload, now)
     const slot = slotAt(group.slotRule, Math.floor(now / 1000))

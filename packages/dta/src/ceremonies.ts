@@ -36,7 +36,8 @@ import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import type { Connection, Row } from '@milagro-ts/store/database'
-import type { Authority } from './authority.js'
+import { type Authority, refuseAddress } from './authority.js'
+import { forgetDeparture } from './departure.js'
 import {
   adoptHanded,
   HANDING_OVER,
@@ -46,7 +47,7 @@ import {
   ledgerSummary,
   takeHanded,
 } from './ledger.js'
-import { MasterShares } from './master-shares.js'
+import { LocalShares } from './master-shares.js'
 import { RecordSeal } from './record-seal.js'
 
 type State = 'running' | 'signed' | 'concluded' | 'given up'
@@ -78,7 +79,7 @@ export class Ceremonies {
 
   constructor(authority: Authority) {
     this.#authority = authority
-    this.#records = RecordSeal.of(authority.keys.hpkeKey.secret())
+    this.#records = RecordSeal.of(authority.keys.hpkeKey.secret(), 'ceremony-record')
   }
 
   /** NOT_APPROVED until the operator has accepted the proposal's hash, and for one that has no part in it. */
@@ -194,7 +195,7 @@ export class Ceremonies {
 
   /** The document with its signatures: the new share is in force from the answer on, the old one is gone. */
   conclude(hashText: string, document: GroupDocument): Promise<{ groupId: string; revision: number }> {
-    const { keys, passphrase, pool, random, store, groups, ledgerMark, log } = this.#authority
+    const { keys, vault, pool, store, groups, ledgerMark, log, clock } = this.#authority
     return this.#alone(async () => {
       const standing = await this.#find(fromBase64Url(hashText, 'ceremonyHash', 32))
       const own = standing?.record.document
@@ -214,9 +215,10 @@ export class Ceremonies {
       const groupId = toBase64Url(group.groupId)
       const stays = ceremony.participant(this.#ports(ceremony).name)?.member !== undefined
       const served = former && groups.all.find(one => equalBytes(one.group.groupId, former.groupId))
-      const shares = stays ? MasterShares.ofCeremony(group, ceremony, sharesOf(record), served?.shares) : null
+      const shares = stays ? LocalShares.ofCeremony(group, ceremony, sharesOf(record), served?.shares) : null
       if (shares !== null) groups.check(group, shares, keys.signKey.publicKey)
-      const sealed = shares?.seal(passphrase, ceremony.hash, random) ?? new Uint8Array(0)
+      const terms = { groupId: group.groupId, origin: ceremony.hash }
+      const sealed = shares === null ? new Uint8Array(0) : await vault.keep(shares, terms)
       const { shares: _, ...rest } = record
       const kept = this.#seal(rest, ceremony.hash)
       const clashes = await store.atomic(connection => {
@@ -234,6 +236,9 @@ export class Ceremonies {
           kept,
           ceremony.hash,
         ])
+        if (shares === null) vault.destroy(connection, group.groupId)
+        // Back again after it had left.
+        else forgetDeparture(connection, group.groupId, clock())
         return adoptHanded(connection, group.groupId, ceremony.hash)
       })
       if (clashes > 0) {
@@ -241,6 +246,7 @@ export class Ceremonies {
         log.error({ groupId, clashes }, 'alarm: authorities had issued one identity to two enrolment keys')
       }
       this.#opened.delete(hashText)
+      await vault.shred()
       if (shares === null) groups.leave(groupId)
       else groups.serve(group, shares, keys.signKey.publicKey)
       if (former === undefined) await ledgerMark.reset(groupId, 0)
@@ -321,7 +327,7 @@ export class Ceremonies {
 
   /** NOT_APPROVED unless the proposal names this authority by its keys, and by its address where that is configured. */
   #ports(ceremony: Ceremony): CeremonyPorts {
-    const { keys, publicUrl, random, pool, groups } = this.#authority
+    const { keys, publicUrls, random, pool, groups } = this.#authority
     const { proposal, group } = ceremony
     const own = keys.signKey.publicKey
     const me = ceremony.participants.find(({ signKey }) => signKey.equals(own))
@@ -336,8 +342,7 @@ export class Ceremonies {
     const entry = listed.find(({ signKey }) => signKey === own.toBase64Url())
     if (entry !== undefined && entry.hpkeKey !== toBase64Url(keys.hpkeKey.publicKey))
       throw new Refused('NOT_APPROVED', { detail: 'this authority is not in the proposal with its keys' })
-    if (entry !== undefined && publicUrl !== undefined && entry.url !== publicUrl)
-      throw new Refused('NOT_APPROVED', { detail: `this authority's address is ${publicUrl}` })
+    if (entry !== undefined) refuseAddress(publicUrls, entry.url)
     const served = group && groups.all.find(one => equalBytes(one.group.groupId, group.groupId))
     return {
       name: me.name,

@@ -1,5 +1,5 @@
 /** Settings of an authority. The passphrase is not among them: it comes from MILAGRO_DTA_PASSPHRASE(_FILE). */
-import { type Environment, loadConfig, readSecret } from '@milagro-ts/api/config'
+import { ConfigError, type Environment, loadConfig, readSecret } from '@milagro-ts/api/config'
 import { Strict } from '@milagro-ts/api/schemas'
 import {
   ListenSetting,
@@ -20,6 +20,13 @@ export const DtaConfig = Strict({
   adminListen: ListenSetting,
   /** Where others reach it. With it, proposals that give another address are refused. */
   publicUrl: Type.Optional(UrlSetting),
+  /**
+   * Its addresses, one for each group: proposals that give another one are refused, and so are requests for a group that
+   * come by another name than the one in its document. A proxy in front must hand on the Host.
+   */
+  publicUrls: Type.Optional(Type.Array(UrlSetting, { minItems: 1, maxItems: 1_000, uniqueItems: true })),
+  /** What the operator allows beside the group documents (policy.ts). Read again at SIGHUP. */
+  policyFile: Type.Optional(Type.String({ minLength: 1 })),
   dataDir: Type.String({ minLength: 1 }),
   rateLimit: Type.Optional(
     Strict({
@@ -38,7 +45,10 @@ export type DtaConfig = Static<typeof DtaConfig>
 
 /** ConfigError names the first setting that is wrong. */
 export function loadDtaConfig(file: string | undefined, env: Environment): DtaConfig {
-  return loadConfig(DtaConfig, { prefix: 'MILAGRO_DTA', file, env })
+  const config = loadConfig(DtaConfig, { prefix: 'MILAGRO_DTA', file, env })
+  if (config.publicUrl !== undefined && config.publicUrls !== undefined)
+    throw new ConfigError("settings 'publicUrl' and 'publicUrls': give one of them")
+  return config
 }
 
 /** The passphrase that seals everything secret in the data folder. ConfigError when it is missing. */

@@ -19,8 +19,8 @@ import { poolFoundingArithmetic, poolKeyCheck } from '@milagro-ts/api/server-poo
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Row } from '@milagro-ts/store/database'
 import { openSealed, sealBytes } from '@milagro-ts/store/sealed-file'
-import type { Authority } from './authority.js'
-import { MasterShares } from './master-shares.js'
+import { type Authority, refuseAddress } from './authority.js'
+import { LocalShares } from './master-shares.js'
 
 /** Milliseconds from join to signature. */
 const LIFETIME = 86_400_000
@@ -60,15 +60,14 @@ export class Foundings {
 
   /** Move 1. NOT_APPROVED until the operator has accepted the hash. */
   async join(hashText: string, proposal: GroupProposal): Promise<{ join: string }> {
-    const { acceptance, keys, passphrase, publicUrl, random, store, clock } = this.#authority
+    const { acceptance, keys, passphrase, publicUrls, random, store, clock } = this.#authority
     const hash = proposalHash(proposal)
     if (toBase64Url(hash) !== hashText)
       throw new Refused('CONFLICT', { detail: 'the address names another proposal' })
     const me = proposal.authorities.find(({ signKey }) => signKey === keys.signKey.publicKey.toBase64Url())
     if (me === undefined || me.hpkeKey !== toBase64Url(keys.hpkeKey.publicKey))
       throw new Refused('NOT_APPROVED', { detail: 'this authority is not in the proposal with its keys' })
-    if (publicUrl !== undefined && me.url !== publicUrl)
-      throw new Refused('NOT_APPROVED', { detail: `this authority's address is ${publicUrl}` })
+    refuseAddress(publicUrls, me.url)
     if (!(await acceptance.isAccepted(hash))) {
       acceptance.proposalWaits(hash)
       throw new Refused('NOT_APPROVED', { detail: "this authority's operator has not accepted the proposal" })
@@ -115,7 +114,7 @@ export class Foundings {
 
   /** Move 3. This authority computes the document itself; WRONG_SHARE names whose opening is wrong. */
   sign(hashText: string, openings: readonly string[]): Promise<{ groupId: string; signature: string }> {
-    const { keys, passphrase, pool, random, store } = this.#authority
+    const { keys, vault, pool, store } = this.#authority
     return this.#alone(async () => {
       const founding = await this.#underWay(hashText)
       const { proposal, hash } = founding
@@ -135,7 +134,7 @@ export class Foundings {
       })
       const signature = await signDocument(document, keys.signKey)
       const groupId = documentHash(document)
-      const sealed = MasterShares.ofFounding(shares).seal(passphrase, hash, random)
+      const sealed = await vault.keep(LocalShares.ofFounding(shares), { groupId, origin: hash })
       const written = await store.atomic(connection =>
         connection.run(
           'UPDATE founding SET openings_hash = ?, document_hash = ?, signature = ?, sealed = ? ' +
@@ -150,7 +149,7 @@ export class Foundings {
 
   /** Move 4. From here on the group is served. */
   conclude(hashText: string, document: GroupDocument): Promise<{ groupId: string }> {
-    const { keys, passphrase, pool, store, groups } = this.#authority
+    const { keys, vault, pool, store, groups } = this.#authority
     return this.#alone(async () => {
       const founding = await this.#find(fromBase64Url(hashText, 'proposalHash', 32))
       const signed = founding?.signed
@@ -163,7 +162,7 @@ export class Foundings {
       // Concluded already: no more pairings for whoever sends a public document again and again.
       if (sealed === null) return { groupId }
       const group = await Group.verifyFirst(document, poolKeyCheck(pool))
-      const shares = MasterShares.open(passphrase, sealed, founding.hash)
+      const shares = await vault.open(sealed, { groupId: group.groupId, origin: founding.hash })
       groups.check(group, shares, keys.signKey.publicKey)
       await store.atomic(connection => {
         connection.run('INSERT INTO served_group (group_id, proposal_hash, sealed) VALUES (?, ?, ?)', [
@@ -181,6 +180,7 @@ export class Foundings {
           [founding.hash],
         )
       })
+      await vault.shred()
       groups.serve(group, shares, keys.signKey.publicKey)
       this.#states.delete(hashText)
       this.#authority.log.info({ groupId }, 'group founded')

@@ -4,10 +4,13 @@ import type { GroupDocument } from '@milagro-ts/api/group-document'
 import type { Es256PublicKey } from '@milagro-ts/api/keys'
 import { Refused } from '@milagro-ts/api/problem'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Clock } from '@milagro-ts/crypto/ports'
 import { PURPOSES } from '@milagro-ts/crypto/suite'
 import type { Connection, Store } from '@milagro-ts/store/database'
 import { StoreError } from '@milagro-ts/store/store-error'
-import { MasterShares } from './master-shares.js'
+import { notices } from './departure.js'
+import type { MasterShares } from './master-shares.js'
+import type { ShareVault } from './share-vault.js'
 
 export interface ServedGroup {
   readonly group: Group
@@ -19,17 +22,32 @@ export interface ServedGroup {
 export class Groups {
   /** By groupId in base64url. */
   readonly #served = new Map<string, ServedGroup>()
+  readonly #clock: Clock
+  /** Notices, unix seconds. */
+  readonly #leaving: Map<string, number>
+
+  private constructor(clock: Clock, leaving: ReadonlyMap<string, number>) {
+    this.#clock = clock
+    this.#leaving = new Map(leaving)
+  }
 
   /**
    * Opens and checks everything that is served. StoreError `damaged`: a wrong passphrase, a chain of documents that
    * doesn't verify, shares that aren't those of the document.
    */
-  static async load(
-    store: Store<unknown>,
-    passphrase: string,
-    signKey: Es256PublicKey,
-    check: KeyCheck,
-  ): Promise<Groups> {
+  static async load({
+    store,
+    vault,
+    signKey,
+    check,
+    clock,
+  }: {
+    store: Store<unknown>
+    vault: ShareVault
+    signKey: Es256PublicKey
+    check: KeyCheck
+    clock: Clock
+  }): Promise<Groups> {
     const rows = await store.atomic(connection =>
       connection.all('SELECT group_id, proposal_hash, sealed FROM served_group').map(row => ({
         groupId: row.group_id as Uint8Array,
@@ -38,12 +56,23 @@ export class Groups {
         documents: documentsOf(connection, row.group_id as Uint8Array),
       })),
     )
-    const groups = new Groups()
+    const groups = new Groups(clock, await store.atomic(notices))
     for (const { groupId, proposalHash, sealed, documents } of rows) {
       // Left in a reshare: its share is destroyed, its ledger and log stay.
       if (sealed.length === 0) continue
       const group = await readChain(documents, groupId, check)
-      groups.serve(group, MasterShares.open(passphrase, sealed, proposalHash), signKey)
+      const shares = await vault.open(sealed, { groupId, origin: proposalHash })
+      groups.serve(group, shares, signKey)
+      if (!vault.isOutdated(sealed)) continue
+      const anew = await vault.keep(shares, { groupId, origin: proposalHash })
+      await store.atomic(connection =>
+        connection.run('UPDATE served_group SET sealed = ? WHERE group_id = ? AND sealed = ?', [
+          anew,
+          groupId,
+          sealed,
+        ]),
+      )
+      await vault.shred()
     }
     return groups
   }
@@ -51,7 +80,10 @@ export class Groups {
   /** From here on the group is served. StoreError when key or shares aren't those in its document. */
   serve(group: Group, shares: MasterShares, signKey: Es256PublicKey): void {
     const index = this.check(group, shares, signKey)
-    this.#served.set(toBase64Url(group.groupId), { group, index, shares })
+    const name = toBase64Url(group.groupId)
+    // Back again after it had left.
+    if (this.#isOver(name)) this.#leaving.delete(name)
+    this.#served.set(name, { group, index, shares })
   }
 
   /** What `serve` checks; j. */
@@ -83,18 +115,31 @@ export class Groups {
     this.#served.delete(groupId)
   }
 
-  /** Refused('NOT_FOUND') for a group that isn't served here. */
+  /** A notice, unix seconds; undefined takes it back. */
+  leaves(groupId: string, at: number | undefined): void {
+    if (at === undefined) this.#leaving.delete(groupId)
+    else this.#leaving.set(groupId, at)
+  }
+  leavesAt(groupId: string): number | undefined {
+    return this.#leaving.get(groupId)
+  }
+  #isOver(groupId: string): boolean {
+    return (this.#leaving.get(groupId) ?? Number.POSITIVE_INFINITY) * 1000 <= this.#clock()
+  }
+
+  /** Refused('NOT_FOUND') for a group that isn't served here, or not any more. */
   find(groupId: string): ServedGroup {
-    const served = this.#served.get(groupId)
-    if (served === undefined)
-      throw new Refused('NOT_FOUND', { detail: 'this authority serves no such group' })
+    const served = this.#isOver(groupId) ? undefined : this.#served.get(groupId)
+    if (served === undefined) throw unknownGroup()
     return served
   }
 
   get all(): readonly ServedGroup[] {
-    return [...this.#served.values()]
+    return [...this.#served].flatMap(([name, served]) => (this.#isOver(name) ? [] : [served]))
   }
 }
+
+export const unknownGroup = () => new Refused('NOT_FOUND', { detail: 'this authority serves no such group' })
 
 /** The groups in the database, by groupId in base64url; nothing of them is opened. */
 export async function servedIds(store: Store<unknown>): Promise<ReadonlySet<string>> {

@@ -66,7 +66,7 @@ export class LogExchange {
 
   /** The signed head, and what was seen of the others. */
   async heads(served: ServedGroup): Promise<Heads> {
-    const { store, keys } = this.#authority
+    const { store, keys, groups } = this.#authority
     const { group, index } = served
     const { groupId } = group
     // `atomic`, since a head is a promise: what it counts must be on the disk before anybody sees it.
@@ -83,10 +83,11 @@ export class LogExchange {
     }))
     const name = (group.authority(index) as GroupAuthority).name
     const key = toBase64Url(groupId)
-    const of = `${at} ${toBase64Url(head.root)}`
+    const leavesAt = groups.leavesAt(key)
+    const of = `${at} ${toBase64Url(head.root)} ${leavesAt}`
     let signed = this.#signed.get(key)
     if (signed?.of !== of) {
-      signed = Object.assign(LogHead.sign({ groupId, name }, { ...head, at }, keys.signKey), { of })
+      signed = Object.assign(LogHead.sign({ groupId, name }, { ...head, at, leavesAt }, keys.signKey), { of })
       this.#signed.set(key, signed)
     }
     return {

@@ -41,7 +41,7 @@ await runProcess('dta', async () => {
     }
     const dta = await createDta(options)
     const urls = await dta.start()
-    return { urls, close: () => dta.close().then(() => store.close()) }
+    return { urls, reload: dta.reloadPolicy, close: () => dta.close().then(() => store.close()) }
   } catch (error) {
     await store.close()
     throw error

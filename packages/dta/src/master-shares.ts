@@ -12,9 +12,10 @@
  *
  * Between two key epochs a device gets δ_j·A, δ_j = s'_j − s_j, and nothing else is made of two of them.
  *
- * At rest: TLV{1 `milagro-ts-master-shares`, 2 suite, 3 hash of the proposal, 4 be32 share epoch, 5…10 the newest s_j in
+ * As bytes, which only a vault (share-vault.ts) sees: TLV{1 `milagro-ts-master-shares`, 2 suite, 3 hash of what they
+ * come from, 4 be32 share epoch, 5…10 the newest s_j in
  * the order of PURPOSES, 11 their key epochs, be32 each, unless all are the first, 12… TLV{1 purpose, 2 be32 key epoch,
- * 3 s_j} of former ones}, sealed with the authority's passphrase.
+ * 3 s_j} of former ones}.
  */
 import type { Ceremony, Shares } from '@milagro-ts/api/ceremony'
 import { FIRST_EPOCH } from '@milagro-ts/api/founding'
@@ -25,11 +26,9 @@ import { be32, concat, equalBytes, fromUtf8, readInteger, utf8 } from '@milagro-
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import { G1 } from '@milagro-ts/crypto/points'
-import type { Random } from '@milagro-ts/crypto/ports'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { decodeTlv, encodeTlv, need } from '@milagro-ts/crypto/tlv'
-import { openSealed, sealBytes } from '@milagro-ts/store/sealed-file'
 import { StoreError } from '@milagro-ts/store/store-error'
 
 const LABEL = utf8('milagro-ts-master-shares')
@@ -50,7 +49,33 @@ interface MasterSecret {
   readonly secret: Scalar
 }
 
-export class MasterShares {
+/** As the rest of an authority sees them: what they are for, wherever they are. */
+export interface MasterShares {
+  readonly shareEpoch: number
+  /** C_j = s_jP1; undefined for an epoch that this authority has no share of. */
+  commitment(purpose: Purpose, epoch: number): G1 | undefined
+  /** d_j = s_jA with its proof, a KeyShare's TLV, made in a worker, which hashes A out of `input` itself. */
+  issue(pool: CryptoPool, purpose: Purpose, epoch: number, terms: IssueTerms): Promise<Uint8Array>
+  /** δ_j·A with its proof over C'_j − C_j, δ_j = s'_j − s_j: this authority's part of what a device adds to its key. */
+  issueDelta(
+    pool: CryptoPool,
+    purpose: ServerKeyPurpose,
+    step: EpochStep,
+    terms: IssueTerms,
+  ): Promise<Uint8Array>
+  /** W_j = s_jQ, 96 bytes, to be sealed to a recipient of the group document. */
+  serverKeyShare(pool: CryptoPool, purpose: ServerKeyPurpose, epoch: number): Promise<Uint8Array>
+  /**
+   * s_j by the names that the ceremony gives them, to be dealt anew; of a secret that is yet to be drawn, none.
+   * RangeError where they never leave: others deal then.
+   */
+  forCeremony(ceremony: Pick<Ceremony, 'secrets'>): Shares
+  /** For a vault that seals them; `origin` is what they come from. RangeError where they never leave. */
+  encode(origin: Uint8Array): Uint8Array
+}
+
+/** In this process' memory. */
+export class LocalShares implements MasterShares {
   readonly shareEpoch: number
   /** Of each purpose the newest epoch first. */
   readonly #secrets: readonly MasterSecret[]
@@ -61,8 +86,8 @@ export class MasterShares {
   }
 
   /** What a founding came to. */
-  static ofFounding(secrets: Readonly<Record<Purpose, Scalar>>): MasterShares {
-    return new MasterShares(
+  static ofFounding(secrets: Readonly<Record<Purpose, Scalar>>): LocalShares {
+    return new LocalShares(
       FIRST_EPOCH,
       PURPOSES.map(purpose => ({ purpose, epoch: FIRST_EPOCH, secret: secrets[purpose] })),
     )
@@ -77,13 +102,13 @@ export class MasterShares {
     ceremony: Pick<Ceremony, 'secrets'>,
     dealt: Shares,
     before: MasterShares | undefined,
-  ): MasterShares {
-    return new MasterShares(
+  ): LocalShares {
+    return new LocalShares(
       group.shareEpoch,
       PURPOSES.flatMap(purpose =>
         group.epochs(purpose).map(({ epoch }) => {
           const name = ceremony.secrets.find(one => one.purpose === purpose && one.epoch === epoch)?.name
-          const kept = before === undefined ? undefined : before.#find(purpose, epoch)?.secret
+          const kept = before instanceof LocalShares ? before.#find(purpose, epoch)?.secret : undefined
           const secret = name === undefined ? kept : dealt.get(name)
           if (secret === undefined) throw new RangeError(`no master share for ${purpose} of epoch ${epoch}`)
           return { purpose, epoch, secret }
@@ -92,7 +117,6 @@ export class MasterShares {
     )
   }
 
-  /** s_j by the names that the ceremony gives them, to be dealt anew; of a secret that is yet to be drawn, none. */
   forCeremony({ secrets }: Pick<Ceremony, 'secrets'>): Shares {
     return new Map(
       secrets.flatMap(({ name, purpose, epoch }) => {
@@ -102,14 +126,13 @@ export class MasterShares {
     )
   }
 
-  /** For the group that `proposalHash` founds: shares of one group can't be put in place of another's. */
-  seal(passphrase: string, proposalHash: Uint8Array, random: Random): Uint8Array {
+  encode(origin: Uint8Array): Uint8Array {
     const newest = PURPOSES.map(purpose => this.#newest(purpose))
     const former = this.#secrets.filter(one => !newest.includes(one))
-    const plaintext = encodeTlv([
+    return encodeTlv([
       LABEL,
       utf8(SUITE),
-      proposalHash,
+      origin,
       be32(this.shareEpoch),
       ...newest.map(({ secret }) => secret.encode()),
       newest.every(({ epoch }) => epoch === FIRST_EPOCH)
@@ -117,20 +140,16 @@ export class MasterShares {
         : concat(...newest.map(({ epoch }) => be32(epoch))),
       ...former.map(({ purpose, epoch, secret }) => encodeTlv([utf8(purpose), be32(epoch), secret.encode()])),
     ])
-    const sealed = sealBytes(passphrase, plaintext, random)
-    plaintext.fill(0)
-    return sealed
   }
 
-  /** StoreError `damaged`: wrong passphrase, changed bytes, or the shares of another group. */
-  static open(passphrase: string, sealed: Uint8Array, proposalHash: Uint8Array): MasterShares {
-    const plaintext = openSealed(passphrase, sealed)
+  /** `plaintext` is overwritten. StoreError `damaged`: the shares come from somewhere else. */
+  static decode(plaintext: Uint8Array, origin: Uint8Array): LocalShares {
     const field = 'master shares'
     const entries = decodeTlv(plaintext, { tags: FORMER_AT + MOST_FORMER, field })
     plaintext.fill(0)
     const [label, suite, hash, shareEpoch] = entries
     const known = equalBytes(need(label, field), LABEL) && equalBytes(need(suite, field), utf8(SUITE))
-    if (!known || !equalBytes(need(hash, field), proposalHash))
+    if (!known || !equalBytes(need(hash, field), origin))
       throw new StoreError('damaged', 'the sealed master shares belong to another group')
     const epochs = entries[EPOCHS_AT]
     const newest = PURPOSES.map((purpose, i) => ({
@@ -149,21 +168,18 @@ export class MasterShares {
         },
       ]
     })
-    return new MasterShares(readInteger(need(shareEpoch, field), 4, field), [...newest, ...former])
+    return new LocalShares(readInteger(need(shareEpoch, field), 4, field), [...newest, ...former])
   }
 
-  /** C_j = s_jP1; undefined for an epoch that this authority has no share of. */
   commitment(purpose: Purpose, epoch: number): G1 | undefined {
     const known = this.#find(purpose, epoch)
     return known && G1.generator.mulSecret(known.secret)
   }
 
-  /** d_j = s_jA with its proof, a KeyShare's TLV, made in a worker, which hashes A out of `input` itself. */
   issue(pool: CryptoPool, purpose: Purpose, epoch: number, terms: IssueTerms): Promise<Uint8Array> {
     return issueWith(pool, purpose, this.#secret(purpose, epoch), terms)
   }
 
-  /** δ_j·A with its proof over C'_j − C_j, δ_j = s'_j − s_j: this authority's part of what a device adds to its key. */
   issueDelta(
     pool: CryptoPool,
     purpose: ServerKeyPurpose,
@@ -174,7 +190,6 @@ export class MasterShares {
     return issueWith(pool, purpose, delta, terms)
   }
 
-  /** W_j = s_jQ, 96 bytes, to be sealed to a recipient of the group document. */
   serverKeyShare(pool: CryptoPool, purpose: ServerKeyPurpose, epoch: number): Promise<Uint8Array> {
     return lend(this.#secret(purpose, epoch), secret => pool.run('serverKeyShare', secret))
   }

@@ -20,6 +20,7 @@ import { permitInput, slotAt } from '@milagro-ts/crypto/time-permit'
 import type { Authority } from './authority.js'
 import { refuseFrozen } from './freeze.js'
 import type { ServedGroup } from './groups.js'
+import { takeFromQuota } from './policy.js'
 
 export interface PermitShareAnswer {
   readonly index: number
@@ -75,6 +76,7 @@ export async function issuePermitShare(
       'INSERT INTO permit_statement (group_id, caller, jti, statement_hash, expires_at) VALUES (?, ?, ?, ?, ?)',
       [...key, statementHash, statement.expiresAt * 1000],
     )
+    takeFromQuota(connection, 'permits', { groupId, policy: authority.policy.of(groupId), now })
     return true
   })
   if (!isNew) throw new Refused('REPLAYED', { detail: 'the jti belongs to another statement' })

@@ -5,8 +5,9 @@
 import { mkdir } from 'node:fs/promises'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import type { Round } from '@milagro-ts/api/ceremony'
+import { ConfigError } from '@milagro-ts/api/config'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
-import type { Group } from '@milagro-ts/api/group'
+import type { Group, GroupAuthority } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
@@ -39,15 +40,18 @@ import {
 import { Ceremonies } from './ceremonies.js'
 import type { DtaConfig } from './config.js'
 import { issueDeltas } from './deltas.js'
+import { giveNotice, leaveWhatIsOver, takeBackNotice } from './departure.js'
 import { Foundings } from './founding.js'
 import { freeze, isFrozen, unfreeze } from './freeze.js'
-import { Groups } from './groups.js'
+import { Groups, unknownGroup } from './groups.js'
 import { issuedUpTo, logHead, readIssuance, treeNodes } from './issuance-log.js'
 import { LedgerMark } from './ledger-mark.js'
 import { EXCHANGE_INTERVAL, LogExchange, logEvidence } from './log-exchange.js'
 import { issuePermitShare } from './permits.js'
+import { type Counted, Policy, purgeQuotas, usedToday } from './policy.js'
 import { concludeRevision, revisionStatus, signRevision } from './revisions.js'
 import { issueServerKey } from './server-keys.js'
+import { SealedVault, type ShareVault } from './share-vault.js'
 import { issueShare } from './shares.js'
 
 const ADDRESS_RATE = { perSecond: 50, burst: 500 }
@@ -68,6 +72,8 @@ export interface DtaOptions {
   readonly timers?: Timers
   /** Asks the other members. */
   readonly fetch?: typeof fetch
+  /** Where master shares are kept: sealed in the store unless said. */
+  readonly vault?: ShareVault
   /** Starts the workers; a test may have them from another file. */
   readonly startPool?: (options: PoolOptions) => CryptoPool
 }
@@ -78,6 +84,8 @@ export interface Dta {
   readonly adminToken: string
   /** Listens on both. Rejects when a port is taken. */
   start(): Promise<{ url: string; adminUrl: string }>
+  /** A file that is wrong changes nothing, and is said in the log. */
+  reloadPolicy(): Promise<void>
   /** Looks at the other members' logs now, rather than at the next round. */
   exchangeLogs(): Promise<void>
   close(): Promise<void>
@@ -88,23 +96,35 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
   const { config, passphrase, store, clock, random } = options
   const log = options.log ?? createLog('dta', config.logLevel === undefined ? {} : { level: config.logLevel })
   const metrics = options.metrics ?? createMetrics('milagro_dta')
+  const policy = Policy.open(config.policyFile)
   const keys = await openKeys(options)
   const pool = startServerPool(options, { clock, random, log, metrics })
-  const groups = await Groups.load(store, passphrase, keys.signKey.publicKey, poolKeyCheck(pool)).catch(
-    async (error: unknown) => {
-      await pool.close()
-      throw error
-    },
-  )
+  const hpkeSecret = keys.hpkeKey.secret()
+  const vault = options.vault ?? new SealedVault({ store, passphrase, hpkeSecret, random })
+  const leave = async () => {
+    for (const groupId of await leaveWhatIsOver(store, vault, clock()))
+      log.warn({ groupId }, 'the notice has run out: the shares of the group are destroyed')
+  }
+  const check = poolKeyCheck(pool)
+  const load = async () => {
+    await leave()
+    return Groups.load({ store, vault, signKey: keys.signKey.publicKey, check, clock })
+  }
+  const groups = await load().catch(async (error: unknown) => {
+    await pool.close()
+    throw error
+  })
   const ledgerMark = await LedgerMark.open(config.dataDir)
   await freezeForgetful(store, groups, ledgerMark, log)
   const singleUse = openSingleUse(store)
   const authority: Authority = {
     name: config.name,
-    publicUrl: config.publicUrl,
+    publicUrls: config.publicUrls ?? (config.publicUrl === undefined ? [] : [config.publicUrl]),
     keys,
     passphrase,
     groups,
+    vault,
+    policy,
     acceptance: new Acceptance(store),
     ledgerMark,
     issueLimit: new RateLimit(config.rateLimit?.group ?? GROUP_RATE, clock),
@@ -132,6 +152,15 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     const source = sourceOf(ip)
     sources.take(serverPaths.has(routeOptions.url) ? `${source} server` : source)
   })
+  if (config.publicUrls !== undefined) {
+    app.addHook('onRequest', async ({ host, routeOptions, params }) => {
+      if (!routeOptions.url?.startsWith('/v1/groups/:groupId')) return
+      const { group, index } = groups.find((params as { groupId: string }).groupId)
+      const own = group.authority(index) as GroupAuthority
+      // One group's name leads to no other's, and doesn't say that there are others.
+      if (host !== new URL(own.url).host) throw unknownGroup()
+    })
+  }
   mount(app, dtaRoutes, publicHandlers({ authority, foundings, ceremonies, logs }), {
     server: serverCheck(authority, singleUse, clocks),
   })
@@ -147,8 +176,14 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     handlers: adminHandlers({ authority, foundings, ceremonies }),
   })
 
-  const purge = () =>
-    void singleUse.purge(clock()).catch(error => log.error({ err: error }, 'purge failed; tried again later'))
+  const purge = () => {
+    const duties = [
+      singleUse.purge(clock()),
+      store.atomic(connection => purgeQuotas(connection, clock())),
+      leave().then(() => vault.sweep()),
+    ]
+    void Promise.all(duties).catch(error => log.error({ err: error }, 'purge failed; tried again later'))
+  }
   let ends: readonly (() => void)[] = []
   let exchange: Promise<void> = Promise.resolve()
   return {
@@ -169,6 +204,15 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
       ]
       log.info({ ...urls, groups: groups.all.length }, 'serving')
       return urls
+    },
+    reloadPolicy: async () => {
+      try {
+        policy.reload()
+        log.warn('the policy file is read anew')
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error
+        log.error({ why: error.message }, 'the policy in force stays')
+      }
     },
     exchangeLogs: () => logs.exchange(),
     async close() {
@@ -325,7 +369,12 @@ function adminHandlers({
       name: authority.name,
       groups: await store.atomic(connection =>
         groups.all.map(({ group }) => {
-          const { size, root } = logHead(connection, group.groupId)
+          const { groupId } = group
+          const { size, root } = logHead(connection, groupId)
+          const policy = authority.policy.of(groupId)
+          const used = (counted: Counted) =>
+            usedToday(connection, counted, { groupId, policy, now: authority.clock() })
+          const leavesAt = groups.leavesAt(toBase64Url(groupId))
           const [alarms] = connection.all('SELECT count(*) AS n FROM alarm WHERE group_id = ?', [
             group.groupId,
           ])
@@ -336,6 +385,9 @@ function adminHandlers({
             issued: size,
             logRoot: toBase64Url(root),
             alarms: Number(alarms?.n),
+            policy,
+            used: { keys: used('keys'), permits: used('permits') },
+            ...(leavesAt === undefined ? {} : { leavesAt }),
           }
         }),
       ),
@@ -354,6 +406,24 @@ function adminHandlers({
     },
     freeze: ({ params, body }) => setFrozen(params, body.recipient, true),
     unfreeze: ({ params, body }) => setFrozen(params, body.recipient, false),
+    leave: async ({ params, body }) => {
+      await giveNotice(authority, params.groupId, body.leavesAt)
+      return { leavesAt: body.leavesAt }
+    },
+    stay: async ({ params }) => {
+      await takeBackNotice(authority, params.groupId)
+      return {}
+    },
+    reloadPolicy: async () => {
+      try {
+        authority.policy.reload()
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error
+        throw new Refused('CONFLICT', { detail: error.message })
+      }
+      log.warn('operator: the policy file is read anew')
+      return {}
+    },
   }
 }
 

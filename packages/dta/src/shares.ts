@@ -15,6 +15,7 @@
  * the same enrolment key passes again. So the same ticket gets its share again until it expires, and so does a new
  * ticket for the same enrolment key; another key is refused, and counted as an alarm.
  */
+import type { GroupPolicy } from '@milagro-ts/api/dta-routes'
 import { Refused } from '@milagro-ts/api/problem'
 import { seal } from '@milagro-ts/api/seal'
 import { type VerifiedTicket, verifyTicket } from '@milagro-ts/api/statements'
@@ -29,6 +30,7 @@ import { refuseFrozen } from './freeze.js'
 import type { ServedGroup } from './groups.js'
 import { appendIssuance } from './issuance-log.js'
 import { addToLedger, identityHash, inLedger, refuseWhileHandedOver } from './ledger.js'
+import { refuseHours, refuseSigners, takeFromQuota } from './policy.js'
 
 /** Keys of `agree` and `encrypt` are for names, whose rules come with TLS and encryption; `permit` is nobody's key. */
 const BY_TICKET: readonly Purpose[] = ['device', 'pin', 'sign']
@@ -40,7 +42,7 @@ export interface SealedAnswer {
   readonly sealed: string
 }
 
-/** Refused NOT_APPROVED, EXPIRED, ALREADY_ISSUED or FROZEN; DecodeError for a ticket of a wrong shape. */
+/** Refused NOT_APPROVED, EXPIRED, ALREADY_ISSUED, FROZEN, or RETRY_LATER by policy; DecodeError for a ticket of a wrong shape. */
 export async function issueShare(
   authority: Authority,
   served: ServedGroup,
@@ -55,6 +57,9 @@ export async function issueShare(
     throw new Refused('NOT_APPROVED', { detail: `the ticket is not for ${purpose}` })
   if (!BY_TICKET.includes(purpose))
     throw new Refused('NOT_APPROVED', { detail: `this authority issues no ${purpose} keys` })
+  const policy = authority.policy.of(group.groupId)
+  refuseSigners(policy, ticket.signers)
+  refuseHours(policy, authority.clock())
   // Counted once the RA's signature is seen: strangers can't use up a group's allowance.
   authority.issueLimit.take(`${toBase64Url(group.groupId)} shares`)
 
@@ -70,7 +75,7 @@ export async function issueShare(
 
   const entry = await store.atomic(connection => {
     refuseFrozen(connection, group.groupId)
-    return record(connection, ticket, purpose, now)
+    return record(connection, ticket, { purpose, policy, now })
   })
   if (entry === null) {
     authority.metrics.count('issuance_alarms', { purpose })
@@ -89,8 +94,7 @@ export async function issueShare(
 function record(
   connection: Connection,
   ticket: VerifiedTicket,
-  purpose: Purpose,
-  now: number,
+  { purpose, policy, now }: { purpose: Purpose; policy: GroupPolicy; now: number },
 ): number | null {
   const { groupId } = ticket
   const line = {
@@ -112,5 +116,8 @@ function record(
     )
     return null
   }
-  return appendIssuance(connection, { groupId, at, purpose, ticketHash: ticket.hash, idCoreHash }).number
+  const issued = { groupId, at, purpose, ticketHash: ticket.hash, idCoreHash }
+  const { number, isNew } = appendIssuance(connection, issued)
+  if (isNew) takeFromQuota(connection, 'keys', { groupId, policy, now })
+  return number
 }

@@ -146,6 +146,25 @@ export const dtaMigrations: readonly Migration[] = [
       ) STRICT, WITHOUT ROWID`.execute(db)
     },
   },
+  {
+    id: 5,
+    name: 'a will of its own',
+    async up(db) {
+      // policy.ts: what was issued on a day, of the group's time zone.
+      await sql`CREATE TABLE quota (
+        group_id BLOB NOT NULL REFERENCES served_group, counted TEXT NOT NULL, day TEXT NOT NULL, used INTEGER NOT NULL,
+        PRIMARY KEY (group_id, counted, day)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      // departure.ts
+      await sql`CREATE TABLE departure (
+        group_id BLOB PRIMARY KEY REFERENCES served_group, announced_at INTEGER NOT NULL, leaves_at INTEGER NOT NULL
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      // share-vault.ts: each group's own key, sealed. It is there before the group is.
+      await sql`CREATE TABLE group_key (
+        group_id BLOB PRIMARY KEY, sealed BLOB NOT NULL
+      ) STRICT, WITHOUT ROWID`.execute(db)
+    },
+  },
 ]
 
 /** The subtrees of every entry that is in the log already. */

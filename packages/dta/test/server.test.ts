@@ -9,7 +9,6 @@ import { toBase64Url, toHex } from '@milagro-ts/crypto/bytes'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { PURPOSES } from '@milagro-ts/crypto/suite'
 import { readAuthorityKeys } from '@milagro-ts/dta/authority-keys'
-import { MasterShares } from '@milagro-ts/dta/master-shares'
 import type { Store } from '@milagro-ts/store/database'
 import { StoreError } from '@milagro-ts/store/store-error'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -108,30 +107,6 @@ test('no secret is in the log, nor in the files, of a run with every kind of req
   }
 })
 
-test('master shares show nothing of themselves, and open with their passphrase and for their group only', () => {
-  const secret = Scalar.random(systemRandom)
-  const shares = MasterShares.ofFounding({
-    device: secret,
-    pin: secret,
-    permit: secret,
-    agree: secret,
-    sign: secret,
-    encrypt: secret,
-  })
-  expect(JSON.stringify(shares)).toBe('{"shareEpoch":1}')
-  const hash = systemRandom(32)
-  const sealed = shares.seal(PASSPHRASE, hash, systemRandom)
-  const opened = MasterShares.open(PASSPHRASE, sealed, hash)
-  expect(opened.commitment('pin', 1)?.encode()).toEqual(shares.commitment('pin', 1)?.encode())
-  expect(opened.commitment('pin', 2)).toBeUndefined()
-  const damaged = expect.objectContaining({ reason: 'damaged' })
-  expect(() => MasterShares.open('another', sealed, hash)).toThrow(damaged)
-  expect(() => MasterShares.open(PASSPHRASE, sealed, systemRandom(32))).toThrow(damaged)
-  const changed = sealed.slice()
-  changed[changed.length - 1] = (changed.at(-1) as number) ^ 1
-  expect(() => MasterShares.open(PASSPHRASE, changed, hash)).toThrow(damaged)
-})
-
 test('admin routes want the token; health and metrics do not', async () => {
   const { dta } = first()
   const { port } = dta.admin.server.address() as { port: number }
@@ -203,6 +178,7 @@ test('a store that cannot be used: nothing is issued, and it recovers by itself'
     atomic: work => (down ? Promise.reject(new StoreError('unavailable', 'disk full')) : store.atomic(work)),
     read: work => (down ? Promise.reject(new StoreError('unavailable', 'disk full')) : store.read(work)),
     backup: file => store.backup(file),
+    foldLog: () => store.foldLog(),
     writable: async () => !down && (await store.writable()),
     close: () => store.close(),
   })

@@ -73,6 +73,11 @@ export interface Store<Schema> {
   /** Writes a consistent copy (mode 0600) while the store is in use. Throws StoreError when `toFile` exists. */
   backup(toFile: string): Promise<void>
   /**
+   * Folds the write-ahead log into the database and empties it, so that what was overwritten stands in neither. False
+   * while another connection reads: ask again later.
+   */
+  foldLog(): Promise<boolean>
+  /**
    * True when a row can be written and committed now: disk, permission and lock are all right, and the file still has
    * its name, without which the next start wouldn't find a word of it. For readiness.
    */
@@ -321,6 +326,13 @@ class SqliteStore<Schema> implements Store<Schema> {
         cause: error,
       })
     }
+  }
+
+  async foldLog(): Promise<boolean> {
+    const { turns, log } = this.#parts
+    await log?.synced()
+    const [done] = await turns.take(() => this.#database.all('PRAGMA wal_checkpoint(TRUNCATE)'))
+    return done?.busy === 0
   }
 
   async writable(): Promise<boolean> {

@@ -1,0 +1,96 @@
+/**
+ * How an authority leaves a group of its own accord: it gives notice, at least a day ahead, goes on serving until then,
+ * and afterwards serves nothing of the group and has destroyed its shares. The notice stands in the signed head of its
+ * log (`leavesAt`), where RPS, fleet and the other members see it; until its time it can be taken back. The others
+ * reshare without it, or are one fewer: in a group that needs all its members, nobody gets a key any more.
+ *
+ *   dta leave --group … --after T        dta stay --group …
+ *   serving ──────> leaving ──────────────────> serving
+ *                      │ the clock reaches T
+ *                      v
+ *                    left: shares overwritten, ledger and log kept, nothing of it served
+ */
+import { Refused } from '@milagro-ts/api/problem'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Connection, Store } from '@milagro-ts/store/database'
+import type { Authority } from './authority.js'
+import type { ShareVault } from './share-vault.js'
+
+/** Seconds of a notice at least: RPS and fleet have to see it, and people to act. */
+export const SHORTEST_NOTICE = 86_400
+
+/** From here on everybody is told. Refused CONFLICT for a notice that is too short. */
+export async function giveNotice(
+  { store, groups, clock, log }: Authority,
+  groupId: string,
+  leavesAt: number,
+): Promise<void> {
+  const { group } = groups.find(groupId)
+  const now = Math.floor(clock() / 1000)
+  if (leavesAt < now + SHORTEST_NOTICE)
+    throw new Refused('CONFLICT', { detail: 'a notice is a day at least' })
+  await store.atomic(connection =>
+    connection.run(
+      'INSERT INTO departure (group_id, announced_at, leaves_at) VALUES (?, ?, ?) ON CONFLICT (group_id) DO UPDATE ' +
+        'SET announced_at = excluded.announced_at, leaves_at = excluded.leaves_at',
+      [group.groupId, now, leavesAt],
+    ),
+  )
+  groups.leaves(groupId, leavesAt)
+  log.warn({ groupId, leavesAt }, 'operator: notice given')
+}
+
+/** Before its time. Refused CONFLICT where there is no notice. */
+export async function takeBackNotice({ store, groups, log }: Authority, groupId: string): Promise<void> {
+  const { group } = groups.find(groupId)
+  const gone = await store.atomic(connection =>
+    connection.run('DELETE FROM departure WHERE group_id = ?', [group.groupId]),
+  )
+  if (gone === 0) throw new Refused('CONFLICT', { detail: 'no notice was given for this group' })
+  groups.leaves(groupId, undefined)
+  log.warn({ groupId }, 'operator: notice taken back')
+}
+
+/** Notices by groupId, unix seconds. */
+export function notices(connection: Connection): ReadonlyMap<string, number> {
+  return new Map(
+    connection
+      .all('SELECT group_id, leaves_at FROM departure')
+      .map(row => [toBase64Url(row.group_id as Uint8Array), Number(row.leaves_at)]),
+  )
+}
+
+/**
+ * Destroys the shares of every group whose notice has run out; their groupIds. To be called before groups are opened,
+ * and every minute.
+ */
+export async function leaveWhatIsOver(
+  store: Store<unknown>,
+  vault: ShareVault,
+  now: number,
+): Promise<readonly string[]> {
+  const left = await store.atomic(connection => {
+    const over = connection
+      .all(
+        'SELECT d.group_id FROM departure d JOIN served_group g ON g.group_id = d.group_id ' +
+          'WHERE d.leaves_at <= ? AND length(g.sealed) > 0',
+        [Math.floor(now / 1000)],
+      )
+      .map(row => row.group_id as Uint8Array)
+    for (const groupId of over) {
+      connection.run("UPDATE served_group SET sealed = x'' WHERE group_id = ?", [groupId])
+      vault.destroy(connection, groupId)
+    }
+    return over.map(toBase64Url)
+  })
+  if (left.length > 0) await vault.shred()
+  return left
+}
+
+/** A notice that has run out, when a ceremony makes the authority a member again. */
+export function forgetDeparture(connection: Connection, groupId: Uint8Array, now: number): void {
+  connection.run('DELETE FROM departure WHERE group_id = ? AND leaves_at <= ?', [
+    groupId,
+    Math.floor(now / 1000),
+  ])
+}
