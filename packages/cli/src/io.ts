@@ -129,3 +129,10 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
       .trimEnd()
   return [line(head), ...rows.map(line)]
 }
+
+/** A time as people write it. UsageError for what isn't one. */
+export function unixSeconds(text: string): number {
+  const time = Date.parse(text)
+  if (Number.isNaN(time)) throw new UsageError(`'${text}' is not a time`)
+  return Math.floor(time / 1000)
+}

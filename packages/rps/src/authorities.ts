@@ -10,6 +10,7 @@ import { type Client, createClient, UnexpectedAnswer, Unreachable } from '@milag
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { documentHash, type Group, type GroupAuthority } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { LogHead } from '@milagro-ts/api/issuance-log'
 import type { Log } from '@milagro-ts/api/log'
 import type { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { Refused } from '@milagro-ts/api/problem'
@@ -191,10 +192,30 @@ export class Authorities {
     this.#lookedAt = clock()
     const group = await documents.current()
     const newest = await Promise.all(group.authorities.map(authority => this.#lookAt(group, authority)))
+    await Promise.all(group.authorities.map(authority => this.#readNotice(group, authority)))
     watch.assess()
     for (const { authority, document } of newest.filter(found => found !== null))
       await this.#follow(authority, document)
     if (documents.latest.revision > group.revision) watch.assess()
+  }
+
+  /** Whether it has given notice, which the signed head of its log says. One that doesn't say leaves it as it was. */
+  async #readNotice(group: Group, authority: GroupAuthority): Promise<void> {
+    const { watch, log } = this.#ports
+    const { groupId } = group
+    const { index, name, signKey } = authority
+    try {
+      const params = { groupId: toBase64Url(groupId) }
+      const { head } = await this.at(authority).logHead({ params, signal: this.#ending.signal })
+      watch.notice(group, index, (await LogHead.verify(head, { groupId, name, signKey })).leavesAt)
+    } catch (error) {
+      if (this.#ending.signal.aborted) return
+      const isTheirs = [Refused, DecodeError, Unreachable, UnexpectedAnswer].some(
+        kind => error instanceof kind,
+      )
+      if (!isTheirs) throw error
+      log.debug({ authority: name, why: (error as Error).message }, 'no signed head of an authority’s log')
+    }
   }
 
   /** The document it goes by. */

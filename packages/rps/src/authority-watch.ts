@@ -45,6 +45,8 @@ export interface AuthorityStanding {
   readonly quarantinedUntil: number | undefined
   /** Of the last wrong share, base64url. */
   readonly evidence: Evidence | undefined
+  /** Unix seconds: it has given notice, and serves until then. */
+  readonly leavesAt: number | undefined
 }
 interface Evidence {
   readonly requestHash: string
@@ -78,6 +80,7 @@ interface Seen {
   quarantine: { readonly until: number; readonly times: number; readonly shareEpoch: number } | null
   wrongShares: number
   evidence: Evidence | undefined
+  leavesAt: number | undefined
 }
 
 export interface WatchPorts {
@@ -166,6 +169,19 @@ export class AuthorityWatch {
     })
   }
 
+  /** What its signed head says: when it leaves, or that it doesn't. */
+  notice(group: Group, index: number, leavesAt: number | undefined): void {
+    this.#of(group, index, seen => {
+      if (seen.leavesAt === leavesAt) return
+      seen.leavesAt = leavesAt
+      const authority = group.authority(index)?.name
+      this.#ports.log.warn(
+        { authority, leavesAt },
+        leavesAt === undefined ? 'an authority stays after all' : 'an authority has given notice',
+      )
+    })
+  }
+
   standings(group = this.#ports.group()): AuthorityStanding[] {
     const now = this.#ports.clock()
     return group.authorities.map(({ index, name, signKey }) => {
@@ -186,6 +202,7 @@ export class AuthorityWatch {
         wrongShares: seen?.wrongShares ?? 0,
         quarantinedUntil: isIn ? quarantined.until : undefined,
         evidence: seen?.evidence,
+        leavesAt: seen?.leavesAt,
       }
     })
   }
@@ -199,12 +216,15 @@ export class AuthorityWatch {
   check(): true | string {
     const group = this.#ports.group()
     const { n, needed, live } = this.margin(group)
-    if (live === n) return true
+    const leaving = this.standings(group).flatMap(({ name, leavesAt }) =>
+      leavesAt === undefined ? [] : [`${name} leaves ${new Date(leavesAt * 1000).toISOString()}`],
+    )
+    if (live === n) return leaving.length === 0 || leaving.join(', ')
     const troubled = this.standings(group).flatMap(({ name, trouble }) =>
       trouble === null ? [] : [`${name} ${trouble}`],
     )
     const alarm = live < needed ? 'alarm: no permit or key can be had, ' : ''
-    return `${alarm}${live} of ${n} authorities answer, ${needed} are needed (${troubled.join(', ')})`
+    return `${alarm}${live} of ${n} authorities answer, ${needed} are needed (${[...troubled, ...leaving].join(', ')})`
   }
 
   /** Sets the gauges; says once, and at once, when the margin shrinks, is used up, and is back. */
@@ -243,6 +263,7 @@ export class AuthorityWatch {
         quarantine: null,
         wrongShares: 0,
         evidence: undefined,
+        leavesAt: undefined,
       }
       this.#seen.set(name, seen)
     }

@@ -613,6 +613,7 @@ function standingView({
   wrongShares,
   quarantinedUntil,
   evidence,
+  leavesAt,
 }: AuthorityStanding) {
   return {
     index,
@@ -622,6 +623,7 @@ function standingView({
     ...(answeredAt === undefined ? {} : { answeredAt: Math.floor(answeredAt / 1000) }),
     wrongShares,
     ...(quarantinedUntil === undefined ? {} : { quarantinedUntil: Math.ceil(quarantinedUntil / 1000) }),
+    ...(leavesAt === undefined ? {} : { leavesAt }),
     ...(evidence === undefined ? {} : { requestHash: evidence.requestHash }),
     ...(evidence?.answerHash === undefined ? {} : { answerHash: evidence.answerHash }),
   }

@@ -6,7 +6,7 @@ import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Command } from 'commander'
 import { type AdminOptions, adminClient } from '../admin-client.js'
-import { addressOf, answers, CommandRefused, hashOf, type Io, table } from '../io.js'
+import { addressOf, answers, CommandRefused, hashOf, type Io, table, UsageError, unixSeconds } from '../io.js'
 import { checkIssuanceLog } from '../issuance-log.js'
 import { addServerVerbs } from './server-verbs.js'
 
@@ -30,9 +30,18 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
               String(group.revision),
               String(group.issued),
               String(group.alarms),
-              group.frozen ? 'frozen' : 'serving',
+              [
+                group.frozen ? 'frozen' : 'serving',
+                ...(group.leavesAt === undefined ? [] : [`until ${time(group.leavesAt)}`]),
+              ].join(' '),
             ]),
           ),
+          ...answer.groups.flatMap(({ groupId, policy: { keysPerDay, permitsPerDay }, used }) => [
+            ...(keysPerDay === undefined ? [] : [`today ${used.keys} of ${keysPerDay} keys in ${groupId}`]),
+            ...(permitsPerDay === undefined
+              ? []
+              : [`today ${used.permits} of ${permitsPerDay} permits in ${groupId}`]),
+          ]),
           ...answer.proposals
             .filter(proposal => !proposal.concluded)
             .map(
@@ -41,7 +50,7 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
             ),
           ...answer.evidence.map(
             ({ authority, fault, groupId, at }) =>
-              `ALARM: the log of ${authority} in ${groupId}: ${fault}, found ${new Date(at * 1000).toISOString()}`,
+              `ALARM: the log of ${authority} in ${groupId}: ${fault}, found ${time(at)}`,
           ),
           ...answer.ceremonies
             .filter(({ state }) => state !== 'concluded')
@@ -61,17 +70,73 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
         dta
           .command(verb)
           .description(verb === 'freeze' ? 'issue nothing more, at once' : 'issue again')
-          .argument('[recipient]', 'only to this recipient of server keys and permits')
-          .requiredOption('--group <id>', 'groupId'),
+          .argument('[what]', 'a groupId; or, with --group, only a recipient of server keys and permits')
+          .option('--group <id>', 'groupId'),
       ),
-      async (recipient: string | undefined, options: AdminOptions & { group: string }) => {
-        const params = { groupId: hashOf(options.group, '--group') }
-        const body = recipient === undefined ? {} : { recipient }
+      async (what: string | undefined, options: AdminOptions & { group?: string }) => {
+        const group = options.group ?? what
+        if (group === undefined) throw new UsageError('which group?')
+        const params = { groupId: hashOf(group, options.group === undefined ? 'group' : '--group') }
+        const body = options.group === undefined || what === undefined ? {} : { recipient: what }
         const answer = await adminClient(dtaAdminRoutes, options, io)[verb]({ params, body })
         return { json: answer, text: [answer.frozen ? 'frozen' : 'serving'] }
       },
     )
   }
+
+  answers(
+    io,
+    withAdmin(
+      dta
+        .command('leave')
+        .description(
+          'give notice: after that time nothing of the group is served, and its shares are destroyed',
+        )
+        .argument('<group>', 'groupId')
+        .requiredOption('--after <time>', 'a day ahead at least, for example 2030-01-31T12:00:00Z'),
+    ),
+    async (group: string, options: AdminOptions & { after: string }) => {
+      const leavesAt = unixSeconds(options.after)
+      const params = { groupId: hashOf(group, 'group') }
+      const answer = await adminClient(dtaAdminRoutes, options, io).leave({ params, body: { leavesAt } })
+      return { json: answer, text: [`leaves ${time(leavesAt)}; until then: milagro dta stay ${group}`] }
+    },
+  )
+
+  answers(
+    io,
+    withAdmin(
+      dta.command('stay').description('take a notice back, before its time').argument('<group>', 'groupId'),
+    ),
+    async (group: string, options: AdminOptions) => {
+      const params = { groupId: hashOf(group, 'group') }
+      await adminClient(dtaAdminRoutes, options, io).stay({ params, body: {} })
+      return { json: { stays: group }, text: ['stays'] }
+    },
+  )
+
+  answers(
+    io,
+    withAdmin(
+      dta
+        .command('policy')
+        .description('what this authority’s own rules are, group by group')
+        .option('--reload', 'read the policy file again first; one that is wrong changes nothing'),
+    ),
+    async (options: AdminOptions & { reload?: boolean }) => {
+      const api = adminClient(dtaAdminRoutes, options, io)
+      if (options.reload === true) await api.reloadPolicy({ body: {} })
+      const groups = (await api.status({})).groups.map(({ groupId, policy, used }) => ({
+        groupId,
+        policy,
+        used,
+      }))
+      return {
+        json: { groups },
+        text: groups.map(({ groupId, policy }) => `${groupId} ${JSON.stringify(policy)}`),
+      }
+    },
+  )
 
   answers(
     io,
@@ -100,6 +165,8 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
     },
   )
 }
+
+const time = (seconds: number) => new Date(seconds * 1000).toISOString()
 
 /** The chain of the group's documents, as the authority has it. */
 async function revisionsOf(

@@ -7,7 +7,16 @@ import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
 import { attributesOf } from '../attributes.js'
-import { addressOf, answers, CommandRefused, type Io, type Outcome, table, UsageError } from '../io.js'
+import {
+  addressOf,
+  answers,
+  CommandRefused,
+  type Io,
+  type Outcome,
+  table,
+  UsageError,
+  unixSeconds,
+} from '../io.js'
 import { become } from '../programs.js'
 import { logIn, type SessionOptions, withSession } from '../session.js'
 import { addServerVerbs } from './server-verbs.js'
@@ -619,12 +628,6 @@ function authorityLines(seen: Answer<typeof fleetRoutes.status>['authorities']):
         ].join(', '),
       ),
   ]
-}
-
-function unixSeconds(text: string): number {
-  const time = Date.parse(text)
-  if (Number.isNaN(time)) throw new UsageError(`'${text}' is not a time`)
-  return Math.floor(time / 1000)
 }
 
 function readText(path: string): string {
