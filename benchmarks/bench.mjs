@@ -4,6 +4,7 @@
  *   npm run bench                        every row
  *   npm run bench -- mpin-check load     some rows
  *   npm run bench -- server [--soak|--storm]   full logins over HTTP (server/README.md)
+ *   npm run bench -- authority           one authority of many groups (authority/bench.mjs)
  *   npm run bench -- --json              one object on standard output
  *   npm run bench -- --quick             few rounds: to see that it runs, not what it says
  *
@@ -141,6 +142,10 @@ rows: ${TARGETS.map(({ op }) => op).join(', ')}`
 
 /** @param {readonly string[]} args */
 async function main(args) {
+  if (args[0] === 'authority') {
+    const { runAuthority } = await import('./authority/bench.mjs')
+    return runAuthority(args.slice(1))
+  }
   if (args[0] === 'server') {
     await prepare()
     const { benchServer } = await import('./server/bench.mjs')

@@ -101,7 +101,9 @@ export async function drivenDta(): Promise<Driven[]> {
   // The next key epoch is announced: there are two for a delta to lie between.
   const world = await dta.rotated(await dta.foundWorld({ n: 1 }), { purposes: ['device', 'pin'] })
   const before = world.authorities[0] as dta.Running
-  const config = { ...before.config, rateLimit: { address: UNLIMITED, group: UNLIMITED } }
+  const policyFile = join(before.config.dataDir, 'policy.json')
+  await writeFile(policyFile, '{"groups": {}}')
+  const config = { ...before.config, policyFile, rateLimit: { address: UNLIMITED, group: UNLIMITED } }
   const running = await dta.restart({ ...before, config }, world)
   world.authorities[0] = running
   const { groupId, clock } = world
@@ -378,6 +380,7 @@ export async function drivenDta(): Promise<Driven[]> {
     },
   }
 
+  const notice = { leavesAt: Math.floor(clock.now / 1000) + 172_800 }
   const { port } = running.dta.admin.server.address() as { port: number }
   const adminUrl = `http://127.0.0.1:${port}`
   const admin: DrivenServer = {
@@ -399,6 +402,14 @@ export async function drivenDta(): Promise<Driven[]> {
       'dta-admin/accept': { fields: () => ({ body: { hash: otherGroup } }) },
       'dta-admin/freeze': { fields: () => ({ params: { groupId }, body: { recipient: 'rps' } }) },
       'dta-admin/unfreeze': { fields: () => ({ params: { groupId }, body: { recipient: 'rps' } }) },
+      'dta-admin/leave': { fields: () => ({ params: { groupId }, body: notice }) },
+      'dta-admin/stay': {
+        fields: async () => {
+          await running.admin.leave({ params: { groupId }, body: notice })
+          return { params: { groupId }, body: {} }
+        },
+      },
+      'dta-admin/reloadPolicy': { fields: () => ({ body: {} }) },
     },
   }
   const health = `${adminUrl}/health/live`
