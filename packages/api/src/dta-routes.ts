@@ -2,8 +2,8 @@
 import Type, { type Static } from 'typebox'
 import { CeremonyProposal, CeremonyRounds } from './ceremony.js'
 import { GroupDocument, GroupProposal } from './group-document.js'
-import { KeyRotationFields } from './key-rotation.js'
 import { IssuanceEntry, PROOF_LENGTH } from './issuance-log.js'
+import { KeyRotationFields } from './key-rotation.js'
 import type { RouteTable } from './route.js'
 import {
   Bytes,

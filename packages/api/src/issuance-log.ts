@@ -1,8 +1,8 @@
 /**
  * What an authority publishes of what it issued, and how somebody else keeps it to its word.
  *
- *   entry    = number, at (unix s), purpose, ticketHash, idCoreHash, previous
- *   bytes    = TLV{1 groupId, 2 be32 number, 3 be64 at, 4 purpose, 5 ticketHash, 6 idCoreHash, 7 previous}
+ *   entry    = number, at (unix s), purpose, ticketHash, idCoreHash, previous, kind
+ *   bytes    = TLV{1 groupId, 2 be32 number, 3 be64 at, 4 purpose, 5 ticketHash, 6 idCoreHash, 7 previous, 8 kind}
  *   previous = SHA-256(bytes) of the entry before; groupId for entry 1
  *   leaf     = entry number − 1 of the tree over all bytes (merkle-tree.ts)
  *   head     = JWS of the authority (typ `mpin-log-head+jwt`): size and root of that tree, when it was signed (never
@@ -39,6 +39,8 @@ export const IssuanceEntry = Strict({
   ticketHash: Bytes(32),
   idCoreHash: Bytes(32),
   previous: Bytes(32),
+  /** What a device adds to its key when that is rotated; `ticketHash` is then the hash of its request. Absent: a key. */
+  kind: Type.Optional(Type.Literal('delta')),
 })
 export type IssuanceEntry = Static<typeof IssuanceEntry>
 
@@ -57,6 +59,7 @@ function entryBytes(groupId: Uint8Array, entry: IssuanceEntry): Uint8Array {
     fromBase64Url(entry.ticketHash, 'ticketHash', 32),
     fromBase64Url(entry.idCoreHash, 'idCoreHash', 32),
     fromBase64Url(entry.previous, 'previous', 32),
+    entry.kind === undefined ? undefined : utf8(entry.kind),
   ])
 }
 

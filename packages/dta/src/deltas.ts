@@ -99,14 +99,16 @@ export async function issueDeltas(
   const entry = await store.atomic(connection => {
     refuseFrozen(connection, groupId, caller.name)
     return purposes
-      .map(purpose =>
-        appendIssuance(connection, {
-          groupId,
-          at: Math.floor(now / 1000),
-          purpose,
-          ticketHash: requestHash,
-          idCoreHash: sha256(idCore.bytes),
-        }),
+      .map(
+        purpose =>
+          appendIssuance(connection, {
+            groupId,
+            at: Math.floor(now / 1000),
+            purpose,
+            ticketHash: requestHash,
+            idCoreHash: sha256(idCore.bytes),
+            kind: 'delta',
+          }).number,
       )
       .reduce((one, other) => Math.max(one, other))
   })

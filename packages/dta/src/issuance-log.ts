@@ -31,9 +31,10 @@ export function appendIssuance(
     purpose: Purpose
     ticketHash: Uint8Array
     idCoreHash: Uint8Array
+    kind?: 'delta'
   },
 ): { readonly number: number; readonly isNew: boolean } {
-  const { groupId, at, purpose, ticketHash, idCoreHash } = issued
+  const { groupId, at, purpose, ticketHash, idCoreHash, kind } = issued
   const [known] = connection.all(
     'SELECT number FROM issuance WHERE group_id = ? AND ticket_hash = ? AND purpose = ?',
     [groupId, ticketHash, purpose],
@@ -52,10 +53,11 @@ export function appendIssuance(
     ticketHash: toBase64Url(ticketHash),
     idCoreHash: toBase64Url(idCoreHash),
     previous: toBase64Url(previous),
+    ...(kind === undefined ? {} : { kind }),
   })
   connection.run(
-    'INSERT INTO issuance (group_id, number, at, purpose, ticket_hash, id_core_hash, previous, hash, subtrees) ' +
-      'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+    'INSERT INTO issuance (group_id, number, at, purpose, ticket_hash, id_core_hash, previous, hash, subtrees, kind) ' +
+      'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
     [
       groupId,
       number,
@@ -66,6 +68,7 @@ export function appendIssuance(
       previous,
       hash,
       subtreesOf(number, leaf, treeNodes(connection, groupId)),
+      kind ?? null,
     ],
   )
   return { number, isNew: true }
@@ -124,5 +127,6 @@ export function entryOf(row: Row): IssuanceEntry {
     ticketHash: toBase64Url(row.ticket_hash as Uint8Array),
     idCoreHash: toBase64Url(row.id_core_hash as Uint8Array),
     previous: toBase64Url(row.previous as Uint8Array),
+    ...(row.kind == null ? {} : { kind: row.kind as 'delta' }),
   }
 }

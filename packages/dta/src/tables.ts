@@ -126,6 +126,8 @@ export const dtaMigrations: readonly Migration[] = [
     async up(db) {
       // issuance-log.ts
       await sql`ALTER TABLE issuance ADD COLUMN subtrees BLOB NOT NULL DEFAULT x''`.execute(db)
+      // What is issued when a key is rotated; null for a key.
+      await sql`ALTER TABLE issuance ADD COLUMN kind TEXT`.execute(db)
       await growTrees(db)
 
       // Up to when heads of this authority's own log may have been signed, unix seconds.

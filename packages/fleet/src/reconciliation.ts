@@ -583,13 +583,15 @@ const MEANS: Readonly<Record<UnknownKey['why'], string>> = {
 function whyUnknown(
   connection: Connection,
   log: number,
-  { at, purpose, idCoreHash, ticketHash }: IssuanceEntry,
+  { at, purpose, idCoreHash, ticketHash, kind }: IssuanceEntry,
   since: number,
 ): UnknownKey['why'] | null {
   const [identity] = connection.all('SELECT identity_id FROM issued_identity WHERE id_core_hash = ?', [
     bytes32(idCoreHash),
   ])
   if (identity === undefined) return 'no-vehicle'
+  // Worth nothing without the key of before, and asked for by the device at a login: on no ticket.
+  if (kind === 'delta') return null
   if (purpose === 'device') {
     const id = Number(identity.identity_id)
     const isNew = connection.run(
