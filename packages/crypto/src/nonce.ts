@@ -13,6 +13,7 @@ export const NONCE_ROLE = {
   x: 1,
   xPin: 2,
   k: 3,
+  rTls: 4,
   wFull: 5,
   rFull: 6,
   xSign: 7,

@@ -79,6 +79,7 @@ test('where a secret is multiplied, the fixed-shape multiplication is used', () 
     'mpin-full.ts: transcriptScalar(transcript)',
     'mpin.ts: c',
     'secret-sharing.ts: lambda[i] as Scalar',
+    'static-agreement.ts: h',
   ])
   // Sums: by weights and challenges, ρ and z, λ, published κ and z, powers of an index.
   expect(using(/\.sumOfProducts\(/)).toEqual([
