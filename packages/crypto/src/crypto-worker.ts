@@ -2,13 +2,14 @@
  * What a worker of a pool computes: pairings, sums of products, key shares, and the decoding of the points that go into
  * them. Bytes come in, bytes and verdicts go out; a server's main thread does none of it (node-pool.ts).
  *
- * S_dev and S_pin (and their lines, which equal them) are nowhere but here. A PIN proof is looked at only for a message
+ * S_dev, S_pin and the slot keys of TLS (and their lines, which equal them) are computed with nowhere but here. A PIN proof is looked at only for a message
  * whose device proof this worker has found to hold.
  */
 import { concat, toBase64Url, toHex, utf8 } from './bytes.js'
 import { type Dealing, type FirstPower, shareFits, sumOfDealings } from './dealing.js'
 import { DecodeError } from './errors.js'
 import { hashToG1 } from './hash-to-curve.js'
+import { agreePointG2 } from './identity.js'
 import { IdentityPoints } from './identity-points.js'
 import { Authenticated, type Binding, type BoundMessage, DeviceProven, LoginMessage } from './mpin.js'
 import { G1, G2, PreparedG2 } from './points.js'
@@ -18,15 +19,30 @@ import { Scalar } from './scalar.js'
 import { combineG1, combineG2 } from './secret-sharing.js'
 import { authorityServerKeyShare, publicKeysFault, ServerKey, sameLogarithm } from './server-key.js'
 import { sha256 } from './sha256.js'
-import { authorityIssue, KeyShare, shareVerify } from './share-proof.js'
+import { authorityIssue, KeyShare, shareVerify, shareVerifyG2 } from './share-proof.js'
+import { AgreeSlotKey, PskIdentity, serverAgree } from './static-agreement.js'
 import type { Purpose } from './suite.js'
 import { Permit, type PermitTerms, VerifiedPermit } from './time-permit.js'
 
 type Bytes = Uint8Array
 
 /** A server key on its way into a worker. */
-export interface HandedKey {
+export type HandedKey = HandedLoginKey | HandedSlotKey
+export interface HandedLoginKey {
   readonly purpose: 'device' | 'pin'
+  readonly epoch: number
+  readonly ivk: Bytes
+  /** 96 secret bytes. */
+  readonly S: Bytes
+}
+/** A server's key of `agree` for one slot. */
+export interface HandedSlotKey {
+  readonly purpose: 'agree'
+  readonly groupId: Bytes
+  readonly name: string
+  readonly generation: number
+  readonly slot: number
+  /** Of the key epoch that the slot fixes. */
   readonly epoch: number
   readonly ivk: Bytes
   /** 96 secret bytes. */
@@ -53,6 +69,12 @@ export interface ShareStatement {
   readonly ctx: Bytes
   readonly commitment: Bytes
 }
+/** Of a share of a server's key of `agree`: `name` is what Hk2 hashes. */
+export interface AgreeStatement {
+  readonly name: Bytes
+  readonly ctx: Bytes
+  readonly commitment: Bytes
+}
 /** A Dealing's bytes: commitments of 48 bytes each. */
 export interface DealingBytes {
   readonly firstPower: FirstPower
@@ -73,6 +95,8 @@ export class CryptoWorker {
   readonly #identities: number
   readonly #keys = new Map<string, ServerKey>()
   readonly #publicKeys = new Map<string, PreparedG2>()
+  /** By B in hex. */
+  readonly #slotKeys = new Map<string, AgreeSlotKey>()
   readonly #awaitingPin = new Map<string, DeviceProven>()
   #points: IdentityPoints | undefined
 
@@ -88,12 +112,14 @@ export class CryptoWorker {
    */
   serverKeys(keys: readonly HandedKey[]): boolean[] {
     this.#keys.clear()
-    return keys.map(({ purpose, epoch, ivk, S }) => {
-      const key = ServerKey.verify(G1.decode(ivk, 'ivk'), G2.decode(S, 'S'))
-      S.fill(0)
-      if (key === null) return false
-      this.#keys.set(nameOf(purpose, epoch), key)
-      return true
+    this.#slotKeys.clear()
+    return keys.map(key => {
+      const [ivk, S] = [G1.decode(key.ivk, 'ivk'), G2.decode(key.S, 'S')]
+      key.S.fill(0)
+      if (key.purpose === 'agree') return this.#takeSlotKey(key, ivk, S)
+      const taken = ServerKey.verify(ivk, S)
+      if (taken !== null) this.#keys.set(nameOf(key.purpose, key.epoch), taken)
+      return taken !== null
     })
   }
 
@@ -171,6 +197,22 @@ export class CryptoWorker {
     return authorityIssue(points, takeScalar(secret), this.#random).encode()
   }
 
+  /** d_j = s_jHk2(name) with its proof: a KeyShare's TLV. The secret's bytes are overwritten. */
+  issueAgree({ statement, secret }: { statement: AgreeStatement; secret: Bytes }): Bytes {
+    return authorityIssue(agreePoints(statement), takeScalar(secret), this.#random).encode()
+  }
+
+  /** d_j of a share of a server's key of `agree` whose proof holds, else null: 96 secret bytes. */
+  agreeShareVerify({ statement, share }: { statement: AgreeStatement; share: Bytes }): Bytes | null {
+    const read = KeyShare.decodeG2(share)
+    return shareVerifyG2(agreePoints(statement), read) ? read.d.encode() : null
+  }
+
+  /** Σ λ_j·d_j in G2: 96 secret bytes. Whoever takes the key in checks that it is its name's. */
+  combineAgree(shares: readonly IndexedBytes[]): Bytes {
+    return combineG2(shares.map(({ index, point }) => ({ index, point: G2.decode(point, 'd') }))).encode()
+  }
+
   /** W_j = s_jQ, 96 bytes. The secret's bytes are overwritten. */
   serverKeyShare(secret: Bytes): Bytes {
     return authorityServerKeyShare(takeScalar(secret)).encode()
@@ -234,10 +276,23 @@ export class CryptoWorker {
     return sumOfDealings(terms.dealings.map(dealingOf), terms.index, weights).encode()
   }
 
+  /** The PSK of an identity at the server whose slot key has this B, 32 secret bytes. DecodeError for an R that is no point. */
+  externalPsk({ B, identity }: { B: Bytes; identity: string }): Bytes | 'no key' {
+    const key = this.#slotKeys.get(toHex(B))
+    return key === undefined ? 'no key' : serverAgree(key, PskIdentity.decode(identity))
+  }
+
   /** Hits and misses of the cache of identity points. */
   cache(): { readonly hits: number; readonly misses: number; readonly size: number } {
     const { hits = 0, misses = 0, size = 0 } = this.#points ?? {}
     return { hits, misses, size }
+  }
+
+  #takeSlotKey({ groupId, name, generation, slot, epoch }: HandedSlotKey, ivk: G1, S: G2): boolean {
+    const party = { kind: 2, name, generation } as const
+    const taken = AgreeSlotKey.verify({ groupId, party, slot, epoch }, ivk, S)
+    if (taken !== null) this.#slotKeys.set(toHex(taken.name), taken)
+    return taken !== null
   }
 
   #proveAgain({ message, binding }: LoginItem): DeviceProven | null | 'no key' {
@@ -300,6 +355,10 @@ function decoded<T extends object>(decode: () => T): T | { readonly field: strin
 
 function dealingOf({ firstPower, commitments }: DealingBytes): Dealing {
   return { firstPower, commitments: commitments.map(commitment => G1.decode(commitment, 'commitment')) }
+}
+
+function agreePoints({ name, ctx, commitment }: AgreeStatement) {
+  return { ctx, commitment: G1.decode(commitment, 'commitment'), A: agreePointG2(name) }
 }
 
 function takeScalar(secret: Bytes): Scalar {

@@ -201,8 +201,20 @@ export class CryptoPool {
     return verdictOf(await this.#enqueue<PermitItem, Outcome>(this.#permits, item, ''))
   }
 
+  /**
+   * The PSK of an identity at the server whose slot key has this B. DecodeError for an R that is no point;
+   * PoolUnavailable, also where that slot key hasn't been handed over.
+   * @param source Whose turn it takes.
+   */
+  async externalPsk(item: Jobs['externalPsk']['input'][0], source: string): Promise<Uint8Array> {
+    const task = { job: 'externalPsk', input: [item] } as const
+    const psk = await this.#enqueue<WaitingTask, Jobs['externalPsk']['result']>(this.#work, task, source)
+    if (psk === 'no key') throw new PoolUnavailable('the worker has no key for this slot', 5)
+    return psk
+  }
+
   /** Anything else that a worker does. DecodeError, PoolUnavailable. */
-  async run<K extends Exclude<JobName, 'serverKeys' | 'devices' | 'pin' | 'permits'>>(
+  async run<K extends Exclude<JobName, 'serverKeys' | 'devices' | 'pin' | 'permits' | 'externalPsk'>>(
     job: K,
     ...input: Jobs[K]['input']
   ): Promise<Jobs[K]['result']> {

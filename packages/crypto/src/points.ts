@@ -147,6 +147,15 @@ export class G2 {
   static sum(points: readonly G2[]): G2 {
     return points.reduce((total, point) => total.add(point), G2.identity)
   }
+  /** As G1.sumOfProducts. */
+  static sumOfProducts(points: readonly G2[], scalars: readonly Scalar[]): G2 {
+    return new G2(
+      engineG2.sumOfProducts(
+        points.map(point => point.#point),
+        scalars.map(scalar => scalar.toBigInt()),
+      ),
+    )
+  }
 
   /** 96 bytes; the identity has a spelling too, which `decode` refuses. */
   encode(): Uint8Array {

@@ -8,14 +8,15 @@
  *   z = k − κ·s_j
  *   -- d_j, κ, z, sealed (HPKE info = ctx) -->              κ = Hq(DLEQ; …, zP1 + κC_j, zA + κd_j) ?
  *
- * It holds because log_P1 C_j = log_A d_j. `k` is hedged with s_j and everything that the proof fixes. For `device`
+ * It holds because log_P1 C_j = log_A d_j. A server's key of `agree` is a point of G2: A = Hk2(name), T2 = k·A and d_j are
+ * then in G2, T1 stays in G1, and everything else is the same. `k` is hedged with s_j and everything that the proof fixes. For `device`
  * and `pin` the triple must not leave the seal: in clear, a proof and t−1 authorities test PINs.
  */
 import { be32, u8, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'
 import { hashToScalar } from './hash-to-curve.js'
 import { decodeGroupId } from './identity.js'
-import { G1 } from './points.js'
+import { G1, G2 } from './points.js'
 import { freshBytes, type Random } from './ports.js'
 import { Scalar } from './scalar.js'
 import type { Purpose } from './suite.js'
@@ -64,33 +65,49 @@ export function shareContext(context: ShareContext): Uint8Array {
   ])
 }
 
-/** d_j with its proof. */
-export class KeyShare {
-  readonly #d: G1
+/** What G1 and G2 have in common here. */
+interface PointOf<P> {
+  encode(): Uint8Array
+  mulSecret(scalar: Scalar): P
+}
+
+/** d_j with its proof; a point of G2 for servers' keys of `agree`. */
+export class KeyShare<P extends PointOf<P> = G1> {
+  readonly #d: P
   readonly #kappa: Scalar
   readonly #z: Scalar
 
-  private constructor(d: G1, kappa: Scalar, z: Scalar) {
+  private constructor(d: P, kappa: Scalar, z: Scalar) {
     this.#d = d
     this.#kappa = kappa
     this.#z = z
   }
 
-  static of(d: G1, kappa: Scalar, z: Scalar): KeyShare {
+  static of<P extends PointOf<P>>(d: P, kappa: Scalar, z: Scalar): KeyShare<P> {
     return new KeyShare(d, kappa, z)
   }
 
   static decode(bytes: Uint8Array, field = 'share'): KeyShare {
+    return KeyShare.#decode(bytes, field, G1.decode)
+  }
+  static decodeG2(bytes: Uint8Array, field = 'share'): KeyShare<G2> {
+    return KeyShare.#decode(bytes, field, G2.decode)
+  }
+  static #decode<P extends PointOf<P>>(
+    bytes: Uint8Array,
+    field: string,
+    decodePoint: (bytes: Uint8Array, field: string) => P,
+  ): KeyShare<P> {
     const [d, kappa, z] = decodeTlv(bytes, { tags: 3, field })
     return new KeyShare(
-      G1.decode(need(d, `${field}.d`), `${field}.d`),
+      decodePoint(need(d, `${field}.d`), `${field}.d`),
       Scalar.decode(need(kappa, `${field}.kappa`), `${field}.kappa`),
       Scalar.decode(need(z, `${field}.z`), `${field}.z`),
     )
   }
 
   /** d_j = s_jA. Secret for every purpose but `permit`, and so are κ and z beside it. */
-  get d(): G1 {
+  get d(): P {
     return this.#d
   }
   get kappa(): Scalar {
@@ -106,15 +123,15 @@ export class KeyShare {
   }
 }
 
-interface Statement {
+interface Statement<P> {
   readonly ctx: Uint8Array
   /** C_j = s_jP1. */
   readonly commitment: G1
   /** The identity's point, which the authority hashed itself. */
-  readonly A: G1
+  readonly A: P
 }
 
-function challenge({ ctx, commitment, A }: Statement, d: G1, T1: G1, T2: G1): Scalar {
+function challenge<P extends PointOf<P>>({ ctx, commitment, A }: Statement<P>, d: P, T1: G1, T2: P): Scalar {
   return hashToScalar(
     'DLEQ',
     encodeTlv([
@@ -130,7 +147,11 @@ function challenge({ ctx, commitment, A }: Statement, d: G1, T1: G1, T2: G1): Sc
 }
 
 /** @param secretShare s_j. */
-export function authorityIssue(statement: Statement, secretShare: Scalar, random: Random): KeyShare {
+export function authorityIssue<P extends PointOf<P>>(
+  statement: Statement<P>,
+  secretShare: Scalar,
+  random: Random,
+): KeyShare<P> {
   const { ctx, commitment, A } = statement
   const d = A.mulSecret(secretShare)
   const k = hashToScalar(
@@ -152,10 +173,16 @@ export function authorityIssue(statement: Statement, secretShare: Scalar, random
  * Does d_j have the same logarithm as C_j? One by one: κ hashes T1 and T2, so both must be had exactly, and a random
  * sum over many proofs would save nothing. (A batch would take proofs that carry T1 and T2.)
  */
-export function shareVerify(statement: Statement, share: KeyShare): boolean {
-  const { commitment, A } = statement
-  const by = [share.z, share.kappa]
-  const T1 = G1.sumOfProducts([G1.generator, commitment], by)
-  const T2 = G1.sumOfProducts([A, share.d], by)
+export function shareVerify(statement: Statement<G1>, share: KeyShare): boolean {
+  return proofHolds(statement, share, G1.sumOfProducts([statement.A, share.d], [share.z, share.kappa]))
+}
+
+/** The same for a share of a key in G2. */
+export function shareVerifyG2(statement: Statement<G2>, share: KeyShare<G2>): boolean {
+  return proofHolds(statement, share, G2.sumOfProducts([statement.A, share.d], [share.z, share.kappa]))
+}
+
+function proofHolds<P extends PointOf<P>>(statement: Statement<P>, share: KeyShare<P>, T2: P): boolean {
+  const T1 = G1.sumOfProducts([G1.generator, statement.commitment], [share.z, share.kappa])
   return challenge(statement, share.d, T1, T2).equals(share.kappa)
 }

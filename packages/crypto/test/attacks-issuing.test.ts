@@ -11,6 +11,7 @@ import {
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { hashToG1, hashToScalar } from '@milagro-ts/crypto/hash-to-curve'
 import {
+  agreePointG2,
   checkIdCore,
   deviceIdentityPoint,
   encodeAttributes,
@@ -28,7 +29,13 @@ import {
 import { G1, G2, pairingProductIsOne } from '@milagro-ts/crypto/points'
 import { type PossessionProof, possessionProve, possessionVerify } from '@milagro-ts/crypto/possession'
 import { Scalar } from '@milagro-ts/crypto/scalar'
-import { combineG1, lagrangeAtZero, recombineSecret, splitSecret } from '@milagro-ts/crypto/secret-sharing'
+import {
+  combineG1,
+  combineG2,
+  lagrangeAtZero,
+  recombineSecret,
+  splitSecret,
+} from '@milagro-ts/crypto/secret-sharing'
 import { authorityServerKeyShare, ServerKey, sameLogarithm } from '@milagro-ts/crypto/server-key'
 import {
   authorityIssue,
@@ -36,7 +43,9 @@ import {
   type ShareContext,
   shareContext,
   shareVerify,
+  shareVerifyG2,
 } from '@milagro-ts/crypto/share-proof'
+import { AgreeSlotKey } from '@milagro-ts/crypto/static-agreement'
 import { PURPOSES } from '@milagro-ts/crypto/suite'
 import { permitInput, permitPoint } from '@milagro-ts/crypto/time-permit'
 import { describe, expect, test } from 'vitest'
@@ -149,6 +158,51 @@ describe('a share with its proof', () => {
   test('asked twice with one source and one ticket: the same bytes, so nothing is learnt', () => {
     const [a, b] = [1, 2].map(() => toHex(authorityIssue(statement, first.scalar, frozen).encode()))
     expect(a).toBe(b)
+  })
+})
+
+describe('a share of a server’s key of `agree`, in G2', () => {
+  const s = scalarOf('master agree')
+  const shares = splitSecret(s, { t: 2, n: 3 }, seeded('shares of agree'))
+  const one = mustBe(shares[0])
+  const party = { kind: 2, name: 'gw.example', generation: 1 } as const
+  const named = (slot: number) => encodeName(groupId, { ...party, slot })
+  const termsOf = (slot: number, index = 1) => ({
+    ctx: shareContext({ groupId, purpose: 'agree', index, shareEpoch: 9, identity: named(slot), jti }),
+    A: agreePointG2(named(slot)),
+  })
+  const agreed = { ...termsOf(SLOT), commitment: G1.generator.mulSecret(one.scalar) }
+  const share = authorityIssue(agreed, one.scalar, seeded('a share in G2'))
+
+  test('holds as it came, and combines to the key that IVK says', () => {
+    const received = KeyShare.decodeG2(share.encode())
+    expect(shareVerifyG2(agreed, received)).toBe(true)
+    const points = shares.slice(0, 2).map(({ index, scalar }) => ({
+      index,
+      point: authorityIssue({ ...agreed, ...termsOf(SLOT, index) }, scalar, random).d,
+    }))
+    const owner = { groupId, party, slot: SLOT, epoch: 5 }
+    const ivk = G1.generator.mulSecret(s)
+    expect(AgreeSlotKey.verify(owner, ivk, combineG2(points))).not.toBeNull()
+    expect(AgreeSlotKey.verify(owner, ivk, combineG2(points.slice(0, 1)))).toBeNull()
+  })
+  test('is no share for another slot, another authority’s commitment, or another secret', () => {
+    const { d, kappa, z } = share
+    const other = mustBe(shares[1])
+    const wrong: [typeof agreed, typeof share][] = [
+      [{ ...agreed, ...termsOf(SLOT + 1) }, share],
+      [{ ...agreed, ctx: termsOf(SLOT, 2).ctx }, share],
+      [{ ...agreed, commitment: G1.generator.mulSecret(other.scalar) }, share],
+      [agreed, authorityIssue(agreed, other.scalar, random)],
+      [agreed, KeyShare.of(d.add(G2.generator), kappa, z)],
+      [agreed, KeyShare.of(d, kappa.add(Scalar.fromNumber(1)), z)],
+      [agreed, KeyShare.of(d, kappa, z.add(Scalar.fromNumber(1)))],
+    ]
+    expect(wrong.map(([terms, forged]) => shareVerifyG2(terms, forged))).toEqual(wrong.map(() => false))
+  })
+  test('is refused where a share in G1 is wanted, and the other way round', () => {
+    expect(() => KeyShare.decode(share.encode())).toThrow(DecodeError)
+    expect(() => KeyShare.decodeG2(honest.encode())).toThrow(DecodeError)
   })
 })
 

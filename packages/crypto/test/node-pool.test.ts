@@ -6,13 +6,14 @@ import { fileURLToPath } from 'node:url'
 import { equalBytes } from '@milagro-ts/crypto/bytes'
 import type { HandedKey, LoginItem } from '@milagro-ts/crypto/crypto-worker'
 import { DecodeError } from '@milagro-ts/crypto/errors'
-import { keyIdentityInput } from '@milagro-ts/crypto/identity'
+import { agreePointG1, agreePointG2, encodeName, keyIdentityInput } from '@milagro-ts/crypto/identity'
 import { LoginClaim, LoginMessage } from '@milagro-ts/crypto/mpin'
 import { CryptoPool, type PoolOptions, PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { G1 } from '@milagro-ts/crypto/points'
 import { AuthenticatedLogin, CheckedPermit, ProvenLogin } from '@milagro-ts/crypto/pooled-login'
-import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
+import { combineG1, splitSecret } from '@milagro-ts/crypto/secret-sharing'
 import { KeyShare, shareContext } from '@milagro-ts/crypto/share-proof'
+import { AgreeClientKey, ClientAgreement, slotName } from '@milagro-ts/crypto/static-agreement'
 import { encodePermit, PermitClaim } from '@milagro-ts/crypto/time-permit'
 import { afterEach, describe, expect, test } from 'vitest'
 import {
@@ -30,6 +31,7 @@ import {
   nonceTerms,
   rule,
   SLOT,
+  scalarOf,
   seeded,
 } from './world.js'
 
@@ -165,6 +167,53 @@ describe.each([
     await pool.handOver(async () => keys)
     for (const { S } of keys) expect(S.every(byte => byte === 0)).toBe(true)
     expect(await verify(pool, loginAlone())).not.toBeNull()
+  })
+
+  test('a server’s key of `agree`: shares with proofs, the key for its slot, and PSKs by it', async () => {
+    const pool = start(options)
+    const s = scalarOf('master agree')
+    const party = { kind: 2, name: 'gw.example', generation: 1 } as const
+    const B = slotName(groupId, party, SLOT)
+    const shares = splitSecret(s, { t: 2, n: 3 }, seeded('shares of agree')).slice(1)
+    const points = await Promise.all(
+      shares.map(async ({ index, scalar }) => {
+        const jti = digestOf('jti').slice(0, 16)
+        const ctx = shareContext({ groupId, purpose: 'agree', index, shareEpoch: 1, identity: B, jti })
+        const statement = { name: B, ctx, commitment: G1.generator.mulSecret(scalar).encode() }
+        const secret = scalar.encode()
+        const share = await pool.run('issueAgree', { statement, secret })
+        const other = { ...statement, name: slotName(groupId, party, SLOT + 1) }
+        expect(await pool.run('agreeShareVerify', { statement: other, share })).toBeNull()
+        return { index, point: mustBe(await pool.run('agreeShareVerify', { statement, share })) }
+      }),
+    )
+    const S = await pool.run('combineAgree', points)
+    const handed: HandedKey = {
+      purpose: 'agree',
+      groupId,
+      name: party.name,
+      generation: party.generation,
+      slot: SLOT,
+      epoch: 5,
+      ivk: G1.generator.mulSecret(s).encode(),
+      S,
+    }
+    const client = AgreeClientKey.of(
+      { groupId, idCore: car, epoch: 5 },
+      agreePointG1(encodeName(groupId, { kind: 1, idCore: car })).mulSecret(s),
+    )
+    const { identity, psk } = ClientAgreement.begin(client, { party, slot: SLOT }, seeded('r')).psk('m1')
+    const ask = () => pool.externalPsk({ B, identity }, '192.0.2.1')
+    await expect(ask()).rejects.toBeInstanceOf(PoolUnavailable)
+    const copy = () => ({ ...handed, S: S.slice() })
+    expect(await pool.handOver(async () => [{ ...copy(), slot: SLOT + 1 }])).toEqual([false])
+    expect(await pool.handOver(async () => [copy()])).toEqual([true])
+    expect(await ask()).toEqual(psk)
+    // What is handed over next takes its place.
+    const next = slotName(groupId, party, SLOT + 1)
+    const S_next = agreePointG2(next).mulSecret(s).encode()
+    expect(await pool.handOver(async () => [{ ...handed, slot: SLOT + 1, S: S_next }])).toEqual([true])
+    await expect(ask()).rejects.toBeInstanceOf(PoolUnavailable)
   })
 
   test('permits, carried and composed; key shares, issued and verified', async () => {
