@@ -240,10 +240,16 @@ export const dtaRoutes = {
   serverKeys: {
     method: 'POST',
     path: '/v1/groups/:groupId/server-keys',
-    summary: 'A server key share W_j for a recipient of the group document, sealed to its HPKE key.',
+    summary:
+      'A server key share for a recipient of the group document, sealed to its HPKE key; of `agree` for one `slot`.',
     caller: 'server',
     params: ByGroup,
-    body: Strict({ purpose: PurposeField, keyEpoch: Uint32, nonce: Bytes(16) }),
+    body: Strict({
+      purpose: PurposeField,
+      keyEpoch: Uint32,
+      nonce: Bytes(16),
+      slot: Type.Optional(Uint32),
+    }),
     response: SealedShare,
     refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'EXPIRED', 'REPLAYED', 'FROZEN'],
   },

@@ -8,7 +8,8 @@
  *   pin       yes                to its one recipient: no other multiple of it exists in G2
  *   permit    yes, in clear      –
  *   sign      yes                –
- *   agree, encrypt               not issued yet
+ *   agree     yes                s_jHk2(its name) to its recipients, for a slot each
+ *   encrypt                      not issued yet
  *
  * Between two key epochs a device gets δ_j·A, δ_j = s'_j − s_j, and nothing else is made of two of them.
  *
@@ -192,6 +193,16 @@ export class LocalShares implements MasterShares {
 
   serverKeyShare(pool: CryptoPool, purpose: ServerKeyPurpose, epoch: number): Promise<Uint8Array> {
     return lend(this.#secret(purpose, epoch), secret => pool.run('serverKeyShare', secret))
+  }
+
+  /** d_j = s_jHk2(name) of `agree` with its proof, a KeyShare's TLV. */
+  issueAgree(
+    pool: CryptoPool,
+    epoch: number,
+    { name, ctx, commitment }: { name: Uint8Array; ctx: Uint8Array; commitment: G1 },
+  ): Promise<Uint8Array> {
+    const statement = { name, ctx, commitment: commitment.encode() }
+    return lend(this.#secret('agree', epoch), secret => pool.run('issueAgree', { statement, secret }))
   }
 
   #find(purpose: Purpose, epoch: number): MasterSecret | undefined {

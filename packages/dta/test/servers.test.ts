@@ -1,23 +1,36 @@
 /** What servers of the group may ask an authority for: server keys and permit shares. */
 import { generateEs256 } from '@milagro-ts/api/keys'
 import { signRequest } from '@milagro-ts/api/request-auth'
+import { verifyTicket } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { KeyShare } from '@milagro-ts/crypto/share-proof'
+import {
+  AgreeClientKey,
+  AgreeSlotKey,
+  AgreeStaticKey,
+  ClientAgreement,
+  PskIdentity,
+  serverAgree,
+} from '@milagro-ts/crypto/static-agreement'
 import type { Purpose } from '@milagro-ts/crypto/suite'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
   clientOf,
   codeOf,
+  combineShares,
   type Founded,
+  fetchAgreeKey,
   fetchServerKey,
   foundWorld,
   MIDDAY_SLOT,
   makeCar,
+  openShare,
   type Running,
   type Server,
   SLOT,
   statementFor,
+  ticketFor,
 } from './world.js'
 
 let world: Founded
@@ -48,10 +61,6 @@ describe('server keys', () => {
 
   test.each(['permit', 'sign', 'encrypt'] as const)('nobody gets a server key of %s', async purpose => {
     expect(await codeOf(ask(world.rps, purpose))).toBe('FORBIDDEN')
-  })
-
-  test('keys of agree for servers are not issued, not even to their recipient', async () => {
-    expect(await codeOf(ask(world.tracking, 'agree'))).toBe('FORBIDDEN')
   })
 
   test('a stranger, and a server under the name of another', async () => {
@@ -120,6 +129,87 @@ describe('server keys', () => {
   test('freezing a recipient that does not exist is an error, not a comfort', async () => {
     const params = { groupId: world.groupId }
     expect(await codeOf(first().admin.freeze({ params, body: { recipient: 'rsp' } }))).toBe('NOT_FOUND')
+  })
+})
+
+describe('server keys of agree', () => {
+  const name = 'tracking.example'
+  const own = (slot: number) => ({ kind: 2, name, generation: 1, slot }) as const
+  const ask = (server: Server, slot?: number, purpose: Purpose = 'agree', keyEpoch = 1) =>
+    clientOf(world, first(), server).serverKeys({
+      params: { groupId: world.groupId },
+      body: { purpose, keyEpoch, nonce: freshNonce(), ...(slot === undefined ? {} : { slot }) },
+    })
+
+  test('a server gets the key of its own name for the current slot and the next, and devices agree with it', async () => {
+    const { group } = world
+    const car = await makeCar(world)
+    const ticket = await ticketFor(world, car, { purposes: ['agree'] })
+    const shares = await Promise.all(
+      world.authorities.map(async ({ client }) => {
+        const body = { ticket, purpose: 'agree' } as const
+        const answer = await client.shares({ params: { groupId: world.groupId }, body })
+        const verified = await verifyTicket({ ticket, group, now: world.clock.now })
+        const terms = verified.shareTerms('agree', answer.index, answer.shareEpoch)
+        const share = mustBe(await openShare(world, answer, car, 'agree', terms))
+        return { index: answer.index, share }
+      }),
+    )
+    const owner = { groupId: group.groupId, idCore: car.idCore, epoch: 1 }
+    const key = AgreeClientKey.of(owner, combineShares(shares))
+    const party = { kind: 2, name, generation: 1 } as const
+    for (const slot of [MIDDAY_SLOT, MIDDAY_SLOT + 1]) {
+      const S = mustBe(await fetchAgreeKey(world, world.tracking, own(slot), { slot }))
+      const claim = { groupId: group.groupId, party, slot, epoch: 1 }
+      const server = mustBe(AgreeSlotKey.verify(claim, group.keys('agree').ivk, S))
+      const { identity, psk } = ClientAgreement.begin(key, { party, slot }, systemRandom).psk('m1')
+      expect(serverAgree(server, PskIdentity.decode(identity))).toEqual(psk)
+    }
+  })
+
+  test('none for a slot beyond lead, nor for one that is over', async () => {
+    for (const slot of [MIDDAY_SLOT + 2, MIDDAY_SLOT - 1, 0, 0xffff_ffff])
+      expect(await codeOf(ask(world.tracking, slot))).toBe('EXPIRED')
+  })
+
+  test('none of another key epoch', async () => {
+    expect(await codeOf(ask(world.tracking, MIDDAY_SLOT, 'agree', 2))).toBe('EXPIRED')
+  })
+
+  test('the name is the caller’s own, whatever it would like to be', async () => {
+    const asked = { slot: MIDDAY_SLOT }
+    const other = { ...own(MIDDAY_SLOT), name: 'rps' }
+    expect(await fetchAgreeKey(world, world.tracking, other, asked)).toBeNull()
+    const generation = { ...own(MIDDAY_SLOT), generation: 2 }
+    expect(await fetchAgreeKey(world, world.tracking, generation, asked)).toBeNull()
+    const slotless = { kind: 3, name, generation: 1 } as const
+    expect(await fetchAgreeKey(world, world.tracking, slotless, asked)).toBeNull()
+  })
+
+  test('a key without a slot goes to whom the group document names a static server, and nobody else', async () => {
+    expect(await codeOf(ask(world.tracking))).toBe('MALFORMED')
+    expect(await codeOf(ask(world.broker, MIDDAY_SLOT))).toBe('MALFORMED')
+    const broker = { kind: 3, name: world.broker.name, generation: 1 } as const
+    const S = mustBe(await fetchAgreeKey(world, world.broker, broker))
+    const { group } = world
+    const owner = { groupId: group.groupId, party: broker, epoch: 1 }
+    expect(AgreeStaticKey.verify(owner, group.keys('agree').ivk, S)).not.toBeNull()
+  })
+
+  test('a recipient of other purposes gets none, and a slot goes with agree alone', async () => {
+    expect(await codeOf(ask(world.rps, MIDDAY_SLOT))).toBe('FORBIDDEN')
+    expect(await codeOf(ask(world.rps, MIDDAY_SLOT, 'device'))).toBe('MALFORMED')
+  })
+
+  test('frozen by name: at once no further key, and again after unfreezing', async () => {
+    const params = { groupId: world.groupId }
+    const body = { recipient: world.tracking.name }
+    await ask(world.tracking, MIDDAY_SLOT)
+    await first().admin.freeze({ params, body })
+    expect(await codeOf(ask(world.tracking, MIDDAY_SLOT))).toBe('FROZEN')
+    expect(await codeOf(ask(world.tracking, MIDDAY_SLOT + 1))).toBe('FROZEN')
+    await first().admin.unfreeze({ params, body })
+    await ask(world.tracking, MIDDAY_SLOT)
   })
 })
 
@@ -213,3 +303,8 @@ describe('permit shares', () => {
     await ask(statement)
   })
 })
+
+function mustBe<T>(value: T | null | undefined): T {
+  if (value === null || value === undefined) throw new Error('expected a value')
+  return value
+}

@@ -32,11 +32,8 @@ beforeAll(async () => {
 afterAll(() => world.close())
 
 const first = (): Running => world.authorities[0] as Running
-const ask = (
-  ticket: string[],
-  purpose: TicketPurposeOf | 'agree' | 'encrypt' | 'permit' = 'device',
-  at = first(),
-) => at.client.shares({ params: { groupId: world.groupId }, body: { ticket, purpose } })
+const ask = (ticket: string[], purpose: TicketPurposeOf | 'encrypt' | 'permit' = 'device', at = first()) =>
+  at.client.shares({ params: { groupId: world.groupId }, body: { ticket, purpose } })
 
 /** The same identity, another enrolment key: what a thief of the RA's signature would ask for. */
 async function cloneOf(car: Car): Promise<Car> {
@@ -143,13 +140,17 @@ test('a pin key is the one that S_pin knows', async () => {
   ).toBe(true)
 })
 
-test('a signing key is issued by ticket like a device key', async () => {
+test.each(['sign', 'agree'] as const)('a key of %s is issued by ticket like a device key', async purpose => {
   const car = await makeCar(world)
-  const { share } = await shareOf(car, await ticketFor(world, car, { purposes: ['sign'] }), 'sign')
+  const { share } = await shareOf(car, await ticketFor(world, car, { purposes: [purpose] }), purpose)
   expect(share).not.toBeNull()
+  const clone = await cloneOf(car)
+  expect(await codeOf(ask(await ticketFor(world, clone, { purposes: [purpose] }), purpose))).toBe(
+    'ALREADY_ISSUED',
+  )
 })
 
-test.each(['agree', 'encrypt', 'permit'] as const)('no %s key is issued by ticket', async purpose => {
+test.each(['encrypt', 'permit'] as const)('no %s key is issued by ticket', async purpose => {
   const car = await makeCar(world)
   const ticket = await ticketFor(world, car, { purposes: ['agree', 'encrypt'] })
   expect(await codeOf(ask(ticket, purpose))).toBe('NOT_APPROVED')

@@ -24,12 +24,12 @@ import {
 import { systemRandom, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
-import { encodeName, type IdCore, issueIdCore } from '@milagro-ts/crypto/identity'
+import { agreePointG2, encodeName, type IdCore, issueIdCore, type Name } from '@milagro-ts/crypto/identity'
 import { type G1, G2 } from '@milagro-ts/crypto/points'
 import type { Random } from '@milagro-ts/crypto/ports'
-import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
+import { combineG1, combineG2 } from '@milagro-ts/crypto/secret-sharing'
 import { ServerKey, sameLogarithm } from '@milagro-ts/crypto/server-key'
-import { KeyShare, shareContext, shareVerify } from '@milagro-ts/crypto/share-proof'
+import { KeyShare, shareContext, shareVerify, shareVerifyG2 } from '@milagro-ts/crypto/share-proof'
 import { PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, need } from '@milagro-ts/crypto/tlv'
@@ -138,10 +138,11 @@ export async function makeServer(name: string): Promise<Server> {
 export function asRecipient(
   server: Server,
   purposes: GroupProposal['recipients'][number]['purposes'],
+  kind: 2 | 3 = 2,
 ): GroupProposal['recipients'][number] {
   return {
     name: server.name,
-    kind: 2,
+    kind,
     generation: 1,
     purposes,
     hpkeKey: toBase64Url(server.hpkeKey.publicKey),
@@ -158,6 +159,8 @@ export interface World {
   readonly ra: Es256PrivateKey
   readonly rps: Server
   readonly tracking: Server
+  /** A static server: it has one key of `agree` for all slots. */
+  readonly broker: Server
   close(): Promise<void>
 }
 export interface Founded extends World {
@@ -179,12 +182,17 @@ export async function makeWorld(options: { n?: number; random?: Random } = {}): 
     const dataDir = await mkdtemp(join(folder, `${name}-`))
     authorities.push(await startAuthority(name, dataDir, { clock, logged, random }))
   }
-  const [ra, rps, tracking] = await Promise.all([
+  const [ra, rps, tracking, broker] = await Promise.all([
     generateEs256(),
     makeServer('rps'),
     makeServer('tracking.example'),
+    makeServer('broker.example'),
   ])
-  const proposal = await propose(authorities, ra, rps, tracking)
+  const proposal = await propose(authorities, ra, [
+    asRecipient(rps, ['device', 'pin']),
+    asRecipient(tracking, ['agree']),
+    asRecipient(broker, ['agree'], 3),
+  ])
   return {
     clock,
     logged,
@@ -194,6 +202,7 @@ export async function makeWorld(options: { n?: number; random?: Random } = {}): 
     ra,
     rps,
     tracking,
+    broker,
     async close() {
       for (const authority of authorities) await authority.close()
       await rm(folder, { recursive: true })
@@ -204,8 +213,7 @@ export async function makeWorld(options: { n?: number; random?: Random } = {}): 
 async function propose(
   authorities: readonly Running[],
   ra: Es256PrivateKey,
-  rps: Server,
-  tracking: Server,
+  recipients: GroupProposal['recipients'],
 ): Promise<GroupProposal> {
   const members = await Promise.all(
     authorities.map(async ({ client, url }, i) => {
@@ -220,7 +228,7 @@ async function propose(
     t: members.length,
     authorities: members,
     ra: { m: 1, keys: [{ kid: 'ra1', key: ra.publicKey.toBase64Url() }] },
-    recipients: [asRecipient(rps, ['device', 'pin']), asRecipient(tracking, ['agree'])],
+    recipients,
     slot: SLOT,
     policy: { lead: 1, grace: 300 },
     firstSlot: 0,
@@ -330,7 +338,7 @@ export async function ticketFor(
   return [await signTicket(payload, signer)]
 }
 
-export type TicketPurposeOf = 'device' | 'pin' | 'sign'
+export type TicketPurposeOf = 'device' | 'pin' | 'agree' | 'sign'
 
 /** Opens one authority's answer and checks its proof; null when it isn't a good share for this car. */
 export async function openShare(
@@ -416,6 +424,43 @@ export async function fetchServerKey(
   const S = ServerKey.combine(keys.ivk, shares)
   if (S === null) throw new Error('S does not belong to IVK')
   return S
+}
+
+/** What a recipient of `agree` makes of all authorities' answers: its key, or null if it isn't that of `name`. */
+export async function fetchAgreeKey(
+  world: Founded,
+  server: Server,
+  name: Extract<Name, { kind: 2 | 3 }>,
+  request: { slot?: number } = {},
+): Promise<G2 | null> {
+  const { group, groupId } = world
+  const nonce = systemRandom(16)
+  const identity = encodeName(group.groupId, name)
+  const shares = await Promise.all(
+    world.authorities.map(async running => {
+      const { index, shareEpoch, sealed } = await clientOf(world, running, server).serverKeys({
+        params: { groupId },
+        body: { purpose: 'agree', keyEpoch: 1, nonce: toBase64Url(nonce), ...request },
+      })
+      const terms = {
+        groupId: group.groupId,
+        purpose: 'agree',
+        index,
+        shareEpoch,
+        identity,
+        jti: nonce,
+      } as const
+      const ctx = shareContext(terms)
+      const plaintext = await open(server.hpkeKey, ctx, fromBase64Url(sealed, 'sealed'))
+      if (plaintext === null) return null
+      const share = KeyShare.decodeG2(plaintext)
+      const commitment = group.keys('agree').commitments[index - 1] as G1
+      return shareVerifyG2({ ctx, commitment, A: agreePointG2(identity) }, share)
+        ? { index, point: share.d }
+        : null
+    }),
+  )
+  return shares.some(share => share === null) ? null : combineG2(shares.filter(share => share !== null))
 }
 
 export function combineShares(shares: readonly { index: number; share: KeyShare }[]): G1 {

@@ -22,7 +22,7 @@ import { Refused } from '@milagro-ts/api/problem'
 import { Strict } from '@milagro-ts/api/schemas'
 import { open } from '@milagro-ts/api/seal'
 import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
-import type { HandedKey } from '@milagro-ts/crypto/crypto-worker'
+import type { HandedLoginKey } from '@milagro-ts/crypto/crypto-worker'
 import { encodeName } from '@milagro-ts/crypto/identity'
 import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import type { Random } from '@milagro-ts/crypto/ports'
@@ -168,7 +168,7 @@ export class ServerKeys {
     const { dataDir, passphrase, pool } = this.#ports
     const path = pathIn(dataDir)
     const load = async () =>
-      (await readStored(path, passphrase, group)).flatMap(({ purpose, epoch, key }): HandedKey[] => {
+      (await readStored(path, passphrase, group)).flatMap(({ purpose, epoch, key }): HandedLoginKey[] => {
         const ivk = group.keysOf(purpose, epoch)?.ivk
         // A file that a newer group has written, or that is still to be rid of an ended key.
         if (ivk === undefined) return []
