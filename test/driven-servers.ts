@@ -288,7 +288,25 @@ export async function drivenDta(): Promise<Driven[]> {
         unknown: async () => [
           {
             what: 'a purpose that this recipient has not',
-            fields: { body: { purpose: 'agree', keyEpoch: 1, nonce: toBase64Url(new Uint8Array(16)) } },
+            fields: {
+              body: {
+                purpose: 'agree',
+                keyEpoch: 1,
+                slot: dta.MIDDAY_SLOT,
+                nonce: toBase64Url(new Uint8Array(16)),
+              },
+            },
+          },
+          {
+            what: 'a slot with a purpose that has none',
+            fields: {
+              body: {
+                purpose: 'device',
+                keyEpoch: 1,
+                slot: dta.MIDDAY_SLOT,
+                nonce: toBase64Url(new Uint8Array(16)),
+              },
+            },
           },
         ],
       },

@@ -28,8 +28,14 @@ import { joinPin, type TokenFile } from '@milagro-ts/crypto/pin'
 import type { G1 } from '@milagro-ts/crypto/points'
 import type { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
+import {
+  AgreeClientKey,
+  ClientAgreement,
+  type ExternalPsk,
+  type SlotPskKind,
+} from '@milagro-ts/crypto/static-agreement'
 import { SUITE } from '@milagro-ts/crypto/suite'
-import { Permit, slotAt, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
+import { Permit, slotAt, slotStart, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
 import {
   changePin,
   type DeviceEnrolment,
@@ -79,6 +85,12 @@ export interface Login {
   readonly authenticated: AuthenticatedFields
   /** For the service's server to redeem, where it was asked for. */
   readonly authOtt: string | undefined
+}
+
+/** An external PSK, the slot that it is for, and when that ends (unix milliseconds). */
+export interface SlotPsk extends ExternalPsk {
+  readonly slot: number
+  readonly endsAt: number
 }
 
 export interface UserOnDevice {
@@ -170,6 +182,8 @@ export class Device {
   #group: Group
   #permit: VerifiedPermit | null = null
   #fetching: Promise<VerifiedPermit> | undefined
+  /** Of the current slot, by generation and name of the server. */
+  readonly #agreements = new Map<string, ClientAgreement>()
 
   private constructor(
     ports: Ports,
@@ -305,6 +319,42 @@ export class Device {
       },
     )
     return this.#fetching
+  }
+
+  /**
+   * What this device speaks TLS by, to a server of its group in the current slot (packages/tls; any other stack that
+   * takes external PSKs, too). The same until the slot ends. NO_AGREE_KEY, UNKNOWN_SERVER, WRONG_UNLOCKER.
+   * @param server The name in the group document: from configuration, never from the network.
+   */
+  async externalPsk(server: string, kind: SlotPskKind = 'm1'): Promise<SlotPsk> {
+    const seconds = Math.floor((await this.#ports.time.now()) / 1000)
+    const { slotRule } = this.#group
+    const slot = slotAt(slotRule, seconds)
+    // A server may have joined the group since.
+    if (agreeParty(this.#group, server) === undefined) await this.#follow()
+    const party = agreeParty(this.#group, server)
+    if (party === undefined) throw new ClientError('UNKNOWN_SERVER')
+    const name = `${party.generation} ${party.name}`
+    for (const [other, { slot: former }] of this.#agreements)
+      if (former !== slot) this.#agreements.delete(other)
+    let agreement = this.#agreements.get(name)
+    if (agreement === undefined) {
+      const key = await this.#agreeKey(slot)
+      // One r for the server and the slot, however many ask at the same time.
+      agreement =
+        this.#agreements.get(name) ?? ClientAgreement.begin(key, { party, slot }, this.#ports.random)
+      this.#agreements.set(name, agreement)
+    }
+    return { ...agreement.psk(kind), slot, endsAt: slotStart(slotRule, slot + 1) * 1000 }
+  }
+
+  async #agreeKey(slot: number): Promise<AgreeClientKey> {
+    const { agree } = (await this.#record()).device
+    const epoch = this.#group.epochAt('agree', slot)
+    if (agree === null || agree.epoch !== epoch) throw new ClientError('NO_AGREE_KEY')
+    const { groupId, idCore } = this
+    const owner = { groupId, idCore, purpose: 'agree' } as const
+    return AgreeClientKey.of({ groupId, idCore, epoch }, await unlockKey(this.#ports.unlocker, owner, agree))
   }
 
   /**
@@ -592,7 +642,7 @@ export class Device {
     const { idCore, groupId } = this
     const { unlocker, random } = this.#ports
     const { device } = await this.#recordOf({ deviceEpoch: terms.deviceEpoch, pinEpoch }, pin)
-    const deviceKey = await unlockKey(unlocker, { groupId, idCore }, device)
+    const deviceKey = await unlockKey(unlocker, { groupId, idCore, purpose: 'device' }, device)
     const permit = this.#permit?.slot === terms.slot ? this.#permit.permit : undefined
     return clientProve({
       terms: { ...terms, audience, idCore },
@@ -641,7 +691,7 @@ export class Device {
       device: step('device', device.keyEpoch, deviceEpoch),
       pin: pin && step('pin', pin.keyEpoch, pinEpoch),
     }
-    const former = await unlockKey(unlocker, { groupId, idCore }, device)
+    const former = await unlockKey(unlocker, { groupId, idCore, purpose: 'device' }, device)
     for (const pause of LOOKS) {
       if (pause > 0) await wait(pause)
       const awaiting = await AwaitingDeltas.request({ idCore, account: pin }, steps, random)
@@ -683,7 +733,11 @@ export class Device {
     const locked =
       deltas.device === undefined
         ? undefined
-        : await lockKey(this.#ports.unlocker, { groupId, idCore }, former.add(deltas.device))
+        : await lockKey(
+            this.#ports.unlocker,
+            { groupId, idCore, purpose: 'device' },
+            former.add(deltas.device),
+          )
     const stepped = (token: TokenFile): TokenFile =>
       deltas.pin !== undefined && pin?.isOf(token) === true && token.keyEpoch === steps.pin?.from
         ? { ...token, keyEpoch: steps.pin.to, token: token.token.add(deltas.pin) }
@@ -751,6 +805,14 @@ function userOnDevice(user: User): UserOnDevice {
 function followToken({ users }: DeviceRecord, pin: PinInHand): void {
   const stored = users.flatMap(tokensOf).find(token => pin.isOf(token))
   if (stored !== undefined) pin.follow(stored)
+}
+
+/** The name's place in `agree`, of a server that has slot keys. */
+function agreeParty(group: Group, server: string) {
+  const recipient = group.recipient(server)
+  if (recipient?.kind !== 2 || !recipient.purposes.includes('agree')) return undefined
+  const { name, generation } = recipient
+  return { kind: 2, name, generation } as const
 }
 
 function userOf({ users }: DeviceRecord, name: string): User {

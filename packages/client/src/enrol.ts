@@ -9,8 +9,8 @@
  *                          <-- idCore and its fields, ticket --   the ticket names hpkeKey
  *   DeviceAwaitingShares.verify: idCore recomputed from *my* attributes and key; the ticket is for it
  *   -- ticket, purpose (key-collection.ts) -->                                         d_j, sealed to hpkeKey
- *   DeviceKeys.combine: D_dev [, D_pin]
- *   one write: D_dev [, τ] in, the private half of hpkeKey out
+ *   DeviceKeys.combine: D_dev [, s·Hk1(C)] [, D_pin]
+ *   one write: D_dev [, s·Hk1(C)] [, τ] in, the private half of hpkeKey out
  *
  * A user on the device, and a new PIN, go the same way with PinAwaitingApproval, PinAwaitingShares and PinKey; the
  * device vouches with a `sign` message (payloads.ts), for a new PIN together with the old one.
@@ -164,11 +164,19 @@ export class DeviceKeys {
   readonly deviceKey: G1
   /** Of purpose `device`. */
   readonly keyEpoch: number
+  /** s·Hk1(C), where the ticket is for one. Secret. */
+  readonly agreeKey: { readonly key: G1; readonly epoch: number } | null
   readonly pinKey: PinKey | null
 
-  private constructor(deviceKey: G1, keyEpoch: number, pinKey: PinKey | null) {
+  private constructor(
+    deviceKey: G1,
+    keyEpoch: number,
+    agreeKey: DeviceKeys['agreeKey'],
+    pinKey: PinKey | null,
+  ) {
     this.deviceKey = deviceKey
     this.keyEpoch = keyEpoch
+    this.agreeKey = agreeKey
     this.pinKey = pinKey
   }
 
@@ -176,8 +184,9 @@ export class DeviceKeys {
   static async combine(waiting: DeviceAwaitingShares, collect: Collect): Promise<DeviceKeys> {
     const { collection, pinGen } = waiting
     const pinKey = pinGen === undefined ? null : await PinKey.collect(collection, collect)
-    const keyEpoch = collection.ticket.keyEpochs.device as number
-    return new DeviceKeys(await collect('device', collection), keyEpoch, pinKey)
+    const { device: keyEpoch, agree: epoch } = collection.ticket.keyEpochs
+    const agreeKey = epoch === undefined ? null : { key: await collect('agree', collection), epoch }
+    return new DeviceKeys(await collect('device', collection), keyEpoch as number, agreeKey, pinKey)
   }
 }
 

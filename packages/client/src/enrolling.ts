@@ -10,7 +10,7 @@ import type { LoginFields } from '@milagro-ts/api/schemas'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { codeId, decodeEnrolmentCode, type EnrolmentCode } from '@milagro-ts/crypto/enrolment'
 import { DecodeError } from '@milagro-ts/crypto/errors'
-import { type Attributes, encodeAttributes } from '@milagro-ts/crypto/identity'
+import { type Attributes, encodeAttributes, type IdCore } from '@milagro-ts/crypto/identity'
 import type { TokenFile } from '@milagro-ts/crypto/pin'
 import {
   DeviceAwaitingApproval,
@@ -26,7 +26,14 @@ import { fetchGroup, followGroup, storedGroup } from './group-store.js'
 import { collectKey } from './key-collection.js'
 import { checkNewPin } from './pin-stretch.js'
 import type { Ports } from './ports.js'
-import { type DeviceRecord, OWN_PIN, type Pending, Records, type User } from './record.js'
+import {
+  type DeviceIdentity,
+  type DeviceRecord,
+  OWN_PIN,
+  type Pending,
+  Records,
+  type User,
+} from './record.js'
 import { repeatSafely } from './repeat.js'
 import type { TokenStore } from './token-store.js'
 import { lockKey } from './unlocker.js'
@@ -119,13 +126,21 @@ export async function enrolDevice(
       collectKey(ports, purpose, collection),
     )
     const { idCore } = approved
-    const locked = await lockKey(ports.unlocker, { groupId, idCore }, keys.deviceKey)
+    const locked = await lockKey(ports.unlocker, { groupId, idCore, purpose: 'device' }, keys.deviceKey)
+    const agree = await lockedAgreeKey(ports, { groupId, idCore }, keys)
     const token = keys.pinKey === null ? null : await keys.pinKey.split(pin as string, ports.pinCost)
     const own = codeIdOf(code)
     await finish(records, waiting.pending, former => ({
       ...former,
       revisions: current.documents,
-      device: { idCore, attributes: { ...attributes }, codeId: own, keyEpoch: keys.keyEpoch, ...locked },
+      device: {
+        idCore,
+        attributes: { ...attributes },
+        codeId: own,
+        keyEpoch: keys.keyEpoch,
+        ...locked,
+        agree,
+      },
       // Users of a former generation had their keys on that identity.
       users: token === null ? [] : [{ name: OWN_PIN, attributes: {}, token, next: null, codeId: own }],
       pending: [],
@@ -133,6 +148,16 @@ export async function enrolDevice(
     }))
   })
   return records
+}
+
+async function lockedAgreeKey(
+  { unlocker }: Ports,
+  owner: { groupId: Uint8Array; idCore: IdCore },
+  { agreeKey }: DeviceKeys,
+): Promise<DeviceIdentity['agree']> {
+  if (agreeKey === null) return null
+  const locked = await lockKey(unlocker, { ...owner, purpose: 'agree' }, agreeKey.key)
+  return { ...locked, epoch: agreeKey.epoch }
 }
 
 /** What an enrolled device lends to the enrolment of a user, or of a new PIN. */

@@ -28,6 +28,14 @@ export const CLIENT_CODES = {
     means: 'The token store holds several identities of that name: say which, by its M-Pin ID.',
   },
   UNKNOWN_USER: { advice: 'never', means: 'No user of this name is enrolled on this device.' },
+  NO_AGREE_KEY: {
+    advice: 'never',
+    means: 'This device was enrolled without a key for TLS; its next generation gets one.',
+  },
+  UNKNOWN_SERVER: {
+    advice: 'never',
+    means: 'The group document names no server of this name that devices can agree on a key with.',
+  },
   PIN_NEEDED: { advice: 'never', means: 'This identity, or this user, goes with a PIN.' },
   WRONG_GROUP: {
     advice: 'never',

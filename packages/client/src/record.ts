@@ -4,7 +4,8 @@
  *   {suite, v, identities: [{
  *     groupId, instance                          of which there is one each: this pair is what an identity goes by
  *     revisions                                  the group document from the first revision to the newest seen
- *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?, keyEpoch?}     once enrolled
+ *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?, keyEpoch?, agree?}    once enrolled; agree: the key
+ *                                                                for TLS {key, unlocker?, keyHash, epoch}
  *     users    [{name, attributes, token, next?, codeId?}]       next: a new PIN's token, until its first login
  *     pending  [{kind, secret, …}]               enrolments under way; secret: the private half of the enrolment key
  *     permit?                                    the newest time permit
@@ -54,6 +55,8 @@ export interface DeviceIdentity extends LockedKey {
   readonly codeId: string | null
   /** Key epoch of purpose `device` that the key is of. */
   readonly keyEpoch: number
+  /** The key of `agree`, and which key epoch it is of; absent where the ticket was for none. */
+  readonly agree: (LockedKey & { readonly epoch: number }) | null
 }
 
 export interface User {
@@ -113,6 +116,11 @@ const TokenFileFields = Strict({
 const CodeId = Type.Optional(Bytes(16))
 const UserName = Type.String({ maxLength: 256 })
 const Secret = { secret: Bytes(32) }
+const StoredKey = {
+  key: Bytes(48),
+  unlocker: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
+  keyHash: Bytes(32),
+}
 const StoredIdentity = Strict({
   groupId: GroupIdField,
   instance: Type.String({ minLength: 1, maxLength: 128 }),
@@ -121,12 +129,11 @@ const StoredIdentity = Strict({
     Strict({
       idCore: IdCoreField,
       attributes: AttributesField,
-      key: Bytes(48),
-      unlocker: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
-      keyHash: Bytes(32),
+      ...StoredKey,
       codeId: CodeId,
       /** Absent for the first. */
       keyEpoch: Type.Optional(Type.Integer({ minimum: FIRST_EPOCH + 1, maximum: 0xffff_ffff })),
+      agree: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
     }),
   ),
   users: Type.Array(
@@ -200,11 +207,12 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
           device: {
             idCore: device.idCore.mpinId,
             attributes: { ...device.attributes },
-            key: toBase64Url(device.key.encode()),
-            ...(device.unlocker === null ? {} : { unlocker: device.unlocker }),
-            keyHash: toBase64Url(device.keyHash),
+            ...keyJson(device),
             ...codeId(device.codeId),
             ...(device.keyEpoch === FIRST_EPOCH ? {} : { keyEpoch: device.keyEpoch }),
+            ...(device.agree === null
+              ? {}
+              : { agree: { ...keyJson(device.agree), epoch: device.agree.epoch } }),
           },
         }),
     users: record.users.map(user => ({
@@ -218,6 +226,12 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
     ...(record.permit === null ? {} : { permit: toBase64Url(record.permit.encode()) }),
   }
 }
+
+const keyJson = ({ key, unlocker, keyHash }: LockedKey) => ({
+  key: toBase64Url(key.encode()),
+  ...(unlocker === null ? {} : { unlocker }),
+  keyHash: toBase64Url(keyHash),
+})
 
 function tokenJson(token: TokenFile): Static<typeof TokenFileFields> {
   return { ...encodeTokenFile(token), suite: SUITE, v: 1 }
@@ -244,11 +258,13 @@ function decodeFields(stored: StoredIdentity): DeviceRecord {
         : {
             idCore: IdCore.fromBase64Url(device.idCore),
             attributes: device.attributes,
-            key: G1.decode(fromBase64Url(device.key, 'device.key', 48), 'device.key'),
-            unlocker: device.unlocker ?? null,
-            keyHash: fromBase64Url(device.keyHash, 'device.keyHash', 32),
+            ...decodeKey(device, 'device'),
             codeId: device.codeId ?? null,
             keyEpoch: device.keyEpoch ?? FIRST_EPOCH,
+            agree:
+              device.agree === undefined
+                ? null
+                : { ...decodeKey(device.agree, 'device.agree'), epoch: device.agree.epoch },
           },
     users: stored.users.map(({ name, attributes, token, next, codeId }) => ({
       name,
@@ -262,6 +278,17 @@ function decodeFields(stored: StoredIdentity): DeviceRecord {
       secret: fromBase64Url(pending.secret, 'pending.secret', 32),
     })),
     permit: permit === undefined ? null : Permit.decode(fromBase64Url(permit, 'permit')),
+  }
+}
+
+function decodeKey(
+  { key, unlocker, keyHash }: { key: string; unlocker?: string; keyHash: string },
+  field: string,
+): LockedKey {
+  return {
+    key: G1.decode(fromBase64Url(key, `${field}.key`, 48), `${field}.key`),
+    unlocker: unlocker ?? null,
+    keyHash: fromBase64Url(keyHash, `${field}.keyHash`, 32),
   }
 }
 

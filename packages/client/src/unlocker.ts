@@ -1,9 +1,10 @@
 /**
  * The hardware factor (protocols.md §4): τ_dev = D_dev − α_hw·A_dev is stored, and α_hw comes out of a TPM, a secure
- * element, a keystore or a SIM. A copy of the token store alone is then worth nothing. Full entropy only: never a PIN.
+ * element, a keystore or a SIM. A copy of the token store alone is then worth nothing. Full entropy only: never a PIN. The
+ * key of `agree` lies under it in the same way, with Hk1(C) in the place of A_dev and a scalar of its own.
  */
-import { equalBytes, utf8 } from '@milagro-ts/crypto/bytes'
-import { deviceIdentityPoint, type IdCore } from '@milagro-ts/crypto/identity'
+import { concat, equalBytes, utf8 } from '@milagro-ts/crypto/bytes'
+import { agreePointG1, deviceIdentityPoint, encodeName, type IdCore } from '@milagro-ts/crypto/identity'
 import type { G1 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { hkdfSha256, sha256 } from '@milagro-ts/crypto/sha256'
@@ -25,7 +26,7 @@ export const callbackUnlocker = (secret: (idCore: IdCore) => Promise<Uint8Array>
   secret,
 })
 
-/** How a device key lies in the store. */
+/** How a key lies in the store. */
 export interface LockedKey {
   /** D_dev, or τ_dev where `unlocker` names a kind. Secret. */
   readonly key: G1
@@ -34,9 +35,11 @@ export interface LockedKey {
   readonly keyHash: Uint8Array
 }
 
-interface KeyOwner {
+/** Whose key, and which of its two. */
+export interface KeyOwner {
   readonly groupId: Uint8Array
   readonly idCore: IdCore
+  readonly purpose: 'device' | 'agree'
 }
 
 /** τ_dev = D_dev − α_hw·A_dev, or D_dev itself without an unlocker. */
@@ -48,9 +51,7 @@ export async function lockKey(
   const keyHash = sha256(D_dev.encode())
   if (unlocker === undefined) return { key: D_dev, unlocker: null, keyHash }
   await unlocker.prepare()
-  const mask = deviceIdentityPoint(owner.groupId, owner.idCore).mulSecret(
-    await hardwareScalar(unlocker, owner),
-  )
+  const mask = identityPoint(owner).mulSecret(await hardwareScalar(unlocker, owner))
   return { key: D_dev.subtract(mask), unlocker: unlocker.kind, keyHash }
 }
 
@@ -63,19 +64,23 @@ export async function unlockKey(
   if (kind === null) return key
   if (unlocker?.kind !== kind)
     throw new ClientError('WRONG_UNLOCKER', `the device key wants a ${kind} unlocker`)
-  const mask = deviceIdentityPoint(owner.groupId, owner.idCore).mulSecret(
-    await hardwareScalar(unlocker, owner),
-  )
+  const mask = identityPoint(owner).mulSecret(await hardwareScalar(unlocker, owner))
   const D_dev = key.add(mask)
   if (D_dev.isIdentity() || !equalBytes(sha256(D_dev.encode()), keyHash))
     throw new ClientError('WRONG_UNLOCKER', `the ${kind} unlocker is not the one of this device key`)
   return D_dev
 }
 
+/** A_dev, or Hk1(C). */
+const identityPoint = ({ groupId, idCore, purpose }: KeyOwner): G1 =>
+  purpose === 'device'
+    ? deviceIdentityPoint(groupId, idCore)
+    : agreePointG1(encodeName(groupId, { kind: 1, idCore }))
+
 /** α_hw, uniform: HKDF of the secret for this identity. Never leaves the device, so its label is no part of the suite. */
-async function hardwareScalar(unlocker: Unlocker, { groupId, idCore }: KeyOwner): Promise<Scalar> {
+async function hardwareScalar(unlocker: Unlocker, { groupId, idCore, purpose }: KeyOwner): Promise<Scalar> {
   const secret = await unlocker.secret(idCore)
   if (secret.length !== 32) throw new ClientError('WRONG_UNLOCKER', 'an unlocker gives 32 bytes')
-  const info = new Uint8Array([...groupId, ...idCore.bytes])
+  const info = concat(groupId, idCore.bytes, purpose === 'device' ? new Uint8Array() : utf8(purpose))
   return Scalar.random(length => hkdfSha256(utf8('MILAGRO-TS-UNLOCKER'), secret, info, length))
 }

@@ -38,6 +38,7 @@ import {
 } from '@milagro-ts/crypto/enrolment'
 import {
   type Attributes,
+  agreePointG2,
   deviceIdentityPoint,
   IdCore,
   issueIdCore,
@@ -50,6 +51,7 @@ import { Scalar } from '@milagro-ts/crypto/scalar'
 import { ServerKey } from '@milagro-ts/crypto/server-key'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { authorityIssue } from '@milagro-ts/crypto/share-proof'
+import { AgreeSlotKey, slotName } from '@milagro-ts/crypto/static-agreement'
 import { type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { Permit, permitInput, permitPoint, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import { fixedRandom } from '../../api/test/fixed-random.js'
@@ -128,6 +130,8 @@ export class World {
   readonly audiences = new Map<string, 'never' | 'optional' | 'required'>([[TRACKING, 'optional']])
   revisions: GroupDocument[] = []
   url = ''
+  /** What a device's ticket is for, beside the PIN of its own. */
+  devicePurposes: TicketPayload['purposes'] = ['device']
   /** Of the newest registration. */
   lastHpkeKey = ''
   group!: Group
@@ -243,6 +247,15 @@ export class World {
   /** Authorities forget their ledger: only a test of the device's own guard wants that. */
   forgetLedger(): void {
     this.#ledger.clear()
+  }
+
+  /** What a server of this name gets from the authorities, for one slot. */
+  slotKey(name: string, slot: number): AgreeSlotKey {
+    const party = { kind: 2, name, generation: this.group.recipient(name)?.generation ?? 1 } as const
+    const { groupId } = this.group
+    const S = agreePointG2(slotName(groupId, party, slot)).mulSecret(this.#secrets.agree)
+    const claim = { groupId, party, slot, epoch: 1 }
+    return AgreeSlotKey.verify(claim, this.group.keys('agree').ivk, S) as AgreeSlotKey
   }
 
   /** The next revision, with another grace. */
@@ -684,7 +697,12 @@ export class World {
       ...fields,
       salt: toBase64Url(salt),
       ...(ownPin ? { user: { pinGen: 1 } } : {}),
-      ticket: await this.#ticket(idCore, body.hpkeKey, ownPin ? ['device', 'pin'] : ['device'], pin),
+      ticket: await this.#ticket(
+        idCore,
+        body.hpkeKey,
+        [...this.devicePurposes, ...(ownPin ? (['pin'] as const) : [])],
+        pin,
+      ),
     }
   }
 

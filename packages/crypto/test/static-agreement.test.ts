@@ -4,11 +4,11 @@ import { DecodeError } from '@milagro-ts/crypto/errors'
 import { hashToScalar } from '@milagro-ts/crypto/hash-to-curve'
 import { agreePointG1, agreePointG2, encodeName, IdCore } from '@milagro-ts/crypto/identity'
 import { deriveKey } from '@milagro-ts/crypto/kdf'
-import type { clientProve } from '@milagro-ts/crypto/mpin'
+import { clientProve, DeviceProven } from '@milagro-ts/crypto/mpin'
 import { hedgedNonce, NONCE_ROLE } from '@milagro-ts/crypto/nonce'
 import { joinPin } from '@milagro-ts/crypto/pin'
 import { G1, G2, pairing } from '@milagro-ts/crypto/points'
-import type { ServerKey } from '@milagro-ts/crypto/server-key'
+import { ServerKey } from '@milagro-ts/crypto/server-key'
 import {
   AgreeClientKey,
   AgreeSlotKey,
@@ -27,6 +27,7 @@ import { describe, expect, expectTypeOf, test } from 'vitest'
 import { hexOf, point1, point2, readVectors } from './vector-files.js'
 import {
   alphaOf,
+  binding,
   car,
   digestOf,
   driven,
@@ -34,7 +35,9 @@ import {
   groupId,
   keysOf,
   makeCar,
+  masters,
   mustBe,
+  nonceTerms,
   RIGHT_PIN,
   scalarOf,
   seeded,
@@ -270,6 +273,21 @@ describe('no common key', () => {
   })
 })
 
+test('a gateway that holds its slot key logs nobody in at the RPS', () => {
+  // The one equation that it could meet is e(V, Q)·e(X, S) = 1 with the S that it has; the RPS goes by its own.
+  const S = secretOf(gateway, SLOT)
+  const honest = clientProve({
+    terms: nonceTerms,
+    binding,
+    deviceKey: keysOf(car).D_dev,
+    random: seeded('login'),
+  })
+  expect(DeviceProven.verify(honest, binding, masters.device.serverKey)).not.toBeNull()
+  // Its key is none of `device`: the check of every server key refuses it under that IVK, as under its own.
+  expect(ServerKey.verify(masters.device.ivk, S)).toBeNull()
+  expect(ServerKey.verify(ivk, S)).toBeNull()
+})
+
 test('h binds R: without it anybody poses as any car', () => {
   // R = xP1 − h·Hk1(C) cancels the car's part. Where h is fixed before R, the server's value is e(xIVK, Hk2(B)).
   const x = scalarOf('x of a stranger')
@@ -334,8 +352,12 @@ test('keys of `agree` are types of their own', () => {
   expectTypeOf<AgreeStaticKey>().not.toExtend<Parameters<typeof serverAgree>[0]>()
   expectTypeOf<AgreeSlotKey>().not.toExtend<Parameters<typeof serverAgreeStatic>[0]>()
   expectTypeOf<ServerKey>().not.toExtend<AgreeSlotKey>()
-  // And the values differ: a login with the car's key of `agree` is nobody's.
-  expect(keyOf(car).point.equals(keysOf(car).D_dev)).toBe(false)
+  // And the values differ: a login by the car's key of `agree` is nobody's, whatever the types say.
+  const proof = { terms: nonceTerms, binding, random: seeded('login') }
+  const logIn = (deviceKey: G1) =>
+    DeviceProven.verify(clientProve({ ...proof, deviceKey }), binding, masters.device.serverKey)
+  expect(logIn(keysOf(car).D_dev)).not.toBeNull()
+  expect(logIn(keyOf(car).point)).toBeNull()
 })
 
 /** h and PSK, spelt out here so that an impostor may put anything in. */

@@ -31,7 +31,7 @@ export const FleetConfig = Strict({
   rps: Strict({ url: UrlSetting, issuer: Type.Optional(UrlSetting) }),
   /** The recipient of the group document whose request key may call. */
   rpsName: ServerNameSetting,
-  /** What a vehicle's ticket is for. */
+  /** What a vehicle's ticket is for; `device` and `agree` (TLS) unless said. */
   devicePurposes: Type.Optional(
     Type.Array(Type.Enum(['device', 'agree', 'sign']), { minItems: 1, maxItems: 3 }),
   ),

@@ -153,7 +153,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     clock,
     wake,
     nextLeaf: tx => leaves.next(tx),
-    devicePurposes: config.devicePurposes ?? ['device'],
+    devicePurposes: config.devicePurposes ?? ['device', 'agree'],
     lifetime: (config.registrationDays ?? 7) * DAY,
     pendingLimit: config.pendingLimit ?? 1000,
   })

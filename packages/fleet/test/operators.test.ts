@@ -31,7 +31,7 @@ test('the setup code is made once, and enrols the first operator with a PIN of t
   expect(answer).toMatchObject({ factors: 1, user: { pinGen: 1 } })
   expect(answer.user).toEqual({ pinGen: 1 })
   const ticket = await verifyTicket({ ticket: answer.ticket, group: world.group, now: world.time.now })
-  expect([ticket.purposes, ticket.pinGen, ticket.userCore.length]).toEqual([['device', 'pin'], 1, 0])
+  expect([ticket.purposes, ticket.pinGen, ticket.userCore.length]).toEqual([['device', 'agree', 'pin'], 1, 0])
   expect(await world.permit(answer.idCore)).toMatchObject({ account: { issuedPinGen: 1, acceptedPinGen: 0 } })
 
   const other = await world.registration({

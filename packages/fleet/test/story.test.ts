@@ -30,7 +30,7 @@ test('a car and its driver enrol, are banned, come back; then the car gets its n
   expect(checkIdCore(IdCore.fromBase64Url(car.idCore), fields)).toBe(true)
   const { group } = world
   const ticket = await verifyTicket({ ticket: car.ticket, group, now: world.time.now })
-  expect(ticket).toMatchObject({ purposes: ['device'], pinGen: undefined })
+  expect(ticket).toMatchObject({ purposes: ['device', 'agree'], pinGen: undefined })
   expect(await world.api.vehicle({ params: { id: String(id) } })).toMatchObject({
     state: 'enrolled',
     idCore: car.idCore,
