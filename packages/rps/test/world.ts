@@ -39,6 +39,7 @@ import { systemRandom } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
 import {
+  agreePointG2,
   deviceIdentityPoint,
   encodeName,
   IdCore,
@@ -155,7 +156,10 @@ export class FakeAuthority {
         const { shareEpoch } = group
         const recipient = group.recipient(caller.name)!
         const { index } = this
-        const identity = encodeName(group.groupId, { kind: 2, name: recipient.name, generation: 1 })
+        if (this.behaviour === 'frozen') throw new Refused('FROZEN')
+        const { slot } = body
+        const name = { kind: 2, name: recipient.name, generation: 1 } as const
+        const identity = encodeName(group.groupId, slot === undefined ? name : { ...name, slot })
         const jti = fromBase64Url(body.nonce, 'nonce', 16)
         const ctx = shareContext({
           groupId: group.groupId,
@@ -165,8 +169,14 @@ export class FakeAuthority {
           identity,
           jti,
         })
-        const W = authorityServerKeyShare(this.#share(body.purpose, body.keyEpoch))
-        const sealed = await seal(recipient.hpkeKey, ctx, encodeTlv([W.encode()]), systemRandom)
+        const secret = this.#share(body.purpose, body.keyEpoch)
+        const { commitments } = group.keysOf(body.purpose, body.keyEpoch)!
+        const commitment = commitments[index - 1]!
+        const share =
+          body.purpose === 'agree'
+            ? authorityIssue({ ctx, commitment, A: agreePointG2(identity) }, secret, systemRandom).encode()
+            : encodeTlv([authorityServerKeyShare(secret).encode()])
+        const sealed = await seal(recipient.hpkeKey, ctx, share, systemRandom)
         return { index, shareEpoch, sealed: toBase64Url(sealed) }
       },
       permits: async ({ body }) => {

@@ -1,0 +1,111 @@
+/**
+ * The PSK identities in a ClientHello (RFC 8446 §4.1.2, §4.2.11), read before node:tls sees a byte: its callbacks are
+ * synchronous, and a pairing belongs in a worker. Nothing is decided here; what doesn't fit goes on to OpenSSL, which says
+ * no in its own way, or is refused where it could only cost memory.
+ */
+import { fromUtf8, readInteger } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+
+/** Bytes of a ClientHello with its record headers, at most: post-quantum key shares take about 1.5 kB. */
+export const MOST_HELLO = 32_768
+/** RFC 8446 §5.1. */
+const MOST_RECORD = 16_384
+/** What OpenSSL takes of an external PSK's identity; a longer one is none of ours. */
+const MOST_IDENTITY = 256
+
+const HANDSHAKE = 22
+const CLIENT_HELLO = 1
+const PRE_SHARED_KEY = 41
+
+/**
+ * The identities that `bytes` begin with, in order, those that are no text left out; `more` while the ClientHello isn't
+ * whole. DecodeError for what is none.
+ */
+export function pskIdentitiesOf(bytes: Uint8Array): readonly string[] | 'more' {
+  const hello = handshakeMessage(bytes)
+  return hello === 'more' ? hello : identitiesIn(hello)
+}
+
+/** The body of the first handshake message, put together out of its records. */
+function handshakeMessage(bytes: Uint8Array): Uint8Array | 'more' {
+  const fragments: Uint8Array[] = []
+  let have = 0
+  let at = 0
+  for (;;) {
+    if (have >= 4) {
+      const message = Buffer.concat(fragments)
+      if (message[0] !== CLIENT_HELLO) throw malformed('not a ClientHello')
+      const length = readInteger(message.subarray(1, 4), 3, FIELD)
+      if (length > MOST_HELLO) throw malformed('too long')
+      if (have >= 4 + length) return message.subarray(4, 4 + length)
+    }
+    if (bytes.length > at && bytes[at] !== HANDSHAKE) throw malformed('not a handshake record')
+    if (bytes.length < at + 5) break
+    const length = readInteger(bytes.subarray(at + 3, at + 5), 2, FIELD)
+    if (length === 0 || length > MOST_RECORD) throw malformed('a record of that length')
+    if (bytes.length < at + 5 + length) break
+    fragments.push(bytes.subarray(at + 5, at + 5 + length))
+    have += length
+    at += 5 + length
+  }
+  if (bytes.length > MOST_HELLO) throw malformed('too long')
+  return 'more'
+}
+
+function identitiesIn(hello: Uint8Array): readonly string[] {
+  const body = new Reader(hello)
+  body.skip(2 + 32)
+  body.vector(1)
+  body.vector(2)
+  body.vector(1)
+  if (body.isAtEnd) return []
+  const extensions = new Reader(body.vector(2))
+  while (!extensions.isAtEnd) {
+    const type = extensions.integer(2)
+    const value = extensions.vector(2)
+    if (type === PRE_SHARED_KEY) return identitiesOf(new Reader(new Reader(value).vector(2)))
+  }
+  return []
+}
+
+function identitiesOf(offered: Reader): string[] {
+  const identities: string[] = []
+  while (!offered.isAtEnd) {
+    const identity = offered.vector(2)
+    // The obfuscated ticket age, which external PSKs have no use for.
+    offered.skip(4)
+    if (identity.length <= MOST_IDENTITY && identity.every(byte => byte >= 0x21 && byte <= 0x7e))
+      identities.push(fromUtf8(identity, FIELD))
+  }
+  return identities
+}
+
+const FIELD = 'clientHello'
+const malformed = (why: string) => new DecodeError(FIELD, why)
+
+class Reader {
+  readonly #bytes: Uint8Array
+  #at = 0
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes
+  }
+  get isAtEnd(): boolean {
+    return this.#at >= this.#bytes.length
+  }
+  skip(length: number): void {
+    this.#take(length)
+  }
+  integer(size: 1 | 2): number {
+    return readInteger(this.#take(size), size, FIELD)
+  }
+  /** After a length of `size` bytes. */
+  vector(size: 1 | 2): Uint8Array {
+    return this.#take(this.integer(size))
+  }
+  #take(length: number): Uint8Array {
+    if (length > this.#bytes.length - this.#at) throw malformed('cut off')
+    this.#at += length
+    return this.#bytes.subarray(this.#at - length, this.#at)
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * A device's side: node:tls and node:https with a device in the place of certificates.
+ *
+ * The server is who its name in the group document says, `servername` (or `host` without one), and that comes from the
+ * caller. Two guards: `checkServerIdentity` always errs, since node asks it for certificates only, so no certificate is
+ * ever accepted in the place of the PSK; and an agent is for one device, keeps no TLS session, and asks for the PSK of each
+ * new connection, since pools don't tell PSKs apart.
+ */
+import { Agent, type AgentOptions } from 'node:https'
+import type { Duplex } from 'node:stream'
+import { type ConnectionOptions, type TLSSocket, connect as tlsConnect } from 'node:tls'
+import { systemClock, systemTimers, type Timers } from '@milagro-ts/api/system'
+import type { SlotPsk } from '@milagro-ts/client/device'
+import type { Clock } from '@milagro-ts/crypto/ports'
+import { type Fixed, PROTOCOL, refuseFixed } from './options.js'
+
+/** Who connects: a Device of the client package is one. */
+export interface TlsIdentity {
+  externalPsk(server: string): Promise<SlotPsk>
+}
+
+export interface ConnectOptions extends Omit<ConnectionOptions, Fixed> {
+  readonly identity: TlsIdentity
+  readonly clock?: Clock
+  readonly timers?: Timers
+  /** Milliseconds before the end of the slot at which `permit-ending` is told; a minute unless said. */
+  readonly notice?: number
+}
+
+/**
+ * A connected socket to a server that has proven its name; it emits `permit-ending` before the slot is over. Rejects with
+ * what the identity throws (ClientError), TLS' own error where the server isn't the one, TypeError for a fixed option.
+ */
+export async function connect({
+  identity,
+  clock,
+  timers,
+  notice,
+  ...options
+}: ConnectOptions): Promise<TLSSocket> {
+  refuseFixed(options)
+  const server = options.servername ?? options.host
+  if (server === undefined) throw new TypeError('servername, or host: the name of the server in its group')
+  const psk = await identity.externalPsk(server)
+  const socket = tlsConnect({
+    ...options,
+    ...PROTOCOL,
+    // A server name on the wire tells a listener what the port and address tell already; no certificate is chosen by it.
+    servername: '',
+    pskCallback: () => ({ psk: psk.psk, identity: psk.identity }),
+    checkServerIdentity: () => new Error('a certificate was offered in the place of the external PSK'),
+  })
+  await secured(socket)
+  tellEnding(socket, psk.endsAt, { clock, timers, notice })
+  return socket
+}
+
+/** For `https.request` and what goes by it, as one device. */
+export function httpsAgent(identity: TlsIdentity, options: Omit<AgentOptions, Fixed> = {}): Agent {
+  refuseFixed(options)
+  return new IdentityAgent(identity, options)
+}
+
+class IdentityAgent extends Agent {
+  readonly #identity: TlsIdentity
+
+  constructor(identity: TlsIdentity, options: Omit<AgentOptions, Fixed>) {
+    super({ ...options, maxCachedSessions: 0 })
+    this.#identity = identity
+  }
+
+  override createConnection(
+    options: ConnectionOptions,
+    callback?: (error: Error | null, stream: Duplex) => void,
+  ): undefined {
+    // Node takes `servername` from the Host header unless the agent has one; a header is no configuration.
+    const servername = this.options.servername ?? options.host
+    connect({
+      ...options,
+      ...(servername === undefined ? {} : { servername }),
+      identity: this.#identity,
+    }).then(
+      socket => callback?.(null, socket),
+      (error: Error) => (callback as (error: Error) => void)(error),
+    )
+    return undefined
+  }
+}
+
+function secured(socket: TLSSocket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const failed = (error: Error) => {
+      socket.destroy()
+      reject(error)
+    }
+    socket.once('error', failed)
+    socket.once('secureConnect', () => {
+      socket.off('error', failed)
+      resolve()
+    })
+  })
+}
+
+/** The longest that a timer takes. */
+const LONGEST = 2 ** 31 - 1
+
+function tellEnding(
+  socket: TLSSocket,
+  endsAt: number,
+  {
+    clock = systemClock,
+    timers = systemTimers,
+    notice = 60_000,
+  }: { clock?: Clock | undefined; timers?: Timers | undefined; notice?: number | undefined },
+): void {
+  let end = () => {}
+  const wait = () => {
+    const left = endsAt - notice - clock()
+    if (left > 0) end = timers.after(Math.min(left, LONGEST), wait)
+    else socket.emit('permit-ending', endsAt)
+  }
+  wait()
+  socket.once('close', () => end())
+}

@@ -1,0 +1,154 @@
+/**
+ * A service of a group, ready to serve TLS: its slot keys, the stream of ban events, and the door between them.
+ *
+ *   openTlsService   group document followed through the RPS, slot keys from the authorities, ban events from the RPS
+ *   service.door     for createServer and createHttpsServer
+ *   service.close    everybody is put out, nothing is asked any more
+ */
+import { availableParallelism } from 'node:os'
+import { type Client, createClient } from '@milagro-ts/api/call'
+import { dtaRoutes } from '@milagro-ts/api/dta-routes'
+import type { Group } from '@milagro-ts/api/group'
+import type { Es256PrivateKey, HpkeKeyPair } from '@milagro-ts/api/keys'
+import type { Log } from '@milagro-ts/api/log'
+import { requestSigner } from '@milagro-ts/api/request-auth'
+import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
+import { followGroup } from '@milagro-ts/client/group-store'
+import { CryptoPool } from '@milagro-ts/crypto/node-pool'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { Guard } from '@milagro-ts/rpa/guard'
+import { Door, type TlsPeer } from './door.js'
+import { SlotKeys } from './slot-keys.js'
+
+/** Milliseconds for one call to an authority. */
+const TIMEOUT = 5_000
+/** Milliseconds between two looks for a newer revision of the group document. */
+const FOLLOW = 60_000
+
+export interface TlsServiceOptions {
+  /** The server's name among the recipients of the group document, with purpose `agree`, and its keys there. */
+  readonly name: string
+  readonly requestKey: Es256PrivateKey
+  readonly hpkeKey: HpkeKeyPair
+  /** The pinned group; later revisions come from the RPS. */
+  readonly group: Group
+  /** The RPS' origin. */
+  readonly rpsUrl: string
+  readonly log: Log
+  /** Threads for pairings; one less than there are processors, at least one, unless said. */
+  readonly workers?: number
+  readonly clock?: Clock
+  readonly random?: Random
+  readonly timers?: Timers
+  readonly fetch?: typeof fetch
+  /** Milliseconds before the end of a slot at which `permit-ending` is told; a minute unless said. */
+  readonly notice?: number
+}
+
+export interface TlsService {
+  readonly door: Door
+  readonly timers: Timers
+  readonly log: Log
+  /** Attributes and instance of a device that is here, as the RA has them: asked once for each identity and slot. */
+  attributes(peer: TlsPeer): ReturnType<Guard['identity']>
+  close(): Promise<void>
+}
+
+/**
+ * Resolves once there is a key for the current slot. Until the first ban events have come nobody is let in. Rejects with
+ * Refused where too few authorities gave a share: FORBIDDEN and UNAUTHENTICATED (not in the document), FROZEN, RETRY_LATER.
+ */
+export async function openTlsService(options: TlsServiceOptions): Promise<TlsService> {
+  const {
+    name,
+    requestKey,
+    hpkeKey,
+    rpsUrl,
+    log,
+    workers = Math.max(1, availableParallelism() - 1),
+    clock = systemClock,
+    random = systemRandom,
+    timers = systemTimers,
+    fetch = globalThis.fetch,
+    notice = 60_000,
+  } = options
+  let group = options.group
+  const guard = new Guard({
+    rpsUrl,
+    audience: name,
+    name,
+    requestKey,
+    group,
+    random,
+    clock,
+    timers,
+    fetch,
+    log,
+    changed: () => door.look(),
+  })
+  const wait = (milliseconds: number) =>
+    new Promise<void>(resolve => void timers.after(milliseconds, resolve))
+  const follow = async () => {
+    group = await followGroup({ rps: guard.rps, wait }, group)
+    return group
+  }
+  const authorize = requestSigner({ name, key: requestKey, clock, random })
+  const authorities = new Map<string, Client<typeof dtaRoutes>>()
+  const authority = ({ url }: { readonly url: string }) => {
+    const client =
+      authorities.get(url) ?? createClient(dtaRoutes, { baseUrl: url, timeout: TIMEOUT, authorize, fetch })
+    authorities.set(url, client)
+    return client
+  }
+  const pool = CryptoPool.start({ workers, random, clock, timers })
+  const keys = new SlotKeys({
+    name,
+    hpkeKey,
+    authority,
+    group: () => group,
+    follow,
+    pool,
+    clock,
+    random,
+    timers,
+    log,
+  })
+  const rule = () => ({ slotRule: group.slotRule, grace: group.policy.grace })
+  const door = new Door({ keys, bans: guard.follower, rule, pool, clock, random, timers, log, notice })
+  const close = async () => {
+    endFollowing()
+    door.stop()
+    await guard.stop()
+    await pool.close()
+  }
+  const endFollowing = timers.every(FOLLOW, () => {
+    follow().catch((error: unknown) => log.warn({ err: error }, 'no look at the group document; tried again'))
+  })
+  guard.start()
+  try {
+    await keys.complete()
+  } catch (error) {
+    await close()
+    throw error
+  }
+  door.start()
+  return { door, timers, log, attributes: attributesOf(guard), close }
+}
+
+/** Identities whose attributes are kept. */
+const KEPT = 10_000
+
+function attributesOf(guard: Guard): TlsService['attributes'] {
+  const kept = new Map<string, ReturnType<Guard['identity']>>()
+  return peer => {
+    const key = `${peer.slot} ${peer.mpinId}`
+    const known = kept.get(key)
+    if (known !== undefined) return known
+    const asked = guard.identity({ idCore: peer.idCore, userCore: undefined })
+    if (kept.size >= KEPT) kept.delete(kept.keys().next().value as string)
+    kept.set(key, asked)
+    // An answer that didn't come is asked for again.
+    asked.catch(() => kept.delete(key))
+    return asked
+  }
+}

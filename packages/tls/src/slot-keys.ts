@@ -1,0 +1,175 @@
+/**
+ * A server's own keys of `agree` (protocols.md §7): fetched from the authorities for the current slot and `lead` ahead,
+ * kept in memory until their slot and its grace are over, and computed with in the workers alone.
+ *
+ *   server B                                        authority j
+ *   -- `agree`, slot, nonce; by its requestKey -->  B out of the group document and the slot
+ *   <-- HPKE(hpkeKey; ctx; d_j, κ, z) --            d_j = s_jHk2(B), with its proof
+ *   each proof against C_j, S = Σ λ_jd_j, e(IVK, Hk2(B)) = e(P1, S) when a worker takes it in
+ *
+ * Nothing is written to disk: after a start the authorities are asked again, so a stolen disk holds no slot key, but who
+ * steals hpkeKey and requestKey has what the server has until the group no longer names it.
+ */
+import type { Client } from '@milagro-ts/api/call'
+import type { dtaRoutes } from '@milagro-ts/api/dta-routes'
+import type { Group, GroupAuthority } from '@milagro-ts/api/group'
+import type { HpkeKeyPair } from '@milagro-ts/api/keys'
+import type { Log } from '@milagro-ts/api/log'
+import { Refused } from '@milagro-ts/api/problem'
+import { askAuthorities, hasMovedOn, NoQuorum } from '@milagro-ts/api/quorum'
+import { open } from '@milagro-ts/api/seal'
+import type { Timers } from '@milagro-ts/api/system'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { HandedSlotKey } from '@milagro-ts/crypto/crypto-worker'
+import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { shareContext } from '@milagro-ts/crypto/share-proof'
+import { slotName } from '@milagro-ts/crypto/static-agreement'
+import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
+
+/** Milliseconds for all authorities together, and between two attempts. */
+const DEADLINE = 10_000
+const PAUSE = 5_000
+
+export interface SlotKeyPorts {
+  /** The server's name among the recipients of the group document. */
+  readonly name: string
+  readonly hpkeKey: HpkeKeyPair
+  readonly authority: (authority: GroupAuthority) => Pick<Client<typeof dtaRoutes>, 'serverKeys'>
+  /** The group in force as far as it is known, and a look for what came since. */
+  readonly group: () => Group
+  readonly follow: () => Promise<Group>
+  readonly pool: CryptoPool
+  readonly clock: Clock
+  readonly random: Random
+  readonly timers: Timers
+  readonly log: Log
+}
+
+interface HeldKey extends Omit<HandedSlotKey, 'S'> {
+  /** 96 secret bytes; copies of them go to workers. */
+  readonly S: Uint8Array
+  readonly B: Uint8Array
+}
+
+export class SlotKeys {
+  readonly #ports: SlotKeyPorts
+  readonly #held = new Map<number, HeldKey>()
+  #completing: Promise<void> | undefined
+  #notBefore = Number.NEGATIVE_INFINITY
+
+  constructor(ports: SlotKeyPorts) {
+    this.#ports = ports
+  }
+
+  /** B of a slot whose key is here and in the workers. */
+  B(slot: number): Uint8Array | undefined {
+    return this.#held.get(slot)?.B
+  }
+
+  /**
+   * Drops what is over and fetches what is missing. While there is no key for the current slot it throws Refused as
+   * askAuthorities says, or PoolUnavailable; one for a later slot has time.
+   */
+  complete(): Promise<void> {
+    this.#completing ??= this.#complete().finally(() => {
+      this.#completing = undefined
+    })
+    return this.#completing
+  }
+
+  /** The same, in the background and not too often; never rejects. */
+  async keepComplete(): Promise<void> {
+    const { clock, log } = this.#ports
+    if (this.#missing().length === 0 || clock() < this.#notBefore || this.#completing !== undefined) return
+    this.#notBefore = clock() + PAUSE
+    try {
+      await this.complete()
+    } catch (error) {
+      log.error({ err: error, slots: this.#missing() }, 'no key for the current slot: nobody can come in')
+    }
+  }
+
+  #missing(): number[] {
+    const { group, clock } = this.#ports
+    const { slotRule, policy } = group()
+    const current = slotAt(slotRule, Math.floor(clock() / 1000))
+    return Array.from({ length: policy.lead + 1 }, (_, ahead) => current + ahead).filter(
+      slot => !this.#held.has(slot),
+    )
+  }
+
+  async #complete(): Promise<void> {
+    const { group, clock, pool, log } = this.#ports
+    const { slotRule, policy } = group()
+    const slots = this.#missing()
+    for (const [slot, { S }] of this.#held) {
+      if (clock() < (slotStart(slotRule, slot + 1) + policy.grace) * 1000) continue
+      this.#held.delete(slot)
+      S.fill(0)
+    }
+    if (slots.length === 0) return
+    const outcomes = await Promise.allSettled(slots.map(slot => this.#fetch(slot)))
+    const fetched = outcomes.flatMap(outcome => (outcome.status === 'fulfilled' ? [outcome.value] : []))
+    const all = [...this.#held.values(), ...fetched]
+    if (fetched.length > 0) {
+      const verdicts = await pool.handOver(async () => all.map(handed))
+      if (verdicts.includes(false))
+        throw new Refused('RETRY_LATER', { log: 'the shares of a slot key don’t make the key of this name' })
+      for (const key of fetched) this.#held.set(key.slot, key)
+      log.info({ slots: fetched.map(({ slot }) => slot) }, 'slot keys fetched')
+    }
+    const failed = outcomes.find(outcome => outcome.status === 'rejected')
+    if (failed === undefined) return
+    if (!this.#held.has(slotAt(slotRule, Math.floor(clock() / 1000)))) throw failed.reason
+    log.warn({ err: failed.reason, slots: this.#missing() }, 'no key for a later slot yet; tried again')
+  }
+
+  async #fetch(slot: number): Promise<HeldKey> {
+    const { group, follow } = this.#ports
+    try {
+      return await this.#ask(group(), slot)
+    } catch (error) {
+      if (!(error instanceof NoQuorum) || !hasMovedOn(group(), error.faults)) throw error
+      return this.#ask(await follow(), slot)
+    }
+  }
+
+  async #ask(group: Group, slot: number): Promise<HeldKey> {
+    const { name, hpkeKey, authority, pool, random, timers } = this.#ports
+    const { groupId } = group
+    const recipient = group.recipient(name)
+    if (recipient?.kind !== 2 || !recipient.purposes.includes('agree'))
+      throw new Refused('FORBIDDEN', { log: `the group names no server ${name} with keys of agree` })
+    const { generation } = recipient
+    const keys = group.keysAt('agree', slot)
+    if (keys === null) throw new Refused('RETRY_LATER', { log: 'the group has not begun' })
+    const { epoch, ivk } = keys
+    const B = slotName(groupId, { kind: 2, name, generation }, slot)
+    const jti = random(16)
+    const params = { groupId: toBase64Url(groupId) }
+    const body = { purpose: 'agree', keyEpoch: epoch, slot, nonce: toBase64Url(jti) } as const
+    const { shares } = await askAuthorities({
+      group,
+      purpose: 'agree',
+      epoch,
+      deadlineMs: DEADLINE,
+      timers,
+      ask: (asked, signal) => authority(asked).serverKeys({ params, body, signal }),
+      verify: async ({ index, commitment }, { shareEpoch, sealed }) => {
+        const ctx = shareContext({ groupId, purpose: 'agree', index, shareEpoch, identity: B, jti })
+        const share = await open(hpkeKey, ctx, fromBase64Url(sealed, 'sealed'))
+        if (share === null) return null
+        const statement = { name: B, ctx, commitment: commitment.encode() }
+        return pool.run('agreeShareVerify', { statement, share })
+      },
+    })
+    const points = shares.map(({ index, share }) => ({ index, point: share }))
+    const S = await pool.run('combineAgree', points)
+    return { purpose: 'agree', groupId, name, generation, slot, epoch, ivk: ivk.encode(), S, B }
+  }
+}
+
+function handed({ B: _, ...key }: HeldKey): HandedSlotKey {
+  return { ...key, S: key.S.slice() }
+}

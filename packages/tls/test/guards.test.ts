@@ -1,0 +1,254 @@
+/**
+ * The five guards of protocols.md §7. Each test first shows the attack against node:tls as one would write it without the
+ * guard, then against this package.
+ */
+import { spawnSync } from 'node:child_process'
+import { Agent, get, createServer as httpsServer, type RequestOptions } from 'node:https'
+import type { Server } from 'node:net'
+import {
+  type ConnectionOptions,
+  connect as rawConnect,
+  createServer as rawServer,
+  type TLSSocket,
+} from 'node:tls'
+import { Scalar } from '@milagro-ts/crypto/scalar'
+import { connect, httpsAgent } from '@milagro-ts/tls/connect'
+import { createHttpsServer, createServer } from '@milagro-ts/tls/server'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { cert, key } from './someones-certificate.js'
+import { NAME, outcome, World } from './world.js'
+
+const SUITE = { ciphers: 'TLS_AES_128_GCM_SHA256', minVersion: 'TLSv1.3' } as const
+
+let world: World
+beforeEach(async () => {
+  world = await World.start()
+})
+afterEach(() => world.close())
+
+const secured = (options: ConnectionOptions) =>
+  new Promise<TLSSocket>((resolve, reject) => {
+    const socket = rawConnect(options)
+    socket.once('secureConnect', () => resolve(socket))
+    socket.once('error', reject)
+  })
+const ours = async () => {
+  const { door, timers, log } = world
+  const server = createServer({ door, timers, log }, socket => {
+    socket.on('error', () => undefined)
+    socket.write('welcome')
+  })
+  server.on('tlsClientError', () => undefined)
+  return { host: '127.0.0.1', port: await world.listen(server), servername: NAME }
+}
+const listening = async (server: Server) => ({ host: '127.0.0.1', port: await world.listen(server) })
+const welcoming = (socket: TLSSocket) => {
+  socket.on('error', () => undefined)
+  socket.write('welcome')
+}
+
+describe('1: a certificate in the place of the PSK', () => {
+  // The thief of nothing but some certificate stands where the gateway should.
+  const impostor = () =>
+    listening(rawServer({ cert, key, ...SUITE }, welcoming).on('tlsClientError', () => undefined))
+
+  test('without the guard it is taken: node asks nobody, and with rejectUnauthorized: false takes any', async () => {
+    const { identity, psk } = await world.car(1).externalPsk(NAME)
+    const at = { ...(await impostor()), ...SUITE, pskCallback: () => ({ identity, psk }), servername: NAME }
+    expect(await outcome(secured({ ...at, rejectUnauthorized: false }))).toBe('in')
+    // Nor does it help to trust CAs only, since somebody has a certificate of one.
+    expect(await outcome(secured({ ...at, ca: cert }))).toBe('in')
+  })
+
+  test('with it neither is', async () => {
+    const at = { ...(await impostor()), servername: NAME }
+    expect(await outcome(connect({ ...at, identity: world.car(1) }))).not.toBe('in')
+  })
+})
+
+describe('2: a ticket instead of the PSK', () => {
+  /** The session that a connection gets, or null when the server gives none before it says welcome. */
+  const sessionOf = (socket: TLSSocket) =>
+    new Promise<Buffer | null>(resolve => {
+      let session: Buffer | null = null
+      socket.on('session', given => {
+        session = given
+      })
+      socket.once('data', () => setImmediate(() => resolve(session)))
+    })
+
+  test('without the guard a banned car walks in by the ticket of its last visit', async () => {
+    const { identity, psk } = await world.car(1).externalPsk(NAME)
+    const banned = new Set<string>()
+    let asked = 0
+    const at = await listening(
+      rawServer(
+        {
+          ...SUITE,
+          pskCallback: (_, name) => {
+            asked++
+            return banned.has(name) ? null : Buffer.from(psk)
+          },
+        },
+        welcoming,
+      ).on('tlsClientError', () => undefined),
+    )
+    const options = { ...at, ...SUITE, checkServerIdentity: () => new Error('no certificates') }
+    const first = await secured({ ...options, pskCallback: () => ({ identity, psk }) })
+    const session = await sessionOf(first)
+    first.destroy()
+    expect(session).not.toBeNull()
+    banned.add(identity)
+    expect(await outcome(secured({ ...options, session: session as Buffer }))).toBe('in')
+    expect(asked).toBe(1)
+  })
+
+  test('with it there is no ticket: what OpenSSL sends is the number of a session that nobody keeps', async () => {
+    const at = await ours()
+    const car = world.car(1)
+    const socket = await connect({ ...at, identity: car })
+    const session = await sessionOf(socket)
+    socket.destroy()
+    // Not even the same car comes in by it, so much the less one that was banned since.
+    const { host, port } = at
+    const byIt = {
+      host,
+      port,
+      ...SUITE,
+      session: session as Buffer,
+      checkServerIdentity: () => new Error('no'),
+    }
+    expect(await outcome(secured(byIt))).not.toBe('in')
+    world.banned.add(car.mpinId)
+    expect(await outcome(secured(byIt))).not.toBe('in')
+    expect(await outcome(connect({ ...at, identity: car }))).not.toBe('in')
+  })
+
+  test('and one that was forged, or stolen from another server, opens nothing', async () => {
+    const { identity, psk } = await world.car(1).externalPsk(NAME)
+    const elsewhere = await listening(rawServer({ ...SUITE, pskCallback: () => Buffer.from(psk) }, welcoming))
+    const options = { ...SUITE, checkServerIdentity: () => new Error('no certificates') }
+    const first = await secured({ ...elsewhere, ...options, pskCallback: () => ({ identity, psk }) })
+    const session = (await sessionOf(first)) as Buffer
+    first.destroy()
+    const { host, port } = await ours()
+    expect(await outcome(secured({ host, port, ...options, session }))).not.toBe('in')
+  })
+})
+
+describe('3: one pool for two devices', () => {
+  const answered = (options: RequestOptions) =>
+    new Promise<string>((resolve, reject) => {
+      get(options, response => {
+        let text = ''
+        response.on('data', (chunk: Buffer) => {
+          text += chunk.toString()
+        })
+        response.on('end', () => resolve(text))
+      }).on('error', reject)
+    })
+
+  test('without the guard the second device speaks as the first: pools don’t look at pskCallback', async () => {
+    const [one, two] = [await world.car(1).externalPsk(NAME), await world.car(2).externalPsk(NAME)]
+    const names = new WeakMap<object, string>()
+    const server = httpsServer(
+      {
+        ...SUITE,
+        pskCallback: (socket, name) => {
+          names.set(socket, name)
+          return Buffer.from(name === one.identity ? one.psk : two.psk)
+        },
+      },
+      (req, response) => response.end(names.get(req.socket)),
+    )
+    const at = await listening(server)
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    const as = ({ identity, psk }: typeof one) =>
+      answered({ ...at, ...SUITE, agent, pskCallback: () => ({ identity, psk }) } as RequestOptions)
+    expect(await as(one)).toBe(one.identity)
+    expect(await as(two)).toBe(one.identity)
+    agent.destroy()
+    server.closeAllConnections()
+  })
+
+  test('with it a device is the agent’s, and one that is given with a request is an error', async () => {
+    const { door, timers, log } = world
+    const server = createHttpsServer({ door, timers, log }, (_, response, peer) => response.end(peer.mpinId))
+    world.onClose(() => server.http.closeAllConnections())
+    const at = await listening(server)
+    const cars = [world.car(1), world.car(2)]
+    const agents = cars.map(car => httpsAgent(car, { servername: NAME, keepAlive: true, maxSockets: 1 }))
+    for (const [i, car] of cars.entries())
+      expect(await answered({ ...at, agent: agents[i] })).toBe(car.mpinId)
+    const psk = await world.car(2).externalPsk(NAME)
+    const options = { ...at, agent: httpsAgent(world.car(1), { servername: NAME }), pskCallback: () => psk }
+    await expect(answered(options as RequestOptions)).rejects.toThrow(TypeError)
+    for (const agent of agents) agent.destroy()
+  })
+})
+
+describe('4: a callback that throws', () => {
+  test('without the guard an identity that doesn’t decode ends the process, or node must catch it', () => {
+    const script = `
+      const { createServer, connect } = require('node:tls')
+      const suite = { ciphers: 'TLS_AES_128_GCM_SHA256', minVersion: 'TLSv1.3' }
+      const server = createServer({ ...suite, pskCallback: () => { throw new RangeError('no such identity') } })
+      server.on('tlsClientError', error => { console.log('caught by node: ' + error.message); process.exit(0) })
+      server.listen(0, '127.0.0.1', () => {
+        const { port } = server.address()
+        const pskCallback = () => ({ identity: 'x', psk: Buffer.alloc(32) })
+        connect({ host: '127.0.0.1', port, ...suite, pskCallback, checkServerIdentity: () => new Error('no') })
+          .on('error', () => {})
+      })`
+    const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', script], {
+      encoding: 'utf8',
+      timeout: 60_000,
+    })
+    if (status === 0) expect(stdout).toContain('caught by node: ')
+    else expect(stderr).toContain('no such identity')
+  })
+
+  test('with it the callback answers whatever comes, even where what it asks throws', async () => {
+    const at = await ours()
+    world.door.decoy = () => {
+      throw new RangeError('no such identity')
+    }
+    for (const identity of ['x', 'm1.', '\u00e9', 'a'.repeat(200)]) {
+      const externalPsk = async () => ({ identity, psk: new Uint8Array(32), slot: 0, endsAt: 0 })
+      expect(await outcome(connect({ ...at, identity: { externalPsk } }))).not.toBe('in')
+    }
+    expect(await outcome(connect({ ...at, identity: world.car(1) }))).toBe('in')
+  })
+})
+
+describe('5: who is known', () => {
+  const unknown = {
+    externalPsk: async () => ({ identity: 'nobody', psk: new Uint8Array(32), slot: 0, endsAt: 0 }),
+  }
+
+  test('without the guard an unknown identity and a wrong key are answered differently', async () => {
+    const known = await world.car(1).externalPsk(NAME)
+    const at = await listening(
+      rawServer({
+        ...SUITE,
+        pskCallback: (_, name) => (name === known.identity ? Buffer.from(known.psk) : null),
+      }).on('tlsClientError', () => undefined),
+    )
+    const as = (identity: string) =>
+      outcome(
+        secured({
+          ...at,
+          ...SUITE,
+          checkServerIdentity: () => new Error('no certificates'),
+          pskCallback: () => ({ identity, psk: new Uint8Array(32) }),
+        }),
+      )
+    expect(await as('nobody')).not.toBe(await as(known.identity))
+  })
+
+  test('with it they are not', async () => {
+    const at = await ours()
+    const wrongKey = await outcome(connect({ ...at, identity: world.car(1, Scalar.fromNumber(7)) }))
+    expect(await outcome(connect({ ...at, identity: unknown }))).toBe(wrongKey)
+  })
+})

@@ -1,0 +1,309 @@
+/** Cars at a server without certificates: who comes in, who doesn't, and who has to leave. */
+
+import { get, type RequestOptions, request } from 'node:https'
+import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import { Scalar } from '@milagro-ts/crypto/scalar'
+import { connect, httpsAgent } from '@milagro-ts/tls/connect'
+import type { TlsPeer } from '@milagro-ts/tls/door'
+import { createHttpsServer, createServer, type IdentityTlsServer, peerOf } from '@milagro-ts/tls/server'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { closed, GRACE, NAME, outcome, RULE, SLOT, World } from './world.js'
+
+let world: World
+let server: IdentityTlsServer
+let port: number
+let inside: { socket: TLSSocket; peer: TlsPeer }[]
+beforeEach(async () => {
+  world = await World.start()
+  inside = []
+  const { door, timers, log } = world
+  server = createServer({ door, timers, log }, (socket, peer) => {
+    inside.push({ socket, peer })
+    socket.on('error', () => undefined)
+    socket.write('welcome')
+  })
+  server.on('tlsClientError', () => undefined)
+  port = await world.listen(server)
+})
+afterEach(() => world.close())
+
+const open = (identity: Parameters<typeof connect>[0]['identity'], servername = NAME) =>
+  connect({ host: '127.0.0.1', port, servername, identity, clock: () => world.now, timers: world.timers })
+
+test('a car that the server has never heard of is in at its first try, and both know who the other is', async () => {
+  const car = world.car(1)
+  const socket = await open(car)
+  await new Promise(resolve => socket.once('data', resolve))
+  expect(socket.getProtocol()).toBe('TLSv1.3')
+  expect(['TLS_AES_128_GCM_SHA256', 'TLS_CHACHA20_POLY1305_SHA256']).toContain(socket.getCipher().name)
+  expect(socket.getPeerCertificate()).toEqual({})
+  const [one] = inside
+  expect(one?.peer.mpinId).toBe(car.mpinId)
+  expect(one?.peer.slot).toBe(SLOT)
+  expect(peerOf(one?.socket as Socket)).toBe(one?.peer)
+  expect(() => peerOf(socket)).toThrow(TypeError)
+  socket.destroy()
+})
+test('bytes go both ways, more than a record of them', async () => {
+  const socket = await open(world.car(1))
+  await new Promise(resolve => socket.once('data', resolve))
+  const sent = Buffer.alloc(100_000, 'x')
+  const back = new Promise<number>(resolve => {
+    let length = 0
+    socket.on('data', (chunk: Buffer) => {
+      length += chunk.length
+      if (length >= sent.length) resolve(length)
+    })
+  })
+  inside[0]?.socket.pipe(inside[0].socket)
+  socket.write(sent)
+  expect(await back).toBe(sent.length)
+  socket.destroy()
+})
+
+test('a ClientHello that comes byte by byte, or in many records, is put together', async () => {
+  const { connect: raw, createServer: listenRaw } = await import('node:net')
+  const slow = listenRaw(from => {
+    const to = raw(port, '127.0.0.1')
+    from.on('error', () => undefined)
+    to.on('error', () => undefined)
+    to.pipe(from)
+    // The client's first flight in pieces of 7 bytes; each piece waits until the last one was taken.
+    from.on('data', (chunk: Buffer) => {
+      for (let at = 0; at < chunk.length; at += 7) to.write(chunk.subarray(at, at + 7))
+    })
+  })
+  const through = await world.listen(slow)
+  const options = { host: '127.0.0.1', port: through, servername: NAME, identity: world.car(1) }
+  expect(await outcome(connect(options))).toBe('in')
+})
+
+describe('fails as with a wrong key', () => {
+  const at = async (identity: string, psk: Uint8Array) => {
+    const endsAt = 0
+    return outcome(open({ externalPsk: async () => ({ identity, psk, slot: SLOT, endsAt }) }))
+  }
+  const own = (leaf = 1) => world.car(leaf).externalPsk(NAME)
+  const WRONG_KEY = 'ERR_SSL_SSLV3_ALERT_ILLEGAL_PARAMETER'
+  const cases: Record<string, () => Promise<string>> = {
+    'a key of another group': async () => outcome(open(world.car(1, Scalar.fromNumber(7)))),
+    'the right identity with another PSK': async () => at((await own()).identity, new Uint8Array(32)),
+    'another device’s identity': async () => at((await own(2)).identity, (await own(1)).psk),
+    'a name that is no identity': async () => at('Client_identity', (await own()).psk),
+    'an identity with an R that is no point': async () => {
+      const { identity, psk } = await own()
+      return at(`${identity.slice(0, 60)}${'A'.repeat(60)}${identity.slice(120)}`, psk)
+    },
+    'a banned car': async () => {
+      world.banned.add(world.car(3).mpinId)
+      return outcome(open(world.car(3)))
+    },
+    'a car of the former slot, after grace': async () => {
+      const late = await world.car(1).externalPsk(NAME, SLOT - 1)
+      return at(late.identity, late.psk)
+    },
+    'a car of the next slot, whose clock is ahead': async () => {
+      await world.holdKeys(SLOT, SLOT + 1)
+      const early = await world.car(1).externalPsk(NAME, SLOT + 1)
+      return at(early.identity, early.psk)
+    },
+    'a car that means another server': async () => outcome(open(world.car(1), 'other.example')),
+    'everybody, while the ban events are lost': async () => {
+      world.fresh = false
+      return outcome(open(world.car(1)))
+    },
+    'an identity for TLS 1.2': async () => {
+      const { identity, psk } = await own()
+      return at(identity.replace('m1.', 'm2.'), psk)
+    },
+    'a static identity': async () => at(`s1.${world.car(1).mpinId}`, (await own()).psk),
+  }
+  test.each(Object.keys(cases))('%s', async name => {
+    expect(await (cases[name] as () => Promise<string>)()).toBe(WRONG_KEY)
+    expect(inside).toEqual([])
+    // Whatever the reason, one pairing: what it took says nothing either.
+    expect(world.computed).toBe(1)
+  })
+})
+
+test('a PSK is kept for who has come in: the second handshake computes nothing, and a ban counts all the same', async () => {
+  const car = world.car(1)
+  expect(await outcome(open(car))).toBe('in')
+  expect(await outcome(open(car))).toBe('in')
+  expect(world.computed).toBe(1)
+  world.banned.add(car.mpinId)
+  expect(await outcome(open(car))).toBe('ERR_SSL_SSLV3_ALERT_ILLEGAL_PARAMETER')
+  world.banned.clear()
+  expect(await outcome(open(car))).toBe('in')
+})
+
+test('a stranger’s identities are never kept', async () => {
+  const stranger = world.car(1, Scalar.fromNumber(7))
+  await outcome(open(stranger))
+  await outcome(open(stranger))
+  expect(world.computed).toBe(2)
+})
+
+test('banned between the ClientHello and the end of the handshake: nobody runs', async () => {
+  const car = world.car(1)
+  const { psk } = world.door
+  world.door.psk = async (text, source) => {
+    const computed = await psk.call(world.door, text, source)
+    world.banned.add(car.mpinId)
+    return computed
+  }
+  expect(await outcome(open(car))).toBe('closed')
+  expect(inside).toEqual([])
+})
+
+describe('who is inside', () => {
+  const enter = async (leaf: number) => {
+    const socket = await open(world.car(leaf))
+    await new Promise(resolve => socket.once('data', resolve))
+    return socket
+  }
+
+  test('and banned is out at the next look, the others stay', async () => {
+    const [bad, good] = [await enter(1), await enter(2)]
+    world.banned.add(world.car(1).mpinId)
+    world.door.look()
+    await closed(bad)
+    expect(good.destroyed).toBe(false)
+    good.destroy()
+  })
+
+  test('is told a minute before the slot ends, stays through grace, and is out after it', async () => {
+    const socket = await enter(1)
+    const told: string[] = []
+    socket.on('permit-ending', endsAt => told.push(`client ${endsAt}`))
+    inside[0]?.socket.on('permit-ending', endsAt => told.push(`server ${endsAt}`))
+    const end = (RULE.origin + (SLOT + 1) * RULE.length) * 1000
+    world.turn(end - 60_001 - world.now)
+    expect(told).toEqual([])
+    world.turn(1)
+    expect(told.sort()).toEqual([`client ${end}`, `server ${end}`])
+    world.turn(60_000 + GRACE * 1000 - 1)
+    expect(socket.destroyed).toBe(false)
+    world.turn(1)
+    await closed(socket)
+    expect(told).toHaveLength(2)
+  })
+
+  test('is out once the ban events are lost', async () => {
+    const socket = await enter(1)
+    world.fresh = false
+    world.turn(1_000)
+    await closed(socket)
+  })
+})
+
+test('within grace the former slot’s identity is taken, after it no more; the next slot has its own key', async () => {
+  const car = world.car(1)
+  const former = await car.externalPsk(NAME)
+  const asFormer = { externalPsk: async () => former }
+  world.turn(1_800_000)
+  await world.holdKeys(SLOT, SLOT + 1)
+  expect(await outcome(open(asFormer))).toBe('in')
+  expect(await outcome(open(car))).toBe('in')
+  world.turn(GRACE * 1000)
+  expect(await outcome(open(asFormer))).toBe('ERR_SSL_SSLV3_ALERT_ILLEGAL_PARAMETER')
+  expect(await outcome(open(car))).toBe('in')
+})
+
+describe('bytes that are no ClientHello', () => {
+  test.each([
+    ['HTTP', Buffer.from('GET / HTTP/1.1\r\n\r\n')],
+    ['an alert first', Buffer.from('15030100020100', 'hex')],
+    ['another handshake message', Buffer.from('16030100050200000100', 'hex')],
+    ['a record of no length', Buffer.from('1603010000', 'hex')],
+    ['a record that is too long', Buffer.from('160301ffff', 'hex')],
+    ['a message that is too long', Buffer.from('160301000401ffffff', 'hex')],
+    ['a list that is cut off', Buffer.from('160301002601000022', 'hex')],
+  ])('%s: closed, and nothing computed', async (_, bytes) => {
+    const { connect: raw } = await import('node:net')
+    const socket = raw(port, '127.0.0.1')
+    // The last case says that more is to come, and then ends.
+    socket.on('connect', () => socket.end(bytes))
+    await closed(socket)
+    expect(world.computed).toBe(0)
+  })
+
+  test('who says nothing is closed after ten seconds', async () => {
+    const { connect: raw } = await import('node:net')
+    const socket = raw(port, '127.0.0.1')
+    const accepted = new Promise(resolve => server.once('connection', resolve))
+    await accepted
+    world.turn(9_999)
+    expect(socket.destroyed).toBe(false)
+    world.turn(1)
+    await closed(socket)
+  })
+})
+
+describe('HTTPS', () => {
+  const listen = async () => {
+    const { door, timers, log } = world
+    const https = createHttpsServer({ door, timers, log }, (req, response, peer) => {
+      response.end(JSON.stringify({ url: req.url, mpinId: peer.mpinId, same: peerOf(req) === peer }))
+    })
+    https.on('tlsClientError', () => undefined)
+    world.onClose(() => https.http.close())
+    return world.listen(https)
+  }
+  const fetched = (options: RequestOptions) =>
+    new Promise<string>((resolve, reject) => {
+      get(options, response => {
+        let text = ''
+        response.on('data', (chunk: Buffer) => {
+          text += chunk.toString()
+        })
+        response.on('end', () => resolve(text))
+      }).on('error', reject)
+    })
+
+  test('a handler is told whose request it is; one agent for each car, over one kept connection', async () => {
+    const at = { host: '127.0.0.1', port: await listen() }
+    const cars = [world.car(1), world.car(2)]
+    const agents = cars.map(car => httpsAgent(car, { servername: NAME, keepAlive: true, maxSockets: 1 }))
+    for (const [i, car] of cars.entries())
+      for (const path of ['/a', '/b']) {
+        const answer = await fetched({ ...at, path, agent: agents[i] })
+        expect(JSON.parse(answer)).toEqual({ url: path, mpinId: car.mpinId, same: true })
+      }
+    // Two handshakes for four requests.
+    expect(world.computed).toBe(2)
+    for (const agent of agents) agent.destroy()
+  })
+
+  test('the name of the server is the agent’s or the URL’s, never the Host header’s', async () => {
+    const agent = httpsAgent(world.car(1))
+    const asked: string[] = []
+    const spy = httpsAgent({
+      externalPsk: async name => {
+        asked.push(name)
+        throw new Error('enough')
+      },
+    })
+    const options = { host: '127.0.0.1', port: await listen(), headers: { host: NAME }, agent: spy }
+    await expect(fetched(options)).rejects.toThrow('enough')
+    expect(asked).toEqual(['127.0.0.1'])
+    agent.destroy()
+  })
+
+  test('what an agent can’t do is an error of the request, not of the process', async () => {
+    const agent = httpsAgent({ externalPsk: () => Promise.reject(new Error('no key')) }, { servername: NAME })
+    await expect(fetched({ host: '127.0.0.1', port: await listen(), agent })).rejects.toThrow('no key')
+    const req = request({ host: '127.0.0.1', port, agent: httpsAgent(world.car(1)), ca: 'mine' })
+    await expect(new Promise((_, reject) => req.on('error', reject).end())).rejects.toThrow(TypeError)
+  })
+})
+
+test('options that would undo a guard are refused, not passed over', async () => {
+  const { door, timers, log } = world
+  for (const name of ['cert', 'key', 'pskCallback', 'secureOptions', 'minVersion', 'ciphers', 'ticketKeys'])
+    expect(() => createServer({ door, timers, log, [name]: undefined })).toThrow(name)
+  for (const name of ['ca', 'rejectUnauthorized', 'checkServerIdentity', 'session', 'secureContext'])
+    await expect(connect({ host: NAME, identity: world.car(1), [name]: undefined })).rejects.toThrow(name)
+  await expect(connect({ port, identity: world.car(1) })).rejects.toThrow(/servername/)
+})

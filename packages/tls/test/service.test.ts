@@ -1,0 +1,193 @@
+/** A service of a group: its keys from authorities, its ban events from a real RPS, and cars that come, stay and go. */
+import type { TLSSocket } from 'node:tls'
+import { createLog } from '@milagro-ts/api/log'
+import { systemRandom } from '@milagro-ts/api/system'
+import type { SlotPsk } from '@milagro-ts/client/device'
+import { agreePointG1, encodeName } from '@milagro-ts/crypto/identity'
+import { AgreeClientKey, ClientAgreement } from '@milagro-ts/crypto/static-agreement'
+import { slotStart } from '@milagro-ts/crypto/time-permit'
+import { connect } from '@milagro-ts/tls/connect'
+import type { TlsPeer } from '@milagro-ts/tls/door'
+import { createServer } from '@milagro-ts/tls/server'
+import { openTlsService, type TlsService } from '@milagro-ts/tls/service'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { type Car, codeOf, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
+import { closed, outcome } from './world.js'
+
+const LEAD = 2
+
+let world: World
+let rps: RunningRps
+let service: TlsService
+let port: number
+let end: () => void
+let entered: (peer: TlsPeer) => void
+let logged: string[]
+beforeEach(async () => {
+  world = await World.make({ policy: { lead: LEAD, grace: 300 } })
+  world.clock.now = NOON
+  logged = []
+  entered = () => undefined
+  rps = await world.startRps()
+  await serve()
+})
+afterEach(async () => {
+  end()
+  await service.close()
+  await world.close()
+})
+
+const open = () =>
+  openTlsService({
+    name: 'tracking',
+    requestKey: world.tracking.requestKey,
+    hpkeKey: world.tracking.hpkeKey,
+    group: world.group,
+    // Requests are bound to the RPS' public address; where it listens is another.
+    rpsUrl: OWN,
+    fetch: (input, init) => fetch(String(input).replace(OWN, rps.url), init),
+    log: createLog('tls', { level: 'debug', destination: { write: line => void logged.push(line) } }),
+    workers: 0,
+    clock: () => world.clock.now,
+    random: systemRandom,
+    timers: world.clock,
+  })
+
+async function serve(): Promise<void> {
+  service = await open()
+  const { door, timers, log } = service
+  const server = createServer({ door, timers, log }, (socket, peer) => {
+    entered(peer)
+    socket.on('error', () => undefined)
+    socket.write('welcome')
+  })
+  server.on('tlsClientError', () => undefined)
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  port = (server.address() as { port: number }).port
+  end = () => server.close()
+  // The first state of the stream of ban events.
+  await until(isListening)
+}
+const isListening = () => service.door.isOpen
+
+/** What the car's client would say: its key of `agree`, made at once from the secret. */
+function identityOf({ idCore }: Car, at = world.slot) {
+  const { groupId, slotRule } = world.group
+  const C = encodeName(groupId, { kind: 1, idCore })
+  const D = agreePointG1(C).mulSecret(world.secrets.agree)
+  const key = AgreeClientKey.of({ groupId, idCore, epoch: 1 }, D)
+  return {
+    externalPsk: async (name: string): Promise<SlotPsk> => {
+      const party = { kind: 2, name, generation: 1 } as const
+      const { identity, psk } = ClientAgreement.begin(key, { party, slot: at }, systemRandom).psk('m1')
+      return { identity, psk, slot: at, endsAt: slotStart(slotRule, at + 1) * 1000 }
+    },
+  }
+}
+const dial = (car: Car, at = world.slot) =>
+  connect({ host: '127.0.0.1', port, servername: 'tracking', identity: identityOf(car, at) })
+async function inside(car: Car): Promise<TLSSocket> {
+  const socket = await dial(car)
+  await new Promise(resolve => socket.once('data', resolve))
+  return socket
+}
+/** Of the service, by each authority; the RPS has asked for its own two before. */
+const asked = () => world.authorities.map(authority => authority.asked.serverKeys - 2)
+/** Time passes, and a heartbeat of the stream comes at its end. */
+async function pass(milliseconds: number): Promise<void> {
+  world.clock.leap(milliseconds)
+  await until(() => {
+    world.clock.turn(5)
+    return service.door.hears
+  })
+}
+
+test('a car that was enrolled after the server started is in at once; a ban ends its connection within a second', async () => {
+  const [car, other] = [world.makeCar(), world.makeCar()]
+  const [socket, stays] = [await inside(car), await inside(other)]
+  const before = performance.now()
+  const gone = closed(socket)
+  await world.ban(rps, car)
+  await gone
+  expect(performance.now() - before).toBeLessThan(1_000)
+  expect(stays.destroyed).toBe(false)
+  expect(await outcome(dial(car))).not.toBe('in')
+  expect(await outcome(dial(other))).toBe('in')
+  // And after the ban is over it comes back, by the same key.
+  await world.unban(rps, car)
+  await until(async () => (await outcome(dial(car))) === 'in')
+  stays.destroy()
+})
+
+test('keys of this slot and `lead` ahead, one more with each slot that begins; the former slot’s until its grace is over', async () => {
+  const car = world.makeCar()
+  const first = LEAD + 1
+  expect(asked()).toEqual([first, first, first])
+  await pass(1_800_000)
+  await until(() => asked().every(times => times === first + 1))
+  expect(await outcome(dial(car))).toBe('in')
+  expect(await outcome(dial(car, world.slot - 1))).toBe('in')
+  await pass(300_000)
+  expect(await outcome(dial(car, world.slot - 1))).not.toBe('in')
+  expect(await outcome(dial(car))).toBe('in')
+})
+
+test('frozen: what is in hand goes on, nothing follows, and after slot and lead nobody comes in', async () => {
+  const car = world.makeCar()
+  for (const authority of world.authorities) authority.behaviour = 'frozen'
+  for (let slot = 0; slot <= LEAD; slot++) {
+    expect(await outcome(dial(car))).toBe('in')
+    await pass(3_600_000)
+  }
+  expect(await outcome(dial(car))).not.toBe('in')
+  await until(() => logged.some(line => line.includes('no key for the current slot: nobody can come in')))
+  // A server that starts now gets none at all, and says so.
+  expect(await codeOf(open())).toBe('FROZEN')
+  for (const authority of world.authorities) authority.behaviour = 'honest'
+  world.clock.turn(6_000)
+  await until(async () => (await outcome(dial(car))) === 'in')
+})
+
+test('the stream lost: for half a minute it goes on, then everybody is out and nobody comes in, until it is back', async () => {
+  const car = world.makeCar()
+  const socket = await inside(car)
+  const { port: at } = new URL(rps.url)
+  await rps.close()
+  world.clock.turn(29_000)
+  expect(socket.destroyed).toBe(false)
+  expect(await outcome(dial(car))).toBe('in')
+  const gone = closed(socket)
+  world.clock.turn(2_000)
+  await gone
+  expect(await outcome(dial(car))).not.toBe('in')
+  rps = await world.startRps({ config: { listen: { host: '127.0.0.1', port: Number(at) } } })
+  await until(() => {
+    world.clock.turn(4_000)
+    return isListening()
+  })
+  expect(await outcome(dial(car))).toBe('in')
+})
+
+test('attributes are asked for once for an identity and a slot, and not of a banned one', async () => {
+  const [car, banned] = [world.makeCar(), world.makeCar()]
+  const peers: TlsPeer[] = []
+  entered = peer => void peers.push(peer)
+  const sockets = [await inside(car), await inside(banned)]
+  const [peer, bad] = peers as [TlsPeer, TlsPeer]
+  const one = await service.attributes(peer)
+  expect(one.attributes).toEqual(world.rpa.identities.get(car.idCore.mpinId)?.attributes)
+  expect(await service.attributes(peer)).toBe(one)
+  await world.ban(rps, banned)
+  expect(await codeOf(service.attributes(bad))).toBe('BANNED')
+  for (const socket of sockets) socket.destroy()
+})
+
+test('a log line says who was put out and why, and no PSK identity', async () => {
+  const car = world.makeCar()
+  const socket = await inside(car)
+  await world.ban(rps, car)
+  await closed(socket)
+  const said = logged.filter(line => line.includes(car.idCore.mpinId)).map(line => JSON.parse(line))
+  expect(said).toMatchObject([{ mpinId: car.idCore.mpinId, why: 'BANNED' }])
+  for (const line of logged) expect(line).not.toMatch(/m1\.[A-Za-z0-9_-]{60}/)
+})
