@@ -1,7 +1,7 @@
 /**
  * `npm test`: everything that must hold before a change lands, in one run.
  *
- *   npm test                      install, build, types of the tests, linter, all tests; the kernel under Node 22, 24
+ *   npm test                      install, build, types of the tests, linter, all tests; kernel and TLS under Node 22, 24
  *   npm test -- packages/store    only the tests whose path contains that
  *   npm run test:long             the campaigns as well, with a seed that is printed (MILAGRO_SEED repeats a run)
  *   REQUIRE_SERVICES=1 npm test   a test that is skipped, for want of a service or of a network, is a failure
@@ -19,6 +19,8 @@ import { environmentWith, fetchNode } from './with-node.mjs'
 const OTHER_NODES = ['22', '24']
 /** What runs under every Node: the kernel's own tests, vectors and the story, which are sensitive to the platform. */
 const KERNEL = /vector|story|kernel/
+/** And what goes by node:tls, whose OpenSSL is another one in each. */
+const TLS = /server|guards|strangers|hello/
 
 const required = process.env.REQUIRE_SERVICES === '1'
 const total = { passed: 0, failed: 0, skipped: 0 }
@@ -103,17 +105,19 @@ function numbers(report) {
 
 /** @param {string} major */
 async function kernelUnder(major) {
-  const name = `kernel under Node ${major}`
+  const name = `kernel and TLS under Node ${major}`
   const kernel = testsOf('packages/crypto/test').filter(file => KERNEL.test(file))
+  const tls = testsOf('packages/tls/test').filter(file => TLS.test(file))
   // Without a filter vitest would run everything.
-  if (kernel.length === 0) {
-    await check(`${name}: no test of packages/crypto is named kernel, vector or story`, () => false)
+  if (kernel.length === 0 || tls.length === 0) {
+    await check(`${name}: no test of packages/crypto or packages/tls has one of the names`, () => false)
     return
   }
   const bin = fetchNode(major, why =>
-    console.log(`\n${why}${required ? '' : ': the kernel is not tested there'}`),
+    console.log(`\n${why}${required ? '' : ': kernel and TLS are not tested there'}`),
   )
-  if (bin !== null) await vitest(name, kernel, { ...environmentWith(bin), MILAGRO_BRIEF: '1' }, `${bin}/node`)
+  if (bin !== null)
+    await vitest(name, [...kernel, ...tls], { ...environmentWith(bin), MILAGRO_BRIEF: '1' }, `${bin}/node`)
   else if (required) await check(name, () => false)
 }
 

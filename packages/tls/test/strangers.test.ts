@@ -49,7 +49,8 @@ describe.skipIf(opensslVersion === undefined)('openssl s_client at our server', 
     const { identity, psk } = await world.car(1).externalPsk(NAME)
     const alertOf = (said: string) => /alert [a-z ]+/.exec(said)?.[0]
     const wrong = alertOf(await client(identity, new Uint8Array(32).fill(1)))
-    expect(wrong).toBe('alert illegal parameter')
+    // OpenSSL 3.0 says the one, 3.5 the other.
+    expect(wrong).toMatch(/^alert (illegal parameter|decrypt error)$/)
     expect(alertOf(await client('Client_identity', psk))).toBe(wrong)
     expect(inside).toEqual([])
   })

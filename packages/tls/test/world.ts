@@ -3,6 +3,7 @@
  * list and its freshness by hand, the pool on this thread, sockets on 127.0.0.1.
  */
 import type { AddressInfo, Server, Socket } from 'node:net'
+import { connect as rawConnect, createServer as rawServer } from 'node:tls'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import type { SlotPsk } from '@milagro-ts/client/device'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
@@ -225,3 +226,20 @@ export const closed = (socket: Socket): Promise<void> =>
     socket.on('error', () => undefined)
     socket.once('close', () => resolve())
   })
+
+/** How this Node's OpenSSL answers a wrong key, by a server that does nothing but hold another. */
+export async function wrongKeyAlert(): Promise<string> {
+  const suite = { ciphers: 'TLS_AES_128_GCM_SHA256', minVersion: 'TLSv1.3' } as const
+  const server = rawServer({ ...suite, pskCallback: () => Buffer.alloc(32, 1) })
+  server.on('tlsClientError', () => undefined)
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const alert = await new Promise<string>(resolve => {
+    const pskCallback = () => ({ identity: 'known', psk: Buffer.alloc(32, 2) })
+    rawConnect({ host: '127.0.0.1', port, ...suite, pskCallback }).once('error', error =>
+      resolve(codeOf(error)),
+    )
+  })
+  server.close()
+  return alert
+}
