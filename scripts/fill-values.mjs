@@ -1,5 +1,6 @@
 /**
- * Rewrites the lines of every `values` block in docs/protocols/ to `path.into.v1 = value`, out of vectors/v1.json:
+ * Rewrites the lines of every `values` block in docs/protocols/ to `path.into.v1 = value`, out of vectors/v1.json;
+ * a path that begins with `handshake.` is one into vectors/tls-handshake.json:
  *
  *   node scripts/fill-values.mjs
  *
@@ -21,7 +22,8 @@ export function pages() {
 
 /** `text` with every value in its place, and how many there are. Throws when v1.json has nothing at a path. @param {string} text */
 export function filled(text) {
-  const v1 = JSON.parse(readFileSync(`${ROOT}vectors/v1.json`, 'utf8'))
+  const read = (/** @type {string} */ file) => JSON.parse(readFileSync(`${ROOT}vectors/${file}`, 'utf8'))
+  const v1 = { ...read('v1.json'), handshake: read('tls-handshake.json') }
   let values = 0
   const page = text.replace(BLOCK, block =>
     block.replace(/^(\S+)( = .*)?$/gm, (_, path) => {
