@@ -48,6 +48,8 @@ export async function connect({
     // A server name on the wire tells a listener what the port and address tell already; no certificate is chosen by it.
     servername: '',
     pskCallback: () => ({ psk: psk.psk, identity: psk.identity }),
+    // Node's default is the environment's (NODE_TLS_REJECT_UNAUTHORIZED).
+    rejectUnauthorized: true,
     checkServerIdentity: () => new Error('a certificate was offered in the place of the external PSK'),
   })
   await secured(socket)

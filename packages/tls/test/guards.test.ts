@@ -64,6 +64,20 @@ describe('1: a certificate in the place of the PSK', () => {
     const at = { ...(await impostor()), servername: NAME }
     expect(await outcome(connect({ ...at, identity: world.car(1) }))).not.toBe('in')
   })
+
+  test('nor where the environment switches the checks of certificates off', async () => {
+    const at = await impostor()
+    process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'
+    try {
+      const { identity, psk } = await world.car(1).externalPsk(NAME)
+      const pskCallback = () => ({ identity, psk })
+      const checkServerIdentity = () => new Error('no certificates')
+      expect(await outcome(secured({ ...at, ...SUITE, pskCallback, checkServerIdentity }))).toBe('in')
+      expect(await outcome(connect({ ...at, servername: NAME, identity: world.car(1) }))).not.toBe('in')
+    } finally {
+      delete process.env.NODE_TLS_REJECT_UNAUTHORIZED
+    }
+  })
 })
 
 describe('2: a ticket instead of the PSK', () => {
