@@ -66,6 +66,8 @@ export interface MasterShares {
   ): Promise<Uint8Array>
   /** W_j = s_jQ, 96 bytes, to be sealed to a recipient of the group document. */
   serverKeyShare(pool: CryptoPool, purpose: ServerKeyPurpose, epoch: number): Promise<Uint8Array>
+  /** d_j = s_jHk2(name) of `agree` with its proof, a KeyShare's TLV. */
+  issueAgree(pool: CryptoPool, epoch: number, terms: AgreeTerms): Promise<Uint8Array>
   /**
    * s_j by the names that the ceremony gives them, to be dealt anew; of a secret that is yet to be drawn, none.
    * RangeError where they never leave: others deal then.
@@ -195,12 +197,7 @@ export class LocalShares implements MasterShares {
     return lend(this.#secret(purpose, epoch), secret => pool.run('serverKeyShare', secret))
   }
 
-  /** d_j = s_jHk2(name) of `agree` with its proof, a KeyShare's TLV. */
-  issueAgree(
-    pool: CryptoPool,
-    epoch: number,
-    { name, ctx, commitment }: { name: Uint8Array; ctx: Uint8Array; commitment: G1 },
-  ): Promise<Uint8Array> {
+  issueAgree(pool: CryptoPool, epoch: number, { name, ctx, commitment }: AgreeTerms): Promise<Uint8Array> {
     const statement = { name, ctx, commitment: commitment.encode() }
     return lend(this.#secret('agree', epoch), secret => pool.run('issueAgree', { statement, secret }))
   }
@@ -218,6 +215,13 @@ export class LocalShares implements MasterShares {
     if (known === undefined) throw new RangeError(`no master share for ${purpose} of epoch ${epoch}`)
     return known.secret
   }
+}
+
+interface AgreeTerms {
+  /** Of the server, and of its slot: what Hk2 is taken of. */
+  readonly name: Uint8Array
+  readonly ctx: Uint8Array
+  readonly commitment: G1
 }
 
 interface IssueTerms {

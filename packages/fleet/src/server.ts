@@ -298,9 +298,9 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
         bans.stop(),
         outbox.stop(),
         hooks.stop(),
-          reconciliation.stop(),
-          housekeeping,
-          following,
+        reconciliation.stop(),
+        housekeeping,
+        following,
       ])
     },
   }
