@@ -4,7 +4,7 @@
  *
  * Bounds. A limb is *tight* when |limb| ≤ 2²⁷ + 2⁴: what `reduce` and `carry` leave. u(a) is the largest limb of a in
  * units of 2²⁷. A product of pairs needs u(a)·u(b) ≤ 32, one in Fp2 ≤ 16, and sums of wide values add up to the same:
- * then no column reaches 2⁶³ in `reduce` (kernel-bounds.test.ts). A product of values below 2⁷p is, divided by
+ * then no column reaches 2⁶³ in `reduce`. test/kernel-bounds.test.ts runs all these files on bounds. A product of values below 2⁷p is, divided by
  * R = 2¹¹·³p, below 7p, and of sums of few reduced values below 1½p; nothing is compared with p. Where a value is carried
  * from step to step without a multiplication (cyclotomic squares), `settle` keeps it below p.
  */
@@ -339,8 +339,9 @@ function cyclotomicPlus(r: usize, t: usize, a: usize): void {
   settle(r, S)
 }
 /**
- * The square of an element of the cyclotomic subgroup (Granger, Scott 2010, §3.2). 3t ± 2a must be below 8p for `settle`:
- * t is below 1½p, and a, which products, conjugates, Frobenius images and these squares leave below 1½p.
+ * The square of an element of the cyclotomic subgroup (Granger, Scott 2010, §3.2). 3t ± 2a must be below 7½p for `settle`:
+ * t, which was reduced, is below 1 + 2⁻⁷ times p, ξt below twice that, and a below ⁹⁄₁₆p, as products, their conjugates
+ * and these squares leave it.
  */
 export function cyclotomicSquare(r: usize, a: usize): void {
   const a1 = a + F6

@@ -1,159 +1,28 @@
 /**
- * No column and no limb of the kernel's field layer overflows: the generated operations are run on intervals. What runs in
- * the kernel and what is checked here come out of one list (kernel/generate-field.mjs). The weights are those that the
- * kernel's sources state: limbs in units of 2²⁷.
+ * No column and no limb of the kernel overflows. First the field layer: the generated lines are run on intervals, with the
+ * weights that the kernel's sources state, limbs in units of 2²⁷. Then all formulas above it, each from what it may be
+ * given to what it must leave, as the files that the kernel is compiled of. Last, that the checker refuses what it should.
  */
 import { expect, test } from 'vitest'
-import { BITS, CONSTANTS, FUNCTIONS, LIMBS, type Line, P, R } from '../kernel/generate-field.mjs'
+import { BITS, LIMBS, Line, type Operation, P, R } from '../kernel/generate-field.mjs'
+import {
+  around,
+  type Change,
+  HALF,
+  type Interval,
+  interval,
+  kernelOnBounds,
+  larger,
+  line,
+  type Machine,
+  type Memory,
+  pairOf,
+  run,
+  SETTLED,
+  sizeOf,
+  UNIT,
+} from './kernel-intervals.js'
 
-interface Interval {
-  readonly low: bigint
-  readonly high: bigint
-}
-const interval = (low: bigint, high = low): Interval => ({ low, high })
-const around = (size: bigint): Interval => interval(-size, size)
-const sum = (a: Interval, b: Interval) => interval(a.low + b.low, a.high + b.high)
-const minus = (a: Interval, b: Interval) => interval(a.low - b.high, a.high - b.low)
-function times(a: Interval, b: Interval): Interval {
-  const corners = [a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high]
-  return interval(
-    -corners.map(x => -x).reduce((x, y) => larger(x, y)),
-    corners.reduce((x, y) => larger(x, y)),
-  )
-}
-const larger = (a: bigint, b: bigint): bigint => {
-  if (a > b) return a
-  return b
-}
-const sizeOf = ({ low, high }: Interval): bigint => larger(-low, high)
-const MASK = (1n << BigInt(BITS)) - 1n
-const HALF = 1n << BigInt(BITS - 1)
-
-/** Four places of 32 bits, or two of 64. */
-type Value = readonly Interval[]
-/** What lies at an address: limbs by 4 bytes, columns by 8. */
-type Memory = Map<string, Interval>
-
-function within(value: Interval, low: bigint, high: bigint, where: string): Interval {
-  if (value.low < low || value.high > high) throw new RangeError(`${where}: ${value.low}…${value.high}`)
-  return value
-}
-const signed32 = (value: Interval, where: string) => within(value, -(2n ** 31n), 2n ** 31n - 1n, where)
-const signed64 = (value: Interval, where: string) => within(value, -(2n ** 63n), 2n ** 63n - 1n, where)
-
-/** Runs a line on intervals. RangeError where a value leaves its 32 or 64 bits. */
-function run({ operations }: Line, memory: Memory): void {
-  const values: Value[] = []
-  const of = (id: unknown): Value => values[id as number] as Value
-  const read = (base: unknown, at: unknown): Interval => {
-    const constant = CONSTANTS[base as keyof typeof CONSTANTS] as readonly bigint[] | undefined
-    if (constant !== undefined) return interval(constant[Math.floor((at as number) / 8)] as bigint)
-    const found = memory.get(`${base}+${at}`)
-    if (found === undefined) throw new Error(`nothing was put at ${base}+${at}`)
-    return found
-  }
-  /** Biased by 2⁶³, columns are unsigned until they are shifted. */
-  const biased = new Set<number>()
-  operations.forEach(({ op, id, args }, n) => {
-    const where = `operation ${n}, ${op}`
-    const [first, second, third] = args
-    const at = second as number
-    const places = (f: (a: Interval, b: Interval) => Interval): Value =>
-      of(first).map((a, i) => f(a, of(second)[i] as Interval))
-    const result = ((): Value | undefined => {
-      switch (op) {
-        case 'load':
-          return [0, 4, 8, 12].map(offset => read(first, at + offset))
-        case 'loadLimb':
-          return [read(first, at), read(first, at + 4), interval(0n), interval(0n)]
-        case 'loadSplat':
-          return [0, 0, 0, 0].map(() => read(first, at))
-        case 'loadWide':
-          return [read(first, at), read(first, at + 8)]
-        case 'zero':
-          return [0, 0, 0, 0].map(() => interval(0n))
-        case 'add':
-          return places((a, b) => signed32(sum(a, b), where))
-        case 'sub':
-          return places((a, b) => signed32(minus(a, b), where))
-        case 'addHalf':
-          return of(first).map(a => signed32(sum(a, interval(HALF)), where))
-        case 'subHalf':
-          return of(first).map(a => signed32(minus(a, interval(HALF)), where))
-        case 'low':
-          return of(first).map(() => interval(0n, MASK))
-        case 'high':
-          return of(first).map(a => interval(a.low >> BigInt(BITS), a.high >> BigInt(BITS)))
-        case 'multiplySmall':
-          return of(first).map(a => signed32(times(a, interval(second as bigint)), where))
-        case 'multiplyLimbs':
-          return places((a, b) => signed32(times(a, b), where))
-        case 'shuffle': {
-          const [a, b] = [of(first), of(second)]
-          // Columns move as pairs of places.
-          if (a.length === 2 || b.length === 2) {
-            const wide = (value: Value) => (value.length === 2 ? value : [value[0], value[2]]) as Value
-            const columns = [...wide(a), ...wide(b)]
-            const [p, , q] = third as readonly number[]
-            return [columns[(p as number) / 2] as Interval, columns[(q as number) / 2] as Interval]
-          }
-          return (third as readonly number[]).map(place => [...a, ...b][place] as Interval)
-        }
-        case 'multiply':
-          return [0, 1].map(i => signed64(times(of(first)[i] as Interval, of(second)[i] as Interval), where))
-        case 'addWide':
-        case 'subWide': {
-          const [a, b] = [of(first).slice(0, 2), of(second).slice(0, 2)]
-          const isBiased = biased.has(first as number) || biased.has(second as number)
-          if (isBiased) biased.add(id as number)
-          return a.map((x, i) => {
-            const value = op === 'addWide' ? sum(x, b[i] as Interval) : minus(x, b[i] as Interval)
-            return isBiased ? within(value, 0n, 2n ** 64n - 1n, where) : signed64(value, where)
-          })
-        }
-        case 'addConstant': {
-          const constant = second as bigint
-          if (constant > 2n ** 60n) biased.add(id as number)
-          return of(first).map(a =>
-            constant > 2n ** 60n
-              ? within(sum(a, interval(constant)), 0n, 2n ** 64n - 1n, where)
-              : signed64(sum(a, interval(constant)), where),
-          )
-        }
-        case 'lowWide':
-          return of(first).map(() => interval(0n, MASK))
-        case 'highWide':
-          return of(first).map(a => interval(a.low >> BigInt(BITS), a.high >> BigInt(BITS)))
-        case 'narrow':
-          return [of(first)[0], of(first)[1], of(second)[0], of(second)[1]].map(a =>
-            signed32(a as Interval, where),
-          )
-        case 'store':
-          of(third).forEach((value, i) => {
-            memory.set(`${first}+${at + 4 * i}`, value)
-          })
-          return undefined
-        case 'storeLimb':
-          for (const i of [0, 1]) memory.set(`${first}+${at + 4 * i}`, of(third)[i] as Interval)
-          return undefined
-        case 'storeWide':
-          for (const i of [0, 1]) memory.set(`${first}+${at + 8 * i}`, of(third)[i] as Interval)
-          return undefined
-        default:
-          throw new Error(`no meaning for ${op}`)
-      }
-    })()
-    if (id !== undefined) values[id] = result as Value
-  })
-}
-
-const line = (name: string): Line => {
-  const found = FUNCTIONS.find(one => one.name === name)
-  if (found === undefined) throw new Error(`no ${name}`)
-  return found.line
-}
-/** 2²⁷ and what `carry` may leave above it. */
-const UNIT = HALF + 16n
 /** The top limb holds value/2³⁶⁴: values below 2⁹p. */
 const TOP = (P >> 364n) << 9n
 function pair(memory: Memory, base: string, units: bigint, from = 0): void {
@@ -210,6 +79,22 @@ test('the checker can refuse: one step above the stated weights a column overflo
   expect(() => unitsAfter('add', { a: 8n, b: 8n })).toThrow(RangeError)
 })
 
+test('a square in Fp2 is, column by column, the product of a with itself', () => {
+  for (let seed = 1n; seed < 20n; seed++) {
+    const columns = ['squareWide2', 'multiplyWide2'].map(name => {
+      const memory: Memory = new Map()
+      for (let i = 0; i < 2 * LIMBS; i++) {
+        const limb = BigInt.asIntN(28, (seed ** 5n + 3n) ** BigInt(i + 3))
+        for (const base of ['a', 'b']) memory.set(`${base}+${4 * i}`, interval(limb))
+      }
+      run(line(name), memory)
+      return [...memory].filter(([place]) => place.startsWith('w+')).sort()
+    })
+    expect(columns[0]?.length).toBe(2 * (2 * LIMBS - 1))
+    expect(columns[0]).toEqual(columns[1])
+  }
+})
+
 test('operands of more than one unit, as the formulas have them', () => {
   for (const [name, a, b] of [
     ['multiplyWide', 8n, 4n],
@@ -252,7 +137,7 @@ test('settle brings a cyclotomic square’s 3t ± 2a back to one unit and below 
   expect(units(limbsAt(memory, 'r'))).toBe(1n)
   // With the quotient rounded by the top limb, what is left is ½p and less than 2⁻⁸p of rounding.
   const quotient = ((1n << BigInt(BITS * LIMBS + 1)) + P) / (2n * P)
-  for (let top = -(P >> 364n) * 6n; top <= (P >> 364n) * 6n; top += 97n) {
+  for (let top = -(P >> 364n) * 8n; top <= (P >> 364n) * 8n; top += 97n) {
     const q = (top * quotient + HALF) >> BigInt(BITS)
     const left = (top << 364n) - q * P
     expect(larger(left, -left) < P / 2n + P / 256n).toBe(true)
@@ -314,4 +199,220 @@ test('a value divided by R stays small', () => {
   // Products of values below 2⁵p, and below 2⁷p, divided by R, and what the reduction adds.
   expect((2n ** 10n * P * P) / R + P < (3n * P) / 2n).toBe(true)
   expect((2n ** 14n * P * P) / R + P < 8n * P).toBe(true)
+})
+
+// The formulas: the kernel's own files on bounds. What goes round a loop is given as it may come, and must come out so.
+
+const F2 = 112
+const [F6, F12, G1, G2] = [3 * F2, 6 * F2, 2 * F2, 3 * F2] as const
+const LINES = 68 * 2 * F2
+
+/** Pairs of at most so many units and times p: what a function is given, or what it must leave. */
+interface Argument {
+  readonly what: 'given' | 'result' | 'kept'
+  readonly size: number
+  readonly units: bigint
+  readonly timesP: number
+}
+const given = (size: number, units = 1n, timesP = 3): Argument => ({ what: 'given', size, units, timesP })
+const result = (size: number, units = 1n, timesP = 3): Argument => ({ what: 'result', size, units, timesP })
+/** A result that a refusal leaves as it was. */
+const kept = (size: number): Argument => ({ what: 'kept', size, units: 1n, timesP: 3 })
+/** As the kernel's functions leave them to each other; points of G1 have Z = 2YZ of two units. */
+const [aG1, aG2] = [given(G1, 2n), given(G2)]
+
+function put(machine: Machine, at: number, { size, units, timesP }: Argument): void {
+  for (let offset = 0; offset < size; offset += F2) machine.set(at + offset, pairOf(units, timesP))
+}
+function look(machine: Machine, at: number, { size, units, timesP }: Argument): void {
+  const most = pairOf(units, timesP)
+  for (let offset = 0; offset < size; offset += F2) {
+    const { limb, top } = machine.get(at + offset)
+    if (limb > most.limb || top > most.top)
+      throw new RangeError(`it leaves ${limb}, ${top} at ${offset}, and not ${most.limb}, ${most.top}`)
+  }
+}
+
+type Formula = (machine: Machine) => void
+/** One call. Numbers among the arguments are passed as they are. */
+const call =
+  (file: string, name: string, ...args: readonly (Argument | number)[]): Formula =>
+  machine => {
+    const places = args.map(arg => (typeof arg === 'number' ? arg : machine.place(arg.size / F2)))
+    const each = (what: 'given' | 'result', f: typeof put) =>
+      args.forEach((arg, i) => {
+        if (typeof arg !== 'number' && [what, 'kept'].includes(arg.what)) f(machine, places[i] as number, arg)
+      })
+    each('given', put)
+    machine.call(file, name, ...places)
+    each('result', look)
+  }
+/** A step on J, the Jacobian point that a file keeps to itself; q is what is added. */
+const jacobian =
+  (file: string, name: string, zUnits: bigint): Formula =>
+  machine => {
+    const J = machine.address(file, 'J')
+    const q = machine.place(2)
+    put(machine, q, given(2 * F2))
+    if (file === 'g1') {
+      // The base stands in a place of its own, and the free lane takes the root of something.
+      put(machine, machine.address(file, 'BASE'), given(2 * F2))
+      machine.call('root', 'rootBegin', q)
+    }
+    const [xy, z] = [given(2 * F2, 1n, 12), given(F2, zUnits, 12)]
+    put(machine, J, xy)
+    put(machine, J + 2 * F2, z)
+    machine.call(file, name, q)
+    look(machine, J, xy)
+    look(machine, J + 2 * F2, z)
+  }
+const miller =
+  (count: number): Formula =>
+  machine => {
+    const [points, list, f, work] = [2 * count, 1, 6, 3 * count].map(machine.place) as [
+      number,
+      number,
+      number,
+      number,
+    ]
+    put(machine, points, given(G1 * count, 2n))
+    for (let i = 0; i < count; i++) {
+      const lines = machine.place(LINES / F2)
+      put(machine, lines, given(LINES))
+      machine.word(list + 4 * i, lines)
+    }
+    machine.call('pairing', 'miller', f, points, list, count, work)
+    look(machine, f, result(F12, 1n, SETTLED))
+  }
+
+/** Products settle; a square in the Miller loop does not, and is multiplied by a line. */
+const settled = [result(F12, 1n, SETTLED), given(F12, 1n, SETTLED)] as const
+const FORMULAS: Readonly<Record<string, Formula>> = {
+  'Fp6: a product': call('tower', 'multiply6', result(F6), given(F6), given(F6)),
+  'Fp6: a product by two coefficients': call('tower', 'multiply6By01', result(F6), given(F6), given(F6)),
+  'Fp6: a product by the other two': call('tower', 'multiply6By12', result(F6), given(F6), given(F6)),
+  'Fp12: a product': call('tower', 'multiply12', settled[0], given(F12, 1n, 7), given(F12, 1n, 7)),
+  'Fp12: a product by a line': call('tower', 'multiply12By014', settled[0], given(F12, 1n, 7), given(F6)),
+  'Fp12: a product by two lines': call(
+    'tower',
+    'multiply12By01245',
+    settled[0],
+    given(F12, 1n, 7),
+    given(F12),
+  ),
+  'Fp12: a square': call('tower', 'square12', result(F12, 1n, 7), settled[1]),
+  'Fp12: a square in the cyclotomic subgroup': call('tower', 'cyclotomicSquare', ...settled),
+  'Fp12: an inverse': call('tower', 'invert12', result(F12), given(F12, 1n, 7)),
+  'Fp12: Frobenius': call('tower', 'frobenius12', result(F12), given(F12), 1),
+  'G1: a sum': call('g1', 'g1Add', result(G1, 2n), aG1, aG1),
+  'G1: a double': call('g1', 'g1Double', result(G1, 2n), aG1),
+  'G1: a Jacobian double': jacobian('g1', 'jacobianDouble', 2n),
+  'G1: a Jacobian sum': jacobian('g1', 'jacobianAdd', 2n),
+  'G1: root and subgroup': call('g1', 'rootAndSubgroup', given(F2), given(F2)),
+  'G1: decoding': call('g1', 'g1Decode', result(G1, 2n), 0),
+  'G1: encoding': call('g1', 'g1Encode', 0, aG1),
+  'G1: equality': call('g1', 'g1Equals', aG1, aG1),
+  'G1: a secret multiple': call('g1', 'g1MultiplySecret', result(G1, 2n), aG1, 0),
+  'G1: a hash': call('g1', 'g1Hash', result(G1, 2n), 0, 1),
+  'G2: a sum': call('g2', 'g2Add', result(G2), aG2, aG2),
+  'G2: a double': call('g2', 'g2Double', result(G2), aG2),
+  'G2: a Jacobian double': jacobian('g2', 'jacobianDouble', 1n),
+  'G2: a Jacobian sum': jacobian('g2', 'jacobianAdd', 1n),
+  'G2: the subgroup': call('g2', 'isInSubgroup', aG2),
+  'G2: a root': call('g2', 'root2', result(F2), given(F2)),
+  'G2: decoding': call('g2', 'g2Decode', kept(G2), 0),
+  'G2: encoding': call('g2', 'g2Encode', 0, aG2),
+  'G2: equality': call('g2', 'g2Equals', aG2, aG2),
+  'G2: a secret multiple': call('g2', 'g2MultiplySecret', result(G2), aG2, 0),
+  'G2: a hash': call('g2', 'g2Hash', result(G2), 0, 1),
+  'the lines of a point': call('pairing', 'prepare', result(LINES), aG2),
+  'the Miller loop of one pair': miller(1),
+  'the Miller loop of two': miller(2),
+  'the Miller loop of three': miller(3),
+  'the final exponentiation': call('pairing', 'finalExponentiation', settled[0], given(F12, 1n, SETTLED)),
+  'a quotient in GT': call('pairing', 'divide12', settled[0], settled[1], settled[1]),
+  'bytes of GT': call('pairing', 'gtBytes', 0, settled[1]),
+  'whether a value of GT is one': call('pairing', 'isOne12', settled[1]),
+}
+/** Whatever isZero and its like say. */
+const VERDICTS = [() => -1, () => 0] as const
+
+test.each(Object.entries(FORMULAS))(
+  '%s: nothing overflows, and it leaves what others may be given',
+  (_, f) => {
+    for (const verdict of VERDICTS) f(kernelOnBounds(verdict))
+  },
+)
+
+/** What each file does against overflows, left out in one place. */
+const BROKEN: readonly (readonly [formula: keyof typeof FORMULAS, change: Change])[] = [
+  ['Fp12: a product', { file: 'tower', from: '(B6, b, b + F6)\n  carry6(B6, B6)', to: '(B6, b, b + F6)' }],
+  ['Fp12: a square', { file: 'tower', from: 'add6(B6, B6, a)\n  carry6(B6, B6)', to: 'add6(B6, B6, a)' }],
+  ['Fp12: a product by a line', { file: 'tower', from: 'settle6(r, D6)', to: 'carry6(r, D6)' }],
+  [
+    'Fp12: a square in the cyclotomic subgroup',
+    { file: 'tower', from: 'sub(S, S, T)\n  settle(r, S)', to: 'sub(S, S, T)\n  carry(r, S)' },
+  ],
+  ['the final exponentiation', { file: 'tower', from: 'add(S, S, T)\n  settle(r, S)', to: 'add(r, S, T)' }],
+  ['G1: a double', { file: 'g1', from: 'times12(A, C + F2)\n  carry(A, A)', to: 'times12(A, C + F2)' }],
+  [
+    'G1: a Jacobian double',
+    {
+      file: 'g1',
+      from: 'jacobianBetween(J, M + 2 * F2, M + 3 * F2)\n  carry(J, J)',
+      to: 'jacobianBetween(J, M + 2 * F2, M + 3 * F2)',
+    },
+  ],
+  ['G1: a sum', { file: 'g1', from: '  carry(t, t)\n', to: '' }],
+  ['G2: a double', { file: 'g2', from: 'carry(r, r)\n  triple(r, r)', to: 'triple(r, r)' }],
+  ['G2: a sum', { file: 'g2', from: 'double(r, r)\n  carry(r, r)\n}', to: 'double(r, r)\n}' }],
+  ['G2: a Jacobian double', { file: 'g2', from: 'sub(s, s, d)\n  carry(J, s)', to: 'sub(J, s, d)' }],
+  [
+    'G2: a Jacobian sum',
+    { file: 'g2', from: 'double(r, r)\n  carry(r, r)\n  squareWide2', to: 'double(r, r)\n  squareWide2' },
+  ],
+  ['the lines of a point', { file: 'pairing', from: '  carry(e, e)\n  triple(f, e)', to: '  triple(f, e)' }],
+  [
+    'the Miller loop of two',
+    { file: 'tower', from: 'sub6(C6, C6, D6)\n  carry6(r, C6)', to: 'sub6(r, C6, D6)' },
+  ],
+]
+test.each(BROKEN)('the checker refuses %s with %o', (formula, change) => {
+  expect(() => {
+    for (const verdict of VERDICTS) FORMULAS[formula]?.(kernelOnBounds(verdict, change))
+  }).toThrow(RangeError)
+})
+
+test('the checker refuses a reduction that leaves a column negative, and one by larger limbs', () => {
+  const columns = (): Memory => {
+    const memory: Memory = new Map()
+    pair(memory, 'a', 8n)
+    pair(memory, 'b', 4n)
+    run(line('multiplyWide'), memory)
+    return memory
+  }
+  const { operations } = line('reduce')
+  const changed = (change: (operation: Operation) => Operation): Line =>
+    Object.assign(new Line(), { operations: operations.map(change) })
+  expect(() =>
+    run(
+      changed(operation => operation),
+      columns(),
+    ),
+  ).not.toThrow()
+  let isFirst = true
+  const withoutBias = changed(operation => {
+    if (!isFirst || operation.op !== 'addConstant') return operation
+    isFirst = false
+    return { ...operation, args: [operation.args[0] as number, 0n] }
+  })
+  expect(() => run(withoutBias, columns())).toThrow(RangeError)
+  const byLargerLimbs = changed(operation =>
+    operation.op === 'loadLimb' && operation.args[0] === 'NEXT'
+      ? { ...operation, op: 'loadLimb', args: ['TWICE', operation.args[1] as number] }
+      : operation,
+  )
+  const more = columns()
+  for (let i = 0; i < 2 * LIMBS; i++) more.set(`TWICE+${4 * i}`, around(1n << 31n))
+  expect(() => run(byLargerLimbs, more)).toThrow(RangeError)
 })

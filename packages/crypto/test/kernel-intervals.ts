@@ -1,0 +1,497 @@
+/**
+ * The kernel's sources run on bounds instead of numbers: how large can each limb and each column get? The field layer's
+ * lines are those that generate-field.mjs writes out for the kernel (`run`); the formulas above it (tower, groups, Miller
+ * loop, final exponentiation) are the files that the kernel is compiled of, with the types taken off, and memory in which a
+ * pair is a bound of its limbs and a wide value a bound of each of its columns (`kernelOnBounds`). Where a sum leaves its
+ * 32 or 64 bits there is a RangeError.
+ */
+import { readFileSync } from 'node:fs'
+import { transformSync } from 'esbuild'
+import { constantsSource } from '../kernel/generate-constants.mjs'
+import { BITS, CONSTANTS, FUNCTIONS, LIMBS, type Line, P } from '../kernel/generate-field.mjs'
+
+export interface Interval {
+  readonly low: bigint
+  readonly high: bigint
+}
+export const interval = (low: bigint, high = low): Interval => ({ low, high })
+export const around = (size: bigint): Interval => interval(-size, size)
+const sum = (a: Interval, b: Interval) => interval(a.low + b.low, a.high + b.high)
+const minus = (a: Interval, b: Interval) => interval(a.low - b.high, a.high - b.low)
+export const larger = (a: bigint, b: bigint): bigint => {
+  if (a > b) return a
+  return b
+}
+const smaller = (a: bigint, b: bigint): bigint => {
+  if (a < b) return a
+  return b
+}
+function times(a: Interval, b: Interval): Interval {
+  const [w, x, y, z] = [a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high]
+  return interval(smaller(smaller(w, x), smaller(y, z)), larger(larger(w, x), larger(y, z)))
+}
+export const sizeOf = ({ low, high }: Interval): bigint => larger(-low, high)
+const MASK = (1n << BigInt(BITS)) - 1n
+export const HALF = 1n << BigInt(BITS - 1)
+
+/** Four places of 32 bits, or two of 64. */
+type Value = readonly Interval[]
+/** What lies at an address: limbs by 4 bytes, columns by 8. */
+export type Memory = Map<string, Interval>
+
+function within(value: Interval, low: bigint, high: bigint, where: string): Interval {
+  if (value.low < low || value.high > high) throw new RangeError(`${where}: ${value.low}…${value.high}`)
+  return value
+}
+const signed32 = (value: Interval, where: string) => within(value, -(2n ** 31n), 2n ** 31n - 1n, where)
+const signed64 = (value: Interval, where: string) => within(value, -(2n ** 63n), 2n ** 63n - 1n, where)
+
+/** Runs a line on intervals. RangeError where a value leaves its 32 or 64 bits. */
+export function run({ operations }: Line, memory: Memory): void {
+  const values: Value[] = []
+  const of = (id: unknown): Value => values[id as number] as Value
+  const read = (base: unknown, at: unknown): Interval => {
+    const constant = CONSTANTS[base as keyof typeof CONSTANTS] as readonly bigint[] | undefined
+    if (constant !== undefined) return interval(constant[Math.floor((at as number) / 8)] as bigint)
+    const found = memory.get(`${base}+${at}`)
+    if (found === undefined) throw new Error(`nothing was put at ${base}+${at}`)
+    return found
+  }
+  /** Biased by 2⁶³, columns are unsigned until they are shifted. */
+  const biased = new Set<number>()
+  operations.forEach(({ op, id, args }, n) => {
+    const where = `operation ${n}, ${op}`
+    const [first, second, third] = args
+    const at = second as number
+    const places = (f: (a: Interval, b: Interval) => Interval): Value =>
+      of(first).map((a, i) => f(a, of(second)[i] as Interval))
+    const result = ((): Value | undefined => {
+      switch (op) {
+        case 'load':
+          return [0, 4, 8, 12].map(offset => read(first, at + offset))
+        case 'loadLimb':
+          return [read(first, at), read(first, at + 4), interval(0n), interval(0n)]
+        case 'loadSplat':
+          return [0, 0, 0, 0].map(() => read(first, at))
+        case 'loadWide':
+          return [read(first, at), read(first, at + 8)]
+        case 'zero':
+          return [0, 0, 0, 0].map(() => interval(0n))
+        case 'add':
+          return places((a, b) => signed32(sum(a, b), where))
+        case 'sub':
+          return places((a, b) => signed32(minus(a, b), where))
+        case 'addHalf':
+          return of(first).map(a => signed32(sum(a, interval(HALF)), where))
+        case 'subHalf':
+          return of(first).map(a => signed32(minus(a, interval(HALF)), where))
+        case 'low':
+          return of(first).map(() => interval(0n, MASK))
+        case 'high':
+          return of(first).map(a => interval(a.low >> BigInt(BITS), a.high >> BigInt(BITS)))
+        case 'multiplySmall':
+          return of(first).map(a => signed32(times(a, interval(second as bigint)), where))
+        case 'multiplyLimbs':
+          return places((a, b) => signed32(times(a, b), where))
+        case 'shuffle': {
+          const [a, b] = [of(first), of(second)]
+          // Columns move as pairs of places.
+          if (a.length === 2 || b.length === 2) {
+            const wide = (value: Value) => (value.length === 2 ? value : [value[0], value[2]]) as Value
+            const columns = [...wide(a), ...wide(b)]
+            const [p, , q] = third as readonly number[]
+            return [columns[(p as number) / 2] as Interval, columns[(q as number) / 2] as Interval]
+          }
+          return (third as readonly number[]).map(place => [...a, ...b][place] as Interval)
+        }
+        case 'multiply':
+          return [0, 1].map(i => signed64(times(of(first)[i] as Interval, of(second)[i] as Interval), where))
+        case 'addWide':
+        case 'subWide': {
+          const [a, b] = [of(first).slice(0, 2), of(second).slice(0, 2)]
+          const isBiased = biased.has(first as number) || biased.has(second as number)
+          if (isBiased) biased.add(id as number)
+          return a.map((x, i) => {
+            const value = op === 'addWide' ? sum(x, b[i] as Interval) : minus(x, b[i] as Interval)
+            return isBiased ? within(value, 0n, 2n ** 64n - 1n, where) : signed64(value, where)
+          })
+        }
+        case 'addConstant': {
+          const constant = second as bigint
+          if (constant > 2n ** 60n) biased.add(id as number)
+          return of(first).map(a =>
+            constant > 2n ** 60n
+              ? within(sum(a, interval(constant)), 0n, 2n ** 64n - 1n, where)
+              : signed64(sum(a, interval(constant)), where),
+          )
+        }
+        case 'lowWide':
+          return of(first).map(() => interval(0n, MASK))
+        case 'highWide':
+          // Logical: nothing negative is shifted.
+          return of(first)
+            .map(a => within(a, 0n, 2n ** 64n - 1n, where))
+            .map(a => interval(a.low >> BigInt(BITS), a.high >> BigInt(BITS)))
+        case 'narrow':
+          return [of(first)[0], of(first)[1], of(second)[0], of(second)[1]].map(a =>
+            signed32(a as Interval, where),
+          )
+        case 'store':
+          of(third).forEach((value, i) => {
+            memory.set(`${first}+${at + 4 * i}`, value)
+          })
+          return undefined
+        case 'storeLimb':
+          for (const i of [0, 1]) memory.set(`${first}+${at + 4 * i}`, of(third)[i] as Interval)
+          return undefined
+        case 'storeWide':
+          for (const i of [0, 1]) memory.set(`${first}+${at + 8 * i}`, of(third)[i] as Interval)
+          return undefined
+        default:
+          throw new Error(`no meaning for ${op}`)
+      }
+    })()
+    if (id !== undefined) values[id] = result as Value
+  })
+}
+
+export const line = (name: string): Line => {
+  const found = FUNCTIONS.find(one => one.name === name)
+  if (found === undefined) throw new Error(`no ${name}`)
+  return found.line
+}
+
+/** 2²⁷ and what `carry` may leave above it. */
+export const UNIT = HALF + 16n
+/** The top limb of a value that is p in size. */
+export const TOP_OF_P = (P >> 364n) + 1n
+
+/** Both lanes of a pair: the largest size of limbs 0…12, and of the top one, which tells how large the value is. */
+export interface Pair {
+  readonly limb: bigint
+  readonly top: bigint
+}
+/** The largest size of each column. */
+type Wide = readonly bigint[]
+/** What `settle` leaves, in p. */
+export const SETTLED = 17 / 32
+/** Rounded up, so that few different bounds come up, and each is run once. */
+const up = (value: bigint, bits: bigint): bigint => ((value + (1n << bits) - 1n) >> bits) << bits
+const rounded = ({ limb, top }: Pair): Pair => ({ limb: up(limb, 5n), top: up(top, 9n) })
+export const pairOf = (units: bigint, timesP: number): Pair =>
+  rounded({ limb: units * UNIT, top: (BigInt(Math.round(32 * timesP)) * TOP_OF_P) / 32n })
+const joined = (a: Pair, b: Pair): Pair => ({ limb: larger(a.limb, b.limb), top: larger(a.top, b.top) })
+
+const PAIR = 8 * LIMBS
+const COLUMNS = 2 * LIMBS - 1
+const WIDE_OPERATIONS = ['loadWide', 'storeWide']
+
+/** What a line reads before it writes there, and what it writes: pairs by base and number, wide values by base. */
+interface Effects {
+  readonly line: Line
+  readonly parameters: readonly string[]
+  readonly pairsIn: readonly (readonly [base: string, index: number])[]
+  readonly widesIn: readonly string[]
+  readonly pairsOut: readonly (readonly [base: string, index: number])[]
+  readonly widesOut: readonly string[]
+}
+function effectsOf({ line, parameters }: (typeof FUNCTIONS)[number]): Effects {
+  const written = new Set<string>()
+  const pairs = { in: new Set<string>(), out: new Set<string>() }
+  const wides = { in: new Set<string>(), out: new Set<string>() }
+  for (const { op, args } of line.operations) {
+    const [base, at] = args as [string, number]
+    if (!parameters.includes(base)) continue
+    const isStore = op.startsWith('store')
+    const isWide = WIDE_OPERATIONS.includes(op)
+    const place = `${base}+${at}`
+    if (isStore) written.add(place)
+    else if (written.has(place)) continue
+    const { in: reads, out: writes } = isWide ? wides : pairs
+    ;(isStore ? writes : reads).add(isWide ? base : `${base} ${Math.floor(at / PAIR)}`)
+  }
+  const listed = (set: Set<string>) =>
+    [...set].map(entry => {
+      const [base, index] = entry.split(' ')
+      return [base as string, Number(index)] as const
+    })
+  return {
+    line,
+    parameters,
+    pairsIn: listed(pairs.in),
+    widesIn: [...wides.in],
+    pairsOut: listed(pairs.out),
+    widesOut: [...wides.out],
+  }
+}
+
+interface Outcome {
+  readonly pairs: readonly Pair[]
+  readonly wides: readonly Wide[]
+}
+/** A line's outcome for the bounds of what it reads. */
+function outcomeOf(name: string, effects: Effects, pairs: readonly Pair[], wides: readonly Wide[]): Outcome {
+  const memory: Memory = new Map()
+  effects.pairsIn.forEach(([base, index], n) => {
+    const { limb, top } = pairs[n] as Pair
+    for (let i = 0; i < 2 * LIMBS; i++)
+      memory.set(`${base}+${PAIR * index + 4 * i}`, around(i < 2 * LIMBS - 2 ? limb : top))
+  })
+  effects.widesIn.forEach((base, n) => {
+    for (let k = 0; k < 2 * COLUMNS; k++)
+      memory.set(`${base}+${8 * k}`, around((wides[n] as Wide)[k >> 1] as bigint))
+  })
+  run(effects.line, memory)
+  const size = (place: string) => sizeOf(memory.get(place) as Interval)
+  return {
+    pairs: effects.pairsOut.map(([base, index]) => {
+      const limbs = Array.from({ length: 2 * LIMBS }, (_, i) => size(`${base}+${PAIR * index + 4 * i}`))
+      const top = limbs.splice(-2).reduce(larger)
+      // What `settle` takes off is the nearest multiple of p: see the test of its own.
+      if (name === 'settle') {
+        if ((pairs[0] as Pair).top > 8n * TOP_OF_P) throw new RangeError(`settle: ${(pairs[0] as Pair).top}`)
+        return rounded({ limb: limbs.reduce(larger), top: smaller(top, pairOf(1n, SETTLED).top) })
+      }
+      return rounded({ limb: limbs.reduce(larger), top })
+    }),
+    wides: effects.widesOut.map(base =>
+      Array.from({ length: COLUMNS }, (_, k) =>
+        up(larger(size(`${base}+${16 * k}`), size(`${base}+${16 * k + 8}`)), 30n),
+      ),
+    ),
+  }
+}
+const EFFECTS = new Map(FUNCTIONS.map(one => [one.name, effectsOf(one)]))
+const outcomes = new Map<string, Outcome>()
+function remembered(name: string, pairs: readonly Pair[], wides: readonly Wide[]): Outcome {
+  const key = `${name} ${pairs.map(({ limb, top }) => `${limb},${top}`).join(' ')} ${wides.join(' ')}`
+  const found = outcomes.get(key)
+  if (found !== undefined) return found
+  let outcome = outcomeOf(name, EFFECTS.get(name) as Effects, pairs, wides)
+  if (name === 'squareWide2') {
+    // Column by column it is the product of a with itself, whose bound is the closer one; a test compares them.
+    const [a] = pairs as readonly [Pair]
+    const [other] = remembered('multiplyWide2', [a, a], []).wides as readonly [Wide]
+    const [own] = outcome.wides as readonly [Wide]
+    outcome = { pairs: [], wides: [own.map((column, k) => smaller(column, other[k] as bigint))] }
+  }
+  outcomes.set(key, outcome)
+  return outcome
+}
+
+export interface Machine {
+  /** A function of a file of the kernel, its own ones too. */
+  call(file: string, name: string, ...args: readonly number[]): void
+  /** What a file has named. */
+  address(file: string, name: string): number
+  set(at: number, pair: Pair): void
+  get(at: number): Pair
+  /** A fresh place of that many pairs. */
+  place(pairs: number): number
+  /** An address as `load<u32>` finds it. */
+  word(at: number, value: number): void
+}
+/** Words of a source in place of others: what a test breaks. */
+export interface Change {
+  readonly file: string
+  readonly from: string
+  readonly to: string
+}
+
+/** |t|. */
+const T = 0xd201_0000_0001_0000n
+/** Of values that `canonical` may be given. */
+const CANONICAL_TOP = TOP_OF_P << 9n
+
+/** @param verdict What isZero and its like say: decisions are not the business of bounds. */
+export function kernelOnBounds(verdict: () => number, change?: Change): Machine {
+  const pairs = new Map<number, Pair>()
+  const wides = new Map<number, Wide>()
+  /** What `load` finds: bytes of constants, and words that a test puts. */
+  const bytes = new Map<number, number>()
+  let free = 1 << 20
+  const zero: Pair = { limb: 0n, top: 0n }
+  const take = (size: number): number => {
+    const at = free
+    free += Math.ceil(size / 16) * 16
+    return at
+  }
+  const get = (at: number): Pair => {
+    const found = pairs.get(at)
+    if (found === undefined) throw new Error(`nothing was put at ${at}`)
+    return found
+  }
+  const set = (at: number, pair: Pair): void => {
+    pairs.set(at, pair)
+  }
+  const memory = {
+    data: (size: number) => take(size),
+    bytes(values: readonly number[]) {
+      const at = take(values.length)
+      for (const [i, value] of values.entries()) bytes.set(at + i, value)
+      return at
+    },
+    limbs(values: readonly number[]) {
+      const at = take(4 * values.length)
+      for (let k = 0; k + 28 <= values.length; k += 28) {
+        const sizes = values.slice(k, k + 28).map(value => larger(BigInt(value), -BigInt(value)))
+        const top = sizes.splice(-2).reduce(larger)
+        set(at + 4 * k, rounded({ limb: sizes.reduce(larger), top }))
+      }
+      return at
+    },
+    copy(to: number, from: number, size: number) {
+      if (size % PAIR !== 0) throw new Error(`${size} bytes are not pairs`)
+      const all = Array.from({ length: size / PAIR }, (_, i) => pairs.get(from + PAIR * i))
+      for (const [i, pair] of all.entries()) if (pair !== undefined) set(to + PAIR * i, pair)
+    },
+    fill(to: number, _value: number, size: number) {
+      for (let at = 0; at + PAIR <= size; at += PAIR) set(to + at, zero)
+    },
+  }
+
+  const field = Object.fromEntries(
+    [...EFFECTS].map(([name, effects]) => [
+      name,
+      (...addresses: number[]) => {
+        const of = (base: string) => addresses[effects.parameters.indexOf(base)] as number
+        const wide = (base: string): Wide => {
+          const found = wides.get(of(base))
+          if (found === undefined) throw new Error(`${name}: no columns at ${base}`)
+          return found
+        }
+        const outcome = remembered(
+          name,
+          effects.pairsIn.map(([base, index]) => get(of(base) + PAIR * index)),
+          effects.widesIn.map(wide),
+        )
+        effects.pairsOut.forEach(([base, index], n) => {
+          set(of(base) + PAIR * index, outcome.pairs[n] as Pair)
+        })
+        effects.widesOut.forEach((base, n) => {
+          wides.set(of(base), outcome.wides[n] as Wide)
+        })
+      },
+    ]),
+  ) as Record<string, (...addresses: number[]) => void>
+  const line = (name: string) => field[name] as (...addresses: number[]) => void
+  const composed = take(16 * COLUMNS)
+  const wideInput = take(PAIR)
+  field.multiply = (r, a, b) => {
+    line('multiplyWide')(composed, a as number, b as number)
+    line('reduce')(r as number, composed)
+  }
+  field.square = (r, a) => {
+    line('squareWide')(composed, a as number)
+    line('reduce')(r as number, composed)
+  }
+
+  /** What a canonical value is asked for: it is reduced as columns of its own limbs, and p is taken off three times. */
+  const canonical = (at: number): void => {
+    const { limb, top } = get(at)
+    if (top > CANONICAL_TOP) throw new RangeError(`a canonical value of a top limb of ${top}`)
+    signed32(around(limb), 'a canonical value')
+  }
+  const asked = (at: number): number => {
+    canonical(at)
+    return verdict()
+  }
+  const join = (r: number, ...from: readonly number[]) => set(r, from.map(get).reduce(joined))
+  /** Limbs of 28 bits of 48 bytes. */
+  const read: Pair = { limb: 2n * HALF, top: 1n << 20n }
+  const modules: Record<string, Record<string, unknown>> = {
+    './field': field,
+    './scalar': {
+      bitOfT: (i: number) => ((T >> BigInt(i)) & 1n) === 1n,
+      digitsOf() {},
+      halvesOf() {},
+      alignedDigits() {},
+      nafOf: () => 0,
+    },
+    './table': {
+      lookUp(r: number, table: number, entries: number, size: number) {
+        for (let at = 0; at < size; at += PAIR)
+          join(r + at, ...Array.from({ length: entries }, (_, i) => table + size * i + at))
+      },
+    },
+    './codec': {
+      canonical: (_to: number, at: number) => canonical(at),
+      isZero: asked,
+      isZero2: asked,
+      isLarger: asked,
+      parity: asked,
+      isReduced: () => 1,
+      readInteger: (r: number) => set(r, read),
+      readWide(r: number) {
+        set(r, read)
+        field.multiply?.(r, r, constant('RR384'))
+        set(wideInput, read)
+        field.multiply?.(wideInput, wideInput, constant('RR'))
+        line('add')(r, r, wideInput)
+        line('carry')(r, r)
+      },
+      toMontgomery: (r: number, a: number) => field.multiply?.(r, a, constant('RR')),
+      writeBytes: (_to: number, a: number) => canonical(a),
+      laneMask: () => 0,
+      select: (r: number, a: number, b: number) => join(r, a, b),
+    },
+    './inverse': {
+      invert(r: number, a: number) {
+        canonical(a)
+        set(r, read)
+        field.multiply?.(r, r, constant('RR'))
+      },
+    },
+  }
+  const constant = (name: string): number => address('constants', name)
+
+  function file(name: string): Readonly<Record<string, unknown>> {
+    const path = `./${name}`
+    const known = modules[path]
+    if (known !== undefined) return known
+    const source =
+      name === 'constants'
+        ? constantsSource()
+        : readFileSync(new URL(`../kernel/${name}.ts`, import.meta.url), 'utf8')
+    const isChanged = change?.file === name
+    if (isChanged && source.split(change.from).length !== 2)
+      throw new Error(`${change.from} stands elsewhere than once in ${name}`)
+    const typed = (isChanged ? source.replace(change.from, change.to) : source)
+      .replaceAll(/^(?:function|const) /gm, 'export $&')
+      .replaceAll('memory.data<u8>(', 'memory.bytes(')
+      .replaceAll('memory.data<i32>(', 'memory.limbs(')
+    const { code } = transformSync(typed, { loader: 'ts', format: 'cjs' })
+    const module = { exports: {} as Record<string, unknown> }
+    const surroundings = {
+      module,
+      exports: module.exports,
+      require: (wanted: string) => modules[wanted] ?? file(wanted.slice(2)),
+      memory,
+      load: (at: number) => bytes.get(at) ?? 0,
+      store() {},
+      abs: Math.abs,
+    }
+    new Function(...Object.keys(surroundings), code)(...Object.values(surroundings))
+    modules[path] = module.exports
+    return module.exports
+  }
+  function address(from: string, name: string): number {
+    const found = file(from)[name]
+    if (typeof found !== 'number') throw new Error(`${from} has no place ${name}`)
+    return found
+  }
+  return {
+    call(from, name, ...args) {
+      const found = file(from)[name]
+      if (typeof found !== 'function') throw new Error(`${from} has no function ${name}`)
+      found(...args)
+    },
+    address,
+    set,
+    get,
+    place: count => take(PAIR * count),
+    word(at, value) {
+      bytes.set(at, value)
+    },
+  }
+}
