@@ -476,9 +476,10 @@ function entryAt(place: usize): void {
  *
  * Nothing excepted comes up in the additions that are not complete. What they add or subtract, and what they add it to,
  * are Σ aᵢ|t|ⁱp with vectors a: one is odd in its first place and the other even, so neither they, nor their sum nor
- * their difference, is zero as a vector. If such a sum were the identity for a ≠ 0, then q would divide the norm of
- * Σ aᵢζⁱ ≠ 0, ζ of order 12 (q = t⁴ − t² + 1 is its polynomial at t), so q ≤ (Σ|aᵢ|)⁴. At place i |aⱼ| ≤ |t|/2ⁱ + 2; from
- * place 3 on that is Σ|aᵢ| ≤ |t|/2 + 8. The last three places, and −p where d₀ was even, are added by complete formulas.
+ * their difference, is zero as a vector; in the table, they differ in a place. If such a sum were the identity for a ≠ 0,
+ * then q would divide the norm of Σ aᵢζⁱ ≠ 0, ζ of order 12 (q = t⁴ − t² + 1 is its polynomial at t), so q ≤ (Σ|aᵢ|)⁴. At
+ * place i each |aⱼ| ≤ |t|/2ⁱ + 3; from place 3 on that is Σ|aⱼ| ≤ |t|/2 + 12. The last three places, and −p where d₀ was
+ * even, are added by complete formulas.
  * For the identity, which has no affine coordinates, all this runs on what does not matter.
  */
 export function g2MultiplySecret(r: usize, p: usize, k: usize): void {
