@@ -71,7 +71,11 @@ const QUOTIENT = ((1n << BigInt(BITS * LIMBS + 1)) + P) / (2n * P)
  * @typedef {{ op: string, id?: number, args: readonly (number | string | bigint | readonly number[])[] }} Operation
  */
 
-/** How many strides an address goes on at each step of a loop, by its base; one where nothing is said. @typedef {Readonly<Record<string, number>>} Paces */
+/**
+ * How many strides an address goes on at each step of a loop, by its base: one where nothing is said.
+ *
+ * @typedef {Readonly<Record<string, number>>} Paces
+ */
 /** @typedef {{ from: number, length: number, count: number, stride: number, paces: Paces }} Loop `count` × `length` operations */
 
 const IN_MEMORY = ['load', 'loadLimb', 'loadSplat', 'loadWide', 'store', 'storeLimb', 'storeWide']
@@ -324,32 +328,31 @@ const splat = (base, lane) => (l, at) => l.loadSplat(base, at + 4 * lane)
  * @param {Line} l @param {readonly (readonly [a: Limb, b: Limb])[]} terms @param {string} [walks] what a's limbs are read from
  */
 function product(l, terms, walks = 'a') {
-  const two = (/** @type {number} */ at, /** @type {boolean} */ isFirst) => {
-    const as = terms.map(([a]) => [a(l, at), a(l, at + 8)])
-    /** @type {(number[] | undefined)[]} */
-    const bs = [undefined]
+  /** a's limbs at `at` and `at` + 8, times b, onto the columns that are there: all of their own but the last two. */
+  const twoRows = (/** @type {number} */ at, /** @type {boolean} */ isFirst) => {
+    const rows = terms.map(([a]) => /** @type {const} */ ([a(l, at), a(l, at + 8)]))
+    /** b's limbs that the second row is multiplied with: those of the first in the column before. @type {number[]} */
+    let before = []
     for (let j = 0; j <= LIMBS; j++) {
-      const [before] = bs
-      if (j < LIMBS) bs.unshift(terms.map(([, b]) => b(l, 8 * j)))
-      else bs.unshift(undefined)
-      const [now] = bs
+      const now = j < LIMBS ? terms.map(([, b]) => b(l, 8 * j)) : []
       const column = 2 * at + 16 * j
       let acc = isFirst || j >= LIMBS - 1 ? undefined : l.loadWide('w', column)
-      for (const [t, [a0, a1]] of /** @type {[number, [number, number]][]} */ ([...as.entries()])) {
-        for (const [a, b] of [
-          [a0, now?.[t]],
-          [a1, before?.[t]],
-        ]) {
-          if (a === undefined || b === undefined) continue
+      for (const [t, [first, second]] of rows.entries()) {
+        for (const [a, b] of /** @type {const} */ ([
+          [first, now[t]],
+          [second, before[t]],
+        ])) {
+          if (b === undefined) continue
           const term = l.multiply(a, b)
           acc = acc === undefined ? term : l.addWide(acc, term)
         }
       }
       l.storeWide('w', column, /** @type {number} */ (acc))
+      before = now
     }
   }
-  two(0, true)
-  l.each(HALF - 1, 16, at => two(16 + at, false), { b: 0, T0: 0, T1: 0, [walks]: 1, w: 2 })
+  twoRows(0, true)
+  l.each(HALF - 1, 16, at => twoRows(16 + at, false), { b: 0, T0: 0, T1: 0, [walks]: 1, w: 2 })
 }
 
 define('multiplyWide', 'w a b', 'w = (a₀b₀, a₁b₁)', l => product(l, [[limb('a'), limb('b')]]))
