@@ -8,25 +8,23 @@ const START = roundConstants(8, 2)
 
 function roundConstants(count: number, root: 2 | 3): Uint32Array {
   const words = new Uint32Array(count)
-  for (let prime = 2, found = 0; found < count; prime++) {
-    let isPrime = true
-    for (let d = 2; d * d <= prime; d++) if (prime % d === 0) isPrime = false
-    if (isPrime) words[found++] = Number(integerRoot(BigInt(prime) << BigInt(32 * root), root) & 0xffffffffn)
+  const primes: number[] = []
+  for (let n = 2; primes.length < count; n++) {
+    if (primes.some(prime => n % prime === 0)) continue
+    words[primes.length] = Number(scaledRoot(n, root) & 0xffffffffn)
+    primes.push(n)
   }
   return words
 }
 
-/** Largest x with x^root ≤ value. */
-function integerRoot(value: bigint, root: 2 | 3): bigint {
-  let low = 0n
-  let high = 1n << 40n
-  while (high - low > 1n) {
-    const middle = (low + high) >> 1n
-    const power = root === 2 ? middle * middle : middle * middle * middle
-    if (power <= value) low = middle
-    else high = middle
-  }
-  return low
+/** ⌊2³²·prime^(1/root)⌋: an estimate that is put right, since this is run at every start. */
+function scaledRoot(prime: number, root: 2 | 3): bigint {
+  const power = BigInt(root)
+  const value = BigInt(prime) << (32n * power)
+  let x = BigInt(Math.floor(prime ** (1 / root) * 2 ** 32))
+  while (x ** power > value) x--
+  while ((x + 1n) ** power <= value) x++
+  return x
 }
 
 const rotate = (word: number, by: number): number => (word >>> by) | (word << (32 - by))
