@@ -159,7 +159,7 @@ function tampering(change: (body: Json, send: (body: Json) => Promise<Json>) => 
       if (!response.ok) refused = response
       return response.ok ? ((await response.json()) as Json) : {}
     }
-    const answer = await change(JSON.parse(String(init?.body)) as Json, send)
+    const answer = await change(JSON.parse(new TextDecoder().decode(init?.body as Uint8Array)) as Json, send)
     return (
       refused ?? new Response(JSON.stringify(answer), { headers: { 'content-type': 'application/json' } })
     )
