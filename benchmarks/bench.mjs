@@ -143,6 +143,7 @@ rows: ${TARGETS.map(({ op }) => op).join(', ')}`
 /** @param {readonly string[]} args */
 async function main(args) {
   if (args[0] === 'authority') {
+    await prepare()
     const { runAuthority } = await import('./authority/bench.mjs')
     return runAuthority(args.slice(1))
   }

@@ -94,6 +94,33 @@ async function serve(config: string): Promise<Ready> {
 
 const initialised = (out: string) => JSON.parse(out) as { event: string; signKey: string; hpkeKey: string }
 
+test('SIGHUP reads the policy file again; a wrong one is said, and the server goes on', async () => {
+  const policyFile = join(folder, 'policy.json')
+  await writeFile(policyFile, '{"groups": {"*": {"zone": "nowhere"}}}')
+  const config = await writeConfig({ policyFile })
+  expect((await finish(['--config', config, '--init'])).code).toBe(0)
+  const refused = await finish(['--config', config])
+  expect([refused.code, refused.err]).toEqual([2, expect.stringContaining("zone 'nowhere' is not known")])
+
+  await writeFile(policyFile, '{"groups": {}}')
+  const child = run(['--config', config])
+  let said = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream?.on('data', chunk => {
+      said += chunk
+    })
+  const hears = (text: string) => expect.poll(() => said, { timeout: 20_000 }).toContain(text)
+  await hears('"event":"ready"')
+  await writeFile(policyFile, '{"groups": {"*": {"keysPerDay": "many"}}}')
+  child.kill('SIGHUP')
+  await hears('the policy in force stays')
+  await writeFile(policyFile, '{"groups": {"*": {"keysPerDay": 3}}}')
+  child.kill('SIGHUP')
+  await hears('the policy file is read anew')
+  child.kill('SIGTERM')
+  expect(await once(child, 'exit')).toEqual([0, null])
+})
+
 describe('starting', () => {
   test('--init makes the keys once and shows them; serving uses them; SIGTERM ends it cleanly', async () => {
     const config = await writeConfig()

@@ -48,6 +48,20 @@ describe.each([
   })
   afterEach(() => world.close())
 
+  test('one has given notice: readiness warns in time, and nothing else changes', async () => {
+    const [leaving] = world.authorities as [FakeAuthority]
+    leaving.leavesAt = Date.parse('2030-01-31T12:00:00Z') / 1000
+    const rps = await world.startRps()
+    await eventually(
+      async () => (await readyOf(rps)).authorities,
+      `${leaving.name} leaves 2030-01-31T12:00:00.000Z`,
+    )
+    expect((await readyOf(rps)).status).toBe(200)
+    expect(said(world, 'an authority has given notice')).toHaveLength(1)
+    expect(await metricsOf(rps)).toContain(`\nrps_authorities_live ${n}\n`)
+    await world.login(rps, world.makeCar())
+  })
+
   test('n − t of them are down: the server starts, permits and logins go, and the margin is told', async () => {
     const down = world.authorities.slice(t)
     cut(world, ...down)

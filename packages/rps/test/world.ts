@@ -10,6 +10,7 @@ import { type Client, createClient } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { Group, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { LogHead } from '@milagro-ts/api/issuance-log'
 import { deltaTerms } from '@milagro-ts/api/key-rotation'
 import {
   type Es256PrivateKey,
@@ -19,6 +20,7 @@ import {
   type HpkeKeyPair,
 } from '@milagro-ts/api/keys'
 import { createLog, type Log } from '@milagro-ts/api/log'
+import { EMPTY_ROOT } from '@milagro-ts/api/merkle-tree'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
 import { requestSigner, serverCallerCheck } from '@milagro-ts/api/request-auth'
@@ -121,6 +123,8 @@ export class FakeAuthority {
   onStatement: ((statement: string) => void) | undefined
   /** What it shows for the document in force, if that is a lie. */
   document: GroupDocument | undefined
+  /** Unix seconds: a notice in the signed head of its log. */
+  leavesAt: number | undefined
   url = ''
   #app: FastifyInstance | undefined
 
@@ -138,8 +142,8 @@ export class FakeAuthority {
 
   async start(world: World): Promise<void> {
     const app = createApp({ title: this.name, log: quiet, metrics: createMetrics(this.name) })
-    const { group, serverKeys, permits, shares, deltas } = dtaRoutes
-    const table = { group, serverKeys, permits, shares, deltas }
+    const { group, serverKeys, permits, shares, deltas, logHead } = dtaRoutes
+    const table = { group, serverKeys, permits, shares, deltas, logHead }
     const own = () => this.group ?? world.group
     const handlers: Handlers<typeof table> = {
       group: async ({ query }) => {
@@ -149,6 +153,18 @@ export class FakeAuthority {
           query.revision === undefined ? (this.document ?? document) : documents[Number(query.revision) - 1]
         if (found === undefined) throw new Refused('NOT_FOUND')
         return found
+      },
+      logHead: async () => {
+        const head = {
+          size: 0,
+          root: EMPTY_ROOT,
+          at: Math.floor(world.clock.now / 1000),
+          leavesAt: this.leavesAt,
+        }
+        return {
+          head: await LogHead.sign({ groupId: own().groupId, name: this.name }, head, this.signKey),
+          seen: [],
+        }
       },
       serverKeys: async ({ body, caller }) => {
         this.asked.serverKeys++
