@@ -6,11 +6,12 @@
  *   npm run bench -- authority --groups 5 --devices 5000 to see that it runs
  *   npm run bench -- authority --json
  *
- * The groups are founded over HTTP by the process itself; devices are put into its database while it is ended, by the
- * functions that it issues with. Then it is started on core 0 (`taskset`), with its own choice of workers, and asked from
+ * The groups are founded over HTTP by the process itself; devices are put into its database while it is ended, and one log
+ * is read to its end against its head, which shows that they are there as if it had issued. Then it is started on core 0 (`taskset`), with its own choice of workers, and asked from
  * here, on the other cores: by one connection after the other, group by group in turn.
  */
 import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { cpus, tmpdir } from 'node:os'
@@ -32,7 +33,7 @@ import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
 import { issueIdCore } from '@milagro-ts/crypto/identity'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
-import { appendIssuance } from '@milagro-ts/dta/issuance-log'
+import { subtreesOf } from '@milagro-ts/dta/issuance-log'
 import { addToLedger } from '@milagro-ts/dta/ledger'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { openDatabase } from '@milagro-ts/store/database'
@@ -153,13 +154,38 @@ async function seed(dataDir, groups, devices) {
   /** @type {Record<string, number>} */
   const issued = {}
   for (const { groupId } of groups) {
+    /** @type {Uint8Array} */
+    let previous = groupId
+    /** The last complete subtree of each level. @type {Uint8Array[]} */
+    const latest = []
     for (let from = 0; from < each; from += BLOCK)
       await store.atomic(connection => {
+        const hashes = new Uint8Array(randomBytes(128 * BLOCK))
         for (let i = from; i < Math.min(each, from + BLOCK); i++) {
-          const line = { groupId, identity: systemRandom(32), keyHash: systemRandom(32) }
-          addToLedger(connection, line)
-          const hashes = { ticketHash: systemRandom(32), idCoreHash: systemRandom(32) }
-          appendIssuance(connection, { groupId, at, purpose: 'device', ...hashes })
+          const [identity, keyHash, ticketHash, idCoreHash] =
+            /** @type {[Uint8Array, Uint8Array, Uint8Array, Uint8Array]} */ (
+              [0, 32, 64, 96].map(at => hashes.slice(128 * (i - from) + at, 128 * (i - from) + at + 32))
+            )
+          addToLedger(connection, { groupId, identity, keyHash })
+          const number = i + 1
+          const [ticket, idCore] = [toBase64Url(ticketHash), toBase64Url(idCoreHash)]
+          const { hash, leaf } = entryHashes(groupId, {
+            number,
+            at,
+            purpose: 'device',
+            ticketHash: ticket,
+            idCoreHash: idCore,
+            previous: toBase64Url(previous),
+          })
+          const subtrees = subtreesOf(number, leaf, level => /** @type {Uint8Array} */ (latest[level]))
+          for (let level = 0; 32 * level < subtrees.length; level++)
+            latest[level] = subtrees.slice(32 * level, 32 * (level + 1))
+          connection.run(
+            'INSERT INTO issuance (group_id, number, at, purpose, ticket_hash, id_core_hash, previous, hash, subtrees) ' +
+              "VALUES (?, ?, ?, 'device', ?, ?, ?, ?, ?)",
+            [groupId, number, at, ticketHash, idCoreHash, previous, hash, subtrees],
+          )
+          previous = hash
         }
       })
     issued[toBase64Url(groupId)] = each
