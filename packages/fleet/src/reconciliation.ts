@@ -42,6 +42,8 @@ export const LOOK_INTERVAL = 20_000
 const TIMEOUT = 5_000
 /** Unknown keys that are listed of one authority, and identities that logs lack. */
 const LISTED = 1000
+/** Identities that are taken up in one transaction. */
+const BLOCK = 1000
 /** Seconds that an authority's clock may be behind ours. */
 const SKEW = 60
 
@@ -216,10 +218,9 @@ export class Reconciliation {
     const { group, metrics, store } = this.#ports
     const { authorities } = group.current
     // Who has logged in until here has its key in t logs, all of which are read afterwards.
-    const proven = await store.atomic(connection => {
-      knowIdentities(connection)
-      return this.#proven(connection)
-    })
+    // At the first look that is the whole register: block by block, so that others come between.
+    while (await store.atomic(knowIdentities)) {}
+    const proven = await store.read(reader => this.#proven(reader))
     const heads = await Promise.all(authorities.map(authority => this.#read(authority)))
     for (const seen of heads) if (seen !== null) await this.#judgeSeen(seen)
     await this.#judgeLacking(proven)
@@ -369,7 +370,7 @@ export class Reconciliation {
     const { store, log: lines, metrics } = this.#ports
     const now = this.#now()
     const found = await store.atomic(connection => {
-      knowIdentities(connection)
+      while (knowIdentities(connection)) {}
       const since = numberOf(connection, 'logs followed since')
       const unknown: UnknownKey[] = []
       for (const entry of page.entries) {
@@ -606,16 +607,19 @@ function whyUnknown(
   return known.length > 0 ? null : 'no-ticket'
 }
 
-/** Identities that came since the last look: each is in the register before its ticket goes out. */
-function knowIdentities(connection: Connection): void {
+/** Some of the identities that came since the last look, each before its ticket went out; false: there are no more. */
+function knowIdentities(connection: Connection): boolean {
   const rows = connection.all(
-    'SELECT id, id_core FROM identity WHERE id > (SELECT coalesce(max(identity_id), 0) FROM issued_identity)',
+    'SELECT id, id_core FROM identity WHERE id > (SELECT coalesce(max(identity_id), 0) FROM issued_identity) ' +
+      'ORDER BY id LIMIT ?',
+    [BLOCK],
   )
   for (const { id, id_core } of rows)
     connection.run('INSERT INTO issued_identity (identity_id, id_core_hash, logs) VALUES (?, ?, 0)', [
       id as number,
       sha256(id_core as Uint8Array),
     ])
+  return rows.length === BLOCK
 }
 
 /** Ids of the logs by their authority's signing key. */
