@@ -12,6 +12,15 @@ import { hashToG1 } from './hash-to-curve.js'
 import { agreePointG2 } from './identity.js'
 import { IdentityPoints } from './identity-points.js'
 import { Authenticated, type Binding, type BoundMessage, DeviceProven, LoginMessage } from './mpin.js'
+import {
+  authorityIssueNodes,
+  composePermits,
+  decodePoints,
+  type NodeBatch,
+  type NodeIssuer,
+  NodeShares,
+  nodeSharesVerify,
+} from './node-shares.js'
 import { G1, G2, PreparedG2 } from './points.js'
 import type { Random } from './ports.js'
 import { possessionVerify } from './possession.js'
@@ -75,6 +84,9 @@ export interface AgreeStatement {
   readonly ctx: Bytes
   readonly commitment: Bytes
 }
+
+/** A NodeIssuer with the bytes of C_j. */
+export type NodeIssuerBytes = Omit<NodeIssuer, 'commitment'> & { readonly commitment: Bytes }
 /** A Dealing's bytes: commitments of 48 bytes each. */
 export interface DealingBytes {
   readonly firstPower: FirstPower
@@ -211,6 +223,36 @@ export class CryptoWorker {
   /** Σ λ_j·d_j in G2: 96 secret bytes. Whoever takes the key in checks that it is its name's. */
   combineAgree(shares: readonly IndexedBytes[]): Bytes {
     return combineG2(shares.map(({ index, point }) => ({ index, point: G2.decode(point, 'd') }))).encode()
+  }
+
+  /** Shares of many nodes: a NodeShares' TLV. The secret's bytes are overwritten. */
+  issueNodes({ batch, issuer, secret }: { batch: NodeBatch; issuer: NodeIssuerBytes; secret: Bytes }): Bytes {
+    return authorityIssueNodes(batch, issuerOf(issuer), takeScalar(secret), this.#random).encode()
+  }
+
+  /** The points of shares whose proof holds, 48 bytes each; else null. */
+  nodeSharesVerify(claim: { batch: NodeBatch; issuer: NodeIssuerBytes; shares: Bytes }): Bytes | null {
+    const shares = NodeShares.decode(claim.shares)
+    if (!nodeSharesVerify(claim.batch, issuerOf(claim.issuer), shares)) return null
+    return concat(...shares.points.map(point => point.encode()))
+  }
+
+  /** Permits out of the points of t authorities: 48 bytes each, by place; null where they make none of the group. */
+  composePermits({
+    batch,
+    publicKey,
+    shares,
+  }: {
+    batch: NodeBatch
+    publicKey: Bytes
+    shares: readonly IndexedBytes[]
+  }): (Bytes | null)[] {
+    const points = shares.map(({ index, point }) => ({ index, points: decodePoints(point, 'shares') }))
+    if (points.some(share => share.points.length !== batch.nodes.length))
+      throw new DecodeError('shares', 'one for each node')
+    return composePermits(batch, this.#prepared(publicKey), points, this.#random).map(
+      verified => verified?.permit.point.encode() ?? null,
+    )
   }
 
   /** W_j = s_jQ, 96 bytes. The secret's bytes are overwritten. */
@@ -359,6 +401,10 @@ function dealingOf({ firstPower, commitments }: DealingBytes): Dealing {
 
 function agreePoints({ name, ctx, commitment }: AgreeStatement) {
   return { ctx, commitment: G1.decode(commitment, 'commitment'), A: agreePointG2(name) }
+}
+
+function issuerOf({ commitment, ...rest }: NodeIssuerBytes): NodeIssuer {
+  return { ...rest, commitment: G1.decode(commitment, 'commitment') }
 }
 
 function takeScalar(secret: Bytes): Scalar {

@@ -7,6 +7,8 @@ import type { IndexedBytes, PermitItem } from './crypto-worker.js'
 import { type IdCore, NO_USER } from './identity.js'
 import type { Binding, LoginClaim, Mode } from './mpin.js'
 import type { CryptoPool } from './node-pool.js'
+import type { NodeBatch } from './node-shares.js'
+import type { TreeNode } from './permit-tree.js'
 import { encodePermit, PermitClaim, type PermitTarget, permitCovers } from './time-permit.js'
 
 /** A message whose device proof holds. */
@@ -122,12 +124,31 @@ export class CheckedPermit {
     return CheckedPermit.verify(pool, key, PermitClaim.decode(encodePermit(slot, target, point)))
   }
 
+  /** Of many nodes, by place; null where the shares make no permit of the group. */
+  static async composeNodes(
+    pool: CryptoPool,
+    key: Omit<PermitItem, 'permit'>,
+    { slot, nodes }: Omit<NodeBatch, 'terms'>,
+    shares: readonly IndexedBytes[],
+  ): Promise<(CheckedPermit | null)[]> {
+    const batch = { terms: key.terms, slot, nodes }
+    const points = await pool.run('composePermits', { batch, publicKey: key.publicKey, shares })
+    return points.map((point, i) => {
+      if (point === null) return null
+      const target: PermitTarget = { type: 'node', ...(nodes[i] as TreeNode) }
+      return new CheckedPermit(PermitClaim.decode(encodePermit(slot, target, point)))
+    })
+  }
+
   /** As it is carried. */
   get bytes(): Uint8Array {
     return this.#claim.bytes
   }
   get slot(): number {
     return this.#claim.slot
+  }
+  get target(): PermitTarget {
+    return this.#claim.target
   }
   covers(idCore: IdCore): boolean {
     return permitCovers(this.#claim.target, idCore)
