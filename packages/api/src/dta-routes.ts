@@ -1,4 +1,5 @@
 /** Routes of a distributed trust authority. */
+import { MOST_NODES } from '@milagro-ts/crypto/node-shares'
 import Type, { type Static } from 'typebox'
 import { CeremonyProposal, CeremonyRounds } from './ceremony.js'
 import { GroupDocument, GroupProposal } from './group-document.js'
@@ -20,6 +21,7 @@ import {
   UnixSeconds,
   UserCoreField,
 } from './schemas.js'
+import { LEAVES_JWS } from './statements.js'
 
 const ByGroup = Strict({ groupId: GroupIdField })
 const ByCeremony = Strict({ ceremonyHash: Bytes(32, 'known') })
@@ -284,6 +286,36 @@ export const dtaRoutes = {
       share: BytesUpTo(160),
     }),
     refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'NOT_APPROVED', 'EXPIRED', 'REPLAYED', 'FROZEN'],
+  },
+  leaves: {
+    method: 'POST',
+    path: '/v1/groups/:groupId/leaves',
+    summary: 'A newer state of the banned leaves, signed by the RA: taken, and co-signed.',
+    caller: 'server',
+    params: ByGroup,
+    body: Strict({ leaves: Jws(LEAVES_JWS) }),
+    response: Strict({ index: Index, cosignature: Jws() }),
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'NOT_APPROVED', 'CONFLICT', 'EXPIRED', 'REPLAYED'],
+    bodyLimit: LEAVES_JWS + 1_024,
+  },
+  nodePermits: {
+    method: 'POST',
+    path: '/v1/groups/:groupId/node-permits',
+    summary: 'Permit shares for nodes of the cover, against the RA’s statement which leaves are the newest.',
+    caller: 'server',
+    params: ByGroup,
+    body: Strict({ statement: Jws(), nodes: BytesUpTo(5 * MOST_NODES, 5, 'nodes') }),
+    response: Strict({ index: Index, shareEpoch: Uint32, shares: BytesUpTo(48 * MOST_NODES + 79) }),
+    refuses: [
+      'UNAUTHENTICATED',
+      'CLOCK',
+      'FORBIDDEN',
+      'NOT_APPROVED',
+      'CONFLICT',
+      'EXPIRED',
+      'REPLAYED',
+      'FROZEN',
+    ],
   },
   proposeRevision: {
     method: 'POST',

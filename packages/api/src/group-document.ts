@@ -43,11 +43,17 @@ const RaKeys = Strict({
   }),
 })
 const Slot = Strict({ origin: UnixSeconds, length: Type.Integer({ minimum: 1, maximum: 31_622_400 }) })
+export const PermitPolicy = Type.Enum(['tree', 'identity'])
 const Policy = Strict({
   /** Slots that a permit may be issued ahead. */
   lead: Type.Integer({ minimum: 0, maximum: 64 }),
   /** Seconds that the former slot's permit is still taken. */
   grace: Type.Integer({ minimum: 0, maximum: 86_400 }),
+  /**
+   * What permits are for: nodes of the tree of leaves, or one identity each, which suits small groups. Absent in documents
+   * of before there was a choice: `identity`.
+   */
+  permits: Type.Optional(PermitPolicy),
 })
 /** Key epochs of a purpose that the authorities keep shares of: the newest, and those before it. */
 export const KEPT_EPOCHS = 3

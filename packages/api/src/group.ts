@@ -209,9 +209,10 @@ export class Group {
   get slotRule(): SlotRule {
     return this.document.slot
   }
-  /** `lead` in slots, `grace` in seconds. */
-  get policy(): { readonly lead: number; readonly grace: number } {
-    return this.document.policy
+  /** `lead` in slots, `grace` in seconds; what permits are for. */
+  get policy(): { readonly lead: number; readonly grace: number; readonly permits: 'tree' | 'identity' } {
+    const { lead, grace, permits = 'identity' } = this.document.policy
+    return { lead, grace, permits }
   }
   get authorities(): readonly GroupAuthority[] {
     return this.#newest.authorities

@@ -1,4 +1,5 @@
-/** The callbacks that a relying-party application offers to its RPS. Three of them carry the story; `state` lets an RPS catch up. */
+/** The callbacks that a relying-party application offers to its RPS. Three of them carry the story; `state` lets an
+ * RPS catch up, and `tree` is for groups whose permits are for nodes. */
 import Type, { type Static } from 'typebox'
 import type { RouteTable } from './route.js'
 import {
@@ -14,6 +15,7 @@ import {
   UnixSeconds,
   UserCoreField,
 } from './schemas.js'
+import { LEAVES_JWS } from './statements.js'
 
 /** A device asks to become an identity. `codeId` and `mac` come together (enrolment by code) or not at all (by hand). */
 export const DeviceRegistration = Strict({
@@ -122,6 +124,16 @@ export const rpaRoutes = {
       ),
     }),
     refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'REPLAYED', 'EXPIRED', 'BANNED', 'REVOKED'],
+  },
+  tree: {
+    method: 'POST',
+    path: '/v1/tree',
+    summary:
+      'Which leaves get no permits: a signed statement for the authorities, and the leaves unless `number` is theirs.',
+    caller: 'server',
+    body: Strict({ slot: Uint32, number: Type.Optional(Uint32) }),
+    response: Strict({ statement: Jws(), leaves: Type.Optional(Jws(LEAVES_JWS)) }),
+    refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'REPLAYED', 'EXPIRED'],
   },
   authenticated: {
     method: 'POST',

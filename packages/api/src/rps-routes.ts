@@ -170,7 +170,13 @@ export const rpsRoutes = {
     summary: 'The identity’s time permit for the slot of its device proof (audience: the RPS itself).',
     caller: 'open',
     body: Strict({ login: LoginFields }),
-    response: Strict({ permit: PermitField, slot: Uint32, endsAt: UnixSeconds }),
+    response: Strict({
+      permit: PermitField,
+      slot: Uint32,
+      endsAt: UnixSeconds,
+      /** Of the next slot, where the RPS holds it already. */
+      next: Type.Optional(PermitField),
+    }),
     refuses: proofRefusals,
   },
   login: {
@@ -184,6 +190,8 @@ export const rpsRoutes = {
       expiresIn: Type.Integer({ minimum: 0, maximum: 300 }),
       authenticated: AuthenticatedFields,
       permit: PermitField,
+      /** Of the slot after it, where the RPS holds it already: it counts from the begin of that slot. */
+      next: Type.Optional(PermitField),
       authOtt: Type.Optional(Bytes(32)),
     }),
     refuses: proofRefusals,

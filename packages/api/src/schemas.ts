@@ -8,7 +8,7 @@ import Type, { type Static } from 'typebox'
  *   bytes          any bytes: a hash, a salt, a nonce that the caller has drawn
  *   known          names something that the server has, or proves something: an id, a server's nonce, a code
  *   g1, g2, p256   a compressed point;  x25519  a public key;  scalar  0…q−1
- *   idCore, permit, message, jws   an encoding with parts of its own;  anyIdCore  one of an identity that may be unknown here
+ *   idCore, permit, nodes, message, jws   an encoding with parts of its own;  anyIdCore  one of an identity that may be unknown here
  */
 export type Holds =
   | 'bytes'
@@ -21,6 +21,7 @@ export type Holds =
   | 'idCore'
   | 'anyIdCore'
   | 'permit'
+  | 'nodes'
   | 'message'
   | 'jws'
 export const HOLDS = 'x-holds'

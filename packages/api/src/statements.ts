@@ -6,6 +6,9 @@
  *   mpin-ticket+jwt        m of the RA's keys    these keys may be issued, sealed to this enrolment key
  *   mpin-permit+jwt        an RA key             this identity is not banned, for one slot, ≤ 60 s
  *   mpin-state+jwt         an RA key             everything banned and revoked, numbered
+ *   mpin-leaves+jwt        an RA key             the same as leaves of the permit tree, numbered alike
+ *   mpin-tree+jwt          an RA key             which leaves are the newest, for one slot, ≤ 60 s
+ *   mpin-cosignature+jwt   an authority          it has taken these leaves, and nothing else under their number
  *   mpin-event+jwt         an RA key             one ban, un-ban, revocation, unlock, change of account, numbered
  *   mpin-revision+jwt      an RA key             the RA agrees to a next revision of the group document
  *   at+jwt                 a token key           access token (RFC 9068), ≤ 5 minutes
@@ -27,6 +30,7 @@ import {
   keyIdentityPoint,
   NO_USER,
 } from '@milagro-ts/crypto/identity'
+import { BannedLeaves } from '@milagro-ts/crypto/permit-tree'
 import type { G1 } from '@milagro-ts/crypto/points'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { shareContext } from '@milagro-ts/crypto/share-proof'
@@ -34,12 +38,22 @@ import { type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import Type, { type Static, type TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
+import { canonicalHash } from './canonical-json.js'
 import { documentHash, type Group, type PurposeKeys } from './group.js'
 import type { GroupDocument } from './group-document.js'
 import { signJws, type VerificationKeys, type VerifiedJws, verifyJws } from './jws.js'
 import { decodeHpkeKey, type Es256PrivateKey } from './keys.js'
 import { Refused } from './problem.js'
-import { Bytes, GroupIdField, IdCoreField, Strict, Uint32, UnixSeconds, UserCoreField } from './schemas.js'
+import {
+  Bytes,
+  BytesUpTo,
+  GroupIdField,
+  IdCoreField,
+  Strict,
+  Uint32,
+  UnixSeconds,
+  UserCoreField,
+} from './schemas.js'
 
 /** Seconds that a signer's clock may run ahead of ours. */
 const SKEW = 60
@@ -107,6 +121,45 @@ export const StatePayload = Strict({
 })
 export type StatePayload = Static<typeof StatePayload>
 
+/** Most bytes of banned leaves in one statement: a million of them. */
+const LEAVES = 4_000_000
+/** Characters of a `mpin-leaves+jwt`. */
+export const LEAVES_JWS = 8_388_608
+
+/** Nothing of it depends on when it was signed: one number has one payload, hence one hash. */
+export const LeavesPayload = Strict({
+  suite: Suite,
+  groupId: GroupIdField,
+  /** Of the newest event. */
+  number: Uint32,
+  /** be32 each, ascending: what is banned as a device, and what is revoked. Absent: none. */
+  leaves: Type.Optional(BytesUpTo(LEAVES)),
+})
+export type LeavesPayload = Static<typeof LeavesPayload>
+
+export const TreePayload = Strict({
+  suite: Suite,
+  groupId: GroupIdField,
+  /** Of `permit`, at the slot. */
+  keyEpoch: Uint32,
+  slot: Uint32,
+  number: Uint32,
+  /** SHA-256 of the payload of the mpin-leaves+jwt with this number. */
+  leavesHash: Bytes(32),
+  iat: UnixSeconds,
+  exp: UnixSeconds,
+  jti: Jti,
+})
+export type TreePayload = Static<typeof TreePayload>
+
+export const CosignaturePayload = Strict({
+  suite: Suite,
+  groupId: GroupIdField,
+  number: Uint32,
+  leavesHash: Bytes(32),
+})
+export type CosignaturePayload = Static<typeof CosignaturePayload>
+
 export const EventPayload = Strict({
   suite: Suite,
   groupId: GroupIdField,
@@ -163,6 +216,9 @@ export type TimePayload = Static<typeof TimePayload>
 const TICKET = { typ: 'mpin-ticket+jwt', validator: Compile(TicketPayload) }
 const PERMIT = { typ: 'mpin-permit+jwt', validator: Compile(PermitStatementPayload) }
 const STATE = { typ: 'mpin-state+jwt', validator: Compile(StatePayload) }
+const LEAVES_STATE = { typ: 'mpin-leaves+jwt', validator: Compile(LeavesPayload) }
+const TREE = { typ: 'mpin-tree+jwt', validator: Compile(TreePayload) }
+const COSIGNATURE = { typ: 'mpin-cosignature+jwt', validator: Compile(CosignaturePayload) }
 const EVENT = { typ: 'mpin-event+jwt', validator: Compile(EventPayload) }
 const REVISION = { typ: 'mpin-revision+jwt', validator: Compile(RevisionPayload) }
 const ACCESS_TOKEN = { typ: 'at+jwt', validator: Compile(AccessTokenPayload) }
@@ -180,6 +236,11 @@ export const signTicket = (payload: TicketPayload, signer: Signer) => sign(TICKE
 export const signPermitStatement = (payload: PermitStatementPayload, signer: Signer) =>
   sign(PERMIT, payload, signer)
 export const signState = (payload: StatePayload, signer: Signer) => sign(STATE, payload, signer)
+export const signLeaves = (payload: LeavesPayload, signer: Signer) => sign(LEAVES_STATE, payload, signer)
+export const signTree = (payload: TreePayload, signer: Signer) => sign(TREE, payload, signer)
+/** By an authority; its kid is `cosignerKid` of its index. */
+export const signCosignature = (payload: CosignaturePayload, signer: Signer) =>
+  sign(COSIGNATURE, payload, signer)
 export const signEvent = (payload: EventPayload, signer: Signer) => sign(EVENT, payload, signer)
 export const signRevisionStatement = (payload: RevisionPayload, signer: Signer) =>
   sign(REVISION, payload, signer)
@@ -430,6 +491,118 @@ export class RevocationState {
   }
 }
 export const verifyState = RevocationState.verify
+
+/** What `leavesHash` is of. */
+export const leavesHash = (payload: LeavesPayload): Uint8Array => canonicalHash(payload)
+
+/** The leaves that get no permits, as the RA signed them. The higher number replaces the lower. */
+export class LeavesState {
+  readonly number: number
+  readonly leaves: BannedLeaves
+  /** 32 bytes: two states of one number are one when these are equal. */
+  readonly hash: Uint8Array
+  /** As it is passed on. */
+  readonly statement: string
+
+  private constructor(payload: LeavesPayload, bytes: Uint8Array, statement: string) {
+    this.number = payload.number
+    this.leaves = BannedLeaves.decode(fromBase64Url(payload.leaves ?? '', 'leaves'))
+    this.hash = sha256(bytes)
+    this.statement = statement
+  }
+
+  static async verify({ statement, group }: { statement: string; group: Group }): Promise<LeavesState> {
+    const signed = await verified(LEAVES_STATE.typ, statement, group.raKeys.keys)
+    const payload = shaped(LEAVES_STATE.validator, signed)
+    checkGroup(payload, group)
+    return new LeavesState(payload, signed.bytes, statement)
+  }
+}
+export const verifyLeaves = LeavesState.verify
+
+/** The RA's word, for one slot, which leaves are the newest: what an authority wants for the permits of nodes. */
+export class VerifiedTreeStatement {
+  readonly slot: number
+  readonly number: number
+  readonly leavesHash: Uint8Array
+  readonly jti: Uint8Array
+  /** Unix seconds. */
+  readonly expiresAt: number
+
+  private constructor(payload: TreePayload) {
+    this.slot = payload.slot
+    this.number = payload.number
+    this.leavesHash = fromBase64Url(payload.leavesHash, 'leavesHash', 32)
+    this.jti = fromBase64Url(payload.jti, 'jti', 16)
+    this.expiresAt = payload.exp
+  }
+
+  /** The slot is the current one, up to `lead` ahead, or the former one within `grace`; else EXPIRED. */
+  static async verify({
+    statement,
+    group,
+    now,
+  }: {
+    statement: string
+    group: Group
+    now: number
+  }): Promise<VerifiedTreeStatement> {
+    const payload = shaped(TREE.validator, await verified(TREE.typ, statement, group.raKeys.keys))
+    const made = new VerifiedTreeStatement(payload)
+    checkGroup(payload, group)
+    checkTimes(payload, now, PERMIT_STATEMENT_LIFETIME)
+    checkSlot(payload.slot, group, now)
+    if (payload.keyEpoch !== group.epochAt('permit', payload.slot))
+      throw expired('the statement is not for the permit key epoch of its slot')
+    return made
+  }
+
+  isAbout({ number, hash }: Pick<LeavesState, 'number' | 'hash'>): boolean {
+    return this.number === number && equalBytes(this.leavesHash, hash)
+  }
+}
+export const verifyTree = VerifiedTreeStatement.verify
+
+export const cosignerKid = (index: number): string => `authority-${index}`
+
+/** By the authority of this index, or NOT_APPROVED. */
+export async function verifyCosignature({
+  cosignature,
+  group,
+  index,
+  state,
+}: {
+  cosignature: string
+  group: Group
+  index: number
+  state: Pick<LeavesState, 'number' | 'hash'>
+}): Promise<void> {
+  const key = group.authority(index)?.signKey
+  const keys = new Map(key === undefined ? [] : [[cosignerKid(index), key]])
+  const payload = shaped(COSIGNATURE.validator, await verified(COSIGNATURE.typ, cosignature, keys))
+  checkGroup(payload, group)
+  const hash = fromBase64Url(payload.leavesHash, 'leavesHash', 32)
+  if (payload.number !== state.number || !equalBytes(hash, state.hash))
+    throw notApproved('the co-signature is for other leaves')
+}
+
+/** t authorities of the group have taken this state. NOT_APPROVED for fewer, or for one that isn't theirs. */
+export async function verifyCosignatures({
+  cosignatures,
+  group,
+  state,
+}: {
+  cosignatures: readonly { readonly index: number; readonly cosignature: string }[]
+  group: Group
+  state: Pick<LeavesState, 'number' | 'hash'>
+}): Promise<void> {
+  if (new Set(cosignatures.map(({ index }) => index)).size !== cosignatures.length)
+    throw notApproved('an authority co-signs once')
+  for (const { index, cosignature } of cosignatures)
+    await verifyCosignature({ cosignature, group, index, state })
+  if (cosignatures.length < group.t)
+    throw notApproved(`${cosignatures.length} co-signatures, ${group.t} needed`)
+}
 
 /** The caller keeps the number and takes no event twice. */
 export async function verifyEvent({ event, group }: { event: string; group: Group }): Promise<EventPayload> {

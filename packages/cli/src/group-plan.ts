@@ -4,7 +4,7 @@
  */
 import { createClient } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
-import { type GroupProposal, Recipient } from '@milagro-ts/api/group-document'
+import { type GroupProposal, PermitPolicy, Recipient } from '@milagro-ts/api/group-document'
 import { Bytes, Strict } from '@milagro-ts/api/schemas'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
@@ -33,6 +33,8 @@ export const GroupPlan = Strict({
   policy: Strict({
     lead: Type.Integer({ minimum: 0, maximum: 64 }),
     grace: Type.Integer({ minimum: 0, maximum: 86_400 }),
+    /** `tree` unless said. */
+    permits: Type.Optional(PermitPolicy),
   }),
 })
 export type GroupPlan = Static<typeof GroupPlan>
@@ -67,7 +69,7 @@ export async function composeProposal(
     ra: plan.ra,
     recipients: plan.recipients,
     slot: { origin, length: plan.slot.length },
-    policy: plan.policy,
+    policy: { permits: 'tree', ...plan.policy },
     firstSlot: 0,
     nonce: toBase64Url(ports.random(32)),
   }

@@ -181,6 +181,8 @@ export class Device {
   readonly #turns = new Turns()
   #group: Group
   #permit: VerifiedPermit | null = null
+  /** Of the slot after it, so that a device that goes offline can still show one. */
+  #nextPermit: VerifiedPermit | null = null
   #fetching: Promise<VerifiedPermit> | undefined
   /** Of the current slot, by generation and name of the server. */
   readonly #agreements = new Map<string, ClientAgreement>()
@@ -237,9 +239,10 @@ export class Device {
   static async #opened(ports: Ports, records: Records): Promise<Device> {
     const record = await records.read()
     const identity = deviceOf(record)
-    const { revisions, groupId, instance, permit } = record as DeviceRecord
+    const { revisions, groupId, instance, permit, nextPermit } = record as DeviceRecord
     const device = new Device(ports, records, await storedGroup(revisions, groupId), identity, instance)
     if (permit !== null) device.#permit = device.#verified(permit)
+    if (nextPermit !== null) device.#nextPermit = device.#verified(nextPermit)
     return device
   }
 
@@ -312,7 +315,8 @@ export class Device {
   /** The identity's permit for the current slot: the one in hand, or a new one. */
   async permit(): Promise<VerifiedPermit> {
     const seconds = Math.floor((await this.#ports.time.now()) / 1000)
-    if (this.#permit?.slot === slotAt(this.#group.slotRule, seconds)) return this.#permit
+    const inHand = this.#permitOf(slotAt(this.#group.slotRule, seconds))
+    if (inHand !== null) return inHand
     this.#fetching ??= repeatSafely(this.#ports.wait, () => this.#freshly(() => this.#fetchPermit())).finally(
       () => {
         this.#fetching = undefined
@@ -494,7 +498,10 @@ export class Device {
       return await attempt()
     } catch (error) {
       if (!(error instanceof Refused) || !BEFORE_THE_PIN.has(error.code)) throw error
-      if (error.code === 'WRONG_PERMIT' || error.code === 'PERMIT_EXPIRED') this.#permit = null
+      if (error.code === 'WRONG_PERMIT' || error.code === 'PERMIT_EXPIRED') {
+        this.#permit = null
+        this.#nextPermit = null
+      }
       if (error.code === 'CLOCK') this.#ports.time.doubt()
       // A slot or a key epoch may have ended in between.
       if (error.code === 'EXPIRED') await this.#follow()
@@ -532,7 +539,7 @@ export class Device {
       authenticated.amr.includes('pin') !== (pin !== undefined)
     )
       throw new ClientError('WRONG_ANSWER', 'somebody else was logged in')
-    await this.#keep(answer.permit, message.slot)
+    await this.#keep(answer, message.slot)
     const { accessToken, expiresIn, authOtt } = answer
     return { accessToken, expiresIn, authenticated, authOtt }
   }
@@ -580,8 +587,7 @@ export class Device {
   async #fetchPermit(): Promise<VerifiedPermit> {
     const { rps, rpsAudience: audience } = this.#ports
     const message = await this.#prove({ audience }, await this.#termsByNonce(MODE.nonce), undefined)
-    const { permit } = await rps.permit({ body: { login: fieldsOf(message) } })
-    return this.#keep(permit, message.slot)
+    return this.#keep(await rps.permit({ body: { login: fieldsOf(message) } }), message.slot)
   }
 
   /** A nonce and what the RPS says of slot and epochs, believed where the group document and the clock agree. */
@@ -643,7 +649,7 @@ export class Device {
     const { unlocker, random } = this.#ports
     const { device } = await this.#recordOf({ deviceEpoch: terms.deviceEpoch, pinEpoch }, pin)
     const deviceKey = await unlockKey(unlocker, { groupId, idCore, purpose: 'device' }, device)
-    const permit = this.#permit?.slot === terms.slot ? this.#permit.permit : undefined
+    const permit = this.#permitOf(terms.slot)?.permit
     return clientProve({
       terms: { ...terms, audience, idCore },
       binding: { groupId, ...(tlsExporter === undefined ? {} : { tlsExporter }) },
@@ -758,21 +764,43 @@ export class Device {
     if (pin !== undefined) followToken(record, pin)
   }
 
+  #permitOf(slot: number): VerifiedPermit | null {
+    if (this.#permit?.slot === slot) return this.#permit
+    return this.#nextPermit?.slot === slot ? this.#nextPermit : null
+  }
+
   /**
-   * Checks and stores a permit that came for `slot`, or for the next one where that has begun while the RPS was busy;
-   * WRONG_ANSWER for one that isn't this device's.
+   * Checks and stores a permit that came for `slot`, or for the next one where that has begun while the RPS was busy, and
+   * the one of the slot after it, where it came along; WRONG_ANSWER for one that isn't this device's.
    */
-  async #keep(text: string, slot: number): Promise<VerifiedPermit> {
-    const held = this.#permit
-    if (held !== null && held.slot === slot && toBase64Url(held.permit.encode()) === text) return held
-    const permit = decodePermit(text)
-    const isOfSlot =
-      permit.slot === slot || (permit.slot === slot + 1 && permit.slot <= (await this.#latestSlot()))
-    const verified = isOfSlot ? this.#verified(permit) : null
-    if (verified === null) throw new ClientError('WRONG_ANSWER', 'the permit does not verify')
-    this.#permit = verified
-    await this.#update(record => ({ ...record, permit }))
-    return verified
+  async #keep(
+    answer: { readonly permit: string; readonly next?: string },
+    slot: number,
+  ): Promise<VerifiedPermit> {
+    const known = (text: string) =>
+      [this.#permit, this.#nextPermit].find(held => held !== null && textOf(held) === text) ?? null
+    const check = async (text: string, isOfSlot: (permit: Permit) => Promise<boolean>) => {
+      const permit = decodePermit(text)
+      const verified = (await isOfSlot(permit)) ? (known(text) ?? this.#verified(permit)) : null
+      if (verified === null) throw new ClientError('WRONG_ANSWER', 'the permit does not verify')
+      return verified
+    }
+    const held = known(answer.permit)
+    const isLatest = held?.slot === slot && held === this.#permit
+    const permit = isLatest
+      ? held
+      : await check(
+          answer.permit,
+          async of => of.slot === slot || (of.slot === slot + 1 && of.slot <= (await this.#latestSlot())),
+        )
+    const next =
+      answer.next === undefined ? null : await check(answer.next, async of => of.slot === permit.slot + 1)
+    if (isLatest && (next === null || next === this.#nextPermit)) return permit
+    this.#permit = permit
+    if (next !== null) this.#nextPermit = next
+    const nextPermit = this.#nextPermit?.permit ?? null
+    await this.#update(record => ({ ...record, permit: permit.permit, nextPermit }))
+    return permit
   }
 
   /** The slot that it may be by now, the RPS' clock being as far ahead as it may. */
@@ -828,6 +856,8 @@ function hashOf(payload: Uint8Array | undefined): { payloadHash?: Uint8Array } {
 function fieldsOf(message: LoginMessage): LoginFields {
   return { ...message.toJson(), suite: SUITE }
 }
+
+const textOf = ({ permit }: VerifiedPermit): string => toBase64Url(permit.encode())
 
 function decodePermit(text: string): Permit {
   try {

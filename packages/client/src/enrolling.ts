@@ -111,7 +111,7 @@ export async function enrolDevice(
   await records.update(former => {
     if (former?.device?.idCore.mpinId !== record?.device?.idCore.mpinId)
       throw new ClientError('STORE_CHANGED')
-    const empty = { groupId, instance, device: null, users: [], pending: [], permit: null }
+    const empty = { groupId, instance, device: null, users: [], pending: [], permit: null, nextPermit: null }
     return begun({ ...(former ?? empty), revisions: group.documents }, waiting.pending)
   })
   if (code === undefined) enrolment.onWords?.(waiting.words(groupId))
@@ -145,6 +145,7 @@ export async function enrolDevice(
       users: token === null ? [] : [{ name: OWN_PIN, attributes: {}, token, next: null, codeId: own }],
       pending: [],
       permit: null,
+      nextPermit: null,
     }))
   })
   return records

@@ -100,6 +100,8 @@ export interface DeviceRecord extends IdentityKey {
   readonly users: readonly User[]
   readonly pending: readonly Pending[]
   readonly permit: Permit | null
+  /** Of the slot after it: it counts from the begin of that slot. */
+  readonly nextPermit: Permit | null
 }
 
 const TokenFileFields = Strict({
@@ -153,6 +155,7 @@ const StoredIdentity = Strict({
     ]),
   ),
   permit: Type.Optional(BytesUpTo(160)),
+  nextPermit: Type.Optional(BytesUpTo(160)),
 })
 type StoredIdentity = Static<typeof StoredIdentity>
 /** More is not a device's store but somebody's database. */
@@ -224,6 +227,7 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
     })),
     pending: record.pending.map(pending => ({ ...pending, secret: toBase64Url(pending.secret) })),
     ...(record.permit === null ? {} : { permit: toBase64Url(record.permit.encode()) }),
+    ...(record.nextPermit === null ? {} : { nextPermit: toBase64Url(record.nextPermit.encode()) }),
   }
 }
 
@@ -247,7 +251,7 @@ function decodeIdentity(stored: StoredIdentity): DeviceRecord {
 }
 
 function decodeFields(stored: StoredIdentity): DeviceRecord {
-  const { device, permit } = stored
+  const { device, permit, nextPermit } = stored
   return {
     groupId: fromBase64Url(stored.groupId, 'groupId', 32),
     instance: stored.instance,
@@ -278,6 +282,7 @@ function decodeFields(stored: StoredIdentity): DeviceRecord {
       secret: fromBase64Url(pending.secret, 'pending.secret', 32),
     })),
     permit: permit === undefined ? null : Permit.decode(fromBase64Url(permit, 'permit')),
+    nextPermit: nextPermit === undefined ? null : Permit.decode(fromBase64Url(nextPermit, 'nextPermit')),
   }
 }
 

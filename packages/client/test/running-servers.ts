@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { type Client, createClient } from '@milagro-ts/api/call'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { groupMake } from '@milagro-ts/api/founding'
-import { proposalHash } from '@milagro-ts/api/group'
+import { type Group, proposalHash } from '@milagro-ts/api/group'
 import type { GroupProposal } from '@milagro-ts/api/group-document'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
@@ -38,6 +38,12 @@ type AdminClient = Client<typeof dtaAdminRoutes>
 export interface RunningOptions {
   readonly clock?: Clock
   readonly timers?: Timers
+  /** What permits are for, and slots in seconds. */
+  readonly permits?: 'tree' | 'identity'
+  readonly slot?: number
+  readonly grace?: number
+  /** Between the RPS and what it calls. */
+  readonly fetch?: typeof fetch
   /** Of one server; the common one unless said. */
   readonly clockOf?: (name: ServerName) => Clock
   readonly logOf?: (name: ServerName) => Log
@@ -52,6 +58,7 @@ export class RunningServers {
   rpsUrl = ''
   fleetUrl = ''
   groupId = ''
+  group!: Group
   /** Of the fleet's operators; each call with a fresh token from `act`. */
   fleet!: Client<typeof fleetRoutes>
   readonly authorities: { readonly name: ServerName; readonly admin: AdminClient }[] = []
@@ -91,7 +98,16 @@ export class RunningServers {
     return { authorization: `Bearer ${accessToken}` }
   }
 
-  async #start({ timers = systemTimers, onFolder, clockOf, logOf }: RunningOptions): Promise<void> {
+  async #start({
+    timers = systemTimers,
+    onFolder,
+    clockOf,
+    logOf,
+    permits = 'identity',
+    slot = SLOT,
+    grace = 300,
+    fetch = globalThis.fetch,
+  }: RunningOptions): Promise<void> {
     const world = {
       clock: this.#clock,
       random: systemRandom,
@@ -204,8 +220,8 @@ export class RunningServers {
         keys: fleetKeys.signers.map(({ kid, key }) => ({ kid, key: key.publicKey.toBase64Url() })),
       },
       recipients: [recipient('rps', rpsKeys, ['device', 'pin']), recipient('fleet', fleetKeys, ['agree'])],
-      slot: { origin: 1_767_225_600, length: SLOT },
-      policy: { lead: 1, grace: 300 },
+      slot: { origin: 1_767_225_600, length: slot },
+      policy: { lead: 1, grace, permits },
       firstSlot: 0,
       nonce: toBase64Url(systemRandom(32)),
     }
@@ -214,6 +230,7 @@ export class RunningServers {
     const clients = authorities.map(({ url }) => createClient(dtaRoutes, { baseUrl: url, timeout: 60_000 }))
     const group = await groupMake({ proposal, clients })
     this.groupId = toBase64Url(group.groupId)
+    this.group = group
     await writeFile(groupFile, JSON.stringify(group.documents))
 
     const fleet = await createFleet({
@@ -228,6 +245,7 @@ export class RunningServers {
     if (setup === null) throw new Error('fleet made no setup code')
     const rps = await createRps({
       ...worldOf('rps'),
+      fetch,
       config: { ...rpsSettings, groupId: this.groupId },
       store: rpsStore,
       ...quietly('rps'),

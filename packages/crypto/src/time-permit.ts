@@ -5,7 +5,7 @@
  * slot = floor((unix − origin) / length); origin and length are fixed by the group's first revision.
  */
 import { type Equation, verifyEquation, verifyEquations } from './batch.js'
-import { be32, be64, readInteger, u8 } from './bytes.js'
+import { be32, be64, concat, readInteger, u8 } from './bytes.js'
 import { DecodeError } from './errors.js'
 import { hashToG1 } from './hash-to-curve.js'
 import { decodeGroupId, IdCore } from './identity.js'
@@ -49,6 +49,11 @@ function targetEntries(target: PermitTarget): readonly (Uint8Array | undefined)[
   if (target.type === 'id') return [u8(1), undefined, undefined, target.idCore.bytes]
   if (target.depth > 32 || target.index >= 2 ** target.depth) throw new DecodeError('permit', 'no such node')
   return [u8(0), u8(target.depth), be32(target.index), undefined]
+}
+
+/** type ‖ depth ‖ be32 index, or type ‖ idCore: what tells one target from another. */
+export function targetBytes(target: PermitTarget): Uint8Array {
+  return concat(...targetEntries(target).filter(entry => entry !== undefined))
 }
 
 /** RangeError for what slotAt does not give. */

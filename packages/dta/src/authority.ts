@@ -9,6 +9,7 @@ import type { Store } from '@milagro-ts/store/database'
 import type { Acceptance } from './acceptance.js'
 import type { AuthorityKeys } from './authority-keys.js'
 import type { Groups } from './groups.js'
+import type { Leaves } from './leaves.js'
 import type { LedgerMark } from './ledger-mark.js'
 import type { Policy } from './policy.js'
 import type { ShareVault } from './share-vault.js'
@@ -27,6 +28,7 @@ export interface Authority {
   /** Of everything that is issued, by group and kind: whoever holds a ticket can't use up the permits. */
   readonly issueLimit: RateLimit
   readonly ledgerMark: LedgerMark
+  readonly leaves: Leaves
   readonly store: Store<unknown>
   /** Multiplications by s_j, and whatever else takes long. */
   readonly pool: CryptoPool

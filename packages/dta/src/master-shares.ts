@@ -24,8 +24,10 @@ import type { Group } from '@milagro-ts/api/group'
 import { KEPT_EPOCHS } from '@milagro-ts/api/group-document'
 import type { EpochStep } from '@milagro-ts/api/key-rotation'
 import { be32, concat, equalBytes, fromUtf8, readInteger, utf8 } from '@milagro-ts/crypto/bytes'
+import type { NodeIssuerBytes } from '@milagro-ts/crypto/crypto-worker'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
+import type { NodeBatch } from '@milagro-ts/crypto/node-shares'
 import { G1 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
@@ -68,6 +70,8 @@ export interface MasterShares {
   serverKeyShare(pool: CryptoPool, purpose: ServerKeyPurpose, epoch: number): Promise<Uint8Array>
   /** d_j = s_jHk2(name) of `agree` with its proof, a KeyShare's TLV. */
   issueAgree(pool: CryptoPool, epoch: number, terms: AgreeTerms): Promise<Uint8Array>
+  /** Permit shares of many nodes with one proof, a NodeShares' TLV, made in a worker. */
+  issueNodes(pool: CryptoPool, batch: NodeBatch, issuer: NodeIssuerBytes): Promise<Uint8Array>
   /**
    * s_j by the names that the ceremony gives them, to be dealt anew; of a secret that is yet to be drawn, none.
    * RangeError where they never leave: others deal then.
@@ -191,6 +195,11 @@ export class LocalShares implements MasterShares {
   ): Promise<Uint8Array> {
     const delta = this.#secret(purpose, to).subtract(this.#secret(purpose, from))
     return issueWith(pool, purpose, delta, terms)
+  }
+
+  issueNodes(pool: CryptoPool, batch: NodeBatch, issuer: NodeIssuerBytes): Promise<Uint8Array> {
+    const secret = this.#secret('permit', batch.terms.permitEpoch)
+    return lend(secret, bytes => pool.run('issueNodes', { batch, issuer, secret: bytes }))
   }
 
   serverKeyShare(pool: CryptoPool, purpose: ServerKeyPurpose, epoch: number): Promise<Uint8Array> {

@@ -45,9 +45,10 @@ import { Foundings } from './founding.js'
 import { freeze, isFrozen, unfreeze } from './freeze.js'
 import { Groups, unknownGroup } from './groups.js'
 import { issuedUpTo, logHead, readIssuance, treeNodes } from './issuance-log.js'
+import { cosignLeaves, Leaves } from './leaves.js'
 import { LedgerMark } from './ledger-mark.js'
 import { EXCHANGE_INTERVAL, LogExchange, logEvidence } from './log-exchange.js'
-import { issuePermitShare } from './permits.js'
+import { issueNodeShares, issuePermitShare } from './permits.js'
 import { type Counted, Policy, purgeQuotas, usedToday } from './policy.js'
 import { concludeRevision, revisionStatus, signRevision } from './revisions.js'
 import { issueServerKey } from './server-keys.js'
@@ -127,6 +128,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     policy,
     acceptance: new Acceptance(store),
     ledgerMark,
+    leaves: new Leaves(store),
     issueLimit: new RateLimit(config.rateLimit?.group ?? GROUP_RATE, clock),
     store,
     pool,
@@ -297,6 +299,10 @@ function publicHandlers({ authority, foundings, ceremonies, logs }: Parts): Hand
       issueDeltas(authority, groups.find(params.groupId), caller, body),
     permits: async ({ params, caller, body }) =>
       issuePermitShare(authority, groups.find(params.groupId), caller, body),
+    leaves: async ({ params, caller, body }) =>
+      cosignLeaves(authority, groups.find(params.groupId), caller, body),
+    nodePermits: async ({ params, caller, body }) =>
+      issueNodeShares(authority, groups.find(params.groupId), caller, body),
     proposeRevision: async ({ params, body }) => signRevision(authority, groups.find(params.groupId), body),
     concludeRevision: async ({ params, body }) =>
       concludeRevision(authority, groups.find(params.groupId), body.document),

@@ -167,6 +167,17 @@ export const dtaMigrations: readonly Migration[] = [
       ) STRICT, WITHOUT ROWID`.execute(db)
     },
   },
+  {
+    id: 6,
+    name: 'leaves',
+    async up(db) {
+      // The newest state of the banned leaves: be32 each, ascending. hash: of the RA's payload.
+      await sql`CREATE TABLE leaves (
+        group_id BLOB PRIMARY KEY REFERENCES served_group, number INTEGER NOT NULL, hash BLOB NOT NULL,
+        leaves BLOB NOT NULL
+      ) STRICT, WITHOUT ROWID`.execute(db)
+    },
+  },
 ]
 
 /** The subtrees of every entry that is in the log already. */

@@ -76,6 +76,11 @@ export function createCallbacks({ authority, directory, rpsName }: CallbackPorts
       }
     },
 
+    async tree({ caller, body }) {
+      onlyRps(caller)
+      return authority.tree(await directory.revocations(), body)
+    },
+
     async authenticated({ caller, body }) {
       onlyRps(caller)
       const happenings = body.notices.map(notice => ({

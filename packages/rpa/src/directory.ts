@@ -10,7 +10,7 @@
  *                    signs the ticket, keepTicket(…)      -->  stores it with the registration
  *   permit     -->   standing(idCore, userCore)           -->  in force, banned, revoked
  *   authenticated -> happened(…)                          -->  last seen, PIN generation in use, locked
- *   state      -->   revocations()                        -->  everything banned and revoked, numbered
+ *   state, tree -->  revocations()                        -->  everything banned and revoked, numbered
  */
 import type { Attributes, Factors, IdCore } from '@milagro-ts/crypto/identity'
 

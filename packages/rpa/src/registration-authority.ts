@@ -5,6 +5,7 @@
  *   ticket    m RA keys sign {idCore, userCore, pinGen, purposes, enrolment key}: authorities seal shares to that key
  *   permit    one RA key signs "not banned" for one slot, 60 seconds
  *   state     everything banned and revoked, under the number of the newest event
+ *   tree      the same as leaves, and for one slot and 60 seconds that they are the newest
  *   event     one change, under the next number
  *
  * Whoever holds m of these keys can enrol as anybody (the authorities' logs show it): they lie sealed, and here they
@@ -16,15 +17,20 @@ import { Refused } from '@milagro-ts/api/problem'
 import { sixWords } from '@milagro-ts/api/six-words'
 import {
   type EventPayload,
+  type LeavesPayload,
+  leavesHash,
   PERMIT_STATEMENT_LIFETIME,
   type PermitStatementPayload,
   type Signer,
   type StatePayload,
   signEvent,
+  signLeaves,
   signPermitStatement,
   signState,
   signTicket,
+  signTree,
   type TicketPayload,
+  type TreePayload,
   verifyTicket,
 } from '@milagro-ts/api/statements'
 import { be32, equalBytes, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
@@ -36,6 +42,7 @@ import {
   issueIdCore,
   userCoreOf,
 } from '@milagro-ts/crypto/identity'
+import { BannedLeaves } from '@milagro-ts/crypto/permit-tree'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { type Purpose, SUITE } from '@milagro-ts/crypto/suite'
@@ -148,13 +155,7 @@ export class RegistrationAuthority {
    */
   permitStatement({ idCore, slot }: { idCore: IdCore; slot: number }): Promise<string> {
     const group = this.#ports.group()
-    const now = this.#now()
-    const current = slotAt(group.slotRule, now)
-    if (slot < current - FORMER_SLOTS || slot > current + group.policy.lead)
-      throw new Refused('EXPIRED', {
-        field: 'slot',
-        detail: 'the slot is not one that permits are made for now',
-      })
+    const now = this.#permitTime(group, slot)
     const payload: PermitStatementPayload = {
       suite: SUITE,
       groupId: toBase64Url(group.groupId),
@@ -182,6 +183,42 @@ export class RegistrationAuthority {
     return signState(payload, this.#signer(group))
   }
 
+  /**
+   * For groups whose permits are for nodes: which leaves are the newest, for one slot. `leaves`, unless the caller has
+   * them, is the state itself. Refused EXPIRED as `permitStatement`.
+   */
+  async tree(
+    revocations: Revocations,
+    { slot, number: theirs }: { slot: number; number?: number | undefined },
+  ): Promise<{ statement: string; leaves?: string }> {
+    const group = this.#ports.group()
+    const signer = this.#signer(group)
+    const { number, banned, revoked } = revocations
+    const now = this.#permitTime(group, slot)
+    // A driver is banned online alone: permits speak for vehicles.
+    const devices = banned.filter(({ userCore }) => userCore === undefined || userCore.length === 0)
+    const leaves = BannedLeaves.of([...devices, ...revoked].map(({ idCore }) => idCore.leaf))
+    const state: LeavesPayload = {
+      suite: SUITE,
+      groupId: toBase64Url(group.groupId),
+      number,
+      ...(leaves.size === 0 ? {} : { leaves: toBase64Url(leaves.encode()) }),
+    }
+    const payload: TreePayload = {
+      suite: SUITE,
+      groupId: toBase64Url(group.groupId),
+      keyEpoch: epochAt(group, 'permit', slot),
+      slot,
+      number,
+      leavesHash: toBase64Url(leavesHash(state)),
+      iat: now,
+      exp: now + PERMIT_STATEMENT_LIFETIME,
+      jti: toBase64Url(this.#ports.random(16)),
+    }
+    const statement = await signTree(payload, signer)
+    return theirs === number ? { statement } : { statement, leaves: await signLeaves(state, signer) }
+  }
+
   /** @param at Unix seconds of the change, not of the signature: signed again, an event says the same. */
   event(change: {
     number: number
@@ -202,6 +239,18 @@ export class RegistrationAuthority {
       ...userFields(change.userCore, change.pinGen),
     }
     return signEvent(payload, this.#signer(group))
+  }
+
+  /** Now, in unix seconds, if permits are made for this slot now. */
+  #permitTime(group: Group, slot: number): number {
+    const now = this.#now()
+    const current = slotAt(group.slotRule, now)
+    if (slot < current - FORMER_SLOTS || slot > current + group.policy.lead)
+      throw new Refused('EXPIRED', {
+        field: 'slot',
+        detail: 'the slot is not one that permits are made for now',
+      })
+    return now
   }
 
   #now(): number {

@@ -1,37 +1,34 @@
 /**
- * Time permits per identity (protocols.md §5).
+ * Time permits at the RPS (protocols.md §5): held by slot and target, made by the source that the group's policy names
+ * (permit-source.ts).
  *
- *   RPS                              RPA                        authority j
- *   -- idCore, slot -->              banned?
- *   <-- statement, signed by the RA --
- *   -- statement -------------------------------------------->  d_j = s_j·HT, (κ, z)
- *   shareVerify each, permit = Σ λ_j·d_j, e(permit, Q) = e(HT, sQ), kept for (idCore, slot)
+ *   login        held, or made now                                      find, obtain
+ *   carried      as good as a made one: anyone can check it             takeCarried
+ *   ahead        identity: of whoever logged in, the next `lead` slots  prepare
+ *                tree: the whole cover of the current and the next
+ *                `lead` slots, those at a drawn moment                  tick
  *
- * A carried permit is as good as a composed one, since anyone can check it; it is always checked, never merged into
- * the login's own equation. While RPA or authorities are away, what is kept or carried goes on to the end of its slot,
- * and into as many slots more as the group's `lead` says: whoever is given a permit gets those ahead in the background.
+ * A permit is always checked by itself, never merged into the login's own equation. While RPA or authorities are away,
+ * what is kept or carried goes on to the end of its slot, and into as many slots more as the group's `lead` says.
  */
 import type { Group } from '@milagro-ts/api/group'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
-import { type VerifiedPermitStatement, verifyPermitStatement } from '@milagro-ts/api/statements'
-import { equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { equalBytes, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { type IdCore, NO_USER } from '@milagro-ts/crypto/identity'
 import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
-import type { G2 } from '@milagro-ts/crypto/points'
+import { MOST_NODES } from '@milagro-ts/crypto/node-shares'
+import { TREE_HEIGHT, type TreeNode } from '@milagro-ts/crypto/permit-tree'
 import { CheckedPermit } from '@milagro-ts/crypto/pooled-login'
-import type { Clock } from '@milagro-ts/crypto/ports'
-import { sha256 } from '@milagro-ts/crypto/sha256'
-import { shareContext } from '@milagro-ts/crypto/share-proof'
-import { PermitClaim, type PermitTerms, permitInput } from '@milagro-ts/crypto/time-permit'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { PermitClaim, type PermitTarget, slotStart, targetBytes } from '@milagro-ts/crypto/time-permit'
 import type { Store } from '@milagro-ts/store/database'
-import type { Authorities } from './authorities.js'
-import type { Identities } from './identities.js'
+import type { IdentityPermits } from './identity-permits.js'
 import { currentSlot } from './nonces.js'
+import { keyAt, type PermitSource, type Wanted } from './permit-source.js'
+import type { TreePermits } from './tree-permits.js'
 
-/** Milliseconds for all authorities together. */
-const DEADLINE = 5_000
 /** Verified permits kept in memory beside the store, where they are bytes that would have to be verified again. */
 const IN_MEMORY = 50_000
 
@@ -40,23 +37,18 @@ const AHEAD_AT_ONCE = 4
 const AHEAD_WAITING = 10_000
 /** Milliseconds without another attempt after RPA or authorities have failed. */
 const AHEAD_PAUSE = 30_000
+/** Part of a slot over which the making of the next slots' permits is spread, so that not all come at midnight. */
+const SPREAD = 0.5
 
 export interface PermitPorts {
   readonly store: Store<unknown>
-  readonly identities: Identities
-  readonly authorities: Authorities
+  readonly identity: IdentityPermits
+  readonly tree: TreePermits
   readonly pool: CryptoPool
   readonly clock: Clock
+  readonly random: Random
   readonly log: Log
   readonly metrics: Metrics
-}
-
-/** Whose permit, and for which slot. */
-export interface Wanted {
-  readonly idCore: IdCore
-  /** Of the user who logs in, so that one question to the RPA does for both. */
-  readonly userCore: Uint8Array
-  readonly slot: number
 }
 
 export class Permits {
@@ -68,6 +60,11 @@ export class Permits {
   readonly #preparing = new Map<string, Promise<void>>()
   readonly #declined = new Set<string>()
   #pausedUntil = Number.NEGATIVE_INFINITY
+  /** By slot: the number of the state whose cover is held whole. */
+  readonly #covered = new Map<number, number>()
+  #covering: Promise<void> | undefined
+  /** When, in unix milliseconds, the slots after `slot` are made. */
+  #aheadFrom: { readonly slot: number; readonly at: number } | undefined
   #isClosed = false
 
   constructor(ports: PermitPorts) {
@@ -83,13 +80,13 @@ export class Permits {
     { idCore, slot }: Omit<Wanted, 'userCore'>,
     carried: PermitClaim,
   ): Promise<CheckedPermit> {
-    const known = await this.find(group, idCore, slot)
-    if (known !== null && equalBytes(known.bytes, carried.bytes)) return known
+    const known = await this.#find(group, carried.target, slot)
+    if (known !== null && equalBytes(known.bytes, carried.bytes) && known.covers(idCore)) return known
     if (carried.slot < slot) throw new Refused('PERMIT_EXPIRED')
     if (carried.slot > slot) throw new Refused('WRONG_PERMIT', { detail: 'its slot has not begun' })
     const verified = await this.#verify(group, carried)
     if (verified === null || !verified.covers(idCore)) throw new Refused('WRONG_PERMIT')
-    await this.#keep(idCore, verified)
+    await this.#keep([verified])
     return verified
   }
 
@@ -101,52 +98,167 @@ export class Permits {
     const { idCore, slot } = wanted
     const known = await this.find(group, idCore, slot)
     if (known !== null) return known
-    if (slot !== currentSlot(group, this.#ports.clock()))
+    if (slot !== currentSlot(group, this.#ports.clock())) {
+      const wider = await this.#wider(group, idCore, slot)
+      if (wider !== null) return wider
       throw new Refused('PERMIT_EXPIRED', { detail: 'the slot is over and no permit of it is held' })
-    return this.#composeOnce(group, wanted)
+    }
+    try {
+      const target = await this.#source(group).target(group, wanted)
+      return await this.#composeOnce(group, wanted, target)
+    } catch (error) {
+      const wider =
+        error instanceof Refused && error.code === 'RETRY_LATER'
+          ? await this.#wider(group, idCore, slot)
+          : null
+      if (wider === null) throw error
+      return wider
+    }
   }
 
   /**
    * For an identity that has just been permitted: the permits of the `lead` slots after this one, without anybody waiting
    * for them. It logs in during those although no authority answers; unless it is banned, which the deny list says.
-   * Best effort: what fails is tried again at a later login.
+   * Best effort: what fails is tried again at a later login. Nothing to do where permits are for nodes: `tick` makes all.
    */
   prepare(group: Group, idCore: IdCore): void {
     const { clock } = this.#ports
-    const { lead } = group.policy
+    const { lead, permits } = group.policy
     const { mpinId } = idCore
-    if (lead === 0 || this.#isClosed || clock() < this.#pausedUntil) return
-    if (this.#verified.has(nameOf(idCore, currentSlot(group, clock()) + lead))) return
+    if (permits === 'tree' || lead === 0 || this.#isClosed || clock() < this.#pausedUntil) return
+    if (this.#verified.has(nameOf({ type: 'id', idCore }, currentSlot(group, clock()) + lead))) return
     if (this.#preparing.has(mpinId) || this.#declined.has(mpinId) || this.#waiting.size >= AHEAD_WAITING)
       return
     this.#waiting.set(mpinId, { group, idCore })
     this.#prepareNext()
   }
 
+  /**
+   * Where permits are for nodes: makes what is missing of the current slot's cover, and, from a moment on that is drawn
+   * for each slot, of the next ones'. To be called every few seconds; what runs already goes on, what failed rests a
+   * while. Never rejects.
+   */
+  tick(group: Group): Promise<void> {
+    const { clock, log } = this.#ports
+    if (group.policy.permits !== 'tree' || this.#isClosed) return Promise.resolve()
+    if (this.#covering !== undefined) return this.#covering
+    if (clock() < this.#pausedUntil || clock() / 1000 < group.slotRule.origin) return Promise.resolve()
+    this.#covering = this.#cover(group)
+      .catch((error: unknown) => {
+        this.#pausedUntil = clock() + AHEAD_PAUSE
+        const why = error instanceof Refused ? error.log : undefined
+        this.#ports.metrics.count('permits_ahead_failed', {
+          code: error instanceof Refused ? error.code : 'other',
+        })
+        log.warn({ err: error, why }, 'not all permits of the cover for now')
+      })
+      .finally(() => {
+        this.#covering = undefined
+      })
+    return this.#covering
+  }
+
+  /** The revocations have changed: the cover may be another one. */
+  doubt(): void {
+    this.#ports.tree.doubt()
+    this.#covered.clear()
+    this.#pausedUntil = Number.NEGATIVE_INFINITY
+  }
+
   /** Begins nothing more; resolves when nothing is under way. */
   async close(): Promise<void> {
     this.#isClosed = true
     this.#waiting.clear()
-    await Promise.all(this.#preparing.values())
+    await Promise.all([this.#covering, ...this.#preparing.values()])
   }
 
+  /** Of this slot, if it is held; asks nobody. */
   async find(group: Group, idCore: IdCore, slot: number): Promise<CheckedPermit | null> {
-    const inMemory = this.#verified.get(nameOf(idCore, slot))
-    if (inMemory !== undefined) return inMemory
-    const [row] = await this.#ports.store.read(reader =>
-      reader.all('SELECT permit FROM permit WHERE id_core = ? AND slot = ?', [idCore.bytes, slot]),
-    )
-    const verified =
-      row === undefined ? null : await this.#verify(group, PermitClaim.decode(row.permit as Uint8Array))
-    if (verified !== null) this.#remember(idCore, verified)
-    return verified
+    const target = this.#source(group).heldTarget(group, idCore)
+    return target === null ? null : this.#find(group, target, slot)
   }
 
   /** Forgets what belongs to slots before `slot`. */
   async purge(slot: number): Promise<void> {
     for (const [name, permit] of this.#verified) if (permit.slot < slot) this.#verified.delete(name)
+    for (const known of this.#covered.keys()) if (known < slot) this.#covered.delete(known)
     this.#declined.clear()
+    this.#ports.tree.purge(slot)
     await this.#ports.store.atomic(connection => connection.run('DELETE FROM permit WHERE slot < ?', [slot]))
+  }
+
+  #source(group: Group): PermitSource {
+    return group.policy.permits === 'tree' ? this.#ports.tree : this.#ports.identity
+  }
+
+  async #find(group: Group, target: PermitTarget, slot: number): Promise<CheckedPermit | null> {
+    const inMemory = this.#verified.get(nameOf(target, slot))
+    if (inMemory !== undefined) return inMemory
+    const [row] = await this.#ports.store.read(reader =>
+      reader.all('SELECT permit FROM permit WHERE slot = ? AND target = ?', [slot, targetBytes(target)]),
+    )
+    const verified =
+      row === undefined ? null : await this.#verify(group, PermitClaim.decode(row.permit as Uint8Array))
+    if (verified !== null) this.#remember(verified)
+    return verified
+  }
+
+  /**
+   * While nobody can make the leaf's own node: one further up, of before the last bans. It is public and anybody may
+   * carry it until its slot ends; whoever is banned is refused by the deny list all the same.
+   */
+  async #wider(group: Group, idCore: IdCore, slot: number): Promise<CheckedPermit | null> {
+    if (group.policy.permits !== 'tree') return null
+    for (let depth = TREE_HEIGHT; depth >= 0; depth--) {
+      const index = depth === 0 ? 0 : idCore.leaf >>> (TREE_HEIGHT - depth)
+      const held = await this.#find(group, { type: 'node', depth, index }, slot)
+      if (held !== null) return held
+    }
+    return null
+  }
+
+  async #cover(group: Group): Promise<void> {
+    const { clock, random, tree } = this.#ports
+    const current = currentSlot(group, clock())
+    if (this.#aheadFrom?.slot !== current) {
+      const [drawn = 0] = random(1)
+      const start = slotStart(group.slotRule, current) * 1000
+      // After a start in the middle of a slot it is at once, if the moment is over.
+      this.#aheadFrom = { slot: current, at: start + (drawn / 256) * SPREAD * group.slotRule.length * 1000 }
+    }
+    const last = clock() >= this.#aheadFrom.at ? current + group.policy.lead : current
+    for (let slot = current; slot <= last && !this.#isClosed; slot++) {
+      if (this.#covered.get(slot) === tree.state?.number && tree.state !== undefined) continue
+      await this.#coverSlot(group, slot, slot > current)
+    }
+  }
+
+  /** What is missing of one slot's cover, some hundreds of nodes at a time. */
+  async #coverSlot(group: Group, slot: number, isAhead: boolean): Promise<void> {
+    const { store, tree, metrics } = this.#ports
+    const state = await tree.newest(group, slot)
+    const rows = await store.read(reader => reader.all('SELECT target FROM permit WHERE slot = ?', [slot]))
+    const held = new Set(rows.map(({ target }) => toBase64Url(target as Uint8Array)))
+    const cover = state.leaves.cover()
+    let missing: TreeNode[] = []
+    const make = async () => {
+      const nodes = missing
+      missing = []
+      if (nodes.length === 0) return
+      await this.#keep(await tree.compose(group, slot, nodes))
+      metrics.count('permit_batches_composed')
+      if (isAhead) metrics.count('permits_ahead')
+    }
+    for (let place = 0; place < cover.length; place++) {
+      const node = cover.at(place)
+      if (held.has(toBase64Url(targetBytes({ type: 'node', ...node })))) continue
+      missing.push(node)
+      if (missing.length === MOST_NODES) await make()
+      // A newer state has another cover: the next tick begins with it.
+      if (this.#isClosed || tree.state !== state) return
+    }
+    await make()
+    this.#covered.set(slot, state.number)
   }
 
   #prepareNext(): void {
@@ -168,7 +280,7 @@ export class Permits {
     const current = currentSlot(group, clock())
     for (let slot = current + 1; slot <= current + group.policy.lead && !this.#isClosed; slot++) {
       if ((await this.find(group, idCore, slot)) !== null) continue
-      await this.#composeOnce(group, { idCore, userCore: NO_USER, slot })
+      await this.#composeOnce(group, { idCore, userCore: NO_USER, slot }, { type: 'id', idCore })
       metrics.count('permits_ahead')
     }
   }
@@ -188,120 +300,44 @@ export class Permits {
     log.warn({ err: error, why }, 'no permits ahead for now')
   }
 
-  #composeOnce(group: Group, wanted: Wanted): Promise<CheckedPermit> {
-    const key = `${nameOf(wanted.idCore, wanted.slot)} ${toBase64Url(wanted.userCore)}`
+  #composeOnce(group: Group, wanted: Wanted, target: PermitTarget): Promise<CheckedPermit> {
+    const key = `${nameOf(target, wanted.slot)} ${toBase64Url(wanted.userCore)}`
     const running = this.#composing.get(key)
     if (running !== undefined) return running
-    const composing = this.#compose(group, wanted).finally(() => this.#composing.delete(key))
+    const composing = this.#compose(group, wanted, target).finally(() => this.#composing.delete(key))
     this.#composing.set(key, composing)
     return composing
   }
 
-  async #compose(group: Group, { idCore, userCore, slot }: Wanted): Promise<CheckedPermit> {
-    const { identities, authorities, pool, clock, metrics } = this.#ports
-    const now = currentSlot(group, clock())
-    const standing =
-      (await identities.ask(idCore, userCore, slot, now)) ??
-      // The user may be what the RPA doesn't know; that is an answer for after the permit.
-      (userCore.length === 0 ? null : await identities.ask(idCore, NO_USER, slot, now))
-    if (standing === null) throw new Refused('WRONG_PROOF', { log: 'the RPA does not know the identity' })
-    const { statement } = standing
-    const { jti } = await this.#checked(group, statement, idCore, slot)
-
-    const { groupId } = group
-    const input = permitInput(termsAt(group, slot), slot, { type: 'id', idCore })
-    // What an authority keeps of a statement is this hash, too.
-    const requestHash = toBase64Url(sha256(utf8(statement)))
-    const { shares } = await authorities
-      .ask(
-        { requestHash },
-        {
-          group,
-          purpose: 'permit',
-          epoch: termsAt(group, slot).permitEpoch,
-          deadlineMs: DEADLINE,
-          ask: (authority, signal) =>
-            authorities
-              .at(authority)
-              .permits({ params: { groupId: toBase64Url(groupId) }, body: { statement }, signal }),
-          verify: ({ index, commitment }, { shareEpoch, share }) => {
-            const ctx = shareContext({ groupId, purpose: 'permit', index, shareEpoch, identity: input, jti })
-            const statement = { purpose: 'permit', input, ctx, commitment: commitment.encode() } as const
-            return pool.run('shareVerify', { statement, share: fromBase64Url(share, 'share') })
-          },
-        },
-      )
-      .catch(refuseForAuthorities)
-    const points = shares.map(({ index, share }) => ({ index, point: share }))
-    const target = { type: 'id', idCore } as const
-    const permit = await CheckedPermit.compose(pool, keyAt(group, slot), slot, target, points)
-    if (permit === null)
-      throw new Refused('RETRY_LATER', { log: "good permit shares don't make a permit of the group" })
-    metrics.count('permits_composed')
-    await this.#keep(idCore, permit)
+  async #compose(group: Group, wanted: Wanted, target: PermitTarget): Promise<CheckedPermit> {
+    const permit = await this.#source(group).permit(group, target, wanted)
+    this.#ports.metrics.count('permits_composed')
+    await this.#keep([permit])
     return permit
-  }
-
-  /** The authorities check it too; a statement for somebody else is seen here, before they are asked. */
-  async #checked(
-    group: Group,
-    statement: string,
-    idCore: IdCore,
-    slot: number,
-  ): Promise<VerifiedPermitStatement> {
-    const wrong = (why: string) =>
-      new Refused('RETRY_LATER', { log: `the RPA's permit statement: ${why}`, retryAfter: 5 })
-    const verified = await verifyPermitStatement({ statement, group, now: this.#ports.clock() }).catch(
-      (error: unknown) => {
-        throw wrong((error as Error).message)
-      },
-    )
-    if (!verified.idCore.equals(idCore) || verified.slot !== slot) throw wrong('for another identity or slot')
-    return verified
   }
 
   #verify(group: Group, permit: PermitClaim): Promise<CheckedPermit | null> {
     return CheckedPermit.verify(this.#ports.pool, keyAt(group, permit.slot), permit)
   }
 
-  async #keep(idCore: IdCore, permit: CheckedPermit): Promise<void> {
-    await this.#ports.store.atomic(connection =>
-      connection.run(
-        'INSERT INTO permit (id_core, slot, permit) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET permit = excluded.permit',
-        [idCore.bytes, permit.slot, permit.bytes],
-      ),
-    )
-    this.#remember(idCore, permit)
+  async #keep(permits: readonly CheckedPermit[]): Promise<void> {
+    await this.#ports.store.atomic(connection => {
+      for (const { slot, target, bytes } of permits)
+        connection.run(
+          'INSERT INTO permit (slot, target, permit) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET permit = excluded.permit',
+          [slot, targetBytes(target), bytes],
+        )
+    })
+    for (const permit of permits) this.#remember(permit)
   }
 
-  #remember(idCore: IdCore, permit: CheckedPermit): void {
+  #remember(permit: CheckedPermit): void {
     if (this.#verified.size >= IN_MEMORY) {
       const [oldest] = this.#verified.keys()
       if (oldest !== undefined) this.#verified.delete(oldest)
     }
-    this.#verified.set(nameOf(idCore, permit.slot), permit)
+    this.#verified.set(nameOf(permit.target, permit.slot), permit)
   }
 }
 
-const nameOf = (idCore: IdCore, slot: number) => `${idCore.mpinId} ${slot}`
-
-function termsAt(group: Group, slot: number): PermitTerms {
-  const permitEpoch = group.epochAt('permit', slot)
-  if (permitEpoch === null) throw new Refused('EXPIRED', { detail: 'the group begins later' })
-  return { groupId: group.groupId, permitEpoch, rule: group.slotRule }
-}
-
-/** Terms and public key that a permit of this slot is checked by. */
-function keyAt(group: Group, slot: number) {
-  const terms = termsAt(group, slot)
-  // A group that has begun has keys, and `permit` a public one.
-  const { pub } = group.keysAt('permit', slot) as { pub: G2 }
-  return { terms, publicKey: pub.encode() }
-}
-
-/** What an authority refuses the RPS for (its key, its clock, its statement) is not the device's doing. */
-function refuseForAuthorities(error: unknown): never {
-  if (error instanceof Refused && !['WRONG_SHARE', 'FROZEN', 'RETRY_LATER'].includes(error.code))
-    throw new Refused('RETRY_LATER', { log: `the authorities refuse a permit share: ${error.message}` })
-  throw error
-}
+const nameOf = (target: PermitTarget, slot: number) => `${toBase64Url(targetBytes(target))} ${slot}`

@@ -56,6 +56,12 @@ export class RelyingParty {
     return state
   }
 
+  /** Which leaves are the newest, for a slot; with the leaves, unless `number` is theirs. Refused RETRY_LATER. */
+  tree(slot: number, number: number | undefined): Promise<Answer<typeof rpaRoutes.tree>> {
+    const body = { slot, ...(number === undefined ? {} : { number }) }
+    return this.#client.tree({ body }).catch(error => refuse('tree', error, []))
+  }
+
   /**
    * Tells what happened (notices.ts); returns the ids of notices of identities that it doesn't know. Refused, Unreachable,
    * UnexpectedAnswer: it may have been told or not.

@@ -54,9 +54,15 @@ interface Held {
   readonly resumable: number
 }
 
+/** What was taken in: may it be other leaves that get permits? */
+export interface Change {
+  readonly leaves: boolean
+}
+type Listener = (change: Change) => void
+
 export class Revocation {
   readonly #ports: RevocationPorts
-  readonly #listeners = new Set<() => void>()
+  readonly #listeners = new Set<Listener>()
   #refreshing: Promise<void> | undefined
 
   constructor(ports: RevocationPorts) {
@@ -108,7 +114,7 @@ export class Revocation {
       throw new Refused('CONFLICT', {
         detail: 'the revocation state is older than the event before this one',
       })
-    this.#changed()
+    this.#changed({ leaves: changesLeaves(payload) })
     return number
   }
 
@@ -141,7 +147,7 @@ export class Revocation {
   }
 
   /** Calls `changed` whenever this process has taken something in. Returns the function that ends it. */
-  onChange(changed: () => void): () => void {
+  onChange(changed: Listener): () => void {
     this.#listeners.add(changed)
     return () => this.#listeners.delete(changed)
   }
@@ -181,7 +187,7 @@ export class Revocation {
         { theirs: state.number, ours: before.number },
         'the RPA went back to an older state: passed over',
       )
-    this.#changed()
+    this.#changed({ leaves: true })
   }
 
   /** Null: something is missing before this event. */
@@ -215,9 +221,14 @@ export class Revocation {
     })
   }
 
-  #changed(): void {
-    for (const listener of this.#listeners) listener()
+  #changed(change: Change): void {
+    for (const listener of this.#listeners) listener(change)
   }
+}
+
+/** Users are banned online alone, and of PINs a permit says nothing. */
+function changesLeaves({ kind, userCore }: EventPayload): boolean {
+  return kind === 'revoke' || ((kind === 'ban' || kind === 'unban') && userCore === undefined)
 }
 
 function held(connection: Connection): Held | undefined {

@@ -40,6 +40,7 @@ import type { RpsConfig } from './config.js'
 import { EventStream } from './event-stream.js'
 import { GroupDocuments } from './group-documents.js'
 import { Identities } from './identities.js'
+import { IdentityPermits } from './identity-permits.js'
 import { KeyRotations } from './key-rotations.js'
 import { currentSlot, Nonces, slotEnd } from './nonces.js'
 import { Notices } from './notices.js'
@@ -51,6 +52,7 @@ import { Revocation } from './revocation.js'
 import { makeRpsKeys, type RpsKeys, readRpsKeys, rpsKeysExist } from './rps-keys.js'
 import { SERVER_KEY_PURPOSES, ServerKeys } from './server-keys.js'
 import { authenticatedFields, Tokens, userFields } from './tokens.js'
+import { TreePermits } from './tree-permits.js'
 import {
   type Attempt,
   REPLAY_KEPT,
@@ -69,6 +71,8 @@ const PURGE_INTERVAL = 60_000
 const EXPIRED_KEPT = 60_000
 /** Milliseconds between two attempts to get what the server can't do without. */
 const RETRY_INTERVAL = 5_000
+/** Milliseconds between two looks at which permits of the cover are missing. */
+const TICK_INTERVAL = 1_000
 /** Milliseconds between two looks at the authorities. */
 const LOOK_INTERVAL = 30_000
 
@@ -183,9 +187,11 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
       ends = [
         timers.every(PURGE_INTERVAL, () => void purge(parts)),
         timers.every(RETRY_INTERVAL, () => void completeParts(parts)),
+        timers.every(TICK_INTERVAL, () => void parts.permits.tick(parts.documents.latest)),
         timers.every(LOOK_INTERVAL, () => void parts.authorities.look()),
       ]
       void parts.authorities.look()
+      void parts.permits.tick(parts.documents.latest)
       log.info(urls, 'serving')
       return urls
     },
@@ -242,7 +248,27 @@ async function openParts(
   const identities = new Identities({ store, relyingParty, accounts })
   const group = () => documents.current()
   const revocation = new Revocation({ store, singleUse, accounts, relyingParty, group, log })
-  const permits = new Permits({ store, identities, authorities, pool, clock, log, metrics })
+  const identity = new IdentityPermits({ identities, authorities, pool, clock })
+  const tree = await TreePermits.open(
+    {
+      store,
+      relyingParty,
+      authorities,
+      pool,
+      clock,
+      log,
+      eventNumber: () => revocation.number(),
+      onBehind: () =>
+        void revocation.refresh().catch(error => log.warn({ err: error }, 'no newer state yet')),
+    },
+    documents.latest,
+  )
+  const permits = new Permits({ store, identity, tree, pool, clock, random, log, metrics })
+  revocation.onChange(({ leaves }) => {
+    if (!leaves) return
+    permits.doubt()
+    void permits.tick(documents.latest)
+  })
   const nonces = new Nonces({ singleUse, clock, random })
   const checkRevocation = (idCore: IdCore, userCore: Uint8Array) => revocation.check(idCore, userCore)
   const registrations = new Registrations({ store, relyingParty, accounts, checkRevocation, clock })
@@ -377,6 +403,12 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       })
     }
 
+  /** Of the slot after it, so that a device that goes offline has it with it; only what is held already. */
+  const nextPermit = async (group: Group, idCore: IdCore, slot: number): Promise<{ next?: string }> => {
+    const next = await permits.find(group, idCore, slot + 1)
+    return next === null ? {} : { next: toBase64Url(next.bytes) }
+  }
+
   /** A device proves nothing to us: what the RPA refuses is paid for by the source, as failed proofs are. */
   const registerDevice = async (body: Parameters<Registrations['device']>[0], source: string) => {
     parts.failedRegistrations.check(source)
@@ -439,7 +471,12 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       const permit = await permits.obtain(group, { idCore, userCore: NO_USER, slot })
       // RPA and authorities may have taken seconds; a ban of meanwhile counts.
       await revocation.check(idCore)
-      return { permit: toBase64Url(permit.bytes), slot, endsAt: slotEnd(group, slot) }
+      return {
+        permit: toBase64Url(permit.bytes),
+        slot,
+        endsAt: slotEnd(group, slot),
+        ...(await nextPermit(group, idCore, permit.slot)),
+      }
     },
 
     login: async ({ body, meta }) => {
@@ -480,6 +517,7 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
         ...token,
         authenticated: fields,
         permit: toBase64Url(permit.bytes),
+        ...(await nextPermit(group, idCore, permit.slot)),
         ...(body.authOtt === true ? { authOtt: await otts.issue(audience.service as string, fields) } : {}),
       }
     },

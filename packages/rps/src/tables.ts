@@ -1,4 +1,5 @@
 /** The tables of an RPS' database. Nothing in it is a key: S_dev, S_pin and the RPS' own keys lie in sealed files. */
+import { concat, u8 } from '@milagro-ts/crypto/bytes'
 import type { Connection, Migration } from '@milagro-ts/store/database'
 import { singleUseMigration } from '@milagro-ts/store/single-use'
 import { sql } from 'kysely'
@@ -74,6 +75,35 @@ export const rpsMigrations: readonly Migration[] = [
       // deletes is never what another has put in meanwhile.
       await sql`CREATE TABLE notice (
         number INTEGER PRIMARY KEY AUTOINCREMENT, notice TEXT NOT NULL
+      ) STRICT`.execute(db)
+    },
+  },
+  {
+    id: 5,
+    name: 'permits for nodes',
+    async up(db) {
+      // target: type ‖ depth ‖ be32 index, or type ‖ idCore (crypto/time-permit.ts, targetBytes).
+      await sql`CREATE TABLE permit_of (
+        slot INTEGER NOT NULL, target BLOB NOT NULL, permit BLOB NOT NULL, PRIMARY KEY (slot, target)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+      const { rows } = await sql<{
+        id_core: ArrayBuffer
+        slot: number
+        permit: ArrayBuffer
+      }>`SELECT id_core, slot, permit FROM permit`.execute(db)
+      for (const { id_core, slot, permit } of rows) {
+        const target = concat(u8(1), new Uint8Array(id_core))
+        await sql`INSERT INTO permit_of VALUES (${slot}, ${target}, ${permit})`.execute(db)
+      }
+      await sql`DROP TABLE permit`.execute(db)
+      await sql`ALTER TABLE permit_of RENAME TO permit`.execute(db)
+
+      // The newest state of the banned leaves, as the RA signed it, and which authorities have co-signed it.
+      await sql`CREATE TABLE leaves (
+        id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, statement TEXT NOT NULL
+      ) STRICT`.execute(db)
+      await sql`CREATE TABLE cosignature (
+        authority INTEGER PRIMARY KEY, number INTEGER NOT NULL, cosignature TEXT NOT NULL
       ) STRICT`.execute(db)
     },
   },

@@ -43,7 +43,7 @@ import type { SingleUse } from '@milagro-ts/store/single-use'
 import type { AudiencePolicy } from './config.js'
 import { currentSlot } from './nonces.js'
 import type { Happening } from './notices.js'
-import type { Wanted } from './permits.js'
+import type { Wanted } from './permit-source.js'
 
 /** Wrong PINs in a row, and in the life of a pinGen. */
 export const CONSECUTIVE_LIMIT = 3
