@@ -24,11 +24,12 @@ import { signRequest } from '@milagro-ts/api/request-auth'
 import type { Route } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
-import { signRevisionStatement } from '@milagro-ts/api/statements'
+import { signLeaves, signRevisionStatement } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
 import { trackingRoutes } from '@milagro-ts/car-tracking/tracking-routes'
 import { toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { authorizationHeader, MODE } from '@milagro-ts/crypto/mpin'
+import { encodeNodes } from '@milagro-ts/crypto/node-shares'
 import { G1, G2 } from '@milagro-ts/crypto/points'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import { Scalar } from '@milagro-ts/crypto/scalar'
@@ -210,6 +211,13 @@ export async function drivenDta(): Promise<Driven[]> {
     body: { statement: await dta.statementFor(...given) },
   })
   const otherGroup = toBase64Url(new Uint8Array(32).fill(7))
+  const ra1 = { key: world.ra, kid: 'ra1' }
+  const leavesBy = (signer: typeof ra1, leaves = [7], group = groupId) =>
+    signLeaves({ ...dta.leavesPayload(world, leaves, 1), groupId: group }, signer)
+  const treeBy = async (changes: Parameters<typeof dta.treeFor>[3] = {}, signer = ra1) => ({
+    statement: await dta.treeFor(world, [7], 1, changes, signer),
+  })
+  const nodes = toBase64Url(encodeNodes([{ depth: 32, index: 6 }]))
 
   const server: DrivenServer = {
     name: 'Trust authority',
@@ -351,6 +359,48 @@ export async function drivenDta(): Promise<Driven[]> {
               body: {
                 statement: await dta.statementFor(world, car, { iat: seconds - 120, exp: seconds - 60 }),
               },
+            },
+          },
+        ],
+      },
+      'dta/leaves': {
+        fields: async () => ({ params: { groupId }, body: { leaves: await leavesBy(ra1) } }),
+        unknown: async () => [
+          { what: 'leaves signed by somebody else', fields: { body: { leaves: await leavesBy(stranger) } } },
+          {
+            what: 'other leaves under the same number',
+            fields: { body: { leaves: await leavesBy(ra1, [7, 8]) } },
+          },
+          {
+            what: 'leaves of another group',
+            fields: { body: { leaves: await leavesBy(ra1, [7], otherGroup) } },
+          },
+        ],
+      },
+      'dta/nodePermits': {
+        fields: async () => {
+          await dta
+            .clientOf(world, running, world.rps)
+            .leaves({ params: { groupId }, body: { leaves: await leavesBy(ra1) } })
+          return { params: { groupId }, body: { ...(await treeBy()), nodes } }
+        },
+        unknown: async () => [
+          {
+            what: 'a statement by somebody else',
+            fields: { body: { ...(await treeBy({}, stranger)), nodes } },
+          },
+          {
+            what: 'a statement that has run out',
+            fields: { body: { ...(await treeBy({ iat: seconds - 120, exp: seconds - 60 })), nodes } },
+          },
+          {
+            what: 'a slot that is far away',
+            fields: { body: { ...(await treeBy({ slot: dta.MIDDAY_SLOT + 100 })), nodes } },
+          },
+          {
+            what: 'a node above a banned leaf',
+            fields: {
+              body: { ...(await treeBy()), nodes: toBase64Url(encodeNodes([{ depth: 0, index: 0 }])) },
             },
           },
         ],
@@ -872,6 +922,7 @@ export async function drivenFleet(): Promise<Driven[]> {
           },
         }),
       },
+      'rpa/tree': { fields: () => ({ body: { slot: world.slot, number: 1 } }) },
       'rpa/state': { fields: () => ({}) },
       'fleet/listVehicles': { fields: () => ({ query: {} }) },
       'fleet/vehicle': { fields: () => ({ params: { id: String(car.id) } }) },

@@ -400,6 +400,11 @@ function* wrongBytes(
       )
       if (holds === 'idCore') yield put('unknown or expired', 'nobody', flipped())
       break
+    case 'nodes':
+      yield put('bad point', 'a byte less', toBase64Url(bytes.subarray(0, -1)))
+      yield put('bad point', 'a node too deep', toBase64Url(Uint8Array.of(33, 0, 0, 0, 0)))
+      yield put('bad point', 'a node beside the tree', toBase64Url(Uint8Array.of(1, 0, 0, 0, 2)))
+      break
     case 'permit':
     case 'message':
       yield put('bad point', 'a byte more', toBase64Url(Uint8Array.of(...bytes, 0)))

@@ -16,15 +16,20 @@ import { Refused } from '@milagro-ts/api/problem'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { open } from '@milagro-ts/api/seal'
 import {
+  type LeavesPayload,
+  leavesHash,
   type PermitStatementPayload,
   signPermitStatement,
   signTicket,
+  signTree,
   type TicketPayload,
+  type TreePayload,
 } from '@milagro-ts/api/statements'
 import { systemRandom, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
 import { agreePointG2, encodeName, type IdCore, issueIdCore, type Name } from '@milagro-ts/crypto/identity'
+import { BannedLeaves } from '@milagro-ts/crypto/permit-tree'
 import { type G1, G2 } from '@milagro-ts/crypto/points'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { combineG1, combineG2 } from '@milagro-ts/crypto/secret-sharing'
@@ -376,6 +381,39 @@ export async function statementFor(
     ...changes,
   }
   return signPermitStatement(payload, signer)
+}
+
+export function leavesPayload(
+  { groupId }: Pick<Founded, 'groupId'>,
+  leaves: readonly number[],
+  number: number,
+): LeavesPayload {
+  const bytes = BannedLeaves.of(leaves).encode()
+  return { suite: SUITE, groupId, number, ...(bytes.length > 0 ? { leaves: toBase64Url(bytes) } : {}) }
+}
+
+/** The RA's word for the current slot that these leaves are the newest. */
+export async function treeFor(
+  world: Founded,
+  leaves: readonly number[],
+  number: number,
+  changes: Partial<TreePayload> = {},
+  signer: { key: Es256PrivateKey; kid: string } = { key: world.ra, kid: 'ra1' },
+): Promise<string> {
+  const iat = Math.floor(world.clock.now / 1000)
+  const payload: TreePayload = {
+    suite: SUITE,
+    groupId: world.groupId,
+    keyEpoch: 1,
+    slot: MIDDAY_SLOT,
+    number,
+    leavesHash: toBase64Url(leavesHash(leavesPayload(world, leaves, number))),
+    iat,
+    exp: iat + 60,
+    jti: toBase64Url(systemRandom(16)),
+    ...changes,
+  }
+  return signTree(payload, signer)
 }
 
 /** The authority's routes, called as this server. */

@@ -100,8 +100,10 @@ export class TreePermits implements PermitSource {
 
   /** Refused BANNED for a leaf that no node covers, RETRY_LATER without any state. */
   async target(group: Group, { idCore, slot }: Wanted): Promise<PermitTarget> {
-    const { leaves } = this.#state ?? (await this.#word(group, slot)).state
-    const node = leaves.nodeOf(idCore.leaf)
+    // What we hold may be older than an un-ban: before a no the RA's newest word is heard.
+    const node =
+      this.#state?.leaves.nodeOf(idCore.leaf) ??
+      (await this.#word(group, slot)).state.leaves.nodeOf(idCore.leaf)
     if (node === null) throw new Refused('BANNED')
     return { type: 'node', ...node }
   }

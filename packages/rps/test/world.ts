@@ -29,13 +29,23 @@ import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { seal } from '@milagro-ts/api/seal'
 import { createApp, type Handlers, mount } from '@milagro-ts/api/serve'
 import {
+  cosignerKid,
   type EventPayload,
+  type LeavesPayload,
+  type LeavesState,
+  leavesHash,
+  signCosignature,
   signEvent,
+  signLeaves,
   signPermitStatement,
   signState,
   signTicket,
+  signTree,
+  type TreePayload,
+  verifyLeaves,
   verifyPermitStatement,
   verifyTicket,
+  verifyTree,
 } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
@@ -51,6 +61,8 @@ import {
   userCoreOf,
 } from '@milagro-ts/crypto/identity'
 import { clientProve, type LoginJson, type LoginMessage, MODE, type Mode } from '@milagro-ts/crypto/mpin'
+import { authorityIssueNodes, decodeNodes } from '@milagro-ts/crypto/node-shares'
+import { BannedLeaves, type TreeNode } from '@milagro-ts/crypto/permit-tree'
 import { G1, G2 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { splitSecret } from '@milagro-ts/crypto/secret-sharing'
@@ -117,7 +129,18 @@ export class FakeAuthority {
   /** What it goes by, if it isn't what the world goes by. */
   group: Group | undefined
   behaviour: 'honest' | 'lying' | 'frozen' = 'honest'
-  readonly asked = { serverKeys: 0, permits: 0, shares: 0, deltas: 0, group: 0 }
+  readonly asked = {
+    serverKeys: 0,
+    permits: 0,
+    leaves: 0,
+    nodePermits: 0,
+    nodes: 0,
+    shares: 0,
+    deltas: 0,
+    group: 0,
+  }
+  /** The newest banned leaves that it was shown. */
+  leaves: LeavesState | undefined
   /** What happens elsewhere while a permit share is made. */
   beforePermit: (() => Promise<void>) | undefined
   onStatement: ((statement: string) => void) | undefined
@@ -142,8 +165,8 @@ export class FakeAuthority {
 
   async start(world: World): Promise<void> {
     const app = createApp({ title: this.name, log: quiet, metrics: createMetrics(this.name) })
-    const { group, serverKeys, permits, shares, deltas, logHead } = dtaRoutes
-    const table = { group, serverKeys, permits, shares, deltas, logHead }
+    const { group, serverKeys, permits, leaves, nodePermits, shares, deltas, logHead } = dtaRoutes
+    const table = { group, serverKeys, permits, leaves, nodePermits, shares, deltas, logHead }
     const own = () => this.group ?? world.group
     const handlers: Handlers<typeof table> = {
       group: async ({ query }) => {
@@ -246,6 +269,45 @@ export class FakeAuthority {
         }
         return { ...(await sealedFor('device')), ...(await sealedFor('pin')) }
       },
+      leaves: async ({ body }) => {
+        this.asked.leaves++
+        if (this.behaviour === 'frozen') throw new Refused('FROZEN')
+        const group = own()
+        const state = await verifyLeaves({ statement: body.leaves, group })
+        if (this.leaves !== undefined && state.number < this.leaves.number) throw new Refused('EXPIRED')
+        this.leaves = state
+        const { number } = state
+        const cosignature = await signCosignature(
+          { suite: SUITE, groupId: world.groupId, number, leavesHash: toBase64Url(state.hash) },
+          { key: this.signKey, kid: cosignerKid(this.index) },
+        )
+        return { index: this.index, cosignature }
+      },
+      nodePermits: async ({ body }) => {
+        this.asked.nodePermits++
+        this.onStatement?.(body.statement)
+        await this.beforePermit?.()
+        if (this.behaviour === 'frozen') throw new Refused('FROZEN')
+        const group = own()
+        const statement = await verifyTree({ statement: body.statement, group, now: world.clock.now })
+        if (this.leaves === undefined || !statement.isAbout(this.leaves)) throw new Refused('CONFLICT')
+        const nodes = decodeNodes(fromBase64Url(body.nodes, 'nodes'))
+        if (!nodes.every(node => this.leaves?.leaves.covers(node))) throw new Refused('NOT_APPROVED')
+        this.asked.nodes += nodes.length
+        const { index } = this
+        const { shareEpoch } = group
+        const { slot, jti } = statement
+        const { epoch: permitEpoch, commitments } = group.keysAt('permit', slot)!
+        const commitment = commitments[index - 1]!
+        const terms = { groupId: group.groupId, permitEpoch, rule: group.slotRule }
+        const shares = authorityIssueNodes(
+          { terms, slot, nodes },
+          { index, shareEpoch, commitment, jti },
+          this.#share('permit', permitEpoch),
+          systemRandom,
+        )
+        return { index, shareEpoch, shares: toBase64Url(shares.encode()) }
+      },
       shares: async ({ body }) => {
         this.asked.shares++
         const group = own()
@@ -296,7 +358,9 @@ export class FakeRpa {
   readonly accounts = new Map<string, RegisteredAccount>()
   readonly told: Notice[] = []
   readonly registrations: Verify[] = []
-  readonly asked = { permit: 0, state: 0 }
+  readonly asked = { permit: 0, tree: 0, state: 0 }
+  /** What it says instead of the truth about the banned leaves. */
+  onTree: ((truth: TreePayload, state: LeavesPayload) => [TreePayload, LeavesPayload]) | undefined
   isDown = false
   /** What happens elsewhere between the answer and its arrival. */
   beforePermit: (() => Promise<void>) | undefined
@@ -343,6 +407,30 @@ export class FakeRpa {
         if (account === undefined) return { statement, attributes, instance }
         const { banned: _, ...known } = account
         return { statement, attributes, instance, account: known }
+      },
+      tree: async ({ body }) => {
+        this.asked.tree++
+        const { suite, groupId } = { suite: SUITE, groupId: world.groupId } as const
+        const out = [...this.identities].filter(([, { banned, revoked }]) => banned || revoked)
+        const bytes = BannedLeaves.of(out.map(([id]) => IdCore.fromBase64Url(id).leaf)).encode()
+        const leaves = bytes.length > 0 ? { leaves: toBase64Url(bytes) } : {}
+        const honest: LeavesPayload = { suite, groupId, number: this.number, ...leaves }
+        const iat = world.seconds
+        const truth: TreePayload = {
+          suite,
+          groupId,
+          keyEpoch: world.group.epochAt('permit', body.slot)!,
+          slot: body.slot,
+          number: this.number,
+          leavesHash: toBase64Url(leavesHash(honest)),
+          iat,
+          exp: iat + 60,
+          jti: toBase64Url(systemRandom(16)),
+        }
+        const [said, state] = this.onTree?.(truth, honest) ?? [truth, honest]
+        const statement = await signTree(said, world.raSigner)
+        if (body.number === this.number) return { statement }
+        return { statement, leaves: await signLeaves(state, world.raSigner) }
       },
       authenticated: async ({ body }) => {
         this.told.push(...body.notices)
@@ -459,7 +547,7 @@ export class World {
   readonly folder: string
   readonly #t: number
   readonly #slot: { origin: number; length: number }
-  readonly #policy: { lead: number; grace: number }
+  readonly #policy: GroupDocument['policy']
   readonly #running: RunningRps[] = []
   /** Former members, too. */
   readonly #started: FakeAuthority[] = []
@@ -737,6 +825,14 @@ export class World {
     return Permit.of(slot, { type: 'id', idCore }, HT.mulSecret(this.epochs.get(permitEpoch)!.permit))
   }
 
+  nodePermit(node: TreeNode, slot = this.slot): Permit {
+    const target = { type: 'node', ...node } as const
+    const permitEpoch = this.group.epochAt('permit', slot)!
+    const terms = { groupId: this.group.groupId, permitEpoch, rule: this.group.slotRule }
+    const HT = permitPoint(permitInput(terms, slot, target))
+    return Permit.of(slot, target, HT.mulSecret(this.epochs.get(permitEpoch)!.permit))
+  }
+
   async event(
     kind: EventPayload['kind'],
     idCore: IdCore,
@@ -977,7 +1073,7 @@ export interface WorldOptions {
   readonly t?: number
   readonly slot?: { origin: number; length: number }
   /** No permits ahead unless said: they are made in the background, beside whatever a test counts. */
-  readonly policy?: { lead: number; grace: number }
+  readonly policy?: GroupDocument['policy']
   readonly rpsPurposes?: Purpose[]
 }
 
