@@ -218,6 +218,8 @@ export async function drivenDta(): Promise<Driven[]> {
     statement: await dta.treeFor(world, [7], 1, changes, signer),
   })
   const nodes = toBase64Url(encodeNodes([{ depth: 32, index: 6 }]))
+  const shown = { params: { groupId }, body: { leaves: await leavesBy(ra1) } }
+  await dta.clientOf(world, running, world.rps).leaves(shown)
 
   const server: DrivenServer = {
     name: 'Trust authority',
@@ -378,12 +380,7 @@ export async function drivenDta(): Promise<Driven[]> {
         ],
       },
       'dta/nodePermits': {
-        fields: async () => {
-          await dta
-            .clientOf(world, running, world.rps)
-            .leaves({ params: { groupId }, body: { leaves: await leavesBy(ra1) } })
-          return { params: { groupId }, body: { ...(await treeBy()), nodes } }
-        },
+        fields: async () => ({ params: { groupId }, body: { ...(await treeBy()), nodes } }),
         unknown: async () => [
           {
             what: 'a statement by somebody else',

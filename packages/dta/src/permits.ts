@@ -84,13 +84,13 @@ export async function issueNodeShares(
   const statement = await verifyTree({ statement: request.statement, group, now })
   const { slot, jti } = statement
   const { terms, commitments } = issuable(authority, group, slot, now)
-  await recordStatement(authority, group, caller, { ...statement, text: request.statement })
   const held = await authority.leaves.held(group)
   if (held !== undefined && statement.number < held.number) throw olderState()
   if (held === undefined || !statement.isAbout(held))
     throw new Refused('CONFLICT', { detail: 'the leaves that the statement speaks of are not here' })
   if (!nodes.every(node => held.leaves.covers(node)))
     throw new Refused('NOT_APPROVED', { detail: 'a node is not in the cover of these leaves' })
+  await recordStatement(authority, group, caller, { ...statement, text: request.statement })
   const { shareEpoch } = shares
   const commitment = (commitments[index - 1] as G1).encode()
   const batch = { terms, slot, nodes }
