@@ -5,6 +5,7 @@
  *   npm run bench -- mpin-check load     some rows
  *   npm run bench -- server [--soak|--storm]   full logins over HTTP (server/README.md)
  *   npm run bench -- authority           one authority of many groups (authority/bench.mjs)
+ *   npm run bench -- permits [--quick]   covers and issuing at scale (permits.mjs)
  *   npm run bench -- --json              one object on standard output
  *   npm run bench -- --quick             few rounds: to see that it runs, not what it says
  *
@@ -45,7 +46,7 @@ const HEAVY = { warmup: 2, rounds: 9, seconds: 4 }
 const isHeavy = (/** @type {string} */ op) => op.startsWith('login-batch') || op === 'msm-256'
 
 /** Suites that other issues will bring. */
-const LATER = ['permits', 'signatures', 'encrypt', 'tls']
+const LATER = ['signatures', 'encrypt', 'tls']
 
 const rounded = (/** @type {number} */ value) => Number(value.toPrecision(4))
 
@@ -151,6 +152,12 @@ async function main(args) {
     await prepare()
     const { benchServer } = await import('./server/bench.mjs')
     process.exitCode = await benchServer(args.slice(1))
+    return
+  }
+  if (args[0] === 'permits') {
+    await prepare()
+    const { benchPermits } = await import('./permits.mjs')
+    process.exitCode = benchPermits(args.slice(1))
     return
   }
   const flags = args.filter(arg => arg.startsWith('--'))

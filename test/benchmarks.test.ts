@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { mark, type Result, runBenchmarks } from '../benchmarks/bench.mjs'
 import { figures, measure } from '../benchmarks/measure.mjs'
+import { measurePermits } from '../benchmarks/permits.mjs'
 import { measureSize } from '../benchmarks/sizes.mjs'
 import { TARGETS } from '../benchmarks/targets.mjs'
 import { ROOT } from '../scripts/prepare.mjs'
@@ -59,7 +60,7 @@ test('the command prints one JSON object', () => {
   })
 })
 
-test.each(['permits', 'signatures', 'encrypt', 'tls', 'no-such-row', '--no-such-flag'])(
+test.each(['signatures', 'encrypt', 'tls', 'no-such-row', '--no-such-flag'])(
   '%s is refused with the usage',
   name => {
     const { stdout, stderr, status } = bench(name)
@@ -68,6 +69,19 @@ test.each(['permits', 'signatures', 'encrypt', 'tls', 'no-such-row', '--no-such-
     expect(stderr).toContain('npm run bench')
   },
 )
+
+test('permits: covers, issuing and what others do, on a small fleet', () => {
+  const { rows, made, cascade } = measurePermits({ quick: true })
+  expect(rows.map(({ r, nodes }) => [r, nodes > 0])).toEqual([
+    [0, true],
+    [10, true],
+    [100, true],
+  ])
+  expect(made.authorityUs).toBeGreaterThan(0)
+  // Built, it is as large as the formula says, or the other rows' figures mean nothing.
+  for (const { bytes, modelled } of cascade)
+    expect(Math.abs(bytes - modelled)).toBeLessThan(0.25 * modelled + 16)
+})
 
 describe('measuring', () => {
   const quick = { warmup: 0, rounds: 3, seconds: 0 }

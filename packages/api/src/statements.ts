@@ -9,6 +9,7 @@
  *   mpin-leaves+jwt        an RA key             the same as leaves of the permit tree, numbered alike
  *   mpin-tree+jwt          an RA key             which leaves are the newest, for one slot, ≤ 60 s
  *   mpin-cosignature+jwt   an authority          it has taken these leaves, and nothing else under their number
+ *   mpin-bundle+jwt        a recipient           these are the permits of one slot's whole cover
  *   mpin-event+jwt         an RA key             one ban, un-ban, revocation, unlock, change of account, numbered
  *   mpin-revision+jwt      an RA key             the RA agrees to a next revision of the group document
  *   at+jwt                 a token key           access token (RFC 9068), ≤ 5 minutes
@@ -160,6 +161,21 @@ export const CosignaturePayload = Strict({
 })
 export type CosignaturePayload = Static<typeof CosignaturePayload>
 
+export const BundlePayload = Strict({
+  suite: Suite,
+  groupId: GroupIdField,
+  slot: Uint32,
+  /** Of the banned leaves whose cover it is. */
+  number: Uint32,
+  leavesHash: Bytes(32),
+  /** In the cover, hence in the parts together. */
+  nodes: Uint32,
+  /** In the order of their leaves: SHA-256 of each, and the first leaf below its first node. */
+  parts: Type.Array(Strict({ hash: Bytes(32), first: Leaf }), { maxItems: 65_536 }),
+  iat: UnixSeconds,
+})
+export type BundlePayload = Static<typeof BundlePayload>
+
 export const EventPayload = Strict({
   suite: Suite,
   groupId: GroupIdField,
@@ -219,6 +235,7 @@ const STATE = { typ: 'mpin-state+jwt', validator: Compile(StatePayload) }
 const LEAVES_STATE = { typ: 'mpin-leaves+jwt', validator: Compile(LeavesPayload) }
 const TREE = { typ: 'mpin-tree+jwt', validator: Compile(TreePayload) }
 const COSIGNATURE = { typ: 'mpin-cosignature+jwt', validator: Compile(CosignaturePayload) }
+const BUNDLE = { typ: 'mpin-bundle+jwt', validator: Compile(BundlePayload) }
 const EVENT = { typ: 'mpin-event+jwt', validator: Compile(EventPayload) }
 const REVISION = { typ: 'mpin-revision+jwt', validator: Compile(RevisionPayload) }
 const ACCESS_TOKEN = { typ: 'at+jwt', validator: Compile(AccessTokenPayload) }
@@ -241,6 +258,8 @@ export const signTree = (payload: TreePayload, signer: Signer) => sign(TREE, pay
 /** By an authority; its kid is `cosignerKid` of its index. */
 export const signCosignature = (payload: CosignaturePayload, signer: Signer) =>
   sign(COSIGNATURE, payload, signer)
+/** By a recipient's request key; its kid is the recipient's name. */
+export const signBundle = (payload: BundlePayload, signer: Signer) => sign(BUNDLE, payload, signer)
 export const signEvent = (payload: EventPayload, signer: Signer) => sign(EVENT, payload, signer)
 export const signRevisionStatement = (payload: RevisionPayload, signer: Signer) =>
   sign(REVISION, payload, signer)
@@ -602,6 +621,21 @@ export async function verifyCosignatures({
     await verifyCosignature({ cosignature, group, index, state })
   if (cosignatures.length < group.t)
     throw notApproved(`${cosignatures.length} co-signatures, ${group.t} needed`)
+}
+
+/** By a recipient of the group document that composes permits; else NOT_APPROVED. */
+export async function verifyBundle({
+  manifest,
+  group,
+}: {
+  manifest: string
+  group: Group
+}): Promise<BundlePayload> {
+  const makers = group.recipients.filter(({ purposes }) => purposes.includes('device'))
+  const keys = new Map(makers.map(({ name, requestKey }) => [name, requestKey]))
+  const payload = shaped(BUNDLE.validator, await verified(BUNDLE.typ, manifest, keys))
+  checkGroup(payload, group)
+  return payload
 }
 
 /** The caller keeps the number and takes no event twice. */

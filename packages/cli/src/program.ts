@@ -5,7 +5,9 @@ import { addDevice } from './commands/device.js'
 import { addDta } from './commands/dta.js'
 import { addFleet } from './commands/fleet.js'
 import { addGroup } from './commands/group.js'
+import { addPermits } from './commands/permits.js'
 import { addRps } from './commands/rps.js'
+import { addSigning } from './commands/signing.js'
 import { addStore } from './commands/store.js'
 import { EXIT, explain, type Io } from './io.js'
 
@@ -45,6 +47,8 @@ export function milagro(io: Io, status: { exit: number }): Command {
   addRps(program, status)
   addFleet(program, io, status)
   addDevice(program, io)
+  addSigning(program, io)
+  addPermits(program, io)
   addStore(program, io)
   return program
 }

@@ -20,6 +20,8 @@ export interface RunningFleet {
   readonly groupId: string
   readonly setupCode: string
   readonly operator: string
+  /** Settings of the RPS, for commands that work as it. */
+  readonly rpsConfig: string
 }
 
 export async function runFleet(folder: Folder): Promise<RunningFleet> {
@@ -38,6 +40,7 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
     dataDir: folder.file('fleet'),
     rps: { url: rps },
     rpsName: 'rps',
+    devicePurposes: ['device' as const, 'sign' as const],
   }
   const rpsConfig = {
     ...common,
@@ -113,5 +116,6 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
   })
   const setup = await fleetServer.setupCode()
   if (setup === null) throw new Error('fleet made no setup code')
-  return { fleet, rps, dta, groupId, setupCode: setup.code, operator: setup.operator }
+  const rpsFile = await folder.write('rps.json', { ...rpsConfig, groupId, workers: 0 })
+  return { fleet, rps, dta, groupId, setupCode: setup.code, operator: setup.operator, rpsConfig: rpsFile }
 }

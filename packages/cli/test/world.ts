@@ -8,6 +8,7 @@ import { createLog } from '@milagro-ts/api/log'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { run } from '@milagro-ts/cli/program'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { Clock } from '@milagro-ts/crypto/ports'
 import { createDta, type Dta } from '@milagro-ts/dta/server'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { openDatabase } from '@milagro-ts/store/database'
@@ -24,7 +25,14 @@ export interface Said {
 export const milagro = (...argv: string[]): Promise<Said> => milagroWith({}, ...argv)
 
 /** With an environment. */
-export async function milagroWith(env: Record<string, string>, ...argv: string[]): Promise<Said> {
+export const milagroWith = (env: Record<string, string>, ...argv: string[]): Promise<Said> =>
+  milagroAt({ env }, ...argv)
+
+/** With an environment, by another clock, without a network. */
+export async function milagroAt(
+  world: { env?: Record<string, string>; clock?: Clock; fetch?: typeof fetch },
+  ...argv: string[]
+): Promise<Said> {
   let out = ''
   let err = ''
   const exit = await run(argv, {
@@ -34,11 +42,12 @@ export async function milagroWith(env: Record<string, string>, ...argv: string[]
     err: text => {
       err += text
     },
-    env,
+    env: {},
     fetch,
     clock: systemClock,
     random: systemRandom,
     isTerminal: false,
+    ...world,
   })
   recorder?.line('error', err)
   const json = argv.includes('--json') && out.startsWith('{') ? JSON.parse(out) : {}

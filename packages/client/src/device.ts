@@ -12,9 +12,11 @@ import type { EpochStep } from '@milagro-ts/api/key-rotation'
 import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads'
 import { type Code, Refused } from '@milagro-ts/api/problem'
 import type { AuthenticatedFields, LoginFields } from '@milagro-ts/api/schemas'
+import { type SignedFields, signedFields } from '@milagro-ts/api/signed-message'
 import { verifyReceipt } from '@milagro-ts/api/statements'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import { sign } from '@milagro-ts/crypto/ibs'
 import { type Attributes, type IdCore, pinIdentityPoint } from '@milagro-ts/crypto/identity'
 import {
   authorizationHeader,
@@ -359,6 +361,28 @@ export class Device {
     const { groupId, idCore } = this
     const owner = { groupId, idCore, purpose: 'agree' } as const
     return AgreeClientKey.of({ groupId, idCore, epoch }, await unlockKey(this.#ports.unlocker, owner, agree))
+  }
+
+  /**
+   * Signs a message of any length for `context` so that anyone can check it without a network (api/signed-message.ts): with
+   * the current slot's permit, which is fetched only if none is in hand. NO_SIGN_KEY where the RA gave this device none.
+   */
+  async signOffline(message: Uint8Array, context: string): Promise<SignedFields> {
+    const { groupId, idCore } = this
+    const { unlocker, random } = this.#ports
+    const permit = await this.permit()
+    const { slot } = permit
+    const { device } = await this.#record()
+    if (device.sign === null) throw new ClientError('NO_SIGN_KEY')
+    const signEpoch = this.#group.epochAt('sign', slot)
+    if (signEpoch === null)
+      throw new ClientError('WRONG_GROUP', 'the group has not begun yet by the device’s clock')
+    // A rotation gives devices their `device` and `pin` keys anew; this one comes with the next generation.
+    if (device.sign.epoch !== signEpoch)
+      throw new ClientError('EPOCH_ENDED', 'the signing key is of an earlier key epoch')
+    const signKey = await unlockKey(unlocker, { groupId, idCore, purpose: 'sign' }, device.sign)
+    const terms = { groupId, idCore, slot, context, signEpoch }
+    return signedFields(terms, sign(terms, signKey, message, random), permit.permit)
   }
 
   /**

@@ -9,8 +9,8 @@
  *                          <-- idCore and its fields, ticket --   the ticket names hpkeKey
  *   DeviceAwaitingShares.verify: idCore recomputed from *my* attributes and key; the ticket is for it
  *   -- ticket, purpose (key-collection.ts) -->                                         d_j, sealed to hpkeKey
- *   DeviceKeys.combine: D_dev [, s·Hk1(C)] [, D_pin]
- *   one write: D_dev [, s·Hk1(C)] [, τ] in, the private half of hpkeKey out
+ *   DeviceKeys.combine: D_dev [, s·Hk1(C)] [, D_pin] [, D_sign]
+ *   one write: D_dev [, s·Hk1(C)] [, τ] [, D_sign] in, the private half of hpkeKey out
  *
  * A user on the device, and a new PIN, go the same way with PinAwaitingApproval, PinAwaitingShares and PinKey; the
  * device vouches with a `sign` message (payloads.ts), for a new PIN together with the old one.
@@ -158,6 +158,12 @@ export class DeviceAwaitingShares {
   }
 }
 
+/** A key beside D_dev, with the key epoch of its purpose. Secret. */
+export interface CollectedKey {
+  readonly key: G1
+  readonly epoch: number
+}
+
 /** The device's keys, combined from verified shares. */
 export class DeviceKeys {
   /** D_dev. Secret. */
@@ -165,28 +171,36 @@ export class DeviceKeys {
   /** Of purpose `device`. */
   readonly keyEpoch: number
   /** s·Hk1(C), where the ticket is for one. Secret. */
-  readonly agreeKey: { readonly key: G1; readonly epoch: number } | null
+  readonly agreeKey: CollectedKey | null
   readonly pinKey: PinKey | null
+  /** D_sign, where the ticket is for it. Secret. */
+  readonly signKey: CollectedKey | null
 
   private constructor(
     deviceKey: G1,
     keyEpoch: number,
-    agreeKey: DeviceKeys['agreeKey'],
+    agreeKey: CollectedKey | null,
     pinKey: PinKey | null,
+    signKey: CollectedKey | null,
   ) {
     this.deviceKey = deviceKey
     this.keyEpoch = keyEpoch
     this.agreeKey = agreeKey
     this.pinKey = pinKey
+    this.signKey = signKey
   }
 
   /** Move 3. Throws what `collect` throws. */
   static async combine(waiting: DeviceAwaitingShares, collect: Collect): Promise<DeviceKeys> {
     const { collection, pinGen } = waiting
     const pinKey = pinGen === undefined ? null : await PinKey.collect(collection, collect)
-    const { device: keyEpoch, agree: epoch } = collection.ticket.keyEpochs
-    const agreeKey = epoch === undefined ? null : { key: await collect('agree', collection), epoch }
-    return new DeviceKeys(await collect('device', collection), keyEpoch as number, agreeKey, pinKey)
+    const { device: keyEpoch, agree, sign } = collection.ticket.keyEpochs
+    const further = async (purpose: 'agree' | 'sign', epoch: number | undefined) =>
+      epoch === undefined ? null : { key: await collect(purpose, collection), epoch }
+    const agreeKey = await further('agree', agree)
+    const signKey = await further('sign', sign)
+    const deviceKey = await collect('device', collection)
+    return new DeviceKeys(deviceKey, keyEpoch as number, agreeKey, pinKey, signKey)
   }
 }
 

@@ -10,9 +10,10 @@ import type { LoginFields } from '@milagro-ts/api/schemas'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { codeId, decodeEnrolmentCode, type EnrolmentCode } from '@milagro-ts/crypto/enrolment'
 import { DecodeError } from '@milagro-ts/crypto/errors'
-import { type Attributes, encodeAttributes, type IdCore } from '@milagro-ts/crypto/identity'
+import { type Attributes, encodeAttributes } from '@milagro-ts/crypto/identity'
 import type { TokenFile } from '@milagro-ts/crypto/pin'
 import {
+  type CollectedKey,
   DeviceAwaitingApproval,
   DeviceAwaitingShares,
   DeviceKeys,
@@ -26,17 +27,10 @@ import { fetchGroup, followGroup, storedGroup } from './group-store.js'
 import { collectKey } from './key-collection.js'
 import { checkNewPin } from './pin-stretch.js'
 import type { Ports } from './ports.js'
-import {
-  type DeviceIdentity,
-  type DeviceRecord,
-  OWN_PIN,
-  type Pending,
-  Records,
-  type User,
-} from './record.js'
+import { type DeviceRecord, type FurtherKey, OWN_PIN, type Pending, Records, type User } from './record.js'
 import { repeatSafely } from './repeat.js'
 import type { TokenStore } from './token-store.js'
-import { lockKey } from './unlocker.js'
+import { type KeyOwner, lockKey } from './unlocker.js'
 
 /** How long, and how, to wait for an approval. */
 export interface Patience {
@@ -127,7 +121,8 @@ export async function enrolDevice(
     )
     const { idCore } = approved
     const locked = await lockKey(ports.unlocker, { groupId, idCore, purpose: 'device' }, keys.deviceKey)
-    const agree = await lockedAgreeKey(ports, { groupId, idCore }, keys)
+    const agree = await lockedFurther(ports, { groupId, idCore, purpose: 'agree' }, keys.agreeKey)
+    const sign = await lockedFurther(ports, { groupId, idCore, purpose: 'sign' }, keys.signKey)
     const token = keys.pinKey === null ? null : await keys.pinKey.split(pin as string, ports.pinCost)
     const own = codeIdOf(code)
     await finish(records, waiting.pending, former => ({
@@ -140,6 +135,7 @@ export async function enrolDevice(
         keyEpoch: keys.keyEpoch,
         ...locked,
         agree,
+        sign,
       },
       // Users of a former generation had their keys on that identity.
       users: token === null ? [] : [{ name: OWN_PIN, attributes: {}, token, next: null, codeId: own }],
@@ -151,14 +147,14 @@ export async function enrolDevice(
   return records
 }
 
-async function lockedAgreeKey(
+async function lockedFurther(
   { unlocker }: Ports,
-  owner: { groupId: Uint8Array; idCore: IdCore },
-  { agreeKey }: DeviceKeys,
-): Promise<DeviceIdentity['agree']> {
-  if (agreeKey === null) return null
-  const locked = await lockKey(unlocker, { ...owner, purpose: 'agree' }, agreeKey.key)
-  return { ...locked, epoch: agreeKey.epoch }
+  owner: KeyOwner,
+  collected: CollectedKey | null,
+): Promise<FurtherKey | null> {
+  if (collected === null) return null
+  const { key, epoch } = collected
+  return { ...(await lockKey(unlocker, owner, key)), epoch }
 }
 
 /** What an enrolled device lends to the enrolment of a user, or of a new PIN. */

@@ -37,6 +37,10 @@ export const CLIENT_CODES = {
     means: 'The group document names no server of this name that devices can agree on a key with.',
   },
   PIN_NEEDED: { advice: 'never', means: 'This identity, or this user, goes with a PIN.' },
+  NO_SIGN_KEY: {
+    advice: 'never',
+    means: 'The registration authority gave this device no key to sign with.',
+  },
   WRONG_GROUP: {
     advice: 'never',
     means: 'The group document is not the pinned group’s, does not hold, or went back.',

@@ -48,6 +48,11 @@ export const UserRegistration = Strict(userFields)
 export type UserRegistration = Static<typeof UserRegistration>
 export type DeviceRegistration = Static<typeof DeviceRegistrationFields>
 
+/** A key beside D_dev, with the key epoch of its purpose that it is of. */
+export interface FurtherKey extends LockedKey {
+  readonly epoch: number
+}
+
 export interface DeviceIdentity extends LockedKey {
   readonly idCore: IdCore
   readonly attributes: Attributes
@@ -55,8 +60,10 @@ export interface DeviceIdentity extends LockedKey {
   readonly codeId: string | null
   /** Key epoch of purpose `device` that the key is of. */
   readonly keyEpoch: number
-  /** The key of `agree`, and which key epoch it is of; absent where the ticket was for none. */
-  readonly agree: (LockedKey & { readonly epoch: number }) | null
+  /** The key of `agree`; null where the ticket was for none. */
+  readonly agree: FurtherKey | null
+  /** D_sign, what signs without a network; null where the ticket was for none. */
+  readonly sign: FurtherKey | null
 }
 
 export interface User {
@@ -136,6 +143,7 @@ const StoredIdentity = Strict({
       /** Absent for the first. */
       keyEpoch: Type.Optional(Type.Integer({ minimum: FIRST_EPOCH + 1, maximum: 0xffff_ffff })),
       agree: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
+      sign: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
     }),
   ),
   users: Type.Array(
@@ -213,9 +221,8 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
             ...keyJson(device),
             ...codeId(device.codeId),
             ...(device.keyEpoch === FIRST_EPOCH ? {} : { keyEpoch: device.keyEpoch }),
-            ...(device.agree === null
-              ? {}
-              : { agree: { ...keyJson(device.agree), epoch: device.agree.epoch } }),
+            ...(device.agree === null ? {} : { agree: furtherJson(device.agree) }),
+            ...(device.sign === null ? {} : { sign: furtherJson(device.sign) }),
           },
         }),
     users: record.users.map(user => ({
@@ -236,6 +243,7 @@ const keyJson = ({ key, unlocker, keyHash }: LockedKey) => ({
   ...(unlocker === null ? {} : { unlocker }),
   keyHash: toBase64Url(keyHash),
 })
+const furtherJson = (further: FurtherKey) => ({ ...keyJson(further), epoch: further.epoch })
 
 function tokenJson(token: TokenFile): Static<typeof TokenFileFields> {
   return { ...encodeTokenFile(token), suite: SUITE, v: 1 }
@@ -265,10 +273,8 @@ function decodeFields(stored: StoredIdentity): DeviceRecord {
             ...decodeKey(device, 'device'),
             codeId: device.codeId ?? null,
             keyEpoch: device.keyEpoch ?? FIRST_EPOCH,
-            agree:
-              device.agree === undefined
-                ? null
-                : { ...decodeKey(device.agree, 'device.agree'), epoch: device.agree.epoch },
+            agree: decodeFurther(device.agree, 'device.agree'),
+            sign: decodeFurther(device.sign, 'device.sign'),
           },
     users: stored.users.map(({ name, attributes, token, next, codeId }) => ({
       name,
@@ -295,6 +301,13 @@ function decodeKey(
     unlocker: unlocker ?? null,
     keyHash: fromBase64Url(keyHash, `${field}.keyHash`, 32),
   }
+}
+
+function decodeFurther(
+  stored: (Parameters<typeof decodeKey>[0] & { epoch: number }) | undefined,
+  field: string,
+): FurtherKey | null {
+  return stored === undefined ? null : { ...decodeKey(stored, field), epoch: stored.epoch }
 }
 
 /** Times that a change is made again because another one came in between. */

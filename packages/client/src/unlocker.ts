@@ -1,10 +1,16 @@
 /**
  * The hardware factor (protocols.md §4): τ_dev = D_dev − α_hw·A_dev is stored, and α_hw comes out of a TPM, a secure
  * element, a keystore or a SIM. A copy of the token store alone is then worth nothing. Full entropy only: never a PIN. The
- * key of `agree` lies under it in the same way, with Hk1(C) in the place of A_dev and a scalar of its own.
+ * keys of `agree` and `sign` lie under it in the same way, with Hk1(C) and Hs(C) in the place of A_dev and scalars of their own.
  */
 import { concat, equalBytes, utf8 } from '@milagro-ts/crypto/bytes'
-import { agreePointG1, deviceIdentityPoint, encodeName, type IdCore } from '@milagro-ts/crypto/identity'
+import {
+  agreePointG1,
+  deviceIdentityPoint,
+  encodeName,
+  type IdCore,
+  signIdentityPoint,
+} from '@milagro-ts/crypto/identity'
 import type { G1 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { hkdfSha256, sha256 } from '@milagro-ts/crypto/sha256'
@@ -26,7 +32,7 @@ export const callbackUnlocker = (secret: (idCore: IdCore) => Promise<Uint8Array>
   secret,
 })
 
-/** How a key lies in the store. */
+/** How a key lies in the store; what is said of D_dev holds for each. */
 export interface LockedKey {
   /** D_dev, or τ_dev where `unlocker` names a kind. Secret. */
   readonly key: G1
@@ -35,11 +41,11 @@ export interface LockedKey {
   readonly keyHash: Uint8Array
 }
 
-/** Whose key, and which of its two. */
+/** Whose key, and which of its keys. */
 export interface KeyOwner {
   readonly groupId: Uint8Array
   readonly idCore: IdCore
-  readonly purpose: 'device' | 'agree'
+  readonly purpose: 'device' | 'agree' | 'sign'
 }
 
 /** τ_dev = D_dev − α_hw·A_dev, or D_dev itself without an unlocker. */
@@ -71,16 +77,18 @@ export async function unlockKey(
   return D_dev
 }
 
-/** A_dev, or Hk1(C). */
-const identityPoint = ({ groupId, idCore, purpose }: KeyOwner): G1 =>
-  purpose === 'device'
-    ? deviceIdentityPoint(groupId, idCore)
-    : agreePointG1(encodeName(groupId, { kind: 1, idCore }))
+/** A_dev, Hk1(C) or A of `sign`. */
+function identityPoint({ groupId, idCore, purpose }: KeyOwner): G1 {
+  if (purpose === 'device') return deviceIdentityPoint(groupId, idCore)
+  if (purpose === 'sign') return signIdentityPoint(groupId, idCore)
+  return agreePointG1(encodeName(groupId, { kind: 1, idCore }))
+}
 
 /** α_hw, uniform: HKDF of the secret for this identity. Never leaves the device, so its label is no part of the suite. */
 async function hardwareScalar(unlocker: Unlocker, { groupId, idCore, purpose }: KeyOwner): Promise<Scalar> {
   const secret = await unlocker.secret(idCore)
   if (secret.length !== 32) throw new ClientError('WRONG_UNLOCKER', 'an unlocker gives 32 bytes')
+  // A scalar of its own for each key: with one, D_dev and τ_dev would tell something about the other.
   const info = concat(groupId, idCore.bytes, purpose === 'device' ? new Uint8Array() : utf8(purpose))
   return Scalar.random(length => hkdfSha256(utf8('MILAGRO-TS-UNLOCKER'), secret, info, length))
 }

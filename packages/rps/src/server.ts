@@ -256,7 +256,6 @@ async function openParts(
       authorities,
       pool,
       clock,
-      log,
       eventNumber: () => revocation.number(),
       onBehind: () =>
         void revocation.refresh().catch(error => log.warn({ err: error }, 'no newer state yet')),

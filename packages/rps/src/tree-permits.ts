@@ -12,10 +12,8 @@
  * States go forward only. A permit that is held stays one when a newer state comes: a ban makes new, smaller nodes on its
  * leaf's way up, an un-ban larger ones, and only what is new is asked for.
  */
-import type { Group } from '@milagro-ts/api/group'
-import type { Log } from '@milagro-ts/api/log'
+import type { Group, GroupAuthority } from '@milagro-ts/api/group'
 import { Refused } from '@milagro-ts/api/problem'
-import type { AskedAuthority } from '@milagro-ts/api/quorum'
 import {
   type LeavesState,
   type VerifiedTreeStatement,
@@ -49,7 +47,6 @@ export interface TreePermitPorts {
   readonly authorities: Authorities
   readonly pool: CryptoPool
   readonly clock: Clock
-  readonly log: Log
   /** The number of the newest event that we know of; null before the first state. */
   readonly eventNumber: () => Promise<number | null>
   /** The RPA is at a later event. */
@@ -174,6 +171,14 @@ export class TreePermits implements PermitSource {
     })
   }
 
+  /** Has the newest state co-signed where it wasn't yet; how many authorities have by now. Best effort. */
+  async cosign(group: Group, slot: number): Promise<number> {
+    const { state } = await this.#word(group, slot)
+    const signal = AbortSignal.timeout(BATCH_DEADLINE)
+    await Promise.allSettled(group.authorities.map(authority => this.#bring(group, authority, state, signal)))
+    return group.authorities.filter(({ index }) => this.#cosigned.get(index) === state.number).length
+  }
+
   /** Forgets the RA's word: there is news. */
   doubt(): void {
     this.#words.clear()
@@ -255,7 +260,7 @@ export class TreePermits implements PermitSource {
   /** An authority is shown each state once, before it is asked for permits under it. */
   async #bring(
     group: Group,
-    authority: AskedAuthority,
+    authority: GroupAuthority,
     state: LeavesState,
     signal: AbortSignal,
   ): Promise<void> {

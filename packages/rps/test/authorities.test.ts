@@ -4,6 +4,7 @@
  */
 import { toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { sha256 } from '@milagro-ts/crypto/sha256'
+import { targetBytes } from '@milagro-ts/crypto/time-permit'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import {
   asFields,
@@ -407,7 +408,9 @@ describe('permits ahead', () => {
   afterEach(() => world.close())
   const held = async (car: Car) => {
     const rows = await rps.store.atomic(connection =>
-      connection.all('SELECT slot FROM permit WHERE id_core = ? ORDER BY slot', [car.idCore.bytes]),
+      connection.all('SELECT slot FROM permit WHERE target = ? ORDER BY slot', [
+        targetBytes({ type: 'id', idCore: car.idCore }),
+      ]),
     )
     return rows.map(({ slot }) => Number(slot) - NOON_SLOT)
   }

@@ -1,0 +1,168 @@
+/** A car signs a file; whoever has the group document checks it without a network. */
+import { readFile, writeFile } from 'node:fs/promises'
+import { systemClock } from '@milagro-ts/api/system'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type RunningFleet, runFleet } from './running-fleet.js'
+import { Folder, milagroAt, milagroWith, type Said } from './world.js'
+
+let folder: Folder
+let system: RunningFleet
+let idCore: string
+const SLOW = ['--slow-device', '1000']
+const DAY = 86_400_000
+const CONTEXT = 'position of a car'
+
+const device = (env: Record<string, string>, ...argv: string[]) =>
+  milagroWith({ MILAGRO_RPS_URL: system.rps, ...env }, ...argv, '--json')
+const noNetwork: typeof fetch = () => Promise.reject(new Error('there is no network'))
+interface Asked {
+  readonly file?: string
+  readonly signature?: string
+  readonly context?: string
+  readonly groupId?: string
+  readonly later?: number
+}
+const verify = (asked: Asked = {}, ...more: string[]): Promise<Said> =>
+  milagroAt(
+    { fetch: noNetwork, clock: () => systemClock() + (asked.later ?? 0) },
+    'verify',
+    asked.file ?? folder.file('track.json'),
+    '--signature',
+    asked.signature ?? folder.file('track.sig'),
+    '--group',
+    folder.file('group.json'),
+    '--group-id',
+    asked.groupId ?? system.groupId,
+    '--context',
+    asked.context ?? CONTEXT,
+    '--offline',
+    ...more,
+    '--json',
+  )
+
+beforeAll(async () => {
+  folder = await Folder.make()
+  system = await runFleet(folder)
+  const operator = ['--store', folder.file('operator.json'), '--rps', system.rps]
+  await milagroWith(
+    { MILAGRO_PIN: '271828', MILAGRO_CODE: system.setupCode },
+    ...['device', 'enroll', '--with-pin', '--instance', `operator:${system.operator}`],
+    ...['--attribute', `operator=${system.operator}`, ...operator, ...SLOW],
+  )
+  const added = await milagroWith(
+    { MILAGRO_PIN: '271828' },
+    ...[
+      'fleet',
+      'add',
+      'vehicle',
+      'VIN-1',
+      '--attribute',
+      'brand=Fiat',
+      ...operator,
+      '--url',
+      system.fleet,
+      '--json',
+    ],
+  )
+  const enrolled = await device(
+    { MILAGRO_CODE: added.json.code as string },
+    ...[
+      'device',
+      'enroll',
+      '--instance',
+      'VIN-1',
+      '--attribute',
+      'brand=Fiat',
+      '--store',
+      folder.file('car.json'),
+    ],
+  )
+  idCore = enrolled.json.idCore as string
+  await writeFile(folder.file('track.json'), '{"lat":52.5,"lon":13.4}')
+  const signed = await device(
+    {},
+    ...['sign', folder.file('track.json'), '--context', CONTEXT],
+    ...['--out', folder.file('track.sig'), '--store', folder.file('car.json')],
+  )
+  expect(signed).toMatchObject({ exit: 0, err: '' })
+}, 180_000)
+afterAll(() => folder.close())
+
+test('signed today: valid, with nobody asked', async () => {
+  expect(await verify()).toMatchObject({ exit: 0, json: { valid: true, idCore } })
+})
+
+test('the signing key and the permit lie in the token store', async () => {
+  const stored = JSON.parse(await readFile(folder.file('car.json'), 'utf8'))
+  expect(stored.identities[0].device.sign.key).toMatch(/^[A-Za-z0-9_-]{64}$/)
+  expect(stored.identities[0].permit).toEqual(expect.any(String))
+})
+
+describe('refused', () => {
+  const changed = async (name: string, change: (signed: Record<string, unknown>) => void) => {
+    const signed = JSON.parse(await readFile(folder.file('track.sig'), 'utf8'))
+    change(signed)
+    await writeFile(folder.file(name), JSON.stringify(signed))
+    return folder.file(name)
+  }
+
+  test('yesterday’s', async () => {
+    expect(await verify({ later: 2 * DAY })).toMatchObject({ exit: 1, json: { code: 'EXPIRED' } })
+  })
+
+  test('yesterday’s that says it is of today: the permit is of its own slot', async () => {
+    const signature = await changed('slot.sig', signed => {
+      signed.slot = (signed.slot as number) + 2
+    })
+    expect(await verify({ signature, later: 2 * DAY })).toMatchObject({
+      exit: 1,
+      json: { code: 'WRONG_PERMIT' },
+    })
+  })
+
+  test('tomorrow’s', async () => {
+    expect(await verify({ later: -2 * DAY })).toMatchObject({ exit: 1, json: { code: 'EXPIRED' } })
+  })
+
+  test('another message', async () => {
+    await writeFile(folder.file('other.json'), '{"lat":0,"lon":0}')
+    const said = await verify({ file: folder.file('other.json') })
+    expect(said).toMatchObject({ exit: 1, json: { code: 'WRONG_PROOF' } })
+  })
+
+  test('another context', async () => {
+    expect(await verify({ context: 'opens a door' })).toMatchObject({
+      exit: 1,
+      json: { code: 'WRONG_PROOF' },
+    })
+  })
+
+  test('somebody else’s name under it', async () => {
+    const signature = await changed('name.sig', signed => {
+      const bytes = Buffer.from(signed.idCore as string, 'base64url')
+      bytes[38]! ^= 1
+      signed.idCore = toBase64Url(bytes)
+    })
+    expect(await verify({ signature })).toMatchObject({ exit: 1, json: { code: 'WRONG_PROOF' } })
+  })
+
+  test('a permit that is no permit of the group', async () => {
+    const signature = await changed('permit.sig', signed => {
+      const permit = Buffer.from(signed.permit as string, 'base64url')
+      Buffer.from(signed.signature as string, 'base64url').copy(permit, permit.length - 48, 0, 48)
+      signed.permit = toBase64Url(permit)
+    })
+    expect(await verify({ signature })).toMatchObject({ exit: 1, json: { code: 'WRONG_PERMIT' } })
+  })
+
+  test('a file that is none, a group that is another, and neither --offline nor --rps', async () => {
+    const signature = await changed('none.sig', signed => {
+      delete signed.context
+    })
+    expect(await verify({ signature })).toMatchObject({ exit: 1, json: { code: 'MALFORMED' } })
+    const groupId = toBase64Url(new Uint8Array(32))
+    expect(await verify({ groupId })).toMatchObject({ exit: 1, json: { code: 'REFUSED' } })
+    expect(await verify({}, '--rps', system.rps)).toMatchObject({ exit: 2 })
+  })
+})
