@@ -471,9 +471,9 @@ async function login(story: Story): Promise<Observed> {
   expect(authenticated.idCore === story.probe.mpinId, 'the login is the probe’s')
   story.formerPermit = (await story.probe.permit()).permit
 
-  // Kept for later: what the RA says of car-2 while it is not banned.
+  // Kept for later: what the RA says of car-2 while it is not banned, for the same slot, should another begin just now.
   const { statement } = await (await asRps(story)).rpa.permit({
-    body: { idCore: present(story.idCores.get('car-2'), 'car-2'), slot: story.slot },
+    body: { idCore: present(story.idCores.get('car-2'), 'car-2'), slot: story.formerPermit.slot },
   })
   story.formerStatement = statement
   return { ...story.saw('POST /v1/logins'), amr: authenticated.amr, cars: sessions }
