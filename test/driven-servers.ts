@@ -465,6 +465,7 @@ export async function drivenDta(): Promise<Driven[]> {
     known: {
       'dta-admin/status': { fields: () => ({}) },
       'dta-admin/accept': { fields: () => ({ body: { hash: otherGroup } }) },
+      'dta-admin/reject': { fields: () => ({ body: { hash: otherGroup, reason: 'not agreed on' } }) },
       'dta-admin/freeze': { fields: () => ({ params: { groupId }, body: { recipient: 'rps' } }) },
       'dta-admin/unfreeze': { fields: () => ({ params: { groupId }, body: { recipient: 'rps' } }) },
       'dta-admin/leave': { fields: () => ({ params: { groupId }, body: notice }) },

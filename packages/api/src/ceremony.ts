@@ -69,18 +69,20 @@ import {
 } from './schemas.js'
 import { open, seal } from './seal.js'
 
-/** Milliseconds from join to signature. */
-export const CEREMONY_LIFETIME = 86_400_000
+/** Seconds from an authority's join to its signature, unless the proposal says. */
+export const CEREMONY_WITHIN = 86_400
 /** Participants of one ceremony at most. */
 export const PARTICIPANTS = 32
 
 const Suite = Type.Literal(SUITE)
 const Index = Type.Integer({ minimum: 1, maximum: 255 })
 const Version = Type.Literal(1)
+/** A minute to a week. */
+const Within = Type.Optional(Type.Integer({ minimum: 60, maximum: 604_800 }))
 
 /** What is agreed before anything is dealt; operators accept its hash. */
 export const CeremonyProposal = Type.Union([
-  Strict({ suite: Suite, v: Version, kind: Type.Literal('found'), group: GroupProposal }),
+  Strict({ suite: Suite, v: Version, kind: Type.Literal('found'), group: GroupProposal, within: Within }),
   Strict({
     suite: Suite,
     v: Version,
@@ -89,6 +91,7 @@ export const CeremonyProposal = Type.Union([
     /** Hash of the revision in force. */
     previous: Bytes(32),
     nonce: Bytes(32),
+    within: Within,
   }),
   Strict({
     suite: Suite,
@@ -102,6 +105,7 @@ export const CeremonyProposal = Type.Union([
     t: Index,
     authorities: Type.Array(Authority, { minItems: 1, maxItems: PARTICIPANTS }),
     nonce: Bytes(32),
+    within: Within,
   }),
   Strict({
     suite: Suite,
@@ -114,6 +118,7 @@ export const CeremonyProposal = Type.Union([
     /** The first slot of the new key epochs. */
     firstSlot: Uint32,
     nonce: Bytes(32),
+    within: Within,
   }),
 ])
 export type CeremonyProposal = Static<typeof CeremonyProposal>
@@ -253,6 +258,8 @@ export class Ceremony {
   readonly secrets: readonly DealtSecret[]
   /** New ones (a founding, a rotation), or those that are there, dealt anew. */
   readonly drawsSecrets: boolean
+  /** Milliseconds from an authority's join to its signature; a person has chosen them. */
+  readonly lifetime: number
 
   private constructor(
     proposal: CeremonyProposal,
@@ -266,6 +273,7 @@ export class Ceremony {
     this.t = t
     this.participants = participants
     this.firstPower = proposal.kind === 'refresh' ? 1 : 0
+    this.lifetime = (proposal.within ?? CEREMONY_WITHIN) * 1000
     this.drawsSecrets = proposal.kind === 'found' || proposal.kind === 'rotate'
     this.secrets = dealtSecrets(proposal, group, purposes)
     this.dealers = participants

@@ -16,6 +16,7 @@ import {
   RevisionQuery,
   ServerName,
   Strict,
+  Text,
   TicketField,
   Uint32,
   UnixSeconds,
@@ -440,6 +441,16 @@ export const dtaAdminRoutes = {
     summary: 'The operator accepts a group proposal, or a revision, by its hash.',
     body: Strict({ hash: Bytes(32) }),
     response: Strict({ accepted: Bytes(32) }),
+  },
+  reject: {
+    ...Admin,
+    method: 'POST',
+    path: '/v1/reject',
+    summary:
+      'The operator says no to a ceremony’s proposal, and why: the coordinator is told. What was begun is given up.',
+    body: Strict({ hash: Bytes(32), reason: Text(500) }),
+    response: Strict({ rejected: Bytes(32) }),
+    refuses: ['CONFLICT'],
   },
   freeze: {
     ...Admin,

@@ -10,7 +10,7 @@
  * curve is the real one; what all participants compute alike is computed once, and one purpose stands for all six.
  */
 import {
-  CEREMONY_LIFETIME,
+  CEREMONY_WITHIN,
   Ceremony,
   type CeremonyArithmetic,
   CeremonyFault,
@@ -493,7 +493,7 @@ class Member {
   }
 
   #refuseLate(now: number): void {
-    if (this.#joinedAt !== undefined && now + this.clock > this.#joinedAt + CEREMONY_LIFETIME)
+    if (this.#joinedAt !== undefined && now + this.clock > this.#joinedAt + 1000 * CEREMONY_WITHIN)
       throw new Refused('EXPIRED', { detail: 'the ceremony took longer than a day; make a new proposal' })
   }
 }
@@ -1136,10 +1136,10 @@ class World {
         this.#schedule.after(chance.whole(0, 2 * SECOND), () => this.coordinator.start())
     if (this.faults.includes('clock'))
       for (const member of this.members.values()) {
-        member.clock = chance.whole(-2 * CEREMONY_LIFETIME, 2 * CEREMONY_LIFETIME)
+        member.clock = chance.whole(-2000 * CEREMONY_WITHIN, 2000 * CEREMONY_WITHIN)
         if (chance.is(0.2))
           this.#schedule.after(chance.whole(0, 2 * SECOND), () => {
-            member.clock += chance.whole(-2 * CEREMONY_LIFETIME, 2 * CEREMONY_LIFETIME)
+            member.clock += chance.whole(-2000 * CEREMONY_WITHIN, 2000 * CEREMONY_WITHIN)
           })
       }
     this.coordinator.start()

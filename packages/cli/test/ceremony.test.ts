@@ -23,7 +23,10 @@ async function agreed(
   const of = group === undefined ? [] : ['--group', group]
   const run = ['ceremony', ...command, ...of, ...files]
   expect(await milagro(...run, '--json')).toMatchObject({ exit: 0, json: { proposal } })
-  expect(await milagro(...run)).toMatchObject({ exit: 1, err: expect.stringContaining('Its operator says') })
+  expect(await milagro(...run)).toMatchObject({
+    exit: 1,
+    err: expect.stringContaining('Where its operator agrees'),
+  })
   for (const { config } of operators) {
     const looked = await milagro('ceremony', 'join', proposal, ...of, '--config', config)
     expect(looked).toMatchObject({ exit: 0, out: expect.stringContaining('Nothing is accepted yet') })
@@ -115,6 +118,27 @@ describe('a group', () => {
     expect(await verdictOn([...lines.slice(0, 2), ...lines.slice(3)])).toContain('ta2, join: has not spoken')
     expect(await verdictOn(['{"proposal":{}}'])).toContain('line 2: proposal: wrong shape')
     expect(await verdictOn(['nonsense'])).toContain('line 1: not a line of a transcript')
+  })
+})
+
+test('an operator says no, the coordinator reads why; time is what was chosen', async () => {
+  const [ta1, ta2] = (await Promise.all(['ta1', 'ta2'].map(name => folder.authority(name)))) as [
+    Authority,
+    Authority,
+  ]
+  const proposal = folder.file('proposal.json')
+  const run = ['ceremony', 'run', await folder.plan([ta1.url, ta2.url]), '--proposal', proposal]
+  const files = ['--out', folder.file('group.json')]
+  expect((await milagro(...run, ...files, '--within', '0')).exit).toBe(2)
+  const proposed = await milagro(...run, ...files, '--within', '30')
+  expect(proposed).toMatchObject({ exit: 0, out: expect.stringContaining('for 30 minutes after its join') })
+  expect(JSON.parse(await readFile(proposal, 'utf8'))).toMatchObject({ within: 1800 })
+  expect((await milagro('ceremony', 'join', proposal, '--yes', '--config', ta1.config)).exit).toBe(0)
+  const no = ['ceremony', 'reject', proposal, '--reason', 'not what we said', '--config', ta2.config]
+  expect(await milagro(...no, '--json')).toMatchObject({ exit: 0, json: { rejected: true } })
+  expect(await milagro(...run, ...files)).toMatchObject({
+    exit: 1,
+    err: expect.stringContaining("ta2, join: this authority's operator has said no: not what we said"),
   })
 })
 

@@ -1,5 +1,5 @@
 /**
- * What the operator has said yes to, by hash; and what waits for a yes. Nothing is signed, and no secret is made, for
+ * What the operator has said yes or no to, by hash; and what waits for a word. The last word counts. Nothing is signed, and no secret is made, for
  * a proposal or revision whose hash isn't accepted.
  *
  * What waits is for the status page only. Anybody can propose, so it lives in memory and the oldest makes room.
@@ -26,9 +26,28 @@ export class Acceptance {
 
   /** The operator's yes to a hash, whether what it belongs to has been seen already or not. */
   async accept(hash: Uint8Array, now: number): Promise<void> {
-    await this.#store.atomic(connection =>
-      connection.run('INSERT INTO accepted (hash, at) VALUES (?, ?) ON CONFLICT DO NOTHING', [hash, now]),
+    await this.#store.atomic(connection => {
+      connection.run('DELETE FROM rejected WHERE hash = ?', [hash])
+      connection.run('INSERT INTO accepted (hash, at) VALUES (?, ?) ON CONFLICT DO NOTHING', [hash, now])
+    })
+  }
+
+  /** The operator's no, in the transaction that ends what was begun. */
+  reject(connection: Connection, hash: Uint8Array, reason: string, now: number): void {
+    connection.run('DELETE FROM accepted WHERE hash = ?', [hash])
+    connection.run(
+      'INSERT INTO rejected (hash, reason, at) VALUES (?, ?, ?) ' +
+        'ON CONFLICT (hash) DO UPDATE SET reason = excluded.reason, at = excluded.at',
+      [hash, reason, now],
     )
+  }
+
+  /** Why the operator has said no; null where he has not. */
+  async rejection(hash: Uint8Array): Promise<string | null> {
+    const [row] = await this.#store.atomic(connection =>
+      connection.all('SELECT reason FROM rejected WHERE hash = ?', [hash]),
+    )
+    return row === undefined ? null : String(row.reason)
   }
 
   isAccepted(hash: Uint8Array): Promise<boolean> {

@@ -14,7 +14,6 @@
  * One document per revision number is signed here, in the table that revisions of the RA use too.
  */
 import {
-  CEREMONY_LIFETIME,
   Ceremony,
   type CeremonyPorts,
   type CeremonyProposal,
@@ -97,6 +96,9 @@ export class Ceremonies {
         throw new DecodeError('revisions', 'a founding starts from no group')
       const before = await this.#find(hash)
       if (before !== null) return { message: said(before.record, 'join') }
+      const no = await acceptance.rejection(hash)
+      if (no !== null)
+        throw new Refused('NOT_APPROVED', { detail: `this authority's operator has said no: ${no}` })
       if (!(await acceptance.isAccepted(hash))) {
         acceptance.proposalWaits(hash)
         throw new Refused('NOT_APPROVED', {
@@ -129,6 +131,24 @@ export class Ceremonies {
       acceptance.proposalSettled(hash)
       this.#opened.set(hashText, record)
       return { message: said(record, 'join') }
+    })
+  }
+
+  /**
+   * The operator says no, and why; the coordinator is told. What was joined is given up, unless it is signed: CONFLICT
+   * then.
+   */
+  reject(hash: Uint8Array, reason: string): Promise<void> {
+    const { acceptance, store, clock } = this.#authority
+    return this.#alone(async () => {
+      await store.atomic(connection => {
+        const [row] = connection.all('SELECT state FROM ceremony WHERE ceremony_hash = ?', [hash])
+        if (row !== undefined && row.state !== 'running' && row.state !== 'given up')
+          throw new Refused('CONFLICT', { detail: `the ceremony is ${String(row.state)} here` })
+        connection.run("UPDATE ceremony SET state = 'given up' WHERE ceremony_hash = ?", [hash])
+        acceptance.reject(connection, hash, reason, clock())
+      })
+      acceptance.proposalSettled(hash)
     })
   }
 
@@ -399,11 +419,13 @@ export class Ceremonies {
         })
   }
 
-  #refuseLate({ startedAt, answeredAt, state }: Standing): void {
+  #refuseLate({ ceremony, startedAt, answeredAt, state }: Standing): void {
     const now = this.#authority.clock()
     if (state === 'given up' || (answeredAt !== null && now >= answeredAt + HANDING_OVER)) throw givenUp()
-    if (now > startedAt + CEREMONY_LIFETIME)
-      throw new Refused('EXPIRED', { detail: 'the ceremony took longer than a day; make a new proposal' })
+    if (now > startedAt + ceremony.lifetime)
+      throw new Refused('EXPIRED', {
+        detail: `the ceremony took longer than the ${ceremony.lifetime / 1000} s agreed on; make a new proposal`,
+      })
   }
 
   async #underWay(hashText: string): Promise<Standing> {

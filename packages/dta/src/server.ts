@@ -410,6 +410,11 @@ function adminHandlers({
       log.info({ hash: body.hash }, 'operator: accepted')
       return { accepted: body.hash }
     },
+    reject: async ({ body }) => {
+      await ceremonies.reject(fromBase64Url(body.hash, 'hash', 32), body.reason)
+      log.info({ hash: body.hash }, 'operator: rejected')
+      return { rejected: body.hash }
+    },
     freeze: ({ params, body }) => setFrozen(params, body.recipient, true),
     unfreeze: ({ params, body }) => setFrozen(params, body.recipient, false),
     leave: async ({ params, body }) => {

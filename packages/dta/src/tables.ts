@@ -178,6 +178,16 @@ export const dtaMigrations: readonly Migration[] = [
       ) STRICT, WITHOUT ROWID`.execute(db)
     },
   },
+  {
+    id: 7,
+    name: 'rejections',
+    async up(db) {
+      // What the operator said no to, and why.
+      await sql`CREATE TABLE rejected (hash BLOB PRIMARY KEY, reason TEXT NOT NULL, at INTEGER NOT NULL) STRICT, WITHOUT ROWID`.execute(
+        db,
+      )
+    },
+  },
 ]
 
 /** The subtrees of every entry that is in the log already. */

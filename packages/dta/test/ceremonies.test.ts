@@ -260,3 +260,59 @@ test('without its operator’s word an authority takes no part', async () => {
   const attempt = ceremonyRun({ proposal, clients: byName(world.authorities) })
   await expect(attempt).rejects.toThrow("ta1, join: this authority's operator has not accepted the proposal")
 })
+
+describe('an operator who says no', () => {
+  const reject = ({ admin }: Running, proposal: CeremonyProposal, reason: string) =>
+    admin.reject({ body: { hash: toBase64Url(ceremonyHash(proposal)), reason } })
+
+  test('is named with his reason, after a restart as well, until he says yes', async () => {
+    const proposal = foundingOf(world, 2)
+    await acceptBy(world.authorities, proposal)
+    await reject(at(1), proposal, 'who is ta3?')
+    world.authorities[1] = await restart(at(1), { clock: world.clock })
+    const clients = () => byName(world.authorities)
+    await expect(ceremonyRun({ proposal, clients: clients() })).rejects.toThrow(
+      "ta2, join: this authority's operator has said no: who is ta3?",
+    )
+    await acceptBy([at(1)], proposal)
+    expect((await ceremonyRun({ proposal, clients: clients() })).group.t).toBe(2)
+    expect(await codeOf(reject(at(1), proposal, 'too late'))).toBe('CONFLICT')
+  })
+
+  test('in the middle ends it, and the group goes on as it was', async () => {
+    const { group } = await run(foundingOf(world, 2), world.authorities)
+    const car = await makeCar(founded(group))
+    const ticket = await ticketFor(founded(group), car)
+    const key = await keyFrom(group, car, ticket, [at(0), at(1)])
+    const proposal = refreshOf(group)
+    await acceptBy(world.authorities, proposal)
+    const clients = new Map<string, CeremonyClient>(byName(world.authorities))
+    const ta3 = clients.get('ta3') as CeremonyClient
+    const down = () => Promise.reject(new Refused('RETRY_LATER', { detail: 'down' }))
+    clients.set('ta3', {
+      ...ta3,
+      ceremonyRound: input => (input.params.round === 'answer' ? down() : ta3.ceremonyRound(input)),
+    })
+    const again = () => ceremonyRun({ proposal, clients, revisions: group.documents })
+    await expect(again()).rejects.toThrow('ta3')
+    await reject(at(0), proposal, 'a strange fingerprint')
+    clients.set('ta3', ta3)
+    await expect(again()).rejects.toThrow('ta1')
+    expect((await keyFrom(group, car, ticket, [at(0), at(2)])).equals(key)).toBe(true)
+    const { group: refreshed } = await run(refreshOf(group), world.authorities, group)
+    expect((await keyFrom(refreshed, car, ticket, [at(0), at(1)])).equals(key)).toBe(true)
+  })
+})
+
+test('a ceremony ends when the time that was chosen is over', async () => {
+  const proposal = { ...foundingOf(world, 2), within: 120 }
+  await acceptBy(world.authorities, proposal)
+  const clients = new Map<string, CeremonyClient>(byName(world.authorities))
+  const ta3 = clients.get('ta3') as CeremonyClient
+  const down = () => Promise.reject(new Refused('RETRY_LATER', { detail: 'down' }))
+  clients.set('ta3', { ...ta3, ceremonyRound: down })
+  await expect(ceremonyRun({ proposal, clients })).rejects.toThrow('ta3')
+  world.clock.now += 120_001
+  clients.set('ta3', ta3)
+  await expect(ceremonyRun({ proposal, clients })).rejects.toThrow('took longer than the 120 s agreed on')
+})

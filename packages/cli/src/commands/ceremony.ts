@@ -40,6 +40,7 @@ interface RunOptions {
   readonly out: string
   readonly transcript?: string
   readonly rps?: string
+  readonly within?: string
   readonly json?: boolean
 }
 interface ChangeOptions extends RunOptions {
@@ -184,6 +185,24 @@ export function addCeremony(program: Command, io: Io): void {
 
   answers(
     io,
+    withAdmin(
+      ceremony
+        .command('reject')
+        .description(
+          'as an authority’s operator: say no to a proposal; what was begun is given up, unless it is signed',
+        )
+        .argument('<proposal>', 'the file, as the coordinator has sent it')
+        .requiredOption('--reason <text>', 'which the coordinator is told'),
+    ),
+    async (file: string, options: AdminOptions & { reason: string }) => {
+      const hash = toBase64Url(ceremonyHash(readJsonFile(file) as CeremonyProposal))
+      await adminClient(dtaAdminRoutes, options, io).reject({ body: { hash, reason: options.reason } })
+      return { json: { ceremonyHash: hash, rejected: true }, text: [`rejected ${hash}`] }
+    },
+  )
+
+  answers(
+    io,
     ceremony
       .command('verify')
       .description(
@@ -209,6 +228,10 @@ function withRun(command: Command): Command {
     .requiredOption('--out <file>', 'where the group’s documents go')
     .option('--transcript <file>', 'where everything that is said goes, line by line')
     .option('--rps <url>', 'tell this RPS of the new document')
+    .option(
+      '--within <minutes>',
+      'written into the proposal: how long each authority takes part after its join; a day unless said',
+    )
 }
 
 function withGroup(command: Command): Command {
@@ -222,7 +245,7 @@ async function proposeOrRun(
   propose: () => Promise<CeremonyProposal>,
 ): Promise<Outcome> {
   if (existsSync(options.proposal)) return runCeremony(io, options, group)
-  const proposal = await propose()
+  const proposal = { ...(await propose()), ...withinOf(options) }
   const ceremony = Ceremony.read(proposal, group)
   await writeFileAtomic(options.proposal, `${JSON.stringify(proposal, null, 2)}\n`, 0o644)
   const hash = toBase64Url(ceremony.hash)
@@ -237,6 +260,14 @@ async function proposeOrRun(
       'After that, the same command again runs the ceremony.',
     ],
   }
+}
+
+function withinOf({ within }: RunOptions): { within?: number } {
+  if (within === undefined) return {}
+  const minutes = Number(within)
+  if (!Number.isInteger(minutes) || minutes < 1 || minutes > 10_080)
+    throw new UsageError(`--within: '${within}' is no number of minutes from 1 to 10080, a week`)
+  return { within: 60 * minutes }
 }
 
 async function runCeremony(io: Io, options: RunOptions, group: Group | undefined): Promise<Outcome> {
@@ -281,7 +312,7 @@ async function runCeremony(io: Io, options: RunOptions, group: Group | undefined
 }
 
 /** Who takes part, with whose keys, for people to compare. */
-function describe({ proposal, hash, participants, members, t, secrets }: Ceremony): string[] {
+function describe({ proposal, hash, participants, members, t, secrets, lifetime }: Ceremony): string[] {
   const kinds = {
     found: 'found a group',
     refresh: 'refresh a group',
@@ -291,6 +322,7 @@ function describe({ proposal, hash, participants, members, t, secrets }: Ceremon
   return [
     `ceremony ${toBase64Url(hash)}: ${kinds[proposal.kind]}, ${t} of ${members.length} authorities make a key`,
     ...(proposal.kind === 'found' ? [] : [`group ${proposal.groupId}`]),
+    `each authority takes part for ${lifetime / 60_000} minutes after its join`,
     ...(proposal.kind === 'rotate'
       ? [
           `new keys from slot ${proposal.firstSlot} on: ${secrets.map(({ purpose, epoch }) => `${purpose} (key epoch ${epoch})`).join(', ')}`,
@@ -346,7 +378,7 @@ function explained(error: unknown, { proposal, transcript }: RunOptions): never 
     error instanceof CeremonyFault || error.code === 'WRONG_SHARE'
       ? `Nothing has changed. Propose again without whoever is named${transcript === undefined ? '' : `; ${transcript} is the evidence`}`
       : ({
-          NOT_APPROVED: `Its operator says: milagro ceremony join ${proposal} --yes --config <its settings>`,
+          NOT_APPROVED: `Where its operator agrees: milagro ceremony join ${proposal} --yes --config <its settings>`,
           EXPIRED: 'Nothing has changed. Make a new proposal (another --proposal file)',
         }[error.code as 'NOT_APPROVED' | 'EXPIRED'] ?? 'The same command again goes on from here')
   throw new Refused(error.code, { detail: `${error.detail ?? error.code}. ${next}` })
