@@ -205,6 +205,9 @@ test('the page, from its beginning to its end', { timeout: 900_000 }, async () =
   await changed(block('From time to time: a refresh', 1), 'refresh.json', ['ta1', 'ta2', 'ta3'])
   await carsAreServed()
 
+  await changed(block('New keys: a rotation', 1), 'rotate.json', ['ta1', 'ta2', 'ta3'])
+  await carsAreServed()
+
   await hosts.kill('cleo', 'SIGKILL')
   await rm(hosts.file('cleo', 'ta3'), { recursive: true })
   await carsAreServed()
@@ -215,5 +218,18 @@ test('the page, from its beginning to its end', { timeout: 900_000 }, async () =
   await setUp('ta4')
   await changed(block('A member leaves, another comes', 1), 'reshare.json', NAMES)
   await hosts.kill('anna', 'SIGTERM')
+  await carsAreServed()
+
+  const { groupId } = await answered('dora', 'milagro group verify group.json')
+  const [leave, stay] = block('Leaving a group', 1).replaceAll('<groupId>', String(groupId)).split('\n')
+  const notices = async () => {
+    const said = await hosts.run('cleo', 'milagro dta status --config ta3.json --json')
+    const { groups } = JSON.parse(said.out) as { groups: { groupId: string; leavesAt?: number }[] }
+    return groups.map(group => [group.groupId, group.leavesAt])
+  }
+  await said('cleo', leave as string)
+  expect(await notices()).toEqual([[groupId, Date.UTC(2030, 0, 31, 12) / 1000]])
+  await said('cleo', stay as string)
+  expect(await notices()).toEqual([[groupId, undefined]])
   await carsAreServed()
 })

@@ -173,7 +173,9 @@ const checkRevision = (document, groupId, former) => {
   exactly('ra', ra, 'm keys').keys.forEach(key => exactly('RA key', key, 'kid key'))
   recipients.forEach(r => exactly('recipient', r, 'name kind generation purposes hpkeKey requestKey'))
   exactly('slot', slot, 'origin length')
-  exactly('policy', document.policy, 'lead grace')
+  const { permits = 'identity', ...policy } = document.policy
+  exactly('policy', policy, 'lead grace')
+  need(permits === 'identity' || permits === 'tree', 'policy: permits')
   signatures.forEach(signature => exactly('signature', signature, 'index signature'))
   const unique = (list, ...fields) => fields.forEach(field =>
     need(new Set(list.map(x => x[field])).size === list.length, `a ${field} stands twice`))
@@ -253,9 +255,10 @@ const checkTicket = (tickets, document, groupId, idCore, key) => {
     'suite groupId keyEpochs idCore purposes hpkeKey hpkeKeyHash iat exp jti')
   need(ticket.suite === SUITE && ticket.groupId === b64u(groupId) && ticket.idCore === b64u(idCore)
     && ticket.hpkeKey === b64u(key.public) && ticket.hpkeKeyHash === b64u(sha256(key.public))
-    && jcs(ticket.purposes) === '["device"]' && ticket.exp > now() && ticket.iat <= now() + 60,
+    && ticket.purposes.includes('device') && ticket.exp > now() && ticket.iat <= now() + 60,
     `ticket is not ours: ${jcs(ticket)}`)
-  need(ticket.keyEpochs.device === document.purposes.device.epoch, 'ticket: key epoch')
+  for (const purpose of ticket.purposes)                      // this client collects its device key alone
+    need(ticket.keyEpochs[purpose] === document.purposes[purpose].epoch, 'ticket: key epoch')
   return { ...ticket, kids }
 }
 
@@ -310,13 +313,18 @@ const withNonce = async (rps, audience) => {
 }
 
 // ── time-permit.md ──
-const htInput = (groupId, epoch, { origin, length }, slot, idCore) => tlv(groupId, be32(epoch),
-  be64(origin + slot * length), be32(length), u8(1), undefined, undefined, idCore)
-const permitTlv = (slot, idCore, point) => tlv(be32(slot), u8(1), undefined, undefined, idCore, point)
+/** What a permit is for: a node of the tree of leaves (0), or an idCore (1) */
+const forIdentity = idCore => [u8(1), undefined, undefined, idCore]
+const forNode = (depth, index) => [u8(0), u8(depth), be32(index), undefined]
+const htInput = (groupId, epoch, { origin, length }, slot, what) => tlv(groupId, be32(epoch),
+  be64(origin + slot * length), be32(length), ...what)
+const permitTlv = (slot, what, point) => tlv(be32(slot), ...what, point)
 const checkPermit = (document, groupId, idCore, slot, wire) => {
-  const point = readTlv(wire, 6)[6], { epoch, pub } = document.purposes.permit
-  need(permitTlv(slot, idCore, point).equals(wire), 'permit: for another slot or identity')
-  const HT = H1('PERMIT', htInput(groupId, epoch, document.slot, slot, idCore))
+  const [, , type, depth, , , point] = readTlv(wire, 6), { epoch, pub } = document.purposes.permit
+  const bits = type[0] === 0 ? depth[0] : 0, leaf = idCore.readUInt32BE(0)
+  const what = type[0] === 0 ? forNode(bits, Math.floor(leaf / 2 ** (32 - bits))) : forIdentity(idCore)
+  need(bits <= 32 && permitTlv(slot, what, point).equals(wire), 'permit: for another slot, leaf or identity')
+  const HT = H1('PERMIT', htInput(groupId, epoch, document.slot, slot, what))
   need(paired(g1(point), Q, HT, g2(bytesOf(pub))), 'permit: the pairing does not hold')
 }
 
@@ -459,7 +467,7 @@ const recompute = (v, example) => {
   const salt = cat(idCore, userCore, be32(pinGen)), iterations = Number(v['pin.iterations'])
   const stretched = crypto.pbkdf2Sync(v['pin.pin'].normalize('NFKC'), salt, iterations, 32, 'sha256')
   const alpha = Hq('PIN', tlv(stretched))
-  const input = htInput(groupId, 4, example.slot, 100, idCore), HT = H1('PERMIT', input)
+  const input = htInput(groupId, 4, example.slot, 100, forIdentity(idCore)), HT = H1('PERMIT', input)
   const sQ = g2(bytes('permit.sQ'))
   need(paired(point('permit.id.permit'), Q, HT, sQ), 'the permit\'s pairing')
   need(b64u(raw(sQ)) === example.purposes.permit.pub, 'sQ is not the example document\'s pub')
@@ -513,7 +521,7 @@ const recompute = (v, example) => {
     'pin.salt': salt, 'pin.stretched': stretched, 'pin.alpha': alpha, 'pin.A_pin': A_pin,
     'pin.token': point('pin.D_pin').subtract(A_pin.multiply(alpha)),
     'permit.id.input': input, 'permit.id.HT': HT,
-    'permit.id.wire': permitTlv(100, idCore, bytes('permit.id.permit')),
+    'permit.id.wire': permitTlv(100, forIdentity(idCore), bytes('permit.id.permit')),
     'permit.root.wire': tlv(be32(100), u8(0), u8(0), be32(0), undefined,
       readTlv(bytes('permit.root.wire'), 6)[6])
   }

@@ -57,7 +57,11 @@ describe('a running system', () => {
     const [fleet, rps, audience] = [base, base + 1, base + 2].map(port => `http://127.0.0.1:${port}`)
     const code = await newCode(instance, attributes, { fleet: fleet as string, rps: rps as string })
     const asked = JSON.stringify({ attributes, instance, audience })
-    const { stdout } = await run(process.execPath, [stranger, rps as string, code, asked])
+    const { stdout } = await run(process.execPath, [stranger, rps as string, code, asked]).catch(
+      (error: { stdout: string }) => {
+        throw new Error(`the stranger says: ${error.stdout.trimEnd().split('\n').at(-1)}`)
+      },
+    )
     const events = stdout
       .trimEnd()
       .split('\n')
@@ -83,7 +87,7 @@ describe('a running system', () => {
     await expect(once()).rejects.toMatchObject({
       code: 1,
       stdout: '',
-      stderr: 'milagro: CONFLICT: it is registered already\n',
+      stderr: 'milagro: CONFLICT: instance: it is registered already\n',
     })
   }, 120_000)
 

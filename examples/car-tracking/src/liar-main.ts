@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util'
 import { seal } from '@milagro-ts/api/seal'
 import { systemRandom } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
-import { IdCore, keyIdentityPoint, NO_USER } from '@milagro-ts/crypto/identity'
+import { encodeName, IdCore, type KeyIdentity, keyIdentityPoint, NO_USER } from '@milagro-ts/crypto/identity'
 import { G1 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { authorityIssue, shareContext } from '@milagro-ts/crypto/share-proof'
@@ -15,7 +15,7 @@ import { forward } from './forwarding.js'
 
 interface ShareRequest {
   readonly ticket: readonly string[]
-  readonly purpose: 'device' | 'pin' | 'sign'
+  readonly purpose: 'device' | 'pin' | 'sign' | 'agree'
 }
 interface ShareAnswer {
   readonly index: number
@@ -54,20 +54,23 @@ async function falseShare(
   const groupId = fromBase64Url(said.groupId, 'groupId', 32)
   const idCore = IdCore.fromBase64Url(said.idCore)
   const userCore = said.userCore === undefined ? NO_USER : fromBase64Url(said.userCore, 'userCore', 32)
-  const account = purpose === 'pin' ? { userCore, pinGen: said.pinGen ?? 0 } : {}
+  const account = { userCore, pinGen: said.pinGen ?? 0 }
+  const identity: KeyIdentity =
+    purpose === 'agree'
+      ? { purpose, name: encodeName(groupId, { kind: 1, idCore }) }
+      : purpose === 'pin'
+        ? { purpose, idCore, ...account }
+        : { purpose, idCore }
   const ctx = shareContext({
     groupId,
     purpose,
     index,
     shareEpoch,
-    identity: idCore.bytes,
-    ...account,
+    identity: 'name' in identity ? identity.name : idCore.bytes,
+    ...(purpose === 'pin' ? account : {}),
     jti: fromBase64Url(said.jti, 'jti', 16),
   })
-  const A = keyIdentityPoint(
-    groupId,
-    purpose === 'pin' ? { purpose, idCore, userCore, pinGen: said.pinGen ?? 0 } : { purpose, idCore },
-  )
+  const A = keyIdentityPoint(groupId, identity)
   const share = authorityIssue(
     { ctx, commitment: G1.generator.mulSecret(anotherSecret), A },
     anotherSecret,

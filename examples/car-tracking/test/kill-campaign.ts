@@ -248,11 +248,13 @@ export class KillCampaign {
     ])
     expect([where, ...inRegister.map(row => toBase64Url(row.id_core as Uint8Array))]).toEqual([where, idCore])
 
-    // No double issue: the device's key and the driver's went to one enrolment key each, the same at every authority that
+    // No double issue: the device's keys and the driver's went to one enrolment key each, the same at every authority that
     // has issued, and those are two of the three at least; nothing else of this round.
-    const wanted = [`device/${idCore}`, `pin/${idCore}/${token.userCore}/${token.pinGen}`].map(key =>
-      toHex(identityHash(key)),
-    )
+    const wanted = [
+      `device/${idCore}`,
+      `agree/${idCore}`,
+      `pin/${idCore}/${token.userCore}/${token.pinGen}`,
+    ].map(key => toHex(identityHash(key)))
     const issued = (await this.#ledgers()).map(
       (ledger, i) => new Map([...ledger].filter(([identity]) => !round.ledgers[i]?.has(identity))),
     )

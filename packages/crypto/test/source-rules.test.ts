@@ -34,7 +34,7 @@ test('nothing else is imported but files of this folder', () => {
     { file: 'node-pool.ts', specifier: 'node:os' },
     { file: 'node-pool.ts', specifier: 'node:worker_threads' },
   ])
-  expect(using(/node:/)).toEqual(['node-pool.ts'])
+  expect(using(/['"]node:/)).toEqual(['node-pool.ts'])
 })
 
 test.each([
@@ -81,13 +81,14 @@ test('where a secret is multiplied, the fixed-shape multiplication is used', () 
     'secret-sharing.ts: lambda[i] as Scalar',
     'static-agreement.ts: h',
   ])
-  // Sums: by weights and challenges, ρ and z, λ, published κ and z, powers of an index.
+  // Sums: by weights of proofs and batches, and challenges, ρ and z, λ, published κ and z, powers of an index.
   expect(using(/\.sumOfProducts\(/)).toEqual([
     'batch.ts',
     'dealing.ts',
     'device-engine.ts',
     'engine.ts',
     'mpin.ts',
+    'node-shares.ts',
     'points.ts',
     'possession.ts',
     'secret-sharing.ts',

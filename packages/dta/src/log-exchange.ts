@@ -215,7 +215,8 @@ export class LogExchange {
     )
     if (isNew === 0) return
     metrics.count('log_alarms', { fault })
-    log.error({ groupId: toBase64Url(groupId), authority: name, fault, kept, head }, `alarm: ${MEANS[fault]}`)
+    // The heads are evidence, and kept (logEvidence); a log line holds nothing that looks like a token.
+    log.error({ groupId: toBase64Url(groupId), authority: name, fault }, `alarm: ${MEANS[fault]}`)
   }
 }
 

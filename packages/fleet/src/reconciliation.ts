@@ -439,8 +439,8 @@ export class Reconciliation {
     if (isNew === 0) return
     metrics.count('log_faults', { authority: name, fault })
     lines.error(
-      { authority: name, fault, detail, heads },
-      'alarm: the log of an authority is not what it was',
+      { authority: name, fault, detail },
+      'alarm: the log of an authority is not what it was; its signed heads are kept',
     )
   }
 

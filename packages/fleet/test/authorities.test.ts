@@ -193,7 +193,7 @@ describe('reconciliation', () => {
       `${(await run())[1]?.name} entry 4: a device key that belongs to no vehicle`,
     )
     const { idCore } = await enrolled('VIN-D')
-    two.issue(idCore, new Uint8Array(32))
+    two.issue(idCore, new Uint8Array(32).fill(9))
     expect(await named(/ticket/)).toMatch(/entry 5: a device key on a ticket that was never handed out/)
     honest = [one.log, two.log].map(log => [...log])
   })
