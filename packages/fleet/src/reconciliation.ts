@@ -160,8 +160,10 @@ export class Reconciliation {
     await this.#look?.catch(() => undefined)
   }
 
-  /** A look now, and everything that was ever found. */
+  /** A look that begins now, and everything that was ever found. */
   async run(): Promise<Findings> {
+    // One that is under way has read some logs before the question; whoever began it hears how it ends.
+    await this.#look?.catch(() => undefined)
     await this.look()
     return this.findings()
   }

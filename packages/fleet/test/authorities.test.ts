@@ -151,6 +151,7 @@ describe('reconciliation', () => {
     const find = async () => (await alarms()).find(alarm => pattern.test(alarm))
     for (let waited = 0; waited < 60_000; waited += 10_000) {
       world.time.advance(10_000)
+      later()
       // A look under way is a few answers on the loopback away.
       for (let turn = 0; turn < 50; turn++) {
         const found = await find()
