@@ -100,6 +100,8 @@ describe('2: a ticket instead of the PSK', () => {
         {
           ...SUITE,
           pskCallback: (_, name) => {
+            // A ticket whose first bytes happen to be text, and then NUL, is asked about as an identity.
+            if (name !== identity) return null
             asked++
             return banned.has(name) ? null : Buffer.from(psk)
           },
