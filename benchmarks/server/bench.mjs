@@ -68,12 +68,12 @@ function told(child) {
  * One RPS for as long as `use` takes.
  *
  * @template T
- * @param {{cars: number, workers: number, progress?: (health: Health) => void}} options
+ * @param {{workers: number, progress?: (health: Health) => void}} options
  * @param {(rps: {drive: (load: Load) => Promise<Result>, settled: () => Promise<Health>}) => Promise<T>} use
  */
-async function withRps({ cars, workers, progress }, use) {
+async function withRps({ workers, progress }, use) {
   const folder = await mkdtemp(join(tmpdir(), 'milagro-bench-'))
-  const world = await makeWorld({ folder, cars, workers })
+  const world = await makeWorld({ folder, workers })
   const rps = start('./rps.mjs', world.config, ['--expose-gc'])
   try {
     const { url } = await told(rps)
@@ -205,7 +205,7 @@ const rounded = (/** @type {number} */ value) => Number(value.toPrecision(4))
  * @param {{rate: number, seconds: number, cars: number}} load
  */
 export function steady({ rate, seconds, cars }) {
-  return withRps({ cars, workers: 1 }, async ({ drive }) => {
+  return withRps({ workers: 1 }, async ({ drive }) => {
     const size = { cars, connections: 64, seconds: seconds * 3 }
     // Connections, caches and compilers are warm from here on.
     await drive({ ...size, logins: 2 * cars, begin: 'next' })
@@ -219,7 +219,7 @@ export function steady({ rate, seconds, cars }) {
  * @param {{logins: number, cars: number}} load
  */
 export function withoutWorkers({ logins, cars }) {
-  return withRps({ cars, workers: 0 }, ({ drive }) =>
+  return withRps({ workers: 0 }, ({ drive }) =>
     drive({ cars, logins, connections: 64, seconds: 60, begin: 'next' }),
   )
 }
@@ -276,7 +276,7 @@ export async function benchServer(args) {
     }
     const progress = (/** @type {Health} */ { logins, rssMb }) =>
       say(`${logins} logins, ${rounded(rssMb)} MB`)
-    await withRps({ cars, workers: number('workers', 1), progress }, async ({ drive, settled }) => {
+    await withRps({ workers: number('workers', 1), progress }, async ({ drive, settled }) => {
       const first = await drive({ ...load, logins: Math.floor(logins / 10) })
       const { rssMb: before } = await settled()
       note(`after ${first.logins}`, { ...first, settledMb: rounded(before) }, true)
@@ -289,7 +289,7 @@ export async function benchServer(args) {
     const cars = number('cars', 20_000)
     const seconds = number('seconds', 60)
     const connections = number('connections', 1_000)
-    await withRps({ cars, workers: number('workers', 1) }, async ({ drive }) => {
+    await withRps({ workers: number('workers', 1) }, async ({ drive }) => {
       // Longer than the limit, so that one that misses it says by how much.
       const load = { cars, logins: cars, connections, seconds: seconds * 3 }
       const result = await drive({ ...load, begin: 'at once' })
@@ -303,7 +303,7 @@ export async function benchServer(args) {
     const cars = number('cars', 500)
     const sizes = values.workers === undefined ? [1, 2] : [number('workers', 1)]
     for (const workers of sizes) {
-      await withRps({ cars, workers }, async ({ drive }) => {
+      await withRps({ workers }, async ({ drive }) => {
         const name = `${workers} worker${workers > 1 ? 's' : ''}`
         const load = { cars, connections: number('connections', 64), seconds: number('seconds', 120) }
         const logins = number('logins', 5_000)

@@ -13,7 +13,14 @@ import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { seal } from '@milagro-ts/api/seal'
 import { createApp, mount } from '@milagro-ts/api/serve'
-import { signState } from '@milagro-ts/api/statements'
+import {
+  cosignerKid,
+  leavesHash,
+  signCosignature,
+  signLeaves,
+  signState,
+  signTree,
+} from '@milagro-ts/api/statements'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { encodeName, issueIdCore } from '@milagro-ts/crypto/identity'
@@ -22,7 +29,7 @@ import { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { shareContext } from '@milagro-ts/crypto/share-proof'
 import { hasPublicKey, PURPOSES, SUITE } from '@milagro-ts/crypto/suite'
-import { encodePermit, permitInput, permitPoint, slotAt } from '@milagro-ts/crypto/time-permit'
+import { encodePermit, permitInput, permitPoint, slotAt, targetBytes } from '@milagro-ts/crypto/time-permit'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
 import { openKeys } from '@milagro-ts/rps/server'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
@@ -53,11 +60,11 @@ export function carOf(groupId, leaf) {
 const anyJwt = { put: async () => true }
 
 /**
- * The folder of an RPS with `cars` enrolled cars, and the two servers that it asks.
+ * The folder of an RPS, and the two servers that it asks. Cars need no row of theirs: whoever has a key may log in.
  *
- * @param {{folder: string, cars: number, workers: number}} options
+ * @param {{folder: string, workers: number}} options
  */
-export async function makeWorld({ folder, cars, workers }) {
+export async function makeWorld({ folder, workers }) {
   const dataDir = join(folder, 'rps')
   await mkdir(dataDir, { recursive: true })
   const [raKey, signKey, hpkeKey] = [
@@ -81,11 +88,20 @@ export async function makeWorld({ folder, cars, workers }) {
       })(meta)
 
   const authority = createApp({ title: 'authority', log: quiet, metrics: createMetrics('authority') })
-  const { serverKeys } = dtaRoutes
+  const nobodyBanned = () =>
+    /** @type {const} */ ({ suite: SUITE, groupId: toBase64Url(groupNow().groupId), number: 0 })
+  const { serverKeys, leaves: cosigned } = dtaRoutes
   mount(
     authority,
-    { serverKeys },
+    { serverKeys, leaves: cosigned },
     {
+      leaves: async () => ({
+        index: 1,
+        cosignature: await signCosignature(
+          { ...nobodyBanned(), leavesHash: toBase64Url(leavesHash(nobodyBanned())) },
+          { key: signKey, kid: cosignerKid(1) },
+        ),
+      }),
       serverKeys: async ({ body, caller }) => {
         const { groupId } = groupNow()
         const recipient = groupNow().recipient(caller.name)
@@ -108,18 +124,29 @@ export async function makeWorld({ folder, cars, workers }) {
   known.url = await authority.listen(HERE)
 
   const rpa = createApp({ title: 'rpa', log: quiet, metrics: createMetrics('rpa') })
-  const { authenticated, state } = rpaRoutes
+  const { authenticated, state, tree } = rpaRoutes
   mount(
     rpa,
-    { authenticated, state },
+    { authenticated, state, tree },
     {
       authenticated: async () => ({ unknown: [] }),
+      tree: async ({ body }) => {
+        const iat = Math.floor(systemClock() / 1000)
+        const word = {
+          ...nobodyBanned(),
+          keyEpoch: 1,
+          slot: body.slot,
+          leavesHash: toBase64Url(leavesHash(nobodyBanned())),
+          iat,
+          exp: iat + 60,
+          jti: toBase64Url(systemRandom(16)),
+        }
+        return { statement: await signTree(word, { key: raKey, kid: 'ra1' }) }
+      },
       state: async () => ({
         state: await signState(
           {
-            suite: SUITE,
-            groupId: toBase64Url(groupNow().groupId),
-            number: 0,
+            ...nobodyBanned(),
             iat: Math.floor(systemClock() / 1000),
             banned: [],
             revoked: [],
@@ -191,7 +218,7 @@ export async function makeWorld({ folder, cars, workers }) {
       },
     ],
     slot,
-    policy: { lead: 1, grace: 300 },
+    policy: { lead: 0, grace: 300, permits: 'tree' },
     signatures: [],
   }
   const draft = /** @type {import('@milagro-ts/api/group-document').GroupDocument} */ (
@@ -209,13 +236,14 @@ export async function makeWorld({ folder, cars, workers }) {
   const point = permitPoint(permitInput(terms, at, root)).mulSecret(secretOf('permit'))
   const permit = encodePermit(at, root, point.encode())
   const store = await openDatabase({ file: join(dataDir, 'rps.sqlite'), migrations: rpsMigrations })
+  const leaves = await signLeaves(nobodyBanned(), { key: raKey, kid: 'ra1' })
   await store.atomic(connection => {
-    for (let leaf = 0; leaf < cars; leaf++)
-      connection.run('INSERT INTO permit (id_core, slot, permit) VALUES (?, ?, ?)', [
-        carOf(group.groupId, leaf).bytes,
-        at,
-        permit,
-      ])
+    connection.run('INSERT INTO leaves (id, number, statement) VALUES (1, 0, ?)', [leaves])
+    connection.run('INSERT INTO permit (slot, target, permit) VALUES (?, ?, ?)', [
+      at,
+      targetBytes(root),
+      permit,
+    ])
   })
   await store.close()
   return {
