@@ -106,8 +106,13 @@ export function addressOf(text: string, flag: string): string {
   throw new UsageError(`${flag}: '${text}' is not an address such as https://example.org`)
 }
 
+/** One hash in 64 begins with a hyphen in base64url; a space before it keeps it from being read as an option. */
+export const markedHash = (argument: string): string =>
+  /^-[\w-]{42}$/.test(argument) ? ` ${argument}` : argument
+
 /** `text`, where it is 32 bytes as base64url: a groupId, a document's hash. UsageError, which names `what`, else. */
-export function hashOf(text: string, what: string): string {
+export function hashOf(given: string, what: string): string {
+  const text = given.trimStart()
   try {
     fromBase64Url(text, what, 32)
     return text

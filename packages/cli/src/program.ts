@@ -9,14 +9,14 @@ import { addPermits } from './commands/permits.js'
 import { addRps } from './commands/rps.js'
 import { addSigning } from './commands/signing.js'
 import { addStore } from './commands/store.js'
-import { EXIT, explain, type Io } from './io.js'
+import { EXIT, explain, type Io, markedHash } from './io.js'
 
 /** Runs one command line (without `node` and the file); the exit code. Never throws. */
 export async function run(argv: readonly string[], io: Io): Promise<number> {
   const status = { exit: EXIT.done as number }
   const program = milagro(io, status)
   try {
-    await program.parseAsync([...argv], { from: 'user' })
+    await program.parseAsync(argv.map(markedHash), { from: 'user' })
     return status.exit
   } catch (error) {
     const { exit, code, why } = explain(error)

@@ -135,6 +135,20 @@ test('a token store that is not there, or empty of identities, is named', async 
   }
 })
 
+test('a hash that begins with hyphens is no option', async () => {
+  const hash = `--${'A'.repeat(41)}`
+  const said = await milagro(
+    'group',
+    'accept',
+    hash,
+    '--admin-url',
+    `http://127.0.0.1:${closedPort}`,
+    '--json',
+  )
+  expect(said.err + String(said.json.why)).not.toContain('unknown option')
+  expect((await milagro('group', 'accept', `--${'A'.repeat(40)}`)).err).toContain('unknown option')
+})
+
 test('--help and --version are answers, not errors', async () => {
   expect(await milagro('--version')).toMatchObject({ exit: 0, out: '0.1.0\n', err: '' })
   const help = await milagro('group', 'make', '--help')
