@@ -136,7 +136,8 @@ test('a token store that is not there, or empty of identities, is named', async 
 })
 
 test('a hash that begins with hyphens is no option', async () => {
-  const hash = `--${'A'.repeat(41)}`
+  const letters = 'q0Hyphens-in-front'.repeat(3).slice(0, 41)
+  const hash = `--${letters}`
   const said = await milagro(
     'group',
     'accept',
@@ -146,7 +147,7 @@ test('a hash that begins with hyphens is no option', async () => {
     '--json',
   )
   expect(said.err + String(said.json.why)).not.toContain('unknown option')
-  expect((await milagro('group', 'accept', `--${'A'.repeat(40)}`)).err).toContain('unknown option')
+  expect((await milagro('group', 'accept', `--${letters.slice(1)}`)).err).toContain('unknown option')
 })
 
 test('--help and --version are answers, not errors', async () => {
