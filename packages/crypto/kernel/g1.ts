@@ -329,7 +329,7 @@ const TABLE: usize = memory.data(7168, 16)
 const HALVES: usize = memory.data(32, 16)
 /**
  * r = k·p for a point of the group and a secret k of 32 bytes: k = k₀ + k₁t², four bits of both at a time; a zero digit
- * adds the identity. Overwrites what held k and its multiples.
+ * adds the identity.
  */
 export function g1MultiplySecret(r: usize, p: usize, k: usize): void {
   halvesOf(HALVES, k)
@@ -353,13 +353,6 @@ export function g1MultiplySecret(r: usize, p: usize, k: usize): void {
     g1Add(E, E, F)
   }
   g1Copy(r, E)
-  memory.fill(HALVES, 0, 32)
-  memory.fill(TABLE, 0, 32 * G1)
-  memory.fill(A, 0, 672)
-  memory.fill(B, 0, 672)
-  memory.fill(C, 0, 336)
-  memory.fill(E, 0, G1)
-  memory.fill(F, 0, G1)
 }
 
 // Public scalars

@@ -471,8 +471,7 @@ function entryAt(place: usize): void {
 }
 /**
  * r = k·p for a point of the group and a secret k of 32 bytes: k = Σ dᵢ|t|ⁱ, d₀ made odd, and at each of 65 places the
- * digits' signs aligned to that of d₀, so that one entry of eight is added or subtracted. Overwrites what held k and its
- * multiples.
+ * digits' signs aligned to that of d₀, so that one entry of eight is added or subtracted.
  *
  * Nothing excepted comes up in the additions that are not complete. What they add or subtract, and what they add it to,
  * are Σ aᵢ|t|ⁱp with vectors a: one is odd in its first place and the other even, so neither they, nor their sum nor
@@ -519,17 +518,6 @@ export function g2MultiplySecret(r: usize, p: usize, k: usize): void {
   selectPoint(F, F, D, -(<i32>even))
   g2Add(E, E, F)
   selectPoint(r, D, E, infinite)
-  memory.fill(DIGITS, 0, 32)
-  memory.fill(PLACES, 0, 80)
-  memory.fill(TABLE, 0, 1792)
-  memory.fill(IMAGES, 0, 672)
-  memory.fill(DIFFERENCES, 0, 336)
-  memory.fill(PRODUCTS, 0, 448)
-  memory.fill(A, 0, 896)
-  memory.fill(J, 0, G2)
-  memory.fill(D, 0, G2)
-  memory.fill(E, 0, G2)
-  memory.fill(F, 0, G2)
 }
 /** r = p where the mask is set, else q. */
 function selectPoint(r: usize, p: usize, q: usize, mask: i32): void {

@@ -19,6 +19,7 @@ export {
   g1Sum,
 } from './g1'
 export { invert } from './inverse'
+export { scalarAdd, scalarMultiply, scalarReduce, scalarSubtract } from './order'
 
 /** Where the caller's memory begins; it grows the memory itself. */
 export function heap(): usize {

@@ -33,7 +33,6 @@ function divideByT(): u64 {
 export function digitsOf(to: usize, from: usize): void {
   for (let i: usize = 0; i < 4; i++) store<u64>(K + 8 * i, bswap<u64>(load<u64>(from + 24 - 8 * i)))
   for (let i: usize = 0; i < 4; i++) store<u64>(to + 8 * i, divideByT())
-  memory.fill(K, 0, 32)
 }
 
 /**
@@ -80,7 +79,6 @@ export function halvesOf(to: usize, from: usize): void {
   digitsOf(DIGITS, from)
   joined(to, load<u64>(DIGITS), load<u64>(DIGITS + 8))
   joined(to + 16, load<u64>(DIGITS + 16), load<u64>(DIGITS + 24))
-  memory.fill(DIGITS, 0, 32)
 }
 
 /**

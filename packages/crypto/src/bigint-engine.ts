@@ -5,9 +5,16 @@
 import { type BigIntG1, bigintG1 } from './bigint-g1.js'
 import { withoutPairings } from './no-pairings.js'
 
-export { encodeToG1, hashToG1, invertScalar } from './bigint-g1.js'
+export {
+  addScalars,
+  encodeToG1,
+  hashToG1,
+  invertScalar,
+  multiplyScalars,
+  reduceScalar,
+  subtractScalars,
+} from './bigint-g1.js'
 export { ORDER } from './curve.js'
-export { expandMessageXmd, hashToField } from './hash-to-field.js'
 export type { EngineG2 } from './no-pairings.js'
 
 export type EngineG1 = BigIntG1

@@ -31,7 +31,7 @@ const invert = (a: bigint): bigint => power(a, P - 2n)
 /** p ≡ 3 mod 4. Not a root when `a` is no square: the caller squares it. */
 const squareRoot = (a: bigint): bigint => power(a, (P + 1n) / 4n)
 
-/** 0 for 0. */
+/** 0 for 0. For public scalars, in every engine. */
 export const invertScalar = (scalar: bigint): bigint => power(scalar, ORDER - 2n, ORDER)
 
 function integerOf(bytes: Uint8Array): bigint {
@@ -39,6 +39,24 @@ function integerOf(bytes: Uint8Array): bigint {
   for (const byte of bytes) value = (value << 8n) | BigInt(byte)
   return value
 }
+
+function bytesOf(integer: bigint, size: number): Uint8Array {
+  const bytes = new Uint8Array(size)
+  for (let i = size - 1, rest = integer; i >= 0; i--, rest >>= 8n) bytes[i] = Number(rest & 255n)
+  return bytes
+}
+
+// Integers mod q, of 32 bytes.
+
+const scalarBytes = (integer: bigint): Uint8Array => bytesOf(integer % ORDER, 32)
+export const addScalars = (a: Uint8Array, b: Uint8Array): Uint8Array =>
+  scalarBytes(integerOf(a) + integerOf(b))
+export const subtractScalars = (a: Uint8Array, b: Uint8Array): Uint8Array =>
+  scalarBytes(integerOf(a) + ORDER - integerOf(b))
+export const multiplyScalars = (a: Uint8Array, b: Uint8Array): Uint8Array =>
+  scalarBytes(integerOf(a) * integerOf(b))
+/** 48 bytes. */
+export const reduceScalar = (bytes: Uint8Array): Uint8Array => scalarBytes(integerOf(bytes))
 
 // The group. Complete formulas of Renes, Costello and Batina 2015 (a = 0, b₃ = 3·4): E has no point of order 2, so
 // they hold for all points, the identity and equal points included.
@@ -112,12 +130,12 @@ const inSubgroup = (a: BigIntG1): boolean =>
   equals(timesParameter(timesParameter(a)), timesParameterSquared(a))
 
 /**
- * Σ kP for points of G1 and scalars below q, which may be secret. k = k₀ + k₁t² with both below 2¹²⁸, four bits of
+ * Σ kP for points of G1 and scalars below q, 32 bytes each, which may be secret. k = k₀ + k₁t² with both below 2¹²⁸, four bits of
  * each at a time; a zero digit adds the identity.
  */
-function sumOfProducts(points: readonly BigIntG1[], scalars: readonly bigint[]): BigIntG1 {
+function sumOfProducts(points: readonly BigIntG1[], scalars: readonly Uint8Array[]): BigIntG1 {
   if (points.length !== scalars.length) throw new RangeError('as many scalars as points expected')
-  const halves = scalars.flatMap(k => [k % PARAMETER ** 2n, k / PARAMETER ** 2n])
+  const halves = scalars.map(integerOf).flatMap(k => [k % PARAMETER ** 2n, k / PARAMETER ** 2n])
   const tables = points.flatMap(point => {
     const multiples = [IDENTITY]
     for (let i = 1; i < 16; i++) multiples.push(add(multiples[i - 1] as BigIntG1, point))
@@ -133,7 +151,7 @@ function sumOfProducts(points: readonly BigIntG1[], scalars: readonly bigint[]):
   }
   return sum
 }
-const multiply = (a: BigIntG1, scalar: bigint): BigIntG1 => sumOfProducts([a], [scalar])
+const multiply = (a: BigIntG1, scalar: Uint8Array): BigIntG1 => sumOfProducts([a], [scalar])
 
 // Bytes: 48, big-endian x; above it three flags: compressed, identity, y is the larger of the two.
 
@@ -161,11 +179,9 @@ function decode(bytes: Uint8Array): BigIntG1 | null {
 }
 
 function encode(point: BigIntG1): Uint8Array {
-  const bytes = new Uint8Array(SIZE)
-  if (isIdentity(point)) return bytes.fill(COMPRESSED | INFINITE, 0, 1)
+  if (isIdentity(point)) return new Uint8Array(SIZE).fill(COMPRESSED | INFINITE, 0, 1)
   const overZ = invert(point.z)
-  let x = mod(point.x * overZ)
-  for (let i = SIZE - 1; i >= 0; i--, x >>= 8n) bytes[i] = Number(x & 255n)
+  const bytes = bytesOf(mod(point.x * overZ), SIZE)
   bytes[0] = (bytes[0] as number) | COMPRESSED | (isLarger(mod(point.y * overZ)) ? LARGER : 0)
   return bytes
 }

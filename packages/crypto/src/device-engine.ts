@@ -9,7 +9,6 @@ import { withoutPairings } from './no-pairings.js'
 
 export { invertScalar } from './bigint-g1.js'
 export { ORDER } from './curve.js'
-export { expandMessageXmd, hashToField } from './hash-to-field.js'
 export type { EngineG2 } from './no-pairings.js'
 
 export type EngineG1 = KernelPoint
@@ -52,6 +51,10 @@ export const engineG1: G1 = {
   multiplyPublic: (a, scalar) => group().multiplyPublic(a, scalar),
   sumOfProducts: (points, scalars) => group().sumOfProducts(points, scalars),
 }
+export const addScalars: KernelG1['addScalars'] = (a, b) => running().addScalars(a, b)
+export const subtractScalars: KernelG1['subtractScalars'] = (a, b) => running().subtractScalars(a, b)
+export const multiplyScalars: KernelG1['multiplyScalars'] = (a, b) => running().multiplyScalars(a, b)
+export const reduceScalar: KernelG1['reduceScalar'] = bytes => running().reduceScalar(bytes)
 export const hashToG1: KernelG1['hashToG1'] = (message, dst) => running().hashToG1(message, dst)
 export const encodeToG1: KernelG1['encodeToG1'] = (message, dst) => running().encodeToG1(message, dst)
 export const {

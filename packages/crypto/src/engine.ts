@@ -11,7 +11,6 @@ import { type KernelPairing, loadKernelPairing } from './kernel-pairing.js'
 
 export { invertScalar } from './bigint-g1.js'
 export { ORDER } from './curve.js'
-export { expandMessageXmd, hashToField } from './hash-to-field.js'
 
 declare const g1: unique symbol
 declare const g2: unique symbol
@@ -42,10 +41,11 @@ export interface EngineGroup<P> {
   negate(a: P): P
   equals(a: P, b: P): boolean
   isIdentity(a: P): boolean
-  multiply(a: P, secret: bigint): P
-  multiplyPublic(a: P, scalar: bigint): P
+  /** Scalars are 32 bytes big-endian, below q. */
+  multiply(a: P, secret: Uint8Array): P
+  multiplyPublic(a: P, scalar: Uint8Array): P
   /** Σ scalar·point, in a time that depends on all of them. RangeError unless there is one scalar for each point. */
-  sumOfProducts(points: readonly P[], scalars: readonly bigint[]): P
+  sumOfProducts(points: readonly P[], scalars: readonly Uint8Array[]): P
 }
 type HashTo<P> = (message: Uint8Array, dst: Uint8Array) => P
 
@@ -59,7 +59,13 @@ interface Pairings {
   readonly hashToG2: HashTo<EngineG2>
   readonly encodeToG2: HashTo<EngineG2>
 }
+/** On integers mod q, of 32 bytes; they may be secret. */
+type OnScalars = (a: Uint8Array, b: Uint8Array) => Uint8Array
 interface Arithmetic {
+  readonly addScalars: OnScalars
+  readonly subtractScalars: OnScalars
+  readonly multiplyScalars: OnScalars
+  reduceScalar(bytes: Uint8Array): Uint8Array
   readonly engineG1: EngineGroup<EngineG1>
   readonly hashToG1: HashTo<EngineG1>
   readonly encodeToG1: HashTo<EngineG1>
@@ -129,6 +135,12 @@ function groupOf<P>(size: number, group: () => EngineGroup<P>): EngineGroup<P> {
 }
 export const engineG1: EngineGroup<EngineG1> = groupOf(48, () => running().engineG1)
 export const engineG2: EngineGroup<EngineG2> = groupOf(96, () => running().pairings.engineG2)
+
+export const addScalars: OnScalars = (a, b) => running().addScalars(a, b)
+export const subtractScalars: OnScalars = (a, b) => running().subtractScalars(a, b)
+export const multiplyScalars: OnScalars = (a, b) => running().multiplyScalars(a, b)
+/** 48 bytes big-endian, mod q. */
+export const reduceScalar = (bytes: Uint8Array): Uint8Array => running().reduceScalar(bytes)
 
 /** The lines of a fixed point of G2: what a Miller loop needs of it, worked out once. */
 export const prepareG2 = (R: EngineG2): EngineLines => running().pairings.prepareG2(R)

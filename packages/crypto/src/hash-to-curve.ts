@@ -1,6 +1,7 @@
 /** H1, H2 and Hq (protocols.md §0): RFC 9380 suites under our domain separation tags. */
 import { utf8 } from './bytes.js'
 import * as engine from './engine.js'
+import { scalarBytes } from './hash-to-field.js'
 import { G1, G2 } from './points.js'
 import { Scalar } from './scalar.js'
 import { DST_G2, dstG1, type Purpose, type ScalarLabel } from './suite.js'
@@ -18,5 +19,5 @@ export function hashToG2(purpose: 'agree', input: Uint8Array): G2 {
 
 /** Hq(label; input): hash_to_field mod q, L = 48. */
 export function hashToScalar(label: ScalarLabel, input: Uint8Array): Scalar {
-  return Scalar.fromBigInt(engine.hashToField(input, utf8(`MILAGRO-TS-V1-${label}`)))
+  return Scalar.reduce(scalarBytes(input, utf8(`MILAGRO-TS-V1-${label}`)))
 }

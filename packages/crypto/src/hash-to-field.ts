@@ -3,7 +3,6 @@
  * (a hedged nonce hashes the key it protects): nothing here branches on it.
  */
 import { concat, utf8 } from './bytes.js'
-import { ORDER } from './curve.js'
 import { afterBlocks, digestOf, padded, sha256 } from './sha256.js'
 
 const BLOCK = 64
@@ -47,10 +46,7 @@ export function coordinateBytes(message: Uint8Array, dst: Uint8Array, count: num
   return expandMessageXmd(message, dst, count * COORDINATE_BYTES)
 }
 
-/** hash_to_field for one scalar: L = 48, mod q. */
-export function hashToField(message: Uint8Array, dst: Uint8Array): bigint {
-  const view = new DataView(expandMessageXmd(message, dst, SCALAR_BYTES).buffer)
-  let value = 0n
-  for (let at = 0; at < SCALAR_BYTES; at += 8) value = (value << 64n) | view.getBigUint64(at)
-  return value % ORDER
+/** hash_to_field for one scalar, before the reduction mod q: 48 bytes big-endian. */
+export function scalarBytes(message: Uint8Array, dst: Uint8Array): Uint8Array {
+  return expandMessageXmd(message, dst, SCALAR_BYTES)
 }

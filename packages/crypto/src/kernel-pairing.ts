@@ -86,7 +86,7 @@ function makeKernelPairing(wasm: ExportsPairing, g1: KernelG1['engineG1']) {
       sumOfProducts(points, scalars): KernelPoint {
         if (points.length !== scalars.length) throw new RangeError('one scalar for each point')
         return points.reduce(
-          (sum, point, i) => g2.add(sum, g2.multiply(point, scalars[i] as bigint)),
+          (sum, point, i) => g2.add(sum, g2.multiply(point, scalars[i] as Uint8Array)),
           g2.identity,
         )
       },
@@ -124,7 +124,7 @@ function makeKernelPairing(wasm: ExportsPairing, g1: KernelG1['engineG1']) {
     wasm.miller(f, points, list, count, work)
     wasm.finalExponentiation(r, f)
     const coordinates = take(r, GT_BYTES)
-    wipe(list)
+    wipe(list + 4 * count)
     return { coordinates }
   }
   /** a/b, for values of e. */

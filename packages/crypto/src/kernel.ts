@@ -4,9 +4,8 @@
  * pairings. Each is compiled at its first use.
  *
  * Points live here as the kernel's own bytes and are copied in for each call, which costs less than a hundredth of it, so
- * nothing needs a release. Kernel memory is used by one call at a time, all of it synchronous. What held a secret is
- * overwritten before the call returns: scalars and their multiples by the kernel, bytes and points that went through here
- * by `wipe`.
+ * nothing needs a release. Kernel memory is used by one call at a time, all of it synchronous. Before a call returns that
+ * may have had to do with a secret, `wipe` puts the whole memory back to what it was when the kernel was loaded.
  */
 import { fromBase64Url } from './bytes.js'
 import { coordinateBytes } from './hash-to-field.js'
@@ -43,6 +42,10 @@ interface ExportsG1 extends Exports {
   g1MultiplySecret(r: number, p: number, k: number): void
   g1Sum(r: number, points: number, scalars: number, n: number, work: number): void
   g1Hash(r: number, from: number, both: number): void
+  scalarAdd(r: number, a: number, b: number): void
+  scalarSubtract(r: number, a: number, b: number): void
+  scalarMultiply(r: number, a: number, b: number): void
+  scalarReduce(r: number, from: number): void
 }
 
 /** A point, in the kernel's coordinates, which are not unique; `bytes` is its encoding once that is known. */
@@ -84,6 +87,8 @@ export function roomOf(wasm: Exports) {
   const heap = wasm.heap()
   const free = heap + FIXED
   let memory = new Uint8Array(wasm.memory.buffer)
+  /** The kernel's constants, and its scratch memory with nothing in it. */
+  const untouched = memory.slice(0, heap)
   const room = {
     slots: [heap, heap + SLOT, heap + 2 * SLOT] as const,
     bytesAt: heap + BYTES,
@@ -94,17 +99,13 @@ export function roomOf(wasm: Exports) {
       if (missing > 0) wasm.memory.grow(Math.ceil(missing / PAGE))
       if (memory.buffer !== wasm.memory.buffer) memory = new Uint8Array(wasm.memory.buffer)
     },
-    /** The fixed places, and what follows them up to `to`. */
+    /** The kernel's own memory, the fixed places, and what follows them up to `to`. */
     wipe(to = free): void {
+      memory.set(untouched)
       memory.fill(0, heap, to)
     },
     put: (bytes: Uint8Array, at: number): void => memory.set(bytes, at),
     take: (at: number, size: number): Uint8Array => memory.slice(at, at + size),
-    /** 32 bytes big-endian. */
-    putScalar(scalar: bigint, at: number): void {
-      const view = new DataView(memory.buffer, at, 32)
-      for (let word = 3, rest = scalar; word >= 0; word--, rest >>= 64n) view.setBigUint64(8 * word, rest)
-    },
     putAddress: (address: number, at: number): void =>
       new DataView(memory.buffer, at, 4).setUint32(0, address, true),
   }
@@ -127,12 +128,12 @@ export interface GroupExports {
 }
 /** What takes a time that depends on all of it. */
 interface Public {
-  multiplyPublic(point: KernelPoint, scalar: bigint): KernelPoint
-  sumOfProducts(points: readonly KernelPoint[], scalars: readonly bigint[]): KernelPoint
+  multiplyPublic(point: KernelPoint, scalar: Uint8Array): KernelPoint
+  sumOfProducts(points: readonly KernelPoint[], scalars: readonly Uint8Array[]): KernelPoint
 }
 
 export function groupOf(room: Room, code: GroupExports, { multiplyPublic, sumOfProducts }: Public) {
-  const { bytesAt, put, putScalar, take, wipe } = room
+  const { bytesAt, put, take, wipe } = room
   const [a, b, r] = room.slots
   const point = (bytes?: Uint8Array): KernelPoint => ({ coordinates: take(r, code.coordinates), bytes })
   const one = (p: KernelPoint): void => put(p.coordinates, a)
@@ -195,10 +196,10 @@ export function groupOf(room: Room, code: GroupExports, { multiplyPublic, sumOfP
       wipe()
       return verdict
     },
-    /** One shape for all scalars and points. */
-    multiply(p: KernelPoint, secret: bigint): KernelPoint {
+    /** One shape for all scalars, of 32 bytes, and points. */
+    multiply(p: KernelPoint, secret: Uint8Array): KernelPoint {
       one(p)
-      putScalar(secret, bytesAt)
+      put(secret, bytesAt)
       code.multiply(r, a, bytesAt)
       const product = point()
       wipe()
@@ -232,19 +233,21 @@ export function loadKernelG1(): KernelG1 | { readonly why: string } {
 
 function makeKernelG1(wasm: ExportsG1) {
   const room = roomOf(wasm)
-  const { free, put, putScalar, slots } = room
+  const { bytesAt, free, put, slots, take, wipe } = room
 
   /** Σ scalar·point on public scalars and points. */
-  function sumOfProducts(points: readonly KernelPoint[], scalars: readonly bigint[]): KernelPoint {
+  function sumOfProducts(points: readonly KernelPoint[], scalars: readonly Uint8Array[]): KernelPoint {
     if (points.length !== scalars.length) throw new RangeError('one scalar for each point')
     const count = points.length
     const scalarsAt = free + count * G1_BYTES
     const work = scalarsAt + count * 32
     room.reserve(count * (G1_BYTES + 32 + SUM_WORK))
     for (const [i, point] of points.entries()) put(point.coordinates, free + i * G1_BYTES)
-    for (const [i, scalar] of scalars.entries()) putScalar(scalar, scalarsAt + i * 32)
+    for (const [i, scalar] of scalars.entries()) put(scalar, scalarsAt + i * 32)
     wasm.g1Sum(slots[0], free, scalarsAt, count, work)
-    return { coordinates: room.take(slots[0], G1_BYTES), bytes: undefined }
+    const coordinates = take(slots[0], G1_BYTES)
+    wipe()
+    return { coordinates, bytes: undefined }
   }
 
   const engineG1 = groupOf(
@@ -264,8 +267,32 @@ function makeKernelG1(wasm: ExportsG1) {
     },
     { sumOfProducts, multiplyPublic: (point, scalar) => sumOfProducts([point], [scalar]) },
   )
+
+  /** On integers mod q, of 32 bytes, in one shape for all of them. */
+  function onScalars(code: (r: number, a: number, b: number) => void) {
+    return (a: Uint8Array, b: Uint8Array): Uint8Array => {
+      put(a, slots[0])
+      put(b, slots[1])
+      code(bytesAt, slots[0], slots[1])
+      const result = take(bytesAt, 32)
+      wipe()
+      return result
+    }
+  }
+  /** 48 bytes, mod q. */
+  function reduceScalar(bytes: Uint8Array): Uint8Array {
+    put(bytes, slots[0])
+    wasm.scalarReduce(bytesAt, slots[0])
+    const result = take(bytesAt, 32)
+    wipe()
+    return result
+  }
   return {
     engineG1,
+    addScalars: onScalars(wasm.scalarAdd),
+    subtractScalars: onScalars(wasm.scalarSubtract),
+    multiplyScalars: onScalars(wasm.scalarMultiply),
+    reduceScalar,
     hashToG1: hashOf(room, wasm.g1Hash, G1_BYTES, 1, true),
     encodeToG1: hashOf(room, wasm.g1Hash, G1_BYTES, 1, false),
   }

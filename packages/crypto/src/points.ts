@@ -74,7 +74,7 @@ export class G1 {
     return new G1(
       engineG1.sumOfProducts(
         points.map(point => point.#point),
-        scalars.map(scalar => scalar.toBigInt()),
+        scalars.map(scalar => scalar.encode()),
       ),
     )
   }
@@ -100,11 +100,11 @@ export class G1 {
   }
   /** For secret scalars: fixed shape. */
   mulSecret(scalar: Scalar): G1 {
-    return new G1(engineG1.multiply(this.#point, scalar.toBigInt()))
+    return new G1(engineG1.multiply(this.#point, scalar.encode()))
   }
   /** For public scalars: may take time that depends on the scalar. */
   mulPublic(scalar: Scalar): G1 {
-    return new G1(engineG1.multiplyPublic(this.#point, scalar.toBigInt()))
+    return new G1(engineG1.multiplyPublic(this.#point, scalar.encode()))
   }
 }
 
@@ -152,7 +152,7 @@ export class G2 {
     return new G2(
       engineG2.sumOfProducts(
         points.map(point => point.#point),
-        scalars.map(scalar => scalar.toBigInt()),
+        scalars.map(scalar => scalar.encode()),
       ),
     )
   }
@@ -178,11 +178,11 @@ export class G2 {
   }
   /** For secret scalars: fixed shape. */
   mulSecret(scalar: Scalar): G2 {
-    return new G2(engineG2.multiply(this.#point, scalar.toBigInt()))
+    return new G2(engineG2.multiply(this.#point, scalar.encode()))
   }
   /** For public scalars: may take time that depends on the scalar. */
   mulPublic(scalar: Scalar): G2 {
-    return new G2(engineG2.multiplyPublic(this.#point, scalar.toBigInt()))
+    return new G2(engineG2.multiplyPublic(this.#point, scalar.encode()))
   }
 }
 

@@ -1,18 +1,31 @@
 /**
  * Integers mod q, the prime order of the groups.
  *
- * Secret: shares, nonces, α, and whatever is computed from them before it is published. BigInt arithmetic takes time
- * that depends on the size of its operands, so there is no branch of ours on a secret here, but no promise either;
- * `invert`, `equals` and `isZero` are for public values (indices, challenges, published z).
+ * Secret: shares, nonces, α, and whatever is computed from them before it is published. `decode`, `encode`, sums,
+ * products and draws have one shape for all values, as far as the engine has (engine.ts); `invert`, `toBigInt` and
+ * `fromBigInt` are for public values (indices, challenges, published z).
  */
-import { invertScalar, ORDER } from './engine.js'
+import { be64, concat, equalBytes } from './bytes.js'
+import { addScalars, invertScalar, multiplyScalars, ORDER, reduceScalar, subtractScalars } from './engine.js'
 import { DecodeError } from './errors.js'
 import { freshBytes, type Random } from './ports.js'
 
-function toBigInt(bytes: Uint8Array): bigint {
-  let value = 0n
-  for (const byte of bytes) value = (value << 8n) | BigInt(byte)
-  return value
+const SIZE = 32
+const WIDE = 48
+
+function bytesOf(value: bigint): Uint8Array {
+  const bytes = new Uint8Array(SIZE)
+  for (let i = SIZE - 1, rest = value; i >= 0; i--, rest >>= 8n) bytes[i] = Number(rest & 255n)
+  return bytes
+}
+const ORDER_BYTES = bytesOf(ORDER)
+
+/** Whether 32 bytes are a number below q. */
+function isBelowOrder(bytes: Uint8Array): boolean {
+  let borrow = 0
+  for (let i = SIZE - 1; i >= 0; i--)
+    borrow = (((bytes[i] as number) - (ORDER_BYTES[i] as number) - borrow) >> 8) & 1
+  return borrow === 1
 }
 
 /** A source that works gives zero once in 2¹²⁸ draws: zero means that it is broken, and drawing again could hang. */
@@ -22,77 +35,81 @@ function nonZero(scalar: Scalar): Scalar {
 }
 
 export class Scalar {
-  readonly #value: bigint
+  /** Big-endian, below q. */
+  readonly #bytes: Uint8Array
 
-  private constructor(value: bigint) {
-    this.#value = value
+  private constructor(bytes: Uint8Array) {
+    this.#bytes = bytes
   }
 
   /** 32 bytes big-endian, < q. */
   static decode(bytes: Uint8Array, field = 'scalar'): Scalar {
-    if (bytes.length !== 32) throw new DecodeError(field, '32 bytes expected')
-    const value = toBigInt(bytes)
-    if (value >= ORDER) throw new DecodeError(field, 'not below the group order')
-    return new Scalar(value)
+    if (bytes.length !== SIZE) throw new DecodeError(field, '32 bytes expected')
+    if (!isBelowOrder(bytes)) throw new DecodeError(field, 'not below the group order')
+    // A copy even of Node's Buffer, whose slices are views: whoever gave the bytes may overwrite them.
+    return new Scalar(new Uint8Array(bytes))
   }
 
-  /** A whole number ≥ 0, reduced. */
+  /** A whole number ≥ 0 that a double holds exactly. */
   static fromNumber(value: number): Scalar {
     if (!Number.isSafeInteger(value) || value < 0)
       throw new RangeError('a scalar is a whole number from 0 on')
-    return new Scalar(BigInt(value))
+    return new Scalar(concat(new Uint8Array(SIZE - 8), be64(value)))
   }
 
-  /** For the engine's own users: any integer, reduced. */
+  /** Any integer, reduced. */
   static fromBigInt(value: bigint): Scalar {
     const rest = value % ORDER
-    return new Scalar(rest < 0n ? rest + ORDER : rest)
+    return new Scalar(bytesOf(rest < 0n ? rest + ORDER : rest))
   }
 
-  /** Uniform in 1…q−1: 48 bytes are reduced, which leaves a bias below 2⁻¹²⁸. */
+  /** 48 bytes big-endian, reduced: of uniform bytes a scalar with a bias below 2⁻¹²⁸. RangeError for another length. */
+  static reduce(bytes: Uint8Array): Scalar {
+    if (bytes.length !== WIDE) throw new RangeError('48 bytes expected')
+    return new Scalar(reduceScalar(bytes))
+  }
+
+  /** Uniform in 1…q−1, but for the bias of `reduce`. */
   static random(random: Random): Scalar {
-    return nonZero(Scalar.fromBigInt(toBigInt(freshBytes(random, 48))))
+    return nonZero(Scalar.reduce(freshBytes(random, WIDE)))
   }
 
   /** Uniform in [1, 2¹²⁸): weights of a small-exponents test (protocols.md §4, §6). */
   static randomWeight(random: Random): Scalar {
-    return nonZero(Scalar.fromBigInt(toBigInt(freshBytes(random, 16))))
+    return nonZero(new Scalar(concat(new Uint8Array(SIZE - 16), freshBytes(random, 16))))
   }
 
   encode(): Uint8Array {
-    const bytes = new Uint8Array(32)
-    let rest = this.#value
-    for (let i = 31; i >= 0; i--) {
-      bytes[i] = Number(rest & 255n)
-      rest >>= 8n
-    }
-    return bytes
+    return this.#bytes.slice()
   }
 
   toBigInt(): bigint {
-    return this.#value
+    let value = 0n
+    for (const byte of this.#bytes) value = (value << 8n) | BigInt(byte)
+    return value
   }
   add(other: Scalar): Scalar {
-    return Scalar.fromBigInt(this.#value + other.#value)
+    return new Scalar(addScalars(this.#bytes, other.#bytes))
   }
   subtract(other: Scalar): Scalar {
-    return Scalar.fromBigInt(this.#value - other.#value)
+    return new Scalar(subtractScalars(this.#bytes, other.#bytes))
   }
   multiply(other: Scalar): Scalar {
-    return Scalar.fromBigInt(this.#value * other.#value)
+    return new Scalar(multiplyScalars(this.#bytes, other.#bytes))
   }
   negate(): Scalar {
-    return Scalar.fromBigInt(-this.#value)
+    return new Scalar(subtractScalars(new Uint8Array(SIZE), this.#bytes))
   }
   /** RangeError for zero. */
   invert(): Scalar {
     if (this.isZero()) throw new RangeError('zero has no inverse')
-    return new Scalar(invertScalar(this.#value))
+    return new Scalar(bytesOf(invertScalar(this.toBigInt())))
   }
   isZero(): boolean {
-    return this.#value === 0n
+    return this.equals(ZERO)
   }
   equals(other: Scalar): boolean {
-    return this.#value === other.#value
+    return equalBytes(this.#bytes, other.#bytes)
   }
 }
+const ZERO = Scalar.fromNumber(0)

@@ -3,6 +3,7 @@
 import { bigintG1, encodeToG1, hashToG1, invertScalar } from '@milagro-ts/crypto/bigint-g1'
 import { concat, fromHex, toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { ORDER, P, PARAMETER } from '@milagro-ts/crypto/curve'
+import { Scalar } from '@milagro-ts/crypto/scalar'
 import { bls12_381 } from '@noble/curves/bls12-381.js'
 import { describe, expect, test } from 'vitest'
 import { readVectors } from './vector-files.js'
@@ -23,6 +24,7 @@ const mustDecode = (bytes: Uint8Array) => {
 const random = seeded('bigint')
 const integer = (length: number) => BigInt(`0x${toHex(random(length))}`)
 const scalar = () => integer(48) % ORDER
+const inBytes = (k: bigint): Uint8Array => Scalar.fromBigInt(k).encode()
 /** A point by noble, and the same one here. */
 function some(): { ours: typeof generator; noble: NobleG1 } {
   const noble = Noble.BASE.multiply(scalar() || 1n)
@@ -79,9 +81,9 @@ describe('the group', () => {
   test('multiplying, at the edges and anywhere', () => {
     const point = some()
     for (const k of [...EDGES, ...Array.from({ length: 30 }, scalar)]) {
-      expect(hex(bigintG1.multiply(point.ours, k))).toBe(nobleHex(nobleTimes(point.noble, k)))
-      expect(hex(bigintG1.multiplyPublic(generator, k))).toBe(nobleHex(nobleTimes(Noble.BASE, k)))
-      expect(bigintG1.isIdentity(bigintG1.multiply(identity, k))).toBe(true)
+      expect(hex(bigintG1.multiply(point.ours, inBytes(k)))).toBe(nobleHex(nobleTimes(point.noble, k)))
+      expect(hex(bigintG1.multiplyPublic(generator, inBytes(k)))).toBe(nobleHex(nobleTimes(Noble.BASE, k)))
+      expect(bigintG1.isIdentity(bigintG1.multiply(identity, inBytes(k)))).toBe(true)
     }
   })
 
@@ -104,7 +106,7 @@ describe('the group', () => {
         hex(
           bigintG1.sumOfProducts(
             list.map(({ ours }) => ours),
-            scalars,
+            scalars.map(inBytes),
           ),
         ),
       ).toBe(nobleHex(sum))

@@ -9,6 +9,7 @@ import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
 import { loadKernelPairing } from '@milagro-ts/crypto/kernel-pairing'
 import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
 import { moduleBytes } from '@milagro-ts/crypto/module-text'
+import { Scalar } from '@milagro-ts/crypto/scalar'
 import { bls12_381 } from '@noble/curves/bls12-381.js'
 import { describe, expect, test } from 'vitest'
 import { LIMBS, P, R } from '../kernel/generate-field.mjs'
@@ -35,6 +36,8 @@ function random(bits: number): bigint {
 }
 const mod = (a: bigint, m = P): bigint => ((a % m) + m) % m
 const randomScalar = (): bigint => mod(random(384), ORDER)
+/** A scalar as the kernel takes it. */
+const inBytes = (k: bigint): Uint8Array => Scalar.fromBigInt(k).encode()
 
 type Operation = (r: number, a: number, b: number) => void
 type Name =
@@ -285,14 +288,14 @@ for (const [name, group, noble, count, onCurve] of [
     const bytesOf = (k: bigint): string =>
       toHex(k === 0n ? noble.ZERO.toBytes() : Q.multiplyUnsafe(k).toBytes())
     const hex = (p: KernelPoint): string => toHex(group.encode(p))
-    const times = (k: bigint): KernelPoint => group.multiply(group.generator, k)
+    const times = (k: bigint): KernelPoint => group.multiply(group.generator, inBytes(k))
     const one = group.generator
 
     test('multiples by the edges of scalars, secret and public', () => {
       for (const k of SCALARS) {
         const expected = bytesOf(k)
         expect(hex(times(k))).toBe(expected)
-        expect(hex(group.multiplyPublic(one, k))).toBe(expected)
+        expect(hex(group.multiplyPublic(one, inBytes(k)))).toBe(expected)
       }
     })
 
@@ -325,7 +328,7 @@ for (const [name, group, noble, count, onCurve] of [
         const s = group.add(p, q)
         expect(group.equals(s, times((a + b) % ORDER))).toBe(true)
         expect(group.equals(s, p)).toBe(false)
-        expect(group.equals(group.multiplyPublic(p, b), group.multiply(q, a))).toBe(true)
+        expect(group.equals(group.multiplyPublic(p, inBytes(b)), group.multiply(q, inBytes(a)))).toBe(true)
         expect(group.isIdentity(group.add(s, group.negate(s)))).toBe(true)
         if (i % 10 === 0) {
           expect(hex(s)).toBe(bytesOf((a + b) % ORDER))
@@ -341,11 +344,11 @@ for (const [name, group, noble, count, onCurve] of [
         [group.add(p, O), p],
         [group.add(O, p), p],
         [group.add(O, O), O],
-        [group.add(p, p), group.multiply(p, 2n)],
+        [group.add(p, p), group.multiply(p, inBytes(2n))],
         [group.add(p, group.negate(p)), O],
         [group.negate(O), O],
-        [group.multiply(O, 5n), O],
-        [group.multiply(p, 0n), O],
+        [group.multiply(O, inBytes(5n)), O],
+        [group.multiply(p, inBytes(0n)), O],
         [group.add(group.add(p, p), group.negate(p)), p],
       ]
       for (const [x, y] of sames) expect(group.equals(x, y)).toBe(true)
@@ -358,9 +361,13 @@ for (const [name, group, noble, count, onCurve] of [
     test('sums of products: none, zeros, ones, equal and opposite points', () => {
       const p = times(7n)
       expect(group.isIdentity(group.sumOfProducts([], []))).toBe(true)
-      expect(group.isIdentity(group.sumOfProducts([p], [0n]))).toBe(true)
-      expect(group.isIdentity(group.sumOfProducts([p, group.negate(p)], [9n, 9n]))).toBe(true)
-      expect(hex(group.sumOfProducts([p, p, group.identity], [1n, ORDER - 2n, 3n]))).toBe(bytesOf(ORDER - 7n))
+      expect(group.isIdentity(group.sumOfProducts([p], [inBytes(0n)]))).toBe(true)
+      expect(group.isIdentity(group.sumOfProducts([p, group.negate(p)], [inBytes(9n), inBytes(9n)]))).toBe(
+        true,
+      )
+      expect(hex(group.sumOfProducts([p, p, group.identity], [1n, ORDER - 2n, 3n].map(inBytes)))).toBe(
+        bytesOf(ORDER - 7n),
+      )
       const scalars = [
         0n,
         1n,
@@ -369,7 +376,7 @@ for (const [name, group, noble, count, onCurve] of [
       ]
       const points = scalars.map((_, i) => times(BigInt(i + 1)))
       const expected = scalars.reduce((total, k, i) => mod(total + k * BigInt(i + 1), ORDER), 0n)
-      expect(hex(group.sumOfProducts(points, scalars))).toBe(bytesOf(expected))
+      expect(hex(group.sumOfProducts(points, scalars.map(inBytes)))).toBe(bytesOf(expected))
       expect(() => group.sumOfProducts([p], [])).toThrow(RangeError)
     })
 
@@ -481,7 +488,9 @@ describe('pairings', () => {
         bls12_381.G1.Point.BASE.multiplyUnsafe(a),
         bls12_381.G2.Point.BASE.multiplyUnsafe(b),
       )
-      const own = kernel.pairingProduct([[engineG1.multiply(P1, a), engineG2.multiply(Q, b)]])
+      const own = kernel.pairingProduct([
+        [engineG1.multiply(P1, inBytes(a)), engineG2.multiply(Q, inBytes(b))],
+      ])
       expect(hex(own)).toBe(toHex(bls12_381.fields.Fp12.toBytes(value)))
     }
   })
@@ -489,9 +498,9 @@ describe('pairings', () => {
   test('bilinear, one where it must be and nowhere else, prepared or not', () => {
     for (let i = 0; i < 100 * MANY; i++) {
       const [a, b] = [randomScalar(), randomScalar()]
-      const aP = engineG1.multiply(P1, a)
-      const bQ = kernel.prepareG2(engineG2.multiply(Q, b))
-      const minus = engineG1.negate(engineG1.multiply(P1, mod(a * b, ORDER)))
+      const aP = engineG1.multiply(P1, inBytes(a))
+      const bQ = kernel.prepareG2(engineG2.multiply(Q, inBytes(b)))
+      const minus = engineG1.negate(engineG1.multiply(P1, inBytes(mod(a * b, ORDER))))
       expect(
         kernel.isOneGT(
           kernel.pairingProduct([
@@ -522,13 +531,132 @@ describe('pairings', () => {
         ]),
       ),
     ).toBe(true)
-    const multiples = [2n, 3n, 5n, ORDER - 10n].map(k => engineG1.multiply(P1, k))
+    const multiples = [2n, 3n, 5n, ORDER - 10n].map(k => engineG1.multiply(P1, inBytes(k)))
     const pairs = multiples.map(p => [p, Q] as const)
     expect(kernel.isOneGT(kernel.pairingProduct(pairs))).toBe(true)
     expect(hex(kernel.pairingProduct(pairs.slice(0, 3)))).toBe(
-      hex(kernel.pairingProduct([[engineG1.multiply(P1, 10n), Q]])),
+      hex(kernel.pairingProduct([[engineG1.multiply(P1, inBytes(10n)), Q]])),
     )
     const [x, y] = [kernel.pairingProduct([pairs[0]!]), kernel.pairingProduct([pairs[1]!])]
     expect(hex(kernel.divideGT(y, x))).toBe(hex(kernel.pairingProduct([[P1, Q]])))
+  })
+})
+
+describe('integers mod q', () => {
+  const { addScalars, subtractScalars, multiplyScalars, reduceScalar } = g1
+  const integerOf = (bytes: Uint8Array): bigint => BigInt(`0x${toHex(bytes)}`)
+  const edges = [0n, 1n, 2n, 2n ** 32n - 1n, 2n ** 32n, 2n ** 128n, ORDER >> 1n, ORDER - 2n, ORDER - 1n]
+
+  function check(a: bigint, b: bigint): void {
+    const [x, y] = [inBytes(a), inBytes(b)]
+    expect(integerOf(addScalars(x, y))).toBe((a + b) % ORDER)
+    expect(integerOf(subtractScalars(x, y))).toBe(mod(a - b, ORDER))
+    expect(integerOf(multiplyScalars(x, y))).toBe((a * b) % ORDER)
+  }
+  test('sums, differences, products at the edges, and anywhere', () => {
+    for (const a of edges) for (const b of edges) check(a, b)
+    for (let i = 0; i < 10_000 * MANY; i++) check(randomScalar(), i % 3 ? randomScalar() : random(64))
+  })
+
+  test('48 bytes, reduced', () => {
+    const wide = (value: bigint): Uint8Array =>
+      Uint8Array.from({ length: 48 }, (_, i) => Number((value >> BigInt(8 * (47 - i))) & 255n))
+    const multiples = [1n, 2n, 2n ** 128n, 2n ** 384n / ORDER].flatMap(k => [
+      k * ORDER - 1n,
+      k * ORDER,
+      k * ORDER + 1n,
+    ])
+    for (const value of [...edges, ...multiples, 2n ** 256n - 1n, 2n ** 256n, 2n ** 384n - 1n])
+      expect(integerOf(reduceScalar(wide(value)))).toBe(value % ORDER)
+    for (let i = 0; i < 10_000 * MANY; i++) {
+      const value = random(384)
+      expect(integerOf(reduceScalar(wide(value)))).toBe(value % ORDER)
+    }
+  })
+})
+
+describe('nothing of a call is left in a kernel’s memory', () => {
+  type Loaded = { readonly memory: WebAssembly.Memory; heap(): number }
+  /** What `load` gives, with the memories of the kernels that it has loaded. */
+  function watched<T>(load: () => T): { readonly loaded: T; readonly memories: Loaded[] } {
+    const memories: Loaded[] = []
+    const { Instance } = WebAssembly
+    WebAssembly.Instance = class extends Instance {
+      constructor(module: WebAssembly.Module) {
+        super(module)
+        memories.push(this.exports as unknown as Loaded)
+      }
+    }
+    try {
+      return { loaded: load(), memories }
+    } finally {
+      WebAssembly.Instance = Instance
+    }
+  }
+  const first = watched(() => loadKernelG1() as KernelG1)
+  const second = watched(() => loadKernelPairing(first.loaded))
+  const [own, pairs] = [first.loaded, second.loaded]
+  const k = inBytes(randomScalar())
+  const P1 = g1.engineG1.multiply(g1.engineG1.generator, k)
+  const Q = kernel.engineG2.multiply(kernel.engineG2.generator, k)
+  const lines = kernel.prepareG2(Q)
+  const value = kernel.pairingProduct([[P1, lines]])
+  const message = new TextEncoder().encode('a name')
+
+  /** The memory of a kernel that nothing has been asked of. */
+  function untouched(text: string): Uint8Array {
+    const module = new WebAssembly.Module(Uint8Array.from(moduleBytes(text)))
+    return new Uint8Array((new WebAssembly.Instance(module).exports as unknown as Loaded).memory.buffer)
+  }
+  const clean = { g1: untouched(KERNEL_G1), pairing: untouched(KERNEL_PAIRING) }
+  /** Where bytes differ from those of an untouched kernel; what has been grown must be zero. */
+  function traces(which: keyof typeof clean): number {
+    const [loaded] = which === 'g1' ? first.memories : second.memories
+    const bytes = new Uint8Array((loaded as Loaded).memory.buffer)
+    return bytes.reduce((count, byte, at) => count + (byte === (clean[which][at] ?? 0) ? 0 : 1), 0)
+  }
+  const unencoded = { ...P1, bytes: undefined }
+
+  test.each([
+    ['g1', 'multiply', () => own.engineG1.multiply(P1, k)],
+    ['g1', 'add', () => own.engineG1.add(P1, P1)],
+    ['g1', 'negate', () => own.engineG1.negate(P1)],
+    ['g1', 'equals', () => own.engineG1.equals(P1, P1)],
+    ['g1', 'isIdentity', () => own.engineG1.isIdentity(P1)],
+    ['g1', 'encode', () => own.engineG1.encode({ ...unencoded })],
+    ['g1', 'decode', () => own.engineG1.decode(g1.engineG1.encode(P1))],
+    ['g1', 'decode, of no point', () => own.engineG1.decode(new Uint8Array(48).fill(0x9a))],
+    ['g1', 'hash', () => own.hashToG1(message, message)],
+    ['g1', 'addScalars', () => own.addScalars(k, k)],
+    ['g1', 'subtractScalars', () => own.subtractScalars(k, k)],
+    ['g1', 'multiplyScalars', () => own.multiplyScalars(k, k)],
+    ['g1', 'reduceScalar', () => own.reduceScalar(new Uint8Array(48).fill(7))],
+    ['pairing', 'multiply', () => pairs.engineG2.multiply(Q, k)],
+    ['pairing', 'add', () => pairs.engineG2.add(Q, Q)],
+    ['pairing', 'negate', () => pairs.engineG2.negate(Q)],
+    ['pairing', 'equals', () => pairs.engineG2.equals(Q, Q)],
+    ['pairing', 'isIdentity', () => pairs.engineG2.isIdentity(Q)],
+    ['pairing', 'encode', () => pairs.engineG2.encode({ ...Q, bytes: undefined })],
+    ['pairing', 'decode', () => pairs.engineG2.decode(kernel.engineG2.encode(Q))],
+    ['pairing', 'prepare', () => pairs.prepareG2(Q)],
+    ['pairing', 'pairing', () => pairs.pairingProduct([[P1, Q]])],
+    ['pairing', 'pairing, prepared', () => pairs.pairingProduct([[P1, lines]])],
+    ['pairing', 'divide', () => pairs.divideGT(value, value)],
+    ['pairing', 'isOne', () => pairs.isOneGT(value)],
+    ['pairing', 'bytes', () => pairs.bytesOfGT(value)],
+    ['pairing', 'hash', () => pairs.hashToG2(message, message)],
+  ] as const)('%s: %s', (which, _, run) => {
+    run()
+    expect(traces(which)).toBe(0)
+  })
+
+  test('and there would be', () => {
+    const { raw, limbs, A, B, C } = rawOf(KERNEL_G1)
+    limbs.fill(5, A / 4, B / 4 + 28)
+    const before = new Uint8Array(raw.memory.buffer).slice(0, raw.heap())
+    raw.multiply(C, A, B)
+    raw.invert(C, A, B)
+    const after = new Uint8Array(raw.memory.buffer)
+    expect(before.some((byte, at) => byte !== after[at])).toBe(true)
   })
 })

@@ -8,6 +8,8 @@ import * as bigintEngine from '@milagro-ts/crypto/bigint-engine'
 import { toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import * as deviceEngine from '@milagro-ts/crypto/device-engine'
 import * as engine from '@milagro-ts/crypto/engine'
+import { coordinateBytes } from '@milagro-ts/crypto/hash-to-field'
+import { Scalar } from '@milagro-ts/crypto/scalar'
 import { getQuickJS } from 'quickjs-emscripten'
 import { expect, test } from 'vitest'
 import { bundle } from './bundle.js'
@@ -115,12 +117,26 @@ test('a device’s kernel gives the bytes of the other engines', () => {
   const otherHex = (point: typeof Q): string => toHex(other.encode(point))
   expect(hex(P)).toBe(otherHex(Q))
   expect(hex(deviceEngine.encodeToG1(message, dst))).toBe(otherHex(bigintEngine.encodeToG1(message, dst)))
-  const k = deviceEngine.ORDER - 12_345n
+  const k = Scalar.fromBigInt(deviceEngine.ORDER - 12_345n).encode()
+  const three = Scalar.fromNumber(3).encode()
   expect(hex(own.multiply(P, k))).toBe(otherHex(other.multiply(Q, k)))
   expect(hex(own.multiplyPublic(P, k))).toBe(otherHex(other.multiplyPublic(Q, k)))
-  expect(hex(own.sumOfProducts([P, own.generator], [k, 3n]))).toBe(
-    otherHex(other.sumOfProducts([Q, other.generator], [k, 3n])),
+  expect(hex(own.sumOfProducts([P, own.generator], [k, three]))).toBe(
+    otherHex(other.sumOfProducts([Q, other.generator], [k, three])),
   )
+  for (const [ours, others] of [
+    [deviceEngine.addScalars, bigintEngine.addScalars],
+    [deviceEngine.subtractScalars, bigintEngine.subtractScalars],
+    [deviceEngine.multiplyScalars, bigintEngine.multiplyScalars],
+  ] as const)
+    for (const [a, b] of [
+      [k, k],
+      [three, k],
+      [k, three],
+    ] as const)
+      expect(toHex(ours(a, b))).toBe(toHex(others(a, b)))
+  const wide = coordinateBytes(message, dst, 1).slice(0, 48)
+  expect(toHex(deviceEngine.reduceScalar(wide))).toBe(toHex(bigintEngine.reduceScalar(wide)))
   const sum = own.add(P, own.negate(own.generator))
   expect(hex(sum)).toBe(otherHex(other.add(Q, other.negate(other.generator))))
   expect(own.equals(own.decode(own.encode(sum)) as typeof sum, sum)).toBe(true)

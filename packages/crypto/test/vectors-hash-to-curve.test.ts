@@ -3,10 +3,10 @@ import { toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import {
   encodeToG1,
   encodeToG2,
-  expandMessageXmd,
   hashToG1 as hashToG1Under,
   hashToG2 as hashToG2Under,
 } from '@milagro-ts/crypto/engine'
+import { expandMessageXmd } from '@milagro-ts/crypto/hash-to-field'
 import { G1, G2 } from '@milagro-ts/crypto/points'
 import { describe, expect, test } from 'vitest'
 import { g1FromAffine, g2FromAffine, hexOf, readVectors } from './vector-files.js'
