@@ -5,7 +5,7 @@
  *   --quick   a few nodes, a small fleet: to see that it runs
  *   --json    one object
  */
-import { createHash, generateKeyPairSync, sign, verify } from 'node:crypto'
+import { createHash, generateKeyPairSync, sign, verify, X509Certificate } from 'node:crypto'
 import { cpus } from 'node:os'
 import { CryptoWorker } from '@milagro-ts/crypto/crypto-worker'
 import { MOST_NODES } from '@milagro-ts/crypto/node-shares'
@@ -20,6 +20,7 @@ import {
   permitPoint,
   VerifiedPermit,
 } from '@milagro-ts/crypto/time-permit'
+import { certificates } from './certificates.mjs'
 
 /** @type {import('@milagro-ts/crypto/ports').Random} */
 const random = length => crypto.getRandomValues(new Uint8Array(length))
@@ -152,6 +153,20 @@ function ecdsa() {
   }
 }
 
+/** Bytes and check of a device's certificate, parsed each time, and of a staple; null without openssl. */
+function carriedByOthers() {
+  const made = certificates()
+  if (made === null) return null
+  const { device, authority, stapleBytes } = made
+  return {
+    certificateBytes: device.length,
+    stapleBytes,
+    certificateUs: each(500, () => {
+      if (!new X509Certificate(device).verify(authority)) throw new Error('a good certificate')
+    }),
+  }
+}
+
 /** Bits of one level for `members` at false-positive rate p. */
 const bits = (/** @type {number} */ members, /** @type {number} */ p) =>
   Math.max(8, Math.ceil(1.44 * members * Math.log2(1 / p)))
@@ -265,6 +280,7 @@ export function measurePermits({ quick }) {
     cpu: cpus()[0]?.model ?? 'unknown',
     made,
     ecdsa: ecdsa(),
+    others: carriedByOthers(),
     cascade: bans
       .filter(bans => bans > 0)
       .map(r => ({ N: built, r, ...builtCascade(built, drawn(built, r)), modelled: cascadeBytes(built, r) })),
@@ -288,11 +304,14 @@ const duration = (/** @type {number} */ seconds) =>
       : `${(seconds / 3600).toFixed(1)} h`
 
 /** @param {ReturnType<typeof measurePermits>} report */
-export function permitTables({ made, ecdsa: signed, cascade, rows, years, together }) {
+export function permitTables({ made, ecdsa: signed, others, cascade, rows, years, together }) {
   return [
     `Issuing, ${made.nodes} nodes, one thread, ${T} of ${N_AUTHORITIES}: an authority ${made.authorityUs.toFixed(0)} µs a node, the RPS ${made.rpsUs.toFixed(0)} µs a node.`,
     `One for each identity: an authority ${made.identityAuthorityUs.toFixed(0)} µs, the RPS ${made.identityRpsUs.toFixed(0)} µs each.`,
     `A carried permit: ${made.carriedBytes} bytes, checked in ${made.checkUs.toFixed(0)} µs. ES256: sign ${signed.signUs.toFixed(0)} µs, verify ${signed.verifyUs.toFixed(0)} µs.`,
+    others === null
+      ? 'No openssl here: neither certificates nor staples.'
+      : `A device's certificate: ${others.certificateBytes} bytes, parsed and checked in ${others.certificateUs.toFixed(0)} µs; an OCSP staple: ${others.stapleBytes} bytes, one ES256 check more.`,
     '',
     '| leaves | bans | nodes | cover | leaves, bytes | bundle | an authority, *extrapolated* | RPS, *extrapolated* | one for each: an authority, *extrapolated* |',
     '|---|---|---|---|---|---|---|---|---|',
