@@ -6,15 +6,22 @@ import { G1, G2 } from './points.js'
 import { Scalar } from './scalar.js'
 import { DST_G2, dstG1, type Purpose, type ScalarLabel } from './suite.js'
 
+/** hash_to_curve of BLS12381G1_XMD:SHA-256_SSWU_RO_ (RFC 9380 §8.8.1) under a domain separation tag. */
+export const hashToG1Under = (dst: string, message: Uint8Array): G1 =>
+  G1.fromEngine(engine.hashToG1(message, utf8(dst)))
+/** hash_to_curve of BLS12381G2_XMD:SHA-256_SSWU_RO_ (RFC 9380 §8.8.2) under a domain separation tag. */
+export const hashToG2Under = (dst: string, message: Uint8Array): G2 =>
+  G2.fromEngine(engine.hashToG2(message, utf8(dst)))
+
 /** H1(purpose; input) ∈ G1. */
 export function hashToG1(purpose: Purpose, input: Uint8Array): G1 {
-  return G1.fromEngine(engine.hashToG1(input, utf8(dstG1(purpose))))
+  return hashToG1Under(dstG1(purpose), input)
 }
 
 /** H2(AGREE; input) ∈ G2. */
 export function hashToG2(purpose: 'agree', input: Uint8Array): G2 {
   if (purpose !== 'agree') throw new TypeError('only agree hashes to G2')
-  return G2.fromEngine(engine.hashToG2(input, utf8(DST_G2)))
+  return hashToG2Under(DST_G2, input)
 }
 
 /** Hq(label; input): hash_to_field mod q, L = 48. */
