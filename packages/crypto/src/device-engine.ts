@@ -1,9 +1,18 @@
 /**
- * What engine.ts exports, for a device with WebAssembly: the kernel of G1, which is all that a device computes in, and no
- * other engine. A bundle has it by putting this file in the place of engine.ts. There is no falling back: secrets are
- * multiplied in the kernel's one shape or not at all. Where a runtime has no WebAssembly with SIMD, bigint-engine.ts is
- * the file for that place.
+ * What engine.ts exports, for a device: the kernel of G1, which is all that a device computes in. A bundle has it by putting
+ * this file in the place of engine.ts. Where a runtime has no WebAssembly with SIMD it refuses, unless `allowBigInt` was
+ * called: secrets are multiplied in the kernel's one shape, or somebody has said that they needn't be. A runtime that
+ * never has WebAssembly needs bigint-engine.ts alone.
  */
+import {
+  addScalars as addBigInts,
+  bigintG1,
+  encodeToG1 as encodeBigInts,
+  hashToG1 as hashBigInts,
+  multiplyScalars as multiplyBigInts,
+  reduceScalar as reduceBigInt,
+  subtractScalars as subtractBigInts,
+} from './bigint-g1.js'
 import { type KernelG1, type KernelPoint, loadKernelG1 } from './kernel.js'
 import { withoutPairings } from './no-pairings.js'
 
@@ -15,20 +24,47 @@ export type EngineG1 = KernelPoint
 export type EngineGT = never
 export type EngineLines = never
 
-let kernel: KernelG1 | undefined
-function running(): KernelG1 {
-  if (kernel === undefined) {
-    const loaded = loadKernelG1()
-    if ('why' in loaded) throw new Error(`this bundle computes in WebAssembly only: ${loaded.why}`)
-    kernel = loaded
-  }
-  return kernel
+let isBigIntAllowed = false
+/**
+ * From here on BigInt will do where there is no WebAssembly with SIMD. It is not constant time: who can measure how long
+ * this device computes may learn of its keys. Before the first use of a point or scalar.
+ */
+export function allowBigInt(): void {
+  isBigIntAllowed = true
 }
 
-/** See engine.ts: here there is no other. */
-export function engine(): { readonly name: 'wasm-simd-g1'; readonly why: string } {
-  running()
-  return { name: 'wasm-simd-g1', why: 'it is the only one in this bundle' }
+interface Chosen {
+  readonly arithmetic: KernelG1
+  readonly choice: { readonly name: 'wasm-simd-g1' | 'bigint'; readonly why: string }
+}
+let chosen: Chosen | undefined
+// The handles of each engine are its own; from here on nobody can tell them apart, or has to.
+function choose(): Chosen {
+  const arithmetic = loadKernelG1()
+  if (!('why' in arithmetic))
+    return { arithmetic, choice: { name: 'wasm-simd-g1', why: 'this runtime has WebAssembly with SIMD' } }
+  if (!isBigIntAllowed) throw new Error(`no BigInt was allowed, and ${arithmetic.why}`)
+  return { arithmetic: IN_BIGINT, choice: { name: 'bigint', why: arithmetic.why } }
+}
+const IN_BIGINT = {
+  engineG1: bigintG1,
+  addScalars: addBigInts,
+  subtractScalars: subtractBigInts,
+  multiplyScalars: multiplyBigInts,
+  reduceScalar: reduceBigInt,
+  hashToG1: hashBigInts,
+  encodeToG1: encodeBigInts,
+} as unknown as KernelG1
+
+function running(): KernelG1 {
+  chosen ??= choose()
+  return chosen.arithmetic
+}
+
+/** Which engine runs, and why. Throws where none may. */
+export function engine(): Chosen['choice'] {
+  chosen ??= choose()
+  return chosen.choice
 }
 
 type G1 = KernelG1['engineG1']

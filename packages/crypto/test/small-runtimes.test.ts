@@ -14,47 +14,8 @@ import { getQuickJS } from 'quickjs-emscripten'
 import { expect, test } from 'vitest'
 import { bundle } from './bundle.js'
 import { type DeviceInput, deviceLogin } from './device-login.js'
-import type { oneLogin } from './one-login.mjs'
-import { readVectors } from './vector-files.js'
+import { expected, group, input } from './frozen-login.js'
 
-const frozen = readVectors<ReturnType<typeof oneLogin>>('enrolment-and-login.json')
-const { setting, enrolment, group, keys, pin, permit, login } = frozen
-const input: DeviceInput = {
-  groupId: setting.groupId,
-  code: enrolment.code,
-  hpkeKey: enrolment.hpkeKey,
-  nonce: enrolment.deviceNonce,
-  attributes: enrolment.attributes,
-  instance: enrolment.instance,
-  issueDate: enrolment.issueDate,
-  salt: enrolment.salt,
-  idCore: enrolment.idCore,
-  userCore: enrolment.userCore,
-  pinGen: enrolment.pinGen,
-  device: { commitments: group.device.commitments, shares: keys.device.shares },
-  pin: { commitments: group.pin.commitments, shares: keys.pin.shares },
-  stretched: pin.stretched,
-  iterations: pin.iterations,
-  permit: permit.wire,
-  login: {
-    audience: login.audience,
-    deviceEpoch: setting.epoch.device,
-    pinEpoch: setting.epoch.pin,
-    slot: setting.slot,
-    nonce: login.nonce,
-    tlsExporter: login.tlsExporter,
-    draws: [login.x.random, login.xPin.random, login.k.random],
-  },
-}
-const expected = {
-  mac: enrolment.mac,
-  deviceKey: keys.device.key,
-  token: pin.token,
-  tokenFile: pin.tokenFile,
-  message: login.message,
-  authorization: login.authorization,
-  json: login.json,
-}
 const DEVICE = `export { deviceLogin } from './device-login.ts'`
 const call = `milagro.deviceLogin(${JSON.stringify(JSON.stringify(input))})`
 
@@ -88,15 +49,27 @@ test('under QuickJS a device’s kernel says what it needs, and does not fall ba
   const { script } = await bundle(DEVICE, 'device')
   const quickjs = await getQuickJS()
   const answer = quickjs.evalCode(`${script};try { ${call} } catch (error) { error.message }`)
-  expect(answer).toBe('this bundle computes in WebAssembly only: this runtime has no WebAssembly')
+  expect(answer).toBe('no BigInt was allowed, and this runtime has no WebAssembly')
 })
 
 test.each([
-  [bigintEngine, 'bigint', 'G2 and pairings need WebAssembly with SIMD, which this runtime lacks'],
-  [deviceEngine, 'wasm-simd-g1', 'G2 and pairings are not in this bundle'],
-] as const)('where G2 is missing it says so, by name of what is needed', (own, name, why) => {
-  expect(Object.keys(own).sort()).toEqual(Object.keys(engine).sort())
-  expect(own.engine()).toEqual({ name, why: 'it is the only one in this bundle' })
+  [
+    bigintEngine,
+    [],
+    'bigint',
+    'it is the only one in this bundle',
+    'G2 and pairings need WebAssembly with SIMD, which this runtime lacks',
+  ],
+  [
+    deviceEngine,
+    ['allowBigInt'],
+    'wasm-simd-g1',
+    'this runtime has WebAssembly with SIMD',
+    'G2 and pairings are not in this bundle',
+  ],
+] as const)('where G2 is missing it says so, by name of what is needed', (own, more, name, because, why) => {
+  expect(Object.keys(own).sort()).toEqual([...Object.keys(engine), ...more].sort())
+  expect(own.engine()).toEqual({ name, why: because })
   const calls = [
     () => own.engineG2.decode(),
     () => own.pairingProduct(),
