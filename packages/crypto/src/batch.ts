@@ -13,6 +13,8 @@
  * half is computed: about log₂ n products for each false proof, n at most. An equation by itself is decided exactly.
  *
  * All points have passed `decode`. Everything here is public but S.
+ *
+ * {@includeCode ../examples/batch.mjs}
  */
 import { G1, type GT, PreparedG2, pairingProduct, pairingProductIsOne } from './points.js'
 import type { Random } from './ports.js'

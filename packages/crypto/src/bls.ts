@@ -19,6 +19,8 @@
  *
  * Nothing is drawn: one key and message have one signature. Points that are not in their group, and the identity, do not
  * decode. Divergence: an aggregate that is the identity is refused with them, where the draft lets it reach the equation.
+ *
+ * {@includeCode ../examples/bls.mjs}
  */
 import { be16, concat, toHex, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'

@@ -15,6 +15,8 @@
  * implicit: only who holds the other name's key has K, and the first message under K shows it. w·x gives forward secrecy
  * against later theft of both keys. Whoever stole the client's key still can't play the server to it, since k needs
  * x + πs with sHk1(IdS), and the other way round. A state is good for one answer.
+ *
+ * {@includeCode ../examples/chow-choo.mjs}
  */
 import { concat, utf8 } from './bytes.js'
 import { hashToScalar } from './hash-to-curve.js'
@@ -111,7 +113,7 @@ export function serverAgree(
   return [{ PS }, sessionKey(names, messages, shared, move.PG.mulSecret(x))]
 }
 
-interface ClientNonces {
+export interface ClientNonces {
   readonly y: Scalar
   readonly w: Scalar
 }

@@ -33,7 +33,7 @@ import { AgreeSlotKey, PskIdentity, serverAgree } from './static-agreement.js'
 import type { Purpose } from './suite.js'
 import { Permit, type PermitTerms, VerifiedPermit } from './time-permit.js'
 
-type Bytes = Uint8Array
+export type Bytes = Uint8Array
 
 /** A server key on its way into a worker. */
 export type HandedKey = HandedLoginKey | HandedSlotKey

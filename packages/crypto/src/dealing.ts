@@ -15,6 +15,8 @@
  * Why it holds. t−1 evaluations of f_i say nothing about f_i(0); the commitments fix f_i before anybody gets a share of
  * it, and f_i(j) either fits them or its dealer has lied. Commitments are in G1 only: a multiple in G2 of a device or
  * pin secret would test PINs. The f_i and f_i(j) are secret, the A_{i,k} and every index public.
+ *
+ * {@includeCode ../examples/dealing.mjs}
  */
 import { DecodeError } from './errors.js'
 import { G1 } from './points.js'

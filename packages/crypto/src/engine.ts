@@ -47,7 +47,7 @@ export interface EngineGroup<P> {
   /** Σ scalar·point, in a time that depends on all of them. RangeError unless there is one scalar for each point. */
   sumOfProducts(points: readonly P[], scalars: readonly Uint8Array[]): P
 }
-type HashTo<P> = (message: Uint8Array, dst: Uint8Array) => P
+export type HashTo<P> = (message: Uint8Array, dst: Uint8Array) => P
 
 interface Pairings {
   readonly engineG2: EngineGroup<EngineG2>
@@ -60,7 +60,7 @@ interface Pairings {
   readonly encodeToG2: HashTo<EngineG2>
 }
 /** On integers mod q, of 32 bytes; they may be secret. */
-type OnScalars = (a: Uint8Array, b: Uint8Array) => Uint8Array
+export type OnScalars = (a: Uint8Array, b: Uint8Array) => Uint8Array
 interface Arithmetic {
   readonly addScalars: OnScalars
   readonly subtractScalars: OnScalars

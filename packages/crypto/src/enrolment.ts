@@ -9,6 +9,8 @@
  * or, by hand, both show six words of SHA-256(groupId, hpkeKey, attributes, nonce) and a person compares.
  *
  * The code also pins the whole groupId, so that a fake group document is refused on the device.
+ *
+ * {@includeCode ../examples/enrolment.mjs}
  */
 import { concat, equalBytes, nfcUtf8, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'

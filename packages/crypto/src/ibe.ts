@@ -16,6 +16,8 @@
  * like this, so that a recipient is no oracle. M is a one-time key for AES-256-GCM, whose additional data are these 160
  * bytes. To a name at a slot: the name's TLV holds the slot, and a later key doesn't open it. To many: one message key,
  * encapsulated to each.
+ *
+ * {@includeCode ../examples/encryption.mjs}
  */
 import { concat, equalBytes, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'

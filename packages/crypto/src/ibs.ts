@@ -11,6 +11,8 @@
  *
  * It holds because V = (x + c)sA. No certificate: who signed is the identity itself, which travels with the message.
  * With a carried permit it says that the device wasn't banned in that slot, and is checked without a network.
+ *
+ * {@includeCode ../examples/signatures.mjs}
  */
 import { be32, concat, nfcUtf8, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'

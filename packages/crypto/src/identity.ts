@@ -153,10 +153,10 @@ export function checkIdCore(idCore: IdCore, fields: IdCoreFields): boolean {
   return issueIdCore(fields).equals(idCore)
 }
 
-/** @param salt 16 random bytes. */
 export function userCoreOf(fields: {
   readonly groupId: Uint8Array
   readonly attributes: Attributes
+  /** 16 random bytes. */
   readonly salt: Uint8Array
 }): Uint8Array {
   if (fields.salt.length !== 16) throw new DecodeError('salt', '16 bytes expected')

@@ -17,6 +17,8 @@
  * open what was recorded. r is independent of x: with r = x a phisher, who gets V and R, has the key material. The
  * client confirms first, so that the server gives nothing derived from K to somebody who only replays. Every state is
  * good for one answer. In mode `time` the first move needs no nonce: one pass less.
+ *
+ * {@includeCode ../examples/mpin-full.mjs}
  */
 import { concat, equalBytes, nfcUtf8, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'

@@ -20,6 +20,8 @@
  * a random ρ drawn now, proves U_pin ∈ ⟨A_pin⟩: without it PIN accounts are oracles for each other. A failed run
  * tells the client one bit per factor, which is why the RPS counts PIN failures. Single use: x, x', k, the nonce or
  * (idCore, U_dev). Modes: `nonce` in two moves, `time` in one pass, `sign` over a payload.
+ *
+ * {@includeCode ../examples/login.mjs}
  */
 import { type Equation, verifyEquation, verifyEquations } from './batch.js'
 import {
@@ -101,7 +103,7 @@ export interface Binding {
   readonly tlsExporter?: Uint8Array | undefined
 }
 
-interface Commitments {
+export interface Commitments {
   readonly U_dev?: G1
   readonly U_pin?: G1
   readonly T?: G1

@@ -69,7 +69,7 @@ export interface PoolOptions {
   readonly script?: URL
 }
 
-type Jobs = {
+export type Jobs = {
   [K in keyof CryptoWorker]: CryptoWorker[K] extends (...input: infer I) => infer R
     ? { input: I; result: R }
     : never

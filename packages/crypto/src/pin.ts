@@ -4,6 +4,8 @@
  *
  * A D_pin is split once. Two tokens of one key give both PINs and the key without a strike; a change of PIN or of
  * iterations is a new pinGen, a new key from the authorities.
+ *
+ * {@includeCode ../examples/pin.mjs}
  */
 import { be32, concat, fromBase64Url, toBase64Url, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'

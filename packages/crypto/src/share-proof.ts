@@ -11,6 +11,8 @@
  * It holds because log_P1 C_j = log_A d_j. A server's key of `agree` is a point of G2: A = Hk2(name), T2 = k·A and d_j are
  * then in G2, T1 stays in G1, and everything else is the same. `k` is hedged with s_j and everything that the proof fixes. For `device`
  * and `pin` the triple must not leave the seal: in clear, a proof and t−1 authorities test PINs.
+ *
+ * {@includeCode ../examples/key-shares.mjs}
  */
 import { be32, u8, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'
@@ -66,7 +68,7 @@ export function shareContext(context: ShareContext): Uint8Array {
 }
 
 /** What G1 and G2 have in common here. */
-interface PointOf<P> {
+export interface PointOf<P> {
   encode(): Uint8Array
   mulSecret(scalar: Scalar): P
 }
@@ -123,7 +125,7 @@ export class KeyShare<P extends PointOf<P> = G1> {
   }
 }
 
-interface Statement<P> {
+export interface Statement<P> {
   readonly ctx: Uint8Array
   /** C_j = s_jP1. */
   readonly commitment: G1

@@ -18,6 +18,8 @@
  * read PSK files: whoever steals D also plays B to C, and a key is good until it is rotated.
  *
  * C is kind 1; B is a server (kind 2) or another device (kind 1), with its slot; for `s1.` a static server (kind 3).
+ *
+ * {@includeCode ../examples/external-psk.mjs}
  */
 import { be16, be32, concat, fromBase64Url, readInteger, toBase64Url, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'

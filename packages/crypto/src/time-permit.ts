@@ -3,6 +3,8 @@
  * anyone checks without a network: e(permit, Q) = e(HT, sQ). A banned thing gets none for the next slot.
  *
  * slot = floor((unix − origin) / length); origin and length are fixed by the group's first revision.
+ *
+ * {@includeCode ../examples/time-permit.mjs}
  */
 import { type Equation, verifyEquation, verifyEquations } from './batch.js'
 import { be32, be64, concat, readInteger, u8 } from './bytes.js'
