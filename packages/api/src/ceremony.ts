@@ -46,6 +46,7 @@ import { combineG2, lagrangeAtZero, type PointShare } from '@milagro-ts/crypto/s
 import { authorityServerKeyShare, sameLogarithm } from '@milagro-ts/crypto/server-key'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { hasPublicKey, PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
+import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, encodeTlv } from '@milagro-ts/crypto/tlv'
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
@@ -358,6 +359,27 @@ function checkRotation(
   for (const purpose of purposes)
     if (firstSlot <= (group.epochs(purpose)[0] as PurposeKeys).firstSlot)
       throw new DecodeError('firstSlot', `the ${purpose} epoch in force starts then, or later`)
+}
+
+/**
+ * Before an authority joins a rotation, and before it signs. A new key epoch begins after every slot that permits may
+ * have been made for, so that none of them is of the former epoch; and after the last one has begun, so that the epoch
+ * in force is always kept. Refused EXPIRED and CONFLICT; other kinds have no hour.
+ * @param now Unix seconds.
+ */
+export function refuseUntimely({ proposal, group, secrets }: Ceremony, now: number): void {
+  if (proposal.kind !== 'rotate' || group === undefined) return
+  const { slot, policy } = group.document
+  const present = slotAt(slot, now)
+  if (proposal.firstSlot <= present + policy.lead)
+    throw new Refused('EXPIRED', {
+      detail: `the first slot of the new key epoch comes too soon: after ${present + policy.lead}; make a new proposal`,
+    })
+  for (const { purpose } of secrets)
+    if ((group.epochs(purpose)[0] as PurposeKeys).firstSlot > present)
+      throw new Refused('CONFLICT', {
+        detail: `the last ${purpose} key epoch has not begun; one rotation after the other`,
+      })
 }
 
 /** Everybody deals and stays. */

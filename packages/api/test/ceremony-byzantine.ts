@@ -121,19 +121,15 @@ export function groupWith(
 ): Predecessor {
   const keys = new Map(
     purposes.map(purpose => {
-      const { epoch, firstSlot, ivk, shares, pub } = document.purposes[purpose]
-      return [
-        purpose,
-        [
-          {
-            epoch,
-            firstSlot,
-            ivk: G1.decode(fromBase64Url(ivk, 'ivk', 48)),
-            commitments: shares.map(share => G1.decode(fromBase64Url(share, 'share', 48))),
-            pub: pub === undefined ? undefined : G2.decode(fromBase64Url(pub, 'pub', 96)),
-          },
-        ],
-      ]
+      const { former = [], ...newest } = document.purposes[purpose]
+      const epochs = [newest, ...former].map(({ epoch, firstSlot, ivk, shares, pub }) => ({
+        epoch,
+        firstSlot,
+        ivk: G1.decode(fromBase64Url(ivk, 'ivk', 48)),
+        commitments: shares.map(share => G1.decode(fromBase64Url(share, 'share', 48))),
+        pub: pub === undefined ? undefined : G2.decode(fromBase64Url(pub, 'pub', 96)),
+      }))
+      return [purpose, epochs]
     }),
   )
   return {

@@ -171,6 +171,7 @@ export async function campaign(from: number, runs: number): Promise<void> {
     endings: {} as Record<string, number>,
     faults: {} as Record<string, number>,
     lies: {} as Record<string, number>,
+    keyEpochs: {} as Record<string, number>,
   }
   const count = (counts: Record<string, number>, name: string) => {
     counts[name] = (counts[name] ?? 0) + 1
@@ -179,8 +180,9 @@ export async function campaign(from: number, runs: number): Promise<void> {
     const report: RunReport = await simulate(seed)
     if (report.violations.length > 0) console.log(`ceremony simulator: ${JSON.stringify(report)}`)
     expect([`seed ${seed}`, ...report.violations]).toEqual([`seed ${seed}`])
-    for (const { kind, ending, faults, lies } of report.ceremonies) {
+    for (const { kind, ending, faults, lies, keyEpoch } of report.ceremonies) {
       tally.ceremonies++
+      if (kind === 'rotate' && ending.kind === 'done') count(tally.keyEpochs, `${keyEpoch}`)
       count(tally.endings, `${kind} ${ending.kind}`)
       for (const fault of faults) count(tally.faults, fault)
       for (const lie of Object.values(lies)) count(tally.lies, lie)
@@ -194,7 +196,10 @@ export async function campaign(from: number, runs: number): Promise<void> {
   )
   // Enough happened that something could have gone wrong.
   for (const fault of FAULTS) expect([fault, (tally.faults[fault] ?? 0) > 0]).toEqual([fault, true])
-  for (const kind of ['found', 'refresh', 'reshare'])
+  // In the fourth key epoch the first has ended.
+  for (const epoch of ['2', '3', '4'])
+    expect([epoch, (tally.keyEpochs[epoch] ?? 0) > 0]).toEqual([epoch, true])
+  for (const kind of ['found', 'refresh', 'reshare', 'rotate'])
     for (const ending of ['done', 'fault'])
       expect([kind, ending, (tally.endings[`${kind} ${ending}`] ?? 0) > 0]).toEqual([kind, ending, true])
 }

@@ -17,6 +17,7 @@ import { documentHash, Group } from '@milagro-ts/api/group'
 import type { GroupDocument, GroupProposal } from '@milagro-ts/api/group-document'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { sha256 } from '@milagro-ts/crypto/sha256'
+import { PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { fixedRandom } from './fixed-random.js'
 import { makeMembers, type Party } from './founding-members.js'
 
@@ -124,6 +125,26 @@ export function refreshProposal(
     groupId: toBase64Url(group.groupId),
     previous: toBase64Url(documentHash(group.document)),
     nonce: toBase64Url(fixedRandom(seed)(32)),
+  }
+}
+
+export function rotateProposal(
+  group: Pick<Predecessor, 'groupId' | 'document'>,
+  {
+    firstSlot,
+    purposes = [...PURPOSES],
+    nonce = toBase64Url(fixedRandom(`rotate ${firstSlot}`)(32)),
+  }: { firstSlot: number; purposes?: Purpose[]; nonce?: string },
+): CeremonyProposal {
+  return {
+    suite: SUITE,
+    v: 1,
+    kind: 'rotate',
+    groupId: toBase64Url(group.groupId),
+    previous: toBase64Url(documentHash(group.document)),
+    purposes,
+    firstSlot,
+    nonce,
   }
 }
 

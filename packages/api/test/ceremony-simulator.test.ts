@@ -48,10 +48,25 @@ test.each<[Broken, RegExp]>([
   ['serves before the end', /another share after a failure/],
   ['writes after it answers', /dealt 1 polynomial in 2 messages|no reason to end|is named/],
   ['tells its box', /over the network: box of/],
-])('a machine that %s is noticed', async (broken, notice) => {
+  // In a rotation.
+  ['serves before the end', /^rotate \d: \w+ serves another share after a failure/],
+  ['goes over by itself', /^rotate \d: (honest members disagree|ended \w+, but members differ)/],
+  ['forgets the former key epoch', /^rotate \d: 0 hold a share of key epoch 1/],
+  ['keeps what has ended', /^rotate \d: \w+ holds a share of key epoch 1, which has ended/],
+  ['gives another delta', /^rotate \d: the device’s key with the delta from key epoch 1 to 2 is another/],
+  ['tells its delta', /^rotate \d: over the network: difference of share of ta/],
+  ['pools its shares', /^rotate \d: over the network: s of the group, key epoch 2/],
+  ['pools its deltas', /^rotate \d: over the network: difference of s of the group, key epochs 1 and 2/],
+  ['draws the same again', /^rotate \d: \w+ has a coefficient that \w+ has dealt before/],
+  ['minds no clock', /^rotate \d: \w+ has signed before the last key epoch has begun/],
+  ['minds no clock', /^rotate \d: \w+ has signed in slot \d+, near \d+/],
+])('a machine that %s is noticed: %s', async (broken, notice) => {
   for (let seed = 1; seed <= 60; seed++) {
     const { violations } = await simulate(seed, broken)
-    if (violations.some(violation => notice.test(violation))) return
+    if (violations.some(violation => notice.test(violation))) {
+      console.log(`SEEN ${broken} ${seed}`)
+      return
+    }
   }
   throw new Error('not noticed in 60 runs')
 })

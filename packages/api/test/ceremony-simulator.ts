@@ -1,7 +1,7 @@
 /**
- * A whole life of a group in one process, out of one seed: authorities found it, then refresh it or hand it on, while
- * messages are lost, late, doubled and out of order, machines crash and come back with what they had written, clocks
- * are set, and some authorities lie. Time is virtual, every event has its turn, so a seed is a run.
+ * A whole life of a group in one process, out of one seed: authorities found it, then refresh it, hand it on or rotate
+ * its key, while messages are lost, late, doubled and out of order, machines crash and come back with what they had
+ * written, clocks are set, and some authorities lie. Time is virtual, every event has its turn, so a seed is a run.
  *
  *   Coordinator  -- ask(stage, rounds) -->  Network  -->  Machine     api/ceremony.ts, a record, shares in force
  *                <--  message, refusal --            <--
@@ -27,6 +27,7 @@ import {
   ROUNDS,
   type Round,
   readMessage,
+  refuseUntimely,
   type Shares,
   sharesOf,
 } from '@milagro-ts/api/ceremony'
@@ -41,10 +42,12 @@ import { hashToG1 } from '@milagro-ts/crypto/hash-to-curve'
 import { G1, type G2 } from '@milagro-ts/crypto/points'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { Scalar } from '@milagro-ts/crypto/scalar'
-import { combineG1, recombineSecret } from '@milagro-ts/crypto/secret-sharing'
+import { combineG1, recombineSecret, type ScalarShare } from '@milagro-ts/crypto/secret-sharing'
 import { authorityServerKeyShare } from '@milagro-ts/crypto/server-key'
 import { sha256 } from '@milagro-ts/crypto/sha256'
+import { authorityIssue, shareContext, shareVerify } from '@milagro-ts/crypto/share-proof'
 import { hasPublicKey, PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
+import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
 import { p256 } from '@noble/curves/nist.js'
 import {
@@ -58,7 +61,7 @@ import {
   say,
   sealedFor,
 } from './ceremony-byzantine.js'
-import { noLedger, refreshProposal, reshareProposal } from './ceremony-members.js'
+import { noLedger, refreshProposal, reshareProposal, rotateProposal } from './ceremony-members.js'
 import { fixedRandom } from './fixed-random.js'
 import type { Party } from './founding-members.js'
 
@@ -111,6 +114,15 @@ export type Broken =
   | 'serves before the end'
   | 'writes after it answers'
   | 'tells its box'
+  | 'forgets the former key epoch'
+  | 'keeps what has ended'
+  | 'gives another delta'
+  | 'goes over by itself'
+  | 'tells its delta'
+  | 'pools its shares'
+  | 'pools its deltas'
+  | 'draws the same again'
+  | 'minds no clock'
 
 type Stage = Round | 'sign' | 'conclude'
 interface Ask {
@@ -134,6 +146,8 @@ export interface CeremonyReport {
   readonly faults: readonly Fault[]
   readonly lies: Readonly<Record<string, string>>
   readonly ending: Ending
+  /** The group's newest key epoch after it; 0 without a group. */
+  readonly keyEpoch: number
 }
 export interface RunReport {
   readonly seed: number
@@ -145,6 +159,11 @@ export interface RunReport {
 
 const SECOND = 1000
 const HOUR = 3_600_000
+/** Unix seconds at which a run begins; seconds of a slot, and slots of a day. */
+const BEGIN = 1_800_000_000
+const SLOT = 60
+const DAY = 1440
+const LEAD = 1
 
 interface Event {
   readonly at: number
@@ -245,8 +264,8 @@ const LIES: readonly LieKind[] = [
   {
     name: 'wrong proof',
     provable: true,
-    lies: (_, { proposal, purposes }) =>
-      proposal.kind === 'found'
+    lies: (_, { drawsSecrets, purposes }) =>
+      drawsSecrets
         ? {
             open: payload => {
               const [purpose] = purposes as [Purpose]
@@ -278,13 +297,26 @@ const LIES: readonly LieKind[] = [
   {
     name: 'public share of another secret',
     provable: true,
-    lies: (_, { proposal, purposes: [purpose] }) =>
-      proposal.kind === 'found' && hasPublicKey(purpose as Purpose)
+    lies: (_, { drawsSecrets, purposes: [purpose] }) =>
+      drawsSecrets && hasPublicKey(purpose as Purpose)
         ? {
             answer: payload => ({
               ...payload,
               pub: { [purpose as Purpose]: toBase64Url(authorityServerKeyShare(one).encode()) },
             }),
+          }
+        : null,
+  },
+  {
+    name: 'a secret too many',
+    provable: true,
+    lies: (_, { dealers, purposes: [purpose] }, { name }) =>
+      dealers.some(one => one.name === name)
+        ? {
+            open: payload => {
+              const parts = payload.parts as Record<string, unknown>
+              return { ...payload, parts: { ...parts, [`${purpose}/99`]: parts[purpose as Purpose] } }
+            },
           }
         : null,
   },
@@ -326,15 +358,72 @@ interface Lying {
   readonly way?: { readonly kind: Way; readonly round: Round }
 }
 
+/** s_j of every kept key epoch, by epoch. */
+type Held = ReadonlyMap<number, Scalar>
+
 /** What the run needs of one authority through all its ceremonies. */
 interface Machine {
   readonly party: Party
   /** In force. */
-  shares: Shares | undefined
+  shares: Held | undefined
   document: GroupDocument | undefined
   /** Own messages of former ceremonies, by round. */
   readonly former: Map<Round, string>
   readonly broken: Broken | undefined
+  /** Of broken ones: what they have put together in this ceremony, by index. */
+  readonly pool: Map<number, Scalar>
+}
+/** Before a ceremony. */
+type Standing = Pick<Machine, 'shares' | 'document'>
+
+/** s_j by the names that the ceremony gives them. */
+function forCeremony({ secrets }: Ceremony, held: Held): Shares {
+  return new Map(
+    secrets.flatMap(({ name, epoch }) => {
+      const share = held.get(epoch)
+      return share === undefined ? [] : [[name, share] as const]
+    }),
+  )
+}
+
+/** s'_j of what was dealt, by epoch. */
+function dealtBy({ secrets }: Ceremony, record: CeremonyRecord | null): Map<number, Scalar> {
+  const shares: Shares = record === null ? new Map() : sharesOf(record)
+  return new Map(
+    secrets.flatMap(({ name, epoch }) => {
+      const share = shares.get(name)
+      return share === undefined ? [] : [[epoch, share] as const]
+    }),
+  )
+}
+
+const epochsOf = ({ purposes }: GroupDocument, purpose: Purpose) => {
+  const { former = [], ...newest } = purposes[purpose]
+  return [newest, ...former]
+}
+
+/** What a machine serves once the document is in force: what was dealt, else what it had; of each kept epoch. */
+function heldAfter(machine: Machine, ceremony: Ceremony, record: CeremonyRecord): Held {
+  const dealt = dealtBy(ceremony, record)
+  const [purpose] = ceremony.purposes as [Purpose]
+  const [newest, ...former] = epochsOf(record.document as GroupDocument, purpose)
+  const kept = machine.broken === 'forgets the former key epoch' ? [] : former
+  const ended = machine.broken === 'keeps what has ended' ? (machine.shares ?? []) : []
+  return new Map([
+    ...ended,
+    ...[newest, ...kept].flatMap(keys => {
+      const epoch = keys?.epoch as number
+      const share = dealt.get(epoch) ?? machine.shares?.get(epoch)
+      return share === undefined ? [] : [[epoch, share] as const]
+    }),
+  ])
+}
+
+/** δ_j = s'_j − s_j. */
+function deltaOf({ shares, broken }: Machine, from: number, to: number): Scalar | undefined {
+  const [former, next] = [shares?.get(from), shares?.get(to)]
+  if (former === undefined || next === undefined) return undefined
+  return broken === 'gives another delta' ? former.subtract(next) : next.subtract(former)
 }
 
 /** One machine in one ceremony. */
@@ -345,21 +434,26 @@ class Member {
   stored: CeremonyRecord | null = null
   signed: string | undefined
   concluded: GroupDocument | undefined
-  /** Every polynomial and box that it has had, for the checks. */
+  /** Every polynomial (`secret f_i`) and box that it has had, for the checks. */
   readonly polynomials = new Set<string>()
   readonly boxes = new Map<string, string>()
   down = false
   /** Offset of its clock; can be set. */
   clock = 0
+  /** It has refused because of the hour; what its clock said when it signed, in unix seconds. */
+  untimely = false
+  signedAt: number | undefined
   readonly #ceremony: Ceremony
   readonly #random: Random
   readonly #arithmetic: CeremonyArithmetic
+  /** Unix seconds at which the ceremony begins. */
+  readonly #begin: number
   #joinedAt: number | undefined
   #told = new Set<Round>()
 
   constructor(
     machine: Machine,
-    ceremony: Ceremony,
+    { ceremony, begin }: { ceremony: Ceremony; begin: number },
     lying: Lying | undefined,
     random: Random,
     arithmetic: CeremonyArithmetic,
@@ -367,7 +461,8 @@ class Member {
     this.machine = machine
     this.lying = lying
     this.#ceremony = ceremony
-    this.#random = random
+    this.#begin = begin
+    this.#random = machine.broken === 'draws the same again' ? fixedRandom(machine.party.name) : random
     this.#arithmetic =
       machine.broken === 'takes every share' ? { ...arithmetic, shareFits: () => true } : arithmetic
   }
@@ -399,13 +494,14 @@ class Member {
     if (way === 'silence') return null
     const before = way === 'equivocation' ? this.#without(round) : this.stored
     if (before?.said[round] === undefined) this.#refuseLate(now)
+    if (round === 'join' && before === null) this.#refuseUntimely(now)
     let record = await ceremonyMove(this.#ceremony, before, round, rounds, {
       name: party.name,
       key: party.signKey,
       random: this.#random,
       arithmetic: this.#arithmetic,
       ledger: noLedger,
-      ...(shares && { current: shares }),
+      ...(shares && { current: forCeremony(this.#ceremony, shares) }),
     })
     if (record !== before) {
       const lie = this.lying?.lies[round]
@@ -420,8 +516,12 @@ class Member {
           ...rest,
           nonce: record.boxes?.[0],
         }))
+      const delta = broken === 'tells its delta' && round === 'result' ? this.#delta(record) : undefined
+      if (delta !== undefined)
+        record = await this.#lie(record, round, payload => ({ ...payload, documentHash: delta }))
     }
-    for (const text of Object.values(record.polynomials ?? {})) this.polynomials.add(text)
+    for (const [secret, text] of Object.entries(record.polynomials ?? {}))
+      this.polynomials.add(`${secret} ${text}`)
     const said = payloadOf(record.said[round] as string)
     for (const [i, box] of (record.boxes ?? []).entries())
       if (round === 'join') this.boxes.set(box, (said.boxes as string[])[i] as string)
@@ -431,9 +531,20 @@ class Member {
       write: () => {
         this.#joinedAt ??= now + this.clock
         this.stored = written
-        if (broken === 'serves before the end' && round === 'answer') this.machine.shares = sharesOf(written)
+        if (broken === 'serves before the end' && round === 'answer')
+          this.machine.shares = dealtBy(this.#ceremony, written)
+        if (broken === 'goes over by itself' && round === 'result') this.#goOver(written)
       },
     }
+  }
+
+  /** Of a rotation. */
+  #delta(record: CeremonyRecord): string | undefined {
+    const { proposal, secrets } = this.#ceremony
+    if (proposal.kind !== 'rotate') return undefined
+    const [{ epoch }] = secrets as [Ceremony['secrets'][number]]
+    const next = dealtBy(this.#ceremony, record).get(epoch) as Scalar
+    return toBase64Url(next.subtract(this.machine.shares?.get(epoch - 1) as Scalar).encode())
   }
 
   async #lie(record: CeremonyRecord, round: Round, lie: Lie, rounds: CeremonyRounds = []) {
@@ -459,7 +570,10 @@ class Member {
 
   async #sign({ rounds }: Ask, now: number) {
     if (this.lying?.way?.kind === 'silence' && this.lying.way.round === 'result') return null
-    if (this.signed === undefined) this.#refuseLate(now)
+    if (this.signed === undefined) {
+      this.#refuseLate(now)
+      this.#refuseUntimely(now)
+    }
     const { party } = this.machine
     const { signature } = await ceremonySign(this.#ceremony, this.stored, rounds, {
       name: party.name,
@@ -470,6 +584,7 @@ class Member {
       answer: { message: given },
       write: () => {
         this.signed = given
+        this.signedAt ??= this.#unixSeconds(now)
       },
     }
   }
@@ -481,20 +596,54 @@ class Member {
     if (!(await isSigned(document, this.#ceremony)))
       throw new Refused('NOT_APPROVED', { detail: 'signatures are missing' })
     return {
-      answer: { message: 'concluded' },
+      answer: { message: this.#pool() ?? 'concluded' },
       write: () => {
-        const { machine } = this
-        const stays = this.#ceremony.members.some(({ name }) => name === this.name)
-        machine.shares = stays ? sharesOf(this.stored as CeremonyRecord) : undefined
-        machine.document = document
-        this.concluded = document
+        if (this.concluded === undefined) this.#goOver(this.stored as CeremonyRecord)
       },
     }
+  }
+
+  #goOver(record: CeremonyRecord): void {
+    const { machine } = this
+    const stays = this.#ceremony.members.some(({ name }) => name === this.name)
+    machine.shares = stays ? heldAfter(machine, this.#ceremony, record) : undefined
+    machine.document = record.document
+    this.concluded = record.document
+  }
+
+  /** Of machines that put together what they have: s', or s' − s, once t have. */
+  #pool(): string | undefined {
+    const { proposal, t, secrets } = this.#ceremony
+    const { broken, pool, shares: before } = this.machine
+    if (proposal.kind !== 'rotate' || this.stored === null) return undefined
+    const { member } = this.#ceremony.participant(this.name) as { member: number }
+    const [{ epoch }] = secrets as [Ceremony['secrets'][number]]
+    const [former, next] = [before?.get(epoch - 1), dealtBy(this.#ceremony, this.stored).get(epoch)]
+    if (former === undefined || next === undefined) return undefined
+    if (broken === 'pools its shares') pool.set(member, next)
+    else if (broken === 'pools its deltas') pool.set(member, next.subtract(former))
+    if (pool.size < t) return undefined
+    const some = [...pool].slice(0, t).map(([index, scalar]) => ({ index, scalar }))
+    return toBase64Url(recombineSecret(some).encode())
   }
 
   #refuseLate(now: number): void {
     if (this.#joinedAt !== undefined && now + this.clock > this.#joinedAt + 1000 * CEREMONY_WITHIN)
       throw new Refused('EXPIRED', { detail: 'the ceremony took longer than a day; make a new proposal' })
+  }
+
+  #refuseUntimely(now: number): void {
+    if (this.machine.broken === 'minds no clock') return
+    try {
+      refuseUntimely(this.#ceremony, this.#unixSeconds(now))
+    } catch (error) {
+      this.untimely = true
+      throw error
+    }
+  }
+
+  #unixSeconds(now: number): number {
+    return this.#begin + Math.floor((now + this.clock) / 1000)
   }
 }
 
@@ -781,8 +930,8 @@ async function foundingOf(members: readonly Party[], t: number, nonce: string): 
         requestKey: rps.signKey.publicKey.toBase64Url(),
       },
     ],
-    slot: { origin: 0, length: 60 },
-    policy: { lead: 1, grace: 0 },
+    slot: { origin: 0, length: SLOT },
+    policy: { lead: LEAD, grace: 0 },
     firstSlot: 0,
     nonce,
   }
@@ -796,7 +945,20 @@ const POOL = 12
 /** t with 2t > n. */
 const thresholdFor = (n: number, chance: Chance) => chance.whole(Math.floor(n / 2) + 1, n)
 
-/** One run: found, then refresh, reshare, or both. */
+/** What becomes of the group once it is founded. */
+const PLANS: readonly (readonly Exclude<CeremonyProposal['kind'], 'found'>[])[] = [
+  ['refresh'],
+  ['reshare'],
+  ['rotate'],
+  ['reshare', 'refresh'],
+  ['refresh', 'reshare'],
+  ['rotate', 'refresh'],
+  ['rotate', 'reshare'],
+  ['reshare', 'rotate'],
+  ['rotate', 'rotate', 'rotate'],
+]
+
+/** One run: found, then refresh, reshare, rotate, one or more. */
 export async function simulate(seed: number, broken?: Broken): Promise<RunReport> {
   return new Run(seed, broken).go()
 }
@@ -810,9 +972,14 @@ class Run {
   readonly #violations: string[] = []
   readonly #machines = new Map<string, Machine>()
   readonly #arithmetic = remembering()
+  readonly #pool = new Map<number, Scalar>()
   #group: Predecessor | undefined
-  /** D = Σλ_j d_j of one device, as it was issued first. */
-  #deviceKey: G1 | undefined
+  /** Unix seconds. */
+  #now = BEGIN
+  /** Every key epoch that there has been: D = Σλ_j d_j of one device, as it was issued first in it. */
+  readonly #epochs = new Map<number, PurposeKeys & { device?: G1 }>()
+  /** Every coefficient that an honest one has drawn, and who. */
+  readonly #drawn = new Map<string, string>()
 
   constructor(seed: number, broken: Broken | undefined) {
     this.#seed = seed
@@ -827,12 +994,7 @@ class Run {
       Array.from({ length: POOL }, (_, i) => `ta${i + 1}`),
       chance.pick(SIZES),
     )
-    const plan = chance.pick([
-      ['refresh'],
-      ['reshare'],
-      ['reshare', 'refresh'],
-      ['refresh', 'reshare'],
-    ] as const)
+    const plan = chance.pick(PLANS)
     // At least one fault in the run; which ceremony it meets is drawn too.
     const faulty = chance.whole(0, plan.length)
     const faultsAt = (k: number): Fault[] => {
@@ -853,9 +1015,11 @@ class Run {
     for (const [k, kind] of plan.entries()) {
       if (this.#group === undefined || this.#violations.length > 0) break
       const proposal =
-        kind === 'reshare' || this.#group.t < 2
-          ? await this.#reshare(this.#group)
-          : refreshProposal(this.#group, this.#nonce())
+        kind === 'rotate'
+          ? this.#rotate(this.#group)
+          : kind === 'reshare' || this.#group.t < 2
+            ? await this.#reshare(this.#group)
+            : refreshProposal(this.#group, this.#nonce())
       await this.#ceremony(proposal, faultsAt(k + 1))
     }
     const [seed, purpose] = [this.#seed, this.#purpose]
@@ -877,6 +1041,7 @@ class Run {
           former: new Map(),
           // In the controls every machine is broken.
           broken: this.#broken,
+          pool: this.#pool,
         })
     return found
   }
@@ -896,6 +1061,20 @@ class Run {
     return { ...proposal, nonce: this.#nonce() } as CeremonyProposal
   }
 
+  /** Mostly once the last key epoch has begun, and with days to come: at another time it may be refused. */
+  #rotate(group: Predecessor): CeremonyProposal {
+    const chance = this.#chance
+    const last = newestOf(group, this.#purpose).firstSlot
+    if (chance.is(0.9)) this.#now = Math.max(this.#now, last * SLOT)
+    const soonest = Math.max(this.#slot() + LEAD, last) + 1
+    const firstSlot = soonest + (chance.is(0.15) ? chance.whole(0, 20) : chance.whole(3 * DAY, 5 * DAY))
+    return rotateProposal(group, { firstSlot, purposes: [this.#purpose], nonce: this.#nonce() })
+  }
+
+  #slot(now = this.#now): number {
+    return slotAt({ origin: 0, length: SLOT }, now)
+  }
+
   /** The names of those who lied. */
   async #ceremony(proposal: CeremonyProposal, faults: readonly Fault[]): Promise<string[]> {
     const chance = this.#chance
@@ -905,16 +1084,19 @@ class Run {
       ceremony.participants.map(({ name }) => {
         const random = fixedRandom(`${this.#seed} ${this.#ceremonies.length} ${name}`)
         const machine = this.#machines.get(name) as Machine
-        const member = new Member(machine, ceremony, lying.get(name), random, this.#arithmetic)
+        const moment = { ceremony, begin: this.#now }
+        const member = new Member(machine, moment, lying.get(name), random, this.#arithmetic)
         return [name, member]
       }),
     )
-    const before = new Map([...this.#machines].map(([name, { shares }]) => [name, shares]))
+    const before = new Map([...this.#machines].map(([name, machine]) => [name, { ...machine }]))
+    this.#pool.clear()
     const world = new World(ceremony, members, faults, chance, this.#arithmetic)
     await world.run()
     await world.heal()
-    const { coordinator } = world
-    const ending = coordinator.ending as Ending
+    const ending = world.coordinator.ending as Ending
+    await this.#check(world, before)
+    this.#now += Math.ceil(world.elapsed / 1000)
     this.#ceremonies.push({
       kind: proposal.kind,
       n: ceremony.members.length,
@@ -922,13 +1104,13 @@ class Run {
       faults,
       lies: Object.fromEntries([...lying].map(([name, lie]) => [name, lie.name])),
       ending,
+      keyEpoch: this.#group === undefined ? 0 : newestOf(this.#group, this.#purpose).epoch,
     })
     for (const member of members.values())
       for (const round of ROUNDS) {
         const said = member.stored?.said[round]
         if (said !== undefined) member.machine.former.set(round, said)
       }
-    await this.#check(world, before)
     return [...lying.keys()]
   }
 
@@ -955,11 +1137,11 @@ class Run {
     return lying
   }
 
-  async #check(world: World, before: ReadonlyMap<string, Shares | undefined>): Promise<void> {
+  async #check(world: World, before: ReadonlyMap<string, Standing>): Promise<void> {
     const { ceremony, members, coordinator } = world
     const ending = coordinator.ending as Ending
     const wrong = (what: string) => {
-      this.#violations.push(`${ceremony.proposal.kind} ${this.#ceremonies.length}: ${what}`)
+      this.#violations.push(`${ceremony.proposal.kind} ${this.#ceremonies.length + 1}: ${what}`)
     }
     const honest = [...members.values()].filter(({ lying }) => lying === undefined)
     const liars = [...members.values()].filter(({ lying }) => lying !== undefined)
@@ -981,9 +1163,11 @@ class Run {
     const equivocated = liars.some(({ lying }) => lying?.way?.kind === 'equivocation')
     if (ending.kind === 'fault' && !isLiar(ending.who) && !(ending.code === 'CONFLICT' && equivocated))
       wrong(`${ending.who}, who is honest, is named: ${ending.code} ${ending.round}`)
+    const isUntimely = ending.kind === 'refused' && members.get(ending.by)?.untimely === true
     if (
       ending.kind === 'refused' &&
       ending.code !== 'EXPIRED' &&
+      !isUntimely &&
       !(ending.code === 'CONFLICT' && equivocated)
     )
       wrong(`${ending.by} refuses, and nobody is named: ${ending.code} ${ending.why}`)
@@ -991,92 +1175,222 @@ class Run {
     if (shown.length > 0 && ending.kind === 'done') wrong(`${shown[0]?.name} lied, and it went through`)
     if (ending.kind === 'silent' && !world.network.longPartition && ending.who.some(name => !isLiar(name)))
       wrong(`${ending.who.join()} were asked for a day and said nothing`)
-    const excused = liars.length > 0 || world.network.longPartition || world.faults.includes('clock')
+    const excused =
+      liars.length > 0 ||
+      world.network.longPartition ||
+      world.faults.includes('clock') ||
+      (isUntimely && this.#mayBeUntimely(world))
     if (!excused && ending.kind !== 'done') wrong(`no reason to end with ${JSON.stringify(ending)}`)
 
     const purpose = this.#purpose
     if (document === undefined) {
-      for (const [name, shares] of before)
-        if (this.#machines.get(name)?.shares !== shares) wrong(`${name} serves another share after a failure`)
+      for (const [name, { shares, document }] of before) {
+        const machine = this.#machines.get(name)
+        if (machine?.shares !== shares) wrong(`${name} serves another share after a failure`)
+        if (machine?.document !== document) wrong(`${name} has another document after a failure`)
+      }
     } else {
-      const { ivk } = document.purposes[purpose]
-      if (this.#group !== undefined && this.#group.document.purposes[purpose].ivk !== ivk)
-        wrong('another IVK')
-      this.#group = groupWith([purpose], document, this.#group)
+      const group = groupWith([purpose], document, this.#group)
+      this.#checkEpochs(world, group, wrong)
+      this.#group = group
     }
     this.#checkKeys(wrong)
+    this.#checkDeltas(wrong)
   }
 
-  /** The group's key and a device's, from t of those who hold a share, whichever they are. */
+  /** The proposal came before the last key epoch had begun, or the new one was near. */
+  #mayBeUntimely({ ceremony: { proposal, group }, elapsed }: World): boolean {
+    if (proposal.kind !== 'rotate' || group === undefined) return false
+    const hasBegun = newestOf(group, this.#purpose).firstSlot <= this.#slot()
+    return !hasBegun || proposal.firstSlot <= this.#slot(this.#now + Math.ceil(elapsed / 1000)) + LEAD
+  }
+
+  /** Keys of key epochs are what they were; a rotation adds one, in time, and the one in force is kept. */
+  #checkEpochs(
+    { ceremony: { proposal, group: before }, members, faults, elapsed }: World,
+    group: Predecessor,
+    wrong: (what: string) => void,
+  ): void {
+    const purpose = this.#purpose
+    const epochs = group.epochs(purpose)
+    for (const { epoch, ivk, firstSlot } of epochs) {
+      const known = this.#epochs.get(epoch)
+      if (known !== undefined && !(known.ivk.equals(ivk) && known.firstSlot === firstSlot))
+        wrong(`another IVK of key epoch ${epoch}`)
+    }
+    const former = before?.epochs(purpose).map(({ epoch }) => epoch) ?? []
+    const expected = proposal.kind === 'rotate' ? [(former[0] as number) + 1, ...former].slice(0, 3) : former
+    if (before !== undefined && epochs.map(({ epoch }) => epoch).join() !== expected.join())
+      wrong(`key epochs ${epochs.map(({ epoch }) => epoch).join()} after ${former.join()}`)
+    const [newest] = epochs as [PurposeKeys]
+    if (!this.#epochs.has(newest.epoch)) {
+      for (const [epoch, { ivk }] of this.#epochs)
+        if (ivk.equals(newest.ivk)) wrong(`the IVK of key epoch ${epoch} again`)
+      this.#epochs.set(newest.epoch, newest)
+    }
+    if (proposal.kind !== 'rotate' || before === undefined) return
+    for (const { name, lying, signedAt } of members.values()) {
+      if (lying !== undefined || signedAt === undefined) continue
+      if (proposal.firstSlot <= this.#slot(signedAt) + LEAD)
+        wrong(`${name} has signed in slot ${this.#slot(signedAt)}, near ${proposal.firstSlot}`)
+      if (newestOf(before, purpose).firstSlot > this.#slot(signedAt))
+        wrong(`${name} has signed before the last key epoch has begun`)
+    }
+    const present = this.#slot(this.#now + Math.ceil(elapsed / 1000))
+    const inForce = [...this.#epochs.values()].findLast(({ firstSlot }) => firstSlot <= present)
+    if (!faults.includes('clock') && inForce !== undefined && !expected.includes(inForce.epoch))
+      wrong(`key epoch ${inForce.epoch}, in force, is kept no more`)
+  }
+
+  /** Who holds a share of a kept key epoch. */
+  #holders({ authorities }: Predecessor, epoch: number): (ScalarShare & { machine: Machine })[] {
+    return authorities.flatMap(({ index, name }) => {
+      const machine = this.#machines.get(name)
+      const scalar = machine?.shares?.get(epoch)
+      return machine === undefined || scalar === undefined ? [] : [{ index, scalar, machine }]
+    })
+  }
+
+  /** Of each kept key epoch the group's key and a device's, from t of those who hold a share, whichever they are. */
   #checkKeys(wrong: (what: string) => void): void {
     const group = this.#group
     if (group === undefined) return
-    const { ivk } = group.epochs(this.#purpose)[0] as PurposeKeys
-    const holders = group.authorities.flatMap(({ index, name }) => {
-      const scalar = this.#machines.get(name)?.shares?.get(this.#purpose)
-      return scalar === undefined ? [] : [{ index, scalar }]
-    })
-    if (holders.length < group.t) {
-      wrong(`${holders.length} hold a share, ${group.t} are needed`)
-      return
+    const A = hashToG1(this.#purpose, DEVICE)
+    const epochs = group.epochs(this.#purpose)
+    for (const { epoch, ivk } of epochs) {
+      const holders = this.#holders(group, epoch)
+      if (holders.length < group.t) {
+        wrong(`${holders.length} hold a share of key epoch ${epoch}, ${group.t} are needed`)
+        return
+      }
+      for (let set = 0; set < (epoch === epochs[0]?.epoch ? 2 : 1); set++) {
+        const some = this.#chance.some(holders, group.t)
+        const indices = some.map(({ index }) => index).join()
+        if (!G1.generator.mulSecret(recombineSecret(some)).equals(ivk))
+          wrong(`the shares of ${indices} don’t make IVK of key epoch ${epoch}`)
+        const D = combineG1(some.map(({ index, scalar }) => ({ index, point: A.mulSecret(scalar) })))
+        const known = this.#epochs.get(epoch) as PurposeKeys & { device?: G1 }
+        known.device ??= D
+        if (!D.equals(known.device))
+          wrong(`the device’s key of key epoch ${epoch} from ${indices} is another`)
+      }
     }
-    for (let set = 0; set < 2; set++) {
-      const some = this.#chance.some(holders, group.t)
-      if (!G1.generator.mulSecret(recombineSecret(some)).equals(ivk))
-        wrong(`the shares of ${some.map(({ index }) => index).join()} don’t make IVK`)
-      const A = hashToG1(this.#purpose, utf8('a device'))
-      const D = combineG1(some.map(({ index, scalar }) => ({ index, point: A.mulSecret(scalar) })))
-      this.#deviceKey ??= D
-      if (!D.equals(this.#deviceKey))
-        wrong(`the device’s key from ${some.map(({ index }) => index).join()} is another`)
-    }
+    for (const [name, { shares }] of this.#machines)
+      for (const epoch of shares?.keys() ?? [])
+        if (!epochs.some(kept => kept.epoch === epoch))
+          wrong(`${name} holds a share of key epoch ${epoch}, which has ended`)
   }
 
-  /** Nothing that went over the network holds s, a polynomial, a share, an evaluation, or a box but in a complaint. */
+  /** D + Δ·A is the device's key of a later key epoch, and each part of Δ·A is proven over C'_j − C_j. */
+  #checkDeltas(wrong: (what: string) => void): void {
+    const group = this.#group
+    const kept = group?.epochs(this.#purpose) ?? []
+    if (group === undefined || kept.length < 2) return
+    const [later, former] = this.#chance.some(kept, 2).sort((one, other) => other.epoch - one.epoch) as [
+      PurposeKeys,
+      PurposeKeys,
+    ]
+    const step = `from key epoch ${former.epoch} to ${later.epoch}`
+    const A = hashToG1(this.#purpose, DEVICE)
+    const shares = this.#chance.some(this.#holders(group, later.epoch), group.t).flatMap(holder => {
+      const { index, machine } = holder
+      const delta = deltaOf(machine, former.epoch, later.epoch)
+      if (delta === undefined) return []
+      const ctx = shareContext({
+        groupId: group.groupId,
+        purpose: this.#purpose,
+        index,
+        shareEpoch: group.document.revision,
+        identity: DEVICE,
+        jti: new Uint8Array(16).fill(index),
+        rotation: { oldEpoch: former.epoch, newEpoch: later.epoch },
+      })
+      const [C, next] = [former, later].map(({ commitments }) => commitments[index - 1] as G1) as [G1, G1]
+      const terms = { ctx, commitment: next.subtract(C), A }
+      const share = authorityIssue(terms, delta, fixedRandom(`${this.#seed} ${machine.party.name} ${step}`))
+      if (!shareVerify(terms, share)) wrong(`the delta of ${machine.party.name} ${step} is not proven`)
+      return [{ index, point: share.d }]
+    })
+    if (shares.length < group.t) {
+      wrong(`${shares.length} give a delta ${step}, ${group.t} are needed`)
+      return
+    }
+    const [D, next] = [this.#epochs.get(former.epoch)?.device, this.#epochs.get(later.epoch)?.device]
+    if (D?.add(combineG1(shares)).equals(next as G1) !== true)
+      wrong(`the device’s key with the delta ${step} is another`)
+  }
+
+  /**
+   * Nothing that went over the network holds s, s', s' − s, a polynomial, a share, a δ_j, an evaluation, or a box but in
+   * a complaint.
+   */
   #checkSecrets(
     { ceremony, members, network }: World,
-    before: ReadonlyMap<string, Shares | undefined>,
+    before: ReadonlyMap<string, Standing>,
     wrong: (what: string) => void,
   ): void {
     const secrets = new Map<string, string>()
     const keep = (name: string, scalar: Scalar) => {
       if (!scalar.isZero()) secrets.set(toHex(scalar.encode()), name)
     }
-    const purpose = this.#purpose
+    /** Of one share epoch. */
+    const keepAll = (what: string, whose: string, held: Held) => {
+      for (const [epoch, share] of held) {
+        keep(`${what} of ${whose}, key epoch ${epoch}`, share)
+        for (const [former, other] of held)
+          if (former < epoch)
+            keep(
+              `difference of ${what} of ${whose}, key epochs ${former} and ${epoch}`,
+              share.subtract(other),
+            )
+      }
+    }
     for (const [name, { machine, lying, polynomials, boxes, stored }] of members) {
-      for (const shares of [before.get(name), machine.shares, stored === null ? undefined : sharesOf(stored)])
-        for (const share of shares?.values() ?? []) keep(`share of ${name}`, share)
+      const former = before.get(name)?.shares ?? new Map<number, Scalar>()
+      const dealt = dealtBy(ceremony, stored)
+      keepAll('share', name, former)
+      keepAll('share', name, machine.shares ?? new Map())
+      keepAll('share', name, ceremony.proposal.kind === 'rotate' ? new Map([...former, ...dealt]) : dealt)
       if (lying !== undefined) continue
       const complaints = payloadOfAnswer(stored)
       for (const box of boxes.keys())
         if (!complaints.includes(box)) secrets.set(toHex(fromBase64Url(box, 'box')), `box of ${name}`)
       for (const text of polynomials) {
-        const bytes = fromBase64Url(text, 'polynomial')
+        const bytes = bytesOfPolynomial(text)
         const f = Polynomial.decode(bytes)
         for (let k = 0; k < bytes.length; k += 32)
           keep(`coefficient of ${name}`, Scalar.decode(bytes.slice(k, k + 32)))
         for (const { member } of ceremony.members) keep(`evaluation of ${name}`, f.at(member))
       }
     }
-    const group = this.#group
-    const held = group?.authorities.flatMap(({ index, name }) => {
-      const scalar = before.get(name)?.get(purpose)
-      return scalar === undefined ? [] : [{ index, scalar }]
-    })
-    if (group !== undefined && held !== undefined && held.length >= group.t)
-      keep('s', recombineSecret(held.slice(0, group.t)))
-    // A recombined s of a founding too.
-    const dealt = ceremony.members.flatMap(({ member, name }) => {
-      const scalar = members.get(name)?.machine.shares?.get(purpose)
-      return scalar === undefined ? [] : [{ index: member, scalar }]
-    })
-    if (dealt.length >= ceremony.t) keep('s', recombineSecret(dealt.slice(0, ceremony.t)))
+    const former = this.#group === undefined ? new Map() : secretsOf(this.#group, before, this.#purpose)
+    keepAll('s', 'the group', former)
+    const [concluded] = [...members.values()].flatMap(({ concluded }) => concluded ?? [])
+    if (concluded !== undefined)
+      keepAll(
+        's',
+        'the group',
+        secretsOf(groupWith([this.#purpose], concluded), this.#machines, this.#purpose),
+      )
+    // What a rotation that has failed would have come to.
+    const constants = ceremony.dealers.flatMap(({ name }) =>
+      [...(members.get(name)?.polynomials ?? [])].map(
+        text => Polynomial.decode(bytesOfPolynomial(text)).constant,
+      ),
+    )
+    if (ceremony.proposal.kind === 'rotate' && constants.length === ceremony.dealers.length) {
+      const s = constants.reduce((sum, constant) => sum.add(constant))
+      keepAll('s', 'the group', new Map([...former, [ceremony.secrets[0]?.epoch as number, s]]))
+    }
     const said = [...network.captured]
     const everything = said.flatMap(text => [...bytesOf(text)].map(toHex)).join(' ')
     for (const [secret, name] of secrets) if (everything.includes(secret)) wrong(`over the network: ${name}`)
   }
 
-  /** Each polynomial was dealt in one message, one evaluation for each member, so t−1 members have t−1 of them. */
+  /**
+   * Each polynomial was dealt in one message, one evaluation for each member, and has nothing in common with another: so
+   * t−1 members have t−1 evaluations.
+   */
   #checkDeals(honest: readonly Member[], { network, ceremony }: World, wrong: (what: string) => void): void {
     const deals = new Map<string, Set<string>>()
     for (const text of network.captured) {
@@ -1088,14 +1402,47 @@ class Run {
     for (const { name, polynomials } of honest) {
       const said = deals.get(name)
       if (said === undefined) continue
-      if (said.size > polynomials.size)
-        wrong(`${name} has dealt ${polynomials.size} polynomial in ${said.size} messages`)
+      const times = polynomials.size / ceremony.secrets.length
+      if (said.size > times) wrong(`${name} has dealt ${times} polynomial in ${said.size} messages`)
       for (const payload of said)
         if ((payloadOf(`.${payload}.`).sealed as string[]).length !== ceremony.members.length)
           wrong(`${name} has sealed other than one evaluation for each member`)
     }
+    for (const { name, polynomials } of honest)
+      for (const text of polynomials) {
+        const bytes = bytesOfPolynomial(text)
+        // A refresh and a reshare have their constants from elsewhere.
+        for (let k = ceremony.drawsSecrets ? 0 : 32; k < bytes.length; k += 32) {
+          const coefficient = toHex(bytes.slice(k, k + 32))
+          const known = this.#drawn.get(coefficient)
+          if (known !== undefined) wrong(`${name} has a coefficient that ${known} has dealt before`)
+          this.#drawn.set(coefficient, name)
+        }
+      }
   }
 }
+
+/** Who holds the secrets of a group, and which: s of each kept key epoch, as far as t hold a share. */
+function secretsOf(
+  { authorities, t, epochs }: Predecessor,
+  machines: ReadonlyMap<string, Standing>,
+  purpose: Purpose,
+): Held {
+  return new Map(
+    epochs(purpose).flatMap(({ epoch }) => {
+      const held = authorities.flatMap(({ index, name }) => {
+        const scalar = machines.get(name)?.shares?.get(epoch)
+        return scalar === undefined ? [] : [{ index, scalar }]
+      })
+      return held.length < t ? [] : [[epoch, recombineSecret(held.slice(0, t))] as const]
+    }),
+  )
+}
+
+/** Of the one purpose of a run. */
+const newestOf = (group: Predecessor, purpose: Purpose) => group.epochs(purpose)[0] as PurposeKeys
+const DEVICE = utf8('a device')
+const bytesOfPolynomial = (text: string) => fromBase64Url(text.split(' ')[1] as string, 'polynomial')
 
 const payloadOfAnswer = (record: CeremonyRecord | null): string[] =>
   record?.said.answer === undefined
@@ -1144,6 +1491,11 @@ class World {
       }
     this.coordinator.start()
     await this.#schedule.run()
+  }
+
+  /** Milliseconds since the ceremony began. */
+  get elapsed(): number {
+    return this.#schedule.now
   }
 
   async #deliver(member: Member, ask: Ask, reply: (answer: Answer) => Promise<void>): Promise<void> {

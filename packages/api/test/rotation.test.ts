@@ -1,6 +1,6 @@
 /** A group's life with rotations in it: key epochs beside each other, refreshed and handed on; what readers refuse. */
 import { Ceremony, type CeremonyProposal, ceremonyHash, type Shares } from '@milagro-ts/api/ceremony'
-import { documentHash, type Group, type PurposeKeys } from '@milagro-ts/api/group'
+import type { Group, PurposeKeys } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { deltaTerms, keyRotationPayload } from '@milagro-ts/api/key-rotation'
 import { Refused } from '@milagro-ts/api/problem'
@@ -11,12 +11,13 @@ import { G1 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { combineG1, recombineSecret, splitSecret } from '@milagro-ts/crypto/secret-sharing'
 import { authorityIssue, shareVerify } from '@milagro-ts/crypto/share-proof'
-import { PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
+import { PURPOSES, type Purpose } from '@milagro-ts/crypto/suite'
 import { beforeAll, describe, expect, test } from 'vitest'
 import {
   foundByCeremony,
   refreshProposal,
   reshareProposal,
+  rotateProposal,
   runRounds,
   signed,
   TestParticipant,
@@ -76,23 +77,6 @@ async function hold(
   return { group, parties: members, held: new Map(held) }
 }
 
-function rotateProposal(
-  group: Group,
-  firstSlot: number,
-  purposes: Purpose[] = [...PURPOSES],
-): CeremonyProposal {
-  return {
-    suite: SUITE,
-    v: 1,
-    kind: 'rotate',
-    groupId: toBase64Url(group.groupId),
-    previous: toBase64Url(documentHash(group.document)),
-    purposes,
-    firstSlot,
-    nonce: toBase64Url(fixedRandom(`rotate ${firstSlot}`)(32)),
-  }
-}
-
 /** s of a kept epoch, out of the first t members' shares. */
 const secretOf = ({ parties, held, group }: Life, purpose: Purpose, epoch: number): Scalar =>
   recombineSecret(
@@ -106,9 +90,9 @@ const idCore = IdCore.decode(Uint8Array.from({ length: 39 }, (_, i) => (i === 6 
 
 test('three key epochs side by side, refreshed and handed on; every delta leads to the key it says', async () => {
   const founded = await found()
-  const second = await hold(founded, rotateProposal(founded.group, 10))
+  const second = await hold(founded, rotateProposal(founded.group, { firstSlot: 10 }))
   expect(second.group.epochs('device').map(({ epoch }) => epoch)).toEqual([2, 1])
-  const third = await hold(second, rotateProposal(second.group, 20))
+  const third = await hold(second, rotateProposal(second.group, { firstSlot: 20 }))
   const refreshed = await hold(third, refreshProposal(third.group))
   const strangers = (await makeMembers({ n: 5 })).authorities.slice(3)
   const members = [third.parties[2] as Party, ...strangers]
@@ -150,7 +134,7 @@ test('three key epochs side by side, refreshed and handed on; every delta leads 
     expect(D(from).add(combineG1(shares)).equals(D(to))).toBe(true)
   }
 
-  const fourth = await hold(handed, rotateProposal(handed.group, 30, ['device']))
+  const fourth = await hold(handed, rotateProposal(handed.group, { firstSlot: 30, purposes: ['device'] }))
   expect(fourth.group.epochs('device').map(({ epoch }) => epoch)).toEqual([4, 3, 2])
   expect(fourth.group.epochs('pin').map(({ epoch }) => epoch)).toEqual([3, 2, 1])
   expect(fourth.group.keysOf('device', 1)).toBeNull()
@@ -166,7 +150,7 @@ describe('a rotation ceremony', () => {
     life = await found()
   })
   const proposed = (more: object) => () =>
-    Ceremony.read({ ...rotateProposal(life.group, 10), ...more }, life.group)
+    Ceremony.read({ ...rotateProposal(life.group, { firstSlot: 10 }), ...more }, life.group)
 
   test('wants purposes, each once, and a first slot after the one of the epoch before', () => {
     expect(proposed({ purposes: [] })).toThrow(DecodeError)
@@ -178,7 +162,10 @@ describe('a rotation ceremony', () => {
   })
 
   test('deals with all members, each of whom proves that it knows what it deals', async () => {
-    const ceremony = Ceremony.read(rotateProposal(life.group, 10, ['sign', 'device']), life.group)
+    const ceremony = Ceremony.read(
+      rotateProposal(life.group, { firstSlot: 10, purposes: ['sign', 'device'] }),
+      life.group,
+    )
     expect(ceremony.dealers.map(({ dealer }) => dealer)).toEqual([1, 2, 3])
     // In the one order, whatever the proposal's.
     expect(ceremony.secrets.map(({ name, epoch }) => `${name} ${epoch}`)).toEqual(['device 2', 'sign 2'])
@@ -285,7 +272,10 @@ describe('a document with a new key epoch', () => {
 describe('the terms of a delta', () => {
   test('have the payload’s hash as jti, both key epochs, and whose key it is', async () => {
     const founded = await found()
-    const { group } = await hold(founded, rotateProposal(founded.group, 10, ['device', 'pin']))
+    const { group } = await hold(
+      founded,
+      rotateProposal(founded.group, { firstSlot: 10, purposes: ['device', 'pin'] }),
+    )
     const hpkeKey = Uint8Array.from({ length: 32 }, (_, i) => i)
     const step = { from: 1, to: 2 }
     expect(toHex(keyRotationPayload({ hpkeKey, device: step, pin: step }))).toBe(

@@ -23,17 +23,17 @@ import {
   ceremonyMove,
   ceremonySign,
   type Round,
+  refuseUntimely,
   sharesOf,
   statedLedgers,
 } from '@milagro-ts/api/ceremony'
 import { LEDGER_PAGE, readLedgerPage, signLedgerPage } from '@milagro-ts/api/ceremony-ledger'
-import { documentHash, Group, type PurposeKeys } from '@milagro-ts/api/group'
+import { documentHash, Group } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
 import { poolCeremonyArithmetic, poolKeyCheck } from '@milagro-ts/api/server-pool'
 import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
-import { slotAt } from '@milagro-ts/crypto/time-permit'
 import type { Connection, Row } from '@milagro-ts/store/database'
 import { type Authority, refuseAddress } from './authority.js'
 import { forgetDeparture } from './departure.js'
@@ -107,7 +107,7 @@ export class Ceremonies {
       }
       const group = await this.#predecessor(proposal, revisions)
       const ceremony = Ceremony.read(proposal, group)
-      this.#refuseTooSoon(ceremony)
+      this.#refuseUntimely(ceremony)
       const ports = this.#ports(ceremony)
       const record = await ceremonyMove(ceremony, null, 'join', [], ports)
       const groupId = group?.groupId ?? null
@@ -192,7 +192,7 @@ export class Ceremonies {
       if (standing.state === 'running') {
         this.#refuseLate(standing)
         this.#refuseOvertaken(ceremony)
-        this.#refuseTooSoon(ceremony)
+        this.#refuseUntimely(ceremony)
       }
       const hash = documentHash(document)
       return store.atomic(connection => {
@@ -400,23 +400,8 @@ export class Ceremonies {
       throw new Refused('CONFLICT', { detail: 'another revision has come into force; make a new proposal' })
   }
 
-  /**
-   * A new key epoch begins after every slot that permits may have been made for, so that none of them is of the former
-   * epoch; and after the last one has begun, so that the epoch in force is always kept.
-   */
-  #refuseTooSoon({ proposal, group, secrets }: Ceremony): void {
-    if (proposal.kind !== 'rotate' || group === undefined) return
-    const { slot, policy } = group.document
-    const now = slotAt(slot, Math.floor(this.#authority.clock() / 1000))
-    if (proposal.firstSlot <= now + policy.lead)
-      throw new Refused('EXPIRED', {
-        detail: `the first slot of the new key epoch comes too soon: after ${now + policy.lead}; make a new proposal`,
-      })
-    for (const { purpose } of secrets)
-      if ((group.epochs(purpose)[0] as PurposeKeys).firstSlot > now)
-        throw new Refused('CONFLICT', {
-          detail: `the last ${purpose} key epoch has not begun; one rotation after the other`,
-        })
+  #refuseUntimely(ceremony: Ceremony): void {
+    refuseUntimely(ceremony, Math.floor(this.#authority.clock() / 1000))
   }
 
   #refuseLate({ ceremony, startedAt, answeredAt, state }: Standing): void {
