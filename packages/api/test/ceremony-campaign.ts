@@ -81,6 +81,15 @@ export function rememberingPoints(): void {
 }
 
 const agreements = remembered<Uint8Array>()
+/** To make one costs more than all else in a seal, and nobody looks for one here: there are 256. */
+const ephemerals = remembered<{ privateKey: ReturnType<typeof privateKey>; enc: Uint8Array }>()
+function ephemeralFor([which = 0]: Uint8Array) {
+  return ephemerals(`${which}`, () => {
+    const own = privateKey(new Uint8Array(32).fill(which))
+    const enc = createPublicKey(own).export({ format: 'der', type: 'spki' }).subarray(-32)
+    return { privateKey: own, enc }
+  })
+}
 const nameOf = (enc: Uint8Array, to: Uint8Array) => toHex(concat(enc, to))
 
 /**
@@ -89,9 +98,8 @@ const nameOf = (enc: Uint8Array, to: Uint8Array) => toHex(concat(enc, to))
  */
 export const sealOfNode: Seal = {
   seal: async (to, info, plaintext, random) => {
-    const ephemeral = privateKey(random(32))
-    const enc = createPublicKey(ephemeral).export({ format: 'der', type: 'spki' }).subarray(-32)
-    const shared = agreements(nameOf(enc, to), () => agreed(ephemeral, to))
+    const { privateKey: own, enc } = ephemeralFor(random(32))
+    const shared = agreements(nameOf(enc, to), () => agreed(own, to))
     const { key, nonce } = scheduleOf(shared, enc, to, info)
     const cipher = createCipheriv('aes-256-gcm', key, nonce)
     return concat(enc, cipher.update(plaintext), cipher.final(), cipher.getAuthTag())

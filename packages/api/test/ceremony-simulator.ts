@@ -939,7 +939,7 @@ async function foundingOf(members: readonly Party[], t: number, nonce: string): 
 }
 
 /** Small groups are the most of them: a ceremony costs n². */
-const SIZES = [3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 5, 5, 5, 6, 7, 8, 9] as const
+const SIZES = [...Array(16).fill(3), ...Array(8).fill(4), 5, 5, 5, 5, 6, 7, 8, 9] as readonly number[]
 const POOL = 12
 
 /** t with 2t > n. */
