@@ -57,6 +57,7 @@ export interface Running {
   readonly dta: Dta
   readonly store: Store<unknown>
   readonly url: string
+  readonly adminUrl: string
   readonly client: Client<typeof dtaRoutes>
   readonly admin: Client<typeof dtaAdminRoutes>
   close(): Promise<void>
@@ -112,6 +113,7 @@ export async function startAuthority(name: string, dataDir: string, options: Sta
     dta,
     store,
     url,
+    adminUrl,
     client: createClient(dtaRoutes, { baseUrl: url }),
     admin: createClient(dtaAdminRoutes, {
       baseUrl: adminUrl,
@@ -362,7 +364,7 @@ export async function openShare(
 }
 
 export async function statementFor(
-  { ra, groupId, clock }: Founded,
+  { ra, groupId, clock }: Pick<Founded, 'ra' | 'groupId' | 'clock'>,
   car: Car,
   changes: Partial<PermitStatementPayload> = {},
   signer: { key: Es256PrivateKey; kid: string } = { key: ra, kid: 'ra1' },
