@@ -769,7 +769,7 @@ export async function drivenRps(): Promise<Driven[]> {
       },
       'rps/whoami': { fields: () => ({}) },
       'rps/identity': {
-        fields: () => ({ params: { idCore: car.idCore.mpinId }, query: {} }),
+        fields: () => ({ params: { idCore: car.idCore.mpinId }, query: { slot: String(world.slot) } }),
         unknown: async () => [{ what: 'nobody', fields: { params: { idCore: nobody.idCore.mpinId } } }],
       },
       'rps/events': { fields: () => ({}) },

@@ -19,6 +19,7 @@ import {
   PurposeField,
   RevisionQuery,
   ServerName,
+  SlotQuery,
   Strict,
   TicketField,
   Uint32,
@@ -255,16 +256,30 @@ export const rpsRoutes = {
   identity: {
     method: 'GET',
     path: '/v1/identities/:idCore',
-    summary: 'Attributes of an identity (and of a user on it) for a service, cached for the slot.',
+    summary:
+      'Attributes of an identity (and of a user on it) for a service; with `slot` its permit of that slot, or a refusal.',
     caller: 'server',
     params: Strict({ idCore: IdCoreField }),
-    query: Strict({ userCore: Type.Optional(UserCoreField) }),
+    query: Strict({ userCore: Type.Optional(UserCoreField), slot: Type.Optional(SlotQuery) }),
     response: Strict({
       attributes: AttributesField,
       instance: Type.String(),
       user: Type.Optional(AttributesField),
+      /** Of the slot that was asked for. */
+      permit: Type.Optional(PermitField),
     }),
-    refuses: ['UNAUTHENTICATED', 'CLOCK', 'REPLAYED', 'FORBIDDEN', 'BANNED', 'REVOKED'],
+    refuses: [
+      'UNAUTHENTICATED',
+      'CLOCK',
+      'REPLAYED',
+      'FORBIDDEN',
+      'BANNED',
+      'REVOKED',
+      'EXPIRED',
+      'PERMIT_EXPIRED',
+      'WRONG_SHARE',
+      'FROZEN',
+    ],
   },
   authorities: {
     method: 'GET',

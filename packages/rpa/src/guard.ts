@@ -110,6 +110,14 @@ export class Guard {
     return fromRps(this.rps.identity({ params: { idCore: idCore.mpinId }, query }))
   }
 
+  /**
+   * The same, and the identity's permit of the slot as it is carried, for a service that has its own proof of the device.
+   * Refused BANNED, REVOKED, NOT_FOUND; PERMIT_EXPIRED: the slot is over and no permit of it is held.
+   */
+  permitted(idCore: IdCore, slot: number) {
+    return fromRps(this.rps.identity({ params: { idCore: idCore.mpinId }, query: { slot: String(slot) } }))
+  }
+
   /** The RA may have changed its keys since: what isn't signed by those we know sends us to the RPS for revisions. */
   async #byRa<T>(verify: (group: Group) => Promise<T>): Promise<T> {
     try {

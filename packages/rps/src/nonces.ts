@@ -53,6 +53,15 @@ export function currentSlot(group: Group, now: number): number {
   return slotAt(group.slotRule, seconds)
 }
 
+/** Whether a message or a permit of `slot` counts now: it is the current slot, or the former one within `grace`. */
+export function isSlotNow(group: Group, slot: number, now: number): boolean {
+  const current = currentSlot(group, now)
+  return (
+    slot === current ||
+    (slot === current - 1 && now / 1000 - slotStart(group.slotRule, current) < group.policy.grace)
+  )
+}
+
 /** Unix seconds at which `slot` is over. */
 export function slotEnd(group: Group, slot: number): number {
   return slotStart(group.slotRule, slot) + group.slotRule.length

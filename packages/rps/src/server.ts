@@ -42,7 +42,7 @@ import { GroupDocuments } from './group-documents.js'
 import { Identities } from './identities.js'
 import { IdentityPermits } from './identity-permits.js'
 import { KeyRotations } from './key-rotations.js'
-import { currentSlot, Nonces, slotEnd } from './nonces.js'
+import { currentSlot, isSlotNow, Nonces, slotEnd } from './nonces.js'
 import { Notices } from './notices.js'
 import { Otts } from './otts.js'
 import { Permits } from './permits.js'
@@ -408,6 +408,20 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
     return next === null ? {} : { next: toBase64Url(next.bytes) }
   }
 
+  /** What a service that has its own proof of the device asks for; by the rule of a login's slot and permit. */
+  const permitFor = async (group: Group, idCore: IdCore, slot: number): Promise<{ permit: string }> => {
+    if (!isSlotNow(group, slot, clock())) throw new Refused('EXPIRED', { field: 'slot' })
+    const permit = await permits
+      .obtain(group, { idCore, userCore: NO_USER, slot })
+      .catch((error: unknown) => {
+        if (error instanceof Refused && error.code === 'WRONG_PROOF')
+          throw new Refused('NOT_FOUND', { detail: 'no such identity' })
+        throw error
+      })
+    permits.prepare(group, idCore)
+    return { permit: toBase64Url(permit.bytes) }
+  }
+
   /** A device proves nothing to us: what the RPA refuses is paid for by the source, as failed proofs are. */
   const registerDevice = async (body: Parameters<Registrations['device']>[0], source: string) => {
     parts.failedRegistrations.check(source)
@@ -573,8 +587,13 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
       const idCore = IdCore.fromBase64Url(params.idCore)
       const userCore = userCoreOf(query)
       await revocation.check(idCore, userCore)
-      const slot = currentSlot(await documents.current(), clock())
-      return parts.identities.describe(idCore, userCore, slot)
+      const group = await documents.current()
+      const permit = query.slot === undefined ? {} : await permitFor(group, idCore, Number(query.slot))
+      const slot = currentSlot(group, clock())
+      const described = await parts.identities.describe(idCore, userCore, slot)
+      // RPA and authorities may have taken seconds; a ban of meanwhile counts.
+      await revocation.check(idCore, userCore)
+      return { ...described, ...permit }
     },
 
     authorities: async ({ caller }) => {

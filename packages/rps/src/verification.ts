@@ -38,10 +38,9 @@ import {
 import { type CryptoPool, PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { AuthenticatedLogin, type CheckedPermit, ProvenLogin } from '@milagro-ts/crypto/pooled-login'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
-import { slotStart } from '@milagro-ts/crypto/time-permit'
 import type { SingleUse } from '@milagro-ts/store/single-use'
 import type { AudiencePolicy } from './config.js'
-import { currentSlot } from './nonces.js'
+import { isSlotNow } from './nonces.js'
 import type { Happening } from './notices.js'
 import type { Wanted } from './permit-source.js'
 
@@ -255,11 +254,7 @@ function checkShape(ports: VerificationPorts, attempt: Attempt): Binding {
 /** The current slot, or the former one within `grace`; the slot fixes the key epochs, or the latest of them. */
 function checkSlotAndEpochs({ group, clock }: VerificationPorts, { message, epochs }: Attempt): void {
   const { slot, deviceEpoch, pin } = message
-  const now = clock()
-  const current = currentSlot(group, now)
-  const isFormer =
-    slot === current - 1 && now / 1000 - slotStart(group.slotRule, current) < group.policy.grace
-  if (slot !== current && !isFormer) throw new Refused('EXPIRED', { field: 'slot' })
+  if (!isSlotNow(group, slot, clock())) throw new Refused('EXPIRED', { field: 'slot' })
   const checkEpoch = (purpose: 'device' | 'pin', epoch: number) => {
     const inForce = group.epochAt(purpose, slot)
     if (epoch === inForce) return

@@ -84,10 +84,13 @@ describe('authOTT', () => {
 })
 
 describe('attributes', () => {
-  const lookUp = (who = car, userCore?: Uint8Array) =>
+  const lookUp = (who = car, userCore?: Uint8Array, slot?: number) =>
     rps.as(world.tracking).identity({
       params: { idCore: who.idCore.mpinId },
-      query: userCore === undefined ? {} : { userCore: toBase64Url(userCore) },
+      query: {
+        ...(userCore === undefined ? {} : { userCore: toBase64Url(userCore) }),
+        ...(slot === undefined ? {} : { slot: String(slot) }),
+      },
     })
 
   test('of a car, and of its driver; the RPA is asked once a slot', async () => {
@@ -113,6 +116,47 @@ describe('attributes', () => {
     const gone = world.makeCar()
     await rps.client.pushEvent({ body: { event: await world.event('revoke', gone.idCore) } })
     expect(await codeOf(lookUp(gone))).toBe('REVOKED')
+  })
+
+  test('with a slot: its permit of it, made if it isn’t held, by one question to the RPA', async () => {
+    const { attributes, instance } = world.rpa.identities.get(car.idCore.mpinId)!
+    const before = world.rpa.asked.permit
+    const permit = toBase64Url(world.permitOf(car.idCore).encode())
+    expect(await lookUp(car, undefined, world.slot)).toEqual({ attributes, instance, permit })
+    expect(await lookUp(car, undefined, world.slot)).toEqual({ attributes, instance, permit })
+    expect(world.rpa.asked.permit - before).toBe(1)
+  })
+
+  test('with a slot: only by the rule of a login’s slot', async () => {
+    const at = (slot: number) => codeOf(lookUp(car, undefined, slot))
+    expect(await at(world.slot + 1)).toBe('EXPIRED')
+    expect(await at(world.slot - 1)).toBe('EXPIRED')
+    expect(await at(0xffff_ffff)).toBe('EXPIRED')
+    const known = await lookUp(car, undefined, world.slot)
+    world.clock.turn(1_800_000)
+    expect((await lookUp(car, undefined, world.slot - 1)).permit).toBe(known.permit)
+    const other = world.makeCar()
+    expect(await codeOf(lookUp(other, undefined, world.slot - 1))).toBe('PERMIT_EXPIRED')
+    world.clock.turn(300_000)
+    expect(await at(world.slot - 1)).toBe('EXPIRED')
+  })
+
+  test('with a slot: none of the unknown, of the banned, and of whom the RA withholds it', async () => {
+    const nobody = world.makeCar({ isRegistered: false })
+    expect(await codeOf(lookUp(nobody, undefined, world.slot))).toBe('NOT_FOUND')
+    world.rpa.identities.get(car.idCore.mpinId)!.banned = true
+    expect(await codeOf(lookUp(car, undefined, world.slot))).toBe('BANNED')
+    const held = world.makeCar()
+    await lookUp(held, undefined, world.slot)
+    await world.ban(rps, held)
+    expect(await codeOf(lookUp(held, undefined, world.slot))).toBe('BANNED')
+  })
+
+  test('with a slot: RETRY_LATER while neither RPA nor store can say', async () => {
+    world.rpa.isDown = true
+    expect(await codeOf(lookUp(car, undefined, world.slot))).toBe('RETRY_LATER')
+    world.rpa.isDown = false
+    expect((await lookUp(car, undefined, world.slot)).permit).toBeDefined()
   })
 
   test('only for servers that speak for an audience here', async () => {
