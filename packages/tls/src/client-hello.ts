@@ -1,5 +1,5 @@
 /**
- * The PSK identities in a ClientHello (RFC 8446 §4.1.2, §4.2.11), read before node:tls sees a byte: its callbacks are
+ * A ClientHello (RFC 8446 §4.1.2) and the PSK identities in it (§4.2.11), read before node:tls sees a byte: its callbacks are
  * synchronous, and a pairing belongs in a worker. Nothing is decided here; what doesn't fit goes on to OpenSSL, which says
  * no in its own way, or is refused where it could only cost memory.
  */
@@ -16,14 +16,28 @@ const MOST_IDENTITY = 256
 const HANDSHAKE = 22
 const CLIENT_HELLO = 1
 const PRE_SHARED_KEY = 41
+const SUPPORTED_VERSIONS = 43
+const EXTENDED_MASTER_SECRET = 23
+const TLS13 = 0x0304
 
-/**
- * The identities that `bytes` begin with, in order, those that are no text left out; `more` while the ClientHello isn't
- * whole. DecodeError for what is none.
- */
-export function pskIdentitiesOf(bytes: Uint8Array): readonly string[] | 'more' {
+export interface ClientHello {
+  /** In order; those that are no text left out. */
+  readonly identities: readonly string[]
+  readonly offersTls13: boolean
+  /** RFC 7627: what a PSK of TLS 1.2, and its exporter, is bound to the handshake by. */
+  readonly hasExtendedMasterSecret: boolean
+}
+
+/** The one that `bytes` begin with; `more` while it isn't whole. DecodeError for what is none. */
+export function clientHelloOf(bytes: Uint8Array): ClientHello | 'more' {
   const hello = handshakeMessage(bytes)
-  return hello === 'more' ? hello : identitiesIn(hello)
+  return hello === 'more' ? hello : read(hello)
+}
+
+/** The identities alone. */
+export function pskIdentitiesOf(bytes: Uint8Array): readonly string[] | 'more' {
+  const hello = clientHelloOf(bytes)
+  return hello === 'more' ? hello : hello.identities
 }
 
 /** The body of the first handshake message, put together out of its records. */
@@ -52,20 +66,29 @@ function handshakeMessage(bytes: Uint8Array): Uint8Array | 'more' {
   return 'more'
 }
 
-function identitiesIn(hello: Uint8Array): readonly string[] {
+function read(hello: Uint8Array): ClientHello {
   const body = new Reader(hello)
   body.skip(2 + 32)
   body.vector(1)
   body.vector(2)
   body.vector(1)
-  if (body.isAtEnd) return []
-  const extensions = new Reader(body.vector(2))
+  const extensions = new Reader(body.isAtEnd ? new Uint8Array() : body.vector(2))
+  let identities: readonly string[] = []
+  let offersTls13 = false
+  let hasExtendedMasterSecret = false
   while (!extensions.isAtEnd) {
     const type = extensions.integer(2)
     const value = extensions.vector(2)
-    if (type === PRE_SHARED_KEY) return identitiesOf(new Reader(new Reader(value).vector(2)))
+    if (type === PRE_SHARED_KEY) identities = identitiesOf(new Reader(new Reader(value).vector(2)))
+    if (type === SUPPORTED_VERSIONS) offersTls13 = hasVersion(new Reader(new Reader(value).vector(1)), TLS13)
+    if (type === EXTENDED_MASTER_SECRET) hasExtendedMasterSecret = true
   }
-  return []
+  return { identities, offersTls13, hasExtendedMasterSecret }
+}
+
+function hasVersion(offered: Reader, version: number): boolean {
+  while (!offered.isAtEnd) if (offered.integer(2) === version) return true
+  return false
 }
 
 function identitiesOf(offered: Reader): string[] {

@@ -12,11 +12,12 @@ import { type ConnectionOptions, type TLSSocket, connect as tlsConnect } from 'n
 import { systemClock, systemTimers, type Timers } from '@milagro-ts/api/system'
 import type { SlotPsk } from '@milagro-ts/client/device'
 import type { Clock } from '@milagro-ts/crypto/ports'
-import { type Fixed, PROTOCOL, refuseFixed } from './options.js'
+import type { SlotPskKind } from '@milagro-ts/crypto/static-agreement'
+import { CLIENT_TLS12, type Fixed, PROTOCOL, refuseFixed, SECURE_OPTIONS } from './options.js'
 
 /** Who connects: a Device of the client package is one. */
 export interface TlsIdentity {
-  externalPsk(server: string): Promise<SlotPsk>
+  externalPsk(server: string, kind?: SlotPskKind): Promise<SlotPsk>
 }
 
 export interface ConnectOptions extends Omit<ConnectionOptions, Fixed> {
@@ -25,6 +26,11 @@ export interface ConnectOptions extends Omit<ConnectionOptions, Fixed> {
   readonly timers?: Timers
   /** Milliseconds before the end of the slot at which `permit-ending` is told; a minute unless said. */
   readonly notice?: number
+  /**
+   * Offers TLS 1.2 alone, to a server that has nothing better. Such a server that is ours lets a device in by TLS 1.2
+   * only when it knows it already: the first attempt of a slot is refused, and a later one isn't.
+   */
+  readonly tls12?: boolean
 }
 
 /**
@@ -36,21 +42,27 @@ export async function connect({
   clock,
   timers,
   notice,
+  tls12 = false,
   ...options
 }: ConnectOptions): Promise<TLSSocket> {
   refuseFixed(options)
   const server = options.servername ?? options.host
   if (server === undefined) throw new TypeError('servername, or host: the name of the server in its group')
-  const psk = await identity.externalPsk(server)
+  const psk = await identity.externalPsk(server, tls12 ? 'm2' : 'm1')
   const socket = tlsConnect({
     ...options,
-    ...PROTOCOL,
+    ...(tls12 ? CLIENT_TLS12 : PROTOCOL),
+    secureOptions: SECURE_OPTIONS,
     // A server name on the wire tells a listener what the port and address tell already; no certificate is chosen by it.
     servername: '',
     pskCallback: () => ({ psk: psk.psk, identity: psk.identity }),
     // Node's default is the environment's (NODE_TLS_REJECT_UNAUTHORIZED).
     rejectUnauthorized: true,
-    checkServerIdentity: () => new Error('a certificate was offered in the place of the external PSK'),
+    // Under TLS 1.2 node asks it about the certificate that there is none of.
+    checkServerIdentity: (_, certificate) =>
+      tls12 && Object.keys(certificate).length === 0
+        ? undefined
+        : new Error('a certificate was offered in the place of the external PSK'),
   })
   await secured(socket)
   tellEnding(socket, psk.endsAt, { clock, timers, notice })

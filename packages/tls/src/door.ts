@@ -3,29 +3,49 @@
  *
  *   identity                                       PSK
  *   m1, of this slot (or the former one within     e(R + h·Hk1(C), S), out of a worker, or kept since this identity's
- *   grace), not banned, the stream fresh           last handshake in this slot
- *   unknown, banned, late, of another spelling     HMAC of a secret that nobody has: the handshake fails as with a wrong
- *                                                  key, and takes as long
+ *   grace), not banned, permitted, the stream      last handshake in this slot
+ *   fresh
+ *   unknown, banned, late, without a permit,       HMAC of a secret that nobody has: the handshake fails as with a wrong
+ *   of another spelling                            key, and takes as long
+ *   m2 (TLS 1.2, where the server wants it)        the same, if it is here already: TLS 1.2 names the identity when no
+ *                                                  worker can be waited for. Who isn't known gets the decoy and is made
+ *                                                  ready, so that its next attempt comes in
  *
- * What is kept is the PSK, never the verdict: deny list, slot and stream are looked at when a handshake begins, when it
- * ends, at every ban and every second. Who is banned is out at once; who stays past slot and grace is out, since a device
- * that may go on has the next slot's PSK; and once the stream of ban events has been silent for 30 s everybody is out.
+ * The permit of (device, slot) is asked for while the worker computes, of the banned as well: what it takes says nothing.
+ * The answer holds for the slot once the device has come in, and for some seconds until then: a stranger who names an
+ * identity learns no more than whether it has been here in this slot.
+ *
+ * What is kept is PSK, permit and attributes, never the verdict: deny list, slot and stream are looked at when a handshake
+ * begins, when it ends, at every ban and every second. Who is banned is out at once; who stays past slot and grace is out,
+ * since a device that may go on has the next slot's PSK; and once the stream of ban events has been silent for 30 s
+ * everybody is out.
  */
 import type { Log } from '@milagro-ts/api/log'
+import { Refused } from '@milagro-ts/api/problem'
+import { RateLimit, sourceOf } from '@milagro-ts/api/rate-limit'
 import type { Timers } from '@milagro-ts/api/system'
 import { utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { IdCore } from '@milagro-ts/crypto/identity'
-import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
+import { type CryptoPool, PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { G1 } from '@milagro-ts/crypto/points'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { hmacSha256 } from '@milagro-ts/crypto/sha256'
-import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
+import { PskIdentity, type SlotPskKind } from '@milagro-ts/crypto/static-agreement'
 import { type SlotRule, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import type { SlotKeys } from './slot-keys.js'
 
-/** PSKs kept, of identities that have come in: about 0.4 kB each. */
+/** PSKs and permits kept, of identities that have come in: about 0.4 kB each. */
 const KEPT = 10_000
+/** Milliseconds that what was said of a device holds before it has come in. */
+const SAID = 5_000
+/** Milliseconds that PSK and permit wait for a handshake. */
+const WAIT = 120_000
+/** Questions about devices at once; and from one source, those that came to nothing. */
+const MOST_ASKED = 256
+const ASK_RATE = { perSecond: 50, burst: 500 }
+/** Milliseconds between two lines of the log about questions that nobody answers. */
+const COMPLAINT = 10_000
 /** Milliseconds between two looks at those who are in. */
 const LOOK = 1_000
 
@@ -38,18 +58,31 @@ export class TlsPeer {
   /** Unix milliseconds: the end of the slot and its grace, when the connection is closed. */
   readonly closesAt: number
 
-  private constructor(idCore: IdCore, slot: number, endsAt: number, closesAt: number) {
+  /** As the RA has them. */
+  readonly attributes: Readonly<Record<string, string>>
+  /** The VIN, or what else tells instances apart. */
+  readonly instance: string
+
+  private constructor(
+    idCore: IdCore,
+    slot: number,
+    { endsAt, closesAt }: { endsAt: number; closesAt: number },
+    { attributes, instance }: Permitted,
+  ) {
     this.idCore = idCore
     this.slot = slot
     this.endsAt = endsAt
     this.closesAt = closesAt
+    this.attributes = attributes
+    this.instance = instance
   }
 
   /** For the door. */
-  static admit(identity: PskIdentity, rule: SlotRule, grace: number): TlsPeer {
+  static admit(identity: PskIdentity, permitted: Permitted, rule: SlotRule, grace: number): TlsPeer {
     const slot = identity.slot as number
     const end = slotStart(rule, slot + 1)
-    return new TlsPeer(identity.idCore, slot, end * 1000, (end + grace) * 1000)
+    const times = { endsAt: end * 1000, closesAt: (end + grace) * 1000 }
+    return new TlsPeer(identity.idCore, slot, times, permitted)
   }
 
   /** The M-Pin ID: base64url of idCore. */
@@ -58,16 +91,28 @@ export class TlsPeer {
   }
 }
 
+/** Of a device that has a permit of a slot. */
+export interface Permitted {
+  readonly attributes: Readonly<Record<string, string>>
+  readonly instance: string
+}
+
 /** Who may not come in, as the stream of ban events has it; EventFollower of the RPA package is one. */
 export interface Bans {
   /** Whether the list may be believed. */
   readonly fresh: boolean
-  readonly list: { denies(idCore: string): string | null }
+  readonly list: {
+    denies(idCore: string): string | null
+    /** Of the newest state or event that is in. */
+    readonly number: number | undefined
+  }
 }
 
 export interface DoorPorts {
   readonly keys: Pick<SlotKeys, 'B' | 'keepComplete'>
   readonly bans: Bans
+  /** Whether a device has a permit of the slot; null for who has none. Rejects while nobody can say. */
+  readonly permitted: (idCore: IdCore, slot: number) => Promise<Permitted | null>
   /** Of the group in force; `grace` in seconds. */
   readonly rule: () => { readonly slotRule: SlotRule; readonly grace: number }
   readonly pool: Pick<CryptoPool, 'externalPsk'>
@@ -85,18 +130,49 @@ export interface Guest {
   putOut(why: string): void
 }
 
+/** What was said of a device in a slot. */
+interface Said {
+  readonly slot: number
+  answer: Promise<Permitted | null>
+  isPending: boolean
+  /** The last answer that came. */
+  permitted: Permitted | null | undefined
+  /** Unix milliseconds up to which it isn't asked again; without end once the device has come in. */
+  until: number
+  /** The number of the deny list when it was asked: a no doesn't outlast it. */
+  number: number | undefined
+  /** Who pays until the device has come in. */
+  payer: string | undefined
+}
+
+interface Held {
+  readonly psk: Uint8Array
+  readonly slot: number
+  /** Unix milliseconds. */
+  readonly until: number
+}
+
 export class Door {
   readonly #ports: DoorPorts
   readonly #secret: Uint8Array
+  readonly #asks: RateLimit
   /** What a worker computes for who gets nothing of it. */
   readonly #nobody: (slot: number) => string
-  readonly #kept = new Map<string, { readonly psk: Uint8Array; readonly slot: number }>()
+  /** PSKs by identity: of who has come in, and (m2) of who may with its next attempt. */
+  readonly #kept = new Map<string, Held>()
+  readonly #ready = new Map<string, Held>()
+  readonly #making = new Set<string>()
+  /** By slot and M-Pin ID. */
+  readonly #said = new Map<string, Said>()
+  #asking = 0
+  #complainedAt = Number.NEGATIVE_INFINITY
   readonly #guests = new Map<Guest, { readonly peer: TlsPeer; told: boolean }>()
   #endLooking = () => {}
 
   constructor(ports: DoorPorts) {
     this.#ports = ports
     this.#secret = ports.random(32)
+    this.#asks = new RateLimit(ASK_RATE, ports.clock)
     const R = G1.generator
     this.#nobody = slot => PskIdentity.ofSlot('m1', IdCore.zero, slot, R).toString()
   }
@@ -123,15 +199,22 @@ export class Door {
     return this.hears && keys.B(slotAt(rule().slotRule, Math.floor(clock() / 1000))) !== undefined
   }
 
-  /** The PSK for an identity that a ClientHello offers. PoolUnavailable when nothing can be computed now. */
+  /**
+   * The PSK for an identity that a ClientHello offers. PoolUnavailable when nothing can be computed now, Refused
+   * RETRY_LATER when too much is asked already.
+   */
   async psk(text: string, source: string): Promise<Uint8Array> {
-    const identity = this.#mayEnter(text)
-    if (identity !== null) {
-      const kept = this.#kept.get(text)
-      if (kept !== undefined) return kept.psk
-    }
-    const computed = await this.#compute(identity === null ? undefined : text, source)
-    return identity === null || computed === null ? this.decoy(text) : computed
+    const made = await this.#make(text, 'm1', source)
+    return made ?? this.decoy(text)
+  }
+
+  /** The PSK for an identity of TLS 1.2, as far as it is here; else it is made ready for the next attempt. */
+  pskAtOnce(text: string, source: string): Uint8Array {
+    const identity = this.#readable(text, 'm2')
+    const held = this.#kept.get(text) ?? this.#ready.get(text)
+    if (identity !== null && held !== undefined && this.#mayEnter(identity)) return held.psk
+    if (identity !== null) void this.#makeReady(text, source)
+    return this.decoy(text)
   }
 
   /** A PSK that nobody else has, the same for the same text. */
@@ -141,11 +224,19 @@ export class Door {
 
   /** Whose handshake by this identity and PSK has succeeded; null for who may not be here (any more). */
   authenticated(text: string, psk: Uint8Array): TlsPeer | null {
-    const identity = this.#mayEnter(text)
-    if (identity === null) return null
-    this.#keep(text, { psk, slot: identity.slot as number })
+    const identity = this.#readable(text, 'm1') ?? this.#readable(text, 'm2')
+    if (identity === null || !this.#mayEnter(identity)) return null
+    const said = this.#said.get(saidOf(identity))
+    if (said?.permitted == null) return null
+    said.until = Number.POSITIVE_INFINITY
+    if (said.payer !== undefined) this.#asks.refund(said.payer)
+    said.payer = undefined
+    this.#ready.delete(text)
+    const slot = identity.slot as number
+    put(this.#said, saidOf(identity), said)
+    put(this.#kept, text, { psk, slot, until: Number.POSITIVE_INFINITY })
     const { slotRule, grace } = this.#ports.rule()
-    return TlsPeer.admit(identity, slotRule, grace)
+    return TlsPeer.admit(identity, said.permitted, slotRule, grace)
   }
 
   /** From here on `guest` is put out when its time is over; the answer is called when it has left by itself. */
@@ -172,16 +263,108 @@ export class Door {
         guest.ending(endsAt)
       }
     }
-    for (const [text, kept] of this.#kept) if (!this.#isNow(kept)) this.#kept.delete(text)
+    for (const held of [this.#kept, this.#ready])
+      for (const [text, { slot, until }] of held)
+        if (now >= until || !this.#isNow({ slot })) held.delete(text)
+    for (const [key, { slot, until, isPending }] of this.#said)
+      if (!isPending && (now >= until + WAIT || !this.#isNow({ slot }))) this.#said.delete(key)
   }
 
-  /** Slot, deny list and stream, as of now. */
-  #mayEnter(text: string): PskIdentity | null {
-    const { bans, keys } = this.#ports
+  /** Who has a PSK to give for it, whoever names it; null says nothing of who that is. */
+  #readable(text: string, kind: SlotPskKind): PskIdentity | null {
     const identity = decoded(text)
-    if (identity === null || identity.kind !== 'm1' || !this.#isNow(identity)) return null
-    if (keys.B(identity.slot as number) === undefined) return null
-    return bans.fresh && bans.list.denies(identity.idCore.mpinId) === null ? identity : null
+    if (identity === null || identity.kind !== kind || !this.#isNow(identity)) return null
+    return this.#ports.keys.B(identity.slot as number) === undefined ? null : identity
+  }
+
+  /** Slot, deny list and stream, as of now; and the permit, as it was said. */
+  #mayEnter(identity: PskIdentity): boolean {
+    const { bans } = this.#ports
+    if (!bans.fresh || bans.list.denies(identity.idCore.mpinId) !== null || !this.#isNow(identity))
+      return false
+    return this.#said.get(saidOf(identity))?.permitted != null
+  }
+
+  /** Null for who gets nothing; for whom the same is done. */
+  async #make(text: string, kind: SlotPskKind, source: string): Promise<Uint8Array | null> {
+    const identity = this.#readable(text, kind)
+    if (identity === null || !this.hears) {
+      await this.#compute(undefined, source)
+      return null
+    }
+    const said = this.#ask(identity, sourceOf(source))
+    const kept = this.#kept.get(text)?.psk
+    const [psk] = await Promise.all([kept ?? this.#compute(text, source), said])
+    return psk !== null && this.#mayEnter(identity) ? psk : null
+  }
+
+  async #makeReady(text: string, source: string): Promise<void> {
+    if (this.#making.has(text) || this.#making.size >= MOST_ASKED) return
+    this.#making.add(text)
+    try {
+      const psk = await this.#make(text, 'm2', source)
+      if (psk === null) return
+      const { slot } = PskIdentity.decode(text) as { slot: number }
+      put(this.#ready, text, { psk, slot, until: this.#ports.clock() + WAIT })
+    } catch (error) {
+      // It is made at another attempt.
+      if (!(error instanceof PoolUnavailable || error instanceof Refused))
+        this.#ports.log.error({ err: error }, 'a PSK could not be made ready')
+    } finally {
+      this.#making.delete(text)
+    }
+  }
+
+  /** Once for a device and slot, whatever number of connections it opens. Refused RETRY_LATER. Never rejects. */
+  #ask(identity: PskIdentity, payer: string): Promise<Permitted | null> {
+    const { permitted, clock, bans, log } = this.#ports
+    const key = saidOf(identity)
+    const known = this.#said.get(key)
+    const { number } = bans.list
+    if (known !== undefined && this.#holds(known)) return known.answer
+    if (this.#asking >= MOST_ASKED)
+      throw new Refused('RETRY_LATER', { detail: 'too many devices are being asked about', retryAfter: 1 })
+    this.#asks.take(payer)
+    const slot = identity.slot as number
+    const said: Said = {
+      slot,
+      answer: Promise.resolve(null),
+      isPending: true,
+      permitted: known?.permitted,
+      until: 0,
+      number,
+      payer,
+    }
+    this.#asking++
+    said.answer = permitted(identity.idCore, slot)
+      .then(
+        answer => {
+          said.permitted = answer
+          said.until = Math.max(said.until, clock() + SAID)
+          return answer
+        },
+        (error: unknown) => {
+          this.#asks.refund(payer)
+          if (this.#said.get(key) === said) this.#said.delete(key)
+          if (clock() >= this.#complainedAt + COMPLAINT) {
+            this.#complainedAt = clock()
+            const why = error instanceof Refused ? error.log : undefined
+            log.warn({ err: error, why }, 'nobody says whether devices are permitted: they can’t come in')
+          }
+          return null
+        },
+      )
+      .finally(() => {
+        said.isPending = false
+        this.#asking--
+      })
+    put(this.#said, key, said)
+    return said.answer
+  }
+
+  #holds({ isPending, permitted, until, number }: Said): boolean {
+    if (isPending) return true
+    return this.#ports.clock() < until && (permitted !== null || number === this.#ports.bans.list.number)
   }
 
   /** The current slot, or the former one within `grace`. */
@@ -208,16 +391,16 @@ export class Door {
       throw error
     }
   }
-
-  #keep(text: string, kept: { readonly psk: Uint8Array; readonly slot: number }): void {
-    this.#kept.delete(text)
-    if (this.#kept.size >= KEPT) {
-      const [oldest] = this.#kept.keys()
-      this.#kept.delete(oldest as string)
-    }
-    this.#kept.set(text, kept)
-  }
 }
+
+/** As the newest entry; beyond KEPT the oldest goes. */
+function put<T>(entries: Map<string, T>, key: string, value: T): void {
+  entries.delete(key)
+  if (entries.size >= KEPT) entries.delete(entries.keys().next().value as string)
+  entries.set(key, value)
+}
+
+const saidOf = ({ slot, idCore }: PskIdentity) => `${slot} ${idCore.mpinId}`
 
 function decoded(text: string): PskIdentity | null {
   try {

@@ -3,11 +3,14 @@
  *
  *   raw connection     the ClientHello is read, its first PSK identity goes through the door, a worker computes the PSK
  *   node:tls           gets the bytes back and does the handshake by that PSK, TLS 1.3, psk_dhe_ke, no ticket
- *   secureConnection   (socket, peer): only for whom the door still lets in when the handshake is over
+ *   secureConnection   (socket, peer): only for whom the door still lets in when the handshake is over; `socket.peer`
  *   permit-ending      on the socket, a minute before the slot ends; at slot end and grace, or at a ban, it is closed
  *
  * A ClientHello without a PSK, or with a second identity that is better, is OpenSSL's to refuse: there is no certificate
  * that it could use instead.
+ *
+ * With `tls12` TLS 1.2 is taken as well: ECDHE-PSK, extended master secret, no tickets, no renegotiation. It names the
+ * identity inside the handshake, so only who is known already comes in (door.ts).
  */
 import {
   createServer as createHttpServer,
@@ -18,12 +21,13 @@ import {
 import { Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TLSSocket, type TlsOptions } from 'node:tls'
 import type { Log } from '@milagro-ts/api/log'
+import { Refused } from '@milagro-ts/api/problem'
 import type { Timers } from '@milagro-ts/api/system'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
-import { pskIdentitiesOf } from './client-hello.js'
-import type { Door, TlsPeer } from './door.js'
-import { type Fixed, NO_TICKET, PROTOCOL, refuseFixed } from './options.js'
+import { type ClientHello, clientHelloOf } from './client-hello.js'
+import { type Door, TlsPeer } from './door.js'
+import { type Fixed, PROTOCOL, refuseFixed, SECURE_OPTIONS, SERVER_TLS12 } from './options.js'
 
 /** Milliseconds from a connection to the end of its handshake. */
 const HANDSHAKE_TIMEOUT = 10_000
@@ -32,7 +36,14 @@ export interface IdentityServerOptions extends Omit<TlsOptions, Fixed> {
   readonly door: Door
   readonly timers: Timers
   readonly log: Log
+  /** Whether TLS 1.2 is taken as well, from stacks that have nothing better; they need a second attempt at first. */
+  readonly tls12?: boolean
 }
+
+/** A socket whose other end has proven itself. */
+export type IdentitySocket = TLSSocket & { readonly peer: TlsPeer }
+/** A request that came by such a socket. */
+export type IdentityRequest = IncomingMessage & { readonly peer: TlsPeer }
 
 /** Whom a handshake is prepared for. */
 interface Prepared {
@@ -52,28 +63,29 @@ export class IdentityTlsServer extends Server {
   /** For createServer. */
   constructor(options: IdentityServerOptions) {
     super({ pauseOnConnect: false })
-    const { door, timers, log, ...tlsOptions } = options
+    const { door, timers, log, tls12 = false, ...tlsOptions } = options
     refuseFixed(tlsOptions)
     this.#options = options
     this.#tls = createTlsServer({
       handshakeTimeout: HANDSHAKE_TIMEOUT,
       ...tlsOptions,
-      ...PROTOCOL,
-      secureOptions: NO_TICKET,
+      ...(tls12 ? SERVER_TLS12 : PROTOCOL),
+      secureOptions: SECURE_OPTIONS,
       pskCallback: (socket, identity) => this.#pskOf(socket, identity),
     })
     this.#tls.on('secureConnection', socket => this.#secure(socket))
     this.#tls.on('tlsClientError', (error, socket) => this.emit('tlsClientError', error, socket))
     this.on('connection', (raw: Socket) => {
       this.#prepare(raw).catch((error: unknown) => {
-        if (!(error instanceof PoolUnavailable || error instanceof DecodeError))
+        const isExpected = error instanceof PoolUnavailable || error instanceof DecodeError
+        if (!isExpected && !(error instanceof Refused && error.code === 'RETRY_LATER'))
           log.error({ err: error }, 'a connection could not be prepared')
         raw.destroy()
       })
     })
   }
 
-  /** Reads the ClientHello, prepares its PSK, and gives the bytes back. DecodeError, PoolUnavailable. */
+  /** Reads the ClientHello, prepares its PSK, and gives the bytes back. DecodeError, PoolUnavailable, Refused. */
   async #prepare(raw: Socket): Promise<void> {
     const { door, timers, handshakeTimeout = HANDSHAKE_TIMEOUT } = this.#options
     // Until node:tls listens; what it meets afterwards is a tlsClientError.
@@ -81,7 +93,12 @@ export class IdentityTlsServer extends Server {
     const endWaiting = timers.after(handshakeTimeout, () => raw.destroy())
     const read = await helloOf(raw).finally(endWaiting)
     if (read === null || raw.destroyed) return
-    const [identity] = read.identities
+    const { identities, offersTls13, hasExtendedMasterSecret } = read.hello
+    if (!offersTls13 && !hasExtendedMasterSecret) {
+      raw.destroy()
+      return
+    }
+    const [identity] = identities
     if (identity !== undefined) {
       const psk = await door.psk(identity, raw.remoteAddress ?? '')
       if (raw.destroyed) return
@@ -99,9 +116,14 @@ export class IdentityTlsServer extends Server {
   /** Called by OpenSSL, once more after a HelloRetryRequest. What it throws would end the process on older Node. */
   #pskOf(socket: TLSSocket, identity: string): Buffer | null {
     try {
-      const prepared = this.#prepared.get(identity)
-      if (prepared !== undefined) this.#used.set(socket, { identity, psk: prepared.psk })
-      return Buffer.from(prepared?.psk ?? this.#options.door.decoy(identity))
+      const { door } = this.#options
+      // A PSK is for the version that it is bound to: what is prepared for TLS 1.3 is none of TLS 1.2's.
+      const psk =
+        socket.getProtocol() === 'TLSv1.3'
+          ? this.#prepared.get(identity)?.psk
+          : door.pskAtOnce(identity, socket.remoteAddress ?? '')
+      if (psk !== undefined) this.#used.set(socket, { identity, psk })
+      return Buffer.from(psk ?? door.decoy(identity))
     } catch (error) {
       this.#options.log.error({ err: error }, 'a PSK could not be given')
       return null
@@ -115,7 +137,7 @@ export class IdentityTlsServer extends Server {
       socket.destroy()
       return
     }
-    peers.set(socket, peer)
+    admit(socket, peer)
     const leave = this.#options.door.enter(
       {
         ending: endsAt => socket.emit('permit-ending', endsAt),
@@ -131,19 +153,27 @@ export class IdentityTlsServer extends Server {
   }
 }
 
-const peers = new WeakMap<object, TlsPeer>()
+/** Only for a connection, or what came by it, of whom the door has let in. */
+export function admit<T extends object>(to: T, peer: TlsPeer): T & { readonly peer: TlsPeer } {
+  return Object.defineProperty(to, 'peer', { value: peer }) as T & { readonly peer: TlsPeer }
+}
 
-/** Who is at the other end of a socket of this server, or of the request that came by it. TypeError for any other. */
-export function peerOf(from: Socket | Pick<IncomingMessage, 'socket'>): TlsPeer {
-  const peer = peers.get('socket' in from ? from.socket : from)
-  if (peer === undefined) throw new TypeError('not a connection of a TLS server without certificates')
-  return peer
+/**
+ * Who is at the other end of a socket of this server, or of the request, upgrade or HTTP/2 session that came by it.
+ * TypeError for any other.
+ */
+export function peerOf(from: object): TlsPeer {
+  const { peer, socket } = from as { peer?: unknown; socket?: { peer?: unknown } }
+  const found = peer ?? socket?.peer
+  if (!(found instanceof TlsPeer))
+    throw new TypeError('not a connection of a TLS server without certificates')
+  return found
 }
 
 /** `listener` runs for proven devices only, and is told which. */
 export function createServer(
   options: IdentityServerOptions,
-  listener?: (socket: TLSSocket, peer: TlsPeer) => void,
+  listener?: (socket: IdentitySocket, peer: TlsPeer) => void,
 ): IdentityTlsServer {
   const server = new IdentityTlsServer(options)
   if (listener !== undefined) server.on('secureConnection', listener)
@@ -153,20 +183,34 @@ export function createServer(
 /** HTTPS without certificates; `http` of the answer is where its requests come from, for timeouts and upgrades. */
 export function createHttpsServer(
   options: IdentityServerOptions,
-  listener: (request: IncomingMessage, response: ServerResponse, peer: TlsPeer) => void,
+  listener: (request: IdentityRequest, response: ServerResponse, peer: TlsPeer) => void,
 ): IdentityTlsServer & { readonly http: HttpServer } {
-  const http = createHttpServer((request, response) => listener(request, response, peerOf(request)))
+  const http = createHttpServer((request, response) => {
+    const peer = peerOf(request)
+    listener(admit(request, peer), response, peer)
+  })
+  return overTls(http, options)
+}
+
+/** A server of HTTP that gets its connections from one of TLS, and from nowhere else. */
+export function overTls<H extends Server>(
+  http: H,
+  options: IdentityServerOptions,
+): IdentityTlsServer & { readonly http: H } {
   const server = createServer(options, socket => http.emit('connection', socket))
+  http.listen = () => {
+    throw new TypeError('the TLS server listens: this one would take anybody')
+  }
   return Object.assign(server, { http })
 }
 
-interface Hello {
+interface ReadHello {
   readonly bytes: Buffer
-  readonly identities: readonly string[]
+  readonly hello: ClientHello
 }
 
 /** Null when the connection ends before. DecodeError for bytes that no ClientHello begins with. */
-function helloOf(raw: Socket): Promise<Hello | null> {
+function helloOf(raw: Socket): Promise<ReadHello | null> {
   return new Promise((resolve, reject) => {
     let bytes: Buffer = Buffer.alloc(0)
     const end = () => {
@@ -181,10 +225,10 @@ function helloOf(raw: Socket): Promise<Hello | null> {
       try {
         for (let chunk = raw.read() as Buffer | null; chunk !== null; chunk = raw.read() as Buffer | null) {
           bytes = Buffer.concat([bytes, chunk])
-          const identities = pskIdentitiesOf(bytes)
-          if (identities === 'more') continue
+          const hello = clientHelloOf(bytes)
+          if (hello === 'more') continue
           end()
-          resolve({ bytes, identities })
+          resolve({ bytes, hello })
           return
         }
       } catch (error) {

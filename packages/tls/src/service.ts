@@ -1,7 +1,8 @@
 /**
- * A service of a group, ready to serve TLS: its slot keys, the stream of ban events, and the door between them.
+ * A service of a group, ready to serve TLS: its slot keys, the stream of ban events, permits, and the door between them.
  *
- *   openTlsService   group document followed through the RPS, slot keys from the authorities, ban events from the RPS
+ *   openTlsService   group document followed through the RPS, slot keys from the authorities, ban events and devices'
+ *                    permits and attributes from the RPS
  *   service.door     for createServer and createHttpsServer
  *   service.close    everybody is put out, nothing is asked any more
  */
@@ -17,7 +18,8 @@ import { followGroup } from '@milagro-ts/client/group-store'
 import { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { Guard } from '@milagro-ts/rpa/guard'
-import { Door, type TlsPeer } from './door.js'
+import { Door } from './door.js'
+import { Permits } from './permits.js'
 import { SlotKeys } from './slot-keys.js'
 
 /** Milliseconds for one call to an authority. */
@@ -49,8 +51,6 @@ export interface TlsService {
   readonly door: Door
   readonly timers: Timers
   readonly log: Log
-  /** Attributes and instance of a device that is here, as the RA has them: asked once for each identity and slot. */
-  attributes(peer: TlsPeer): ReturnType<Guard['identity']>
   close(): Promise<void>
 }
 
@@ -114,7 +114,19 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     log,
   })
   const rule = () => ({ slotRule: group.slotRule, grace: group.policy.grace })
-  const door = new Door({ keys, bans: guard.follower, rule, pool, clock, random, timers, log, notice })
+  const permits = new Permits({ guard, group: () => group, pool })
+  const door = new Door({
+    keys,
+    bans: guard.follower,
+    permitted: (idCore, slot) => permits.of(idCore, slot),
+    rule,
+    pool,
+    clock,
+    random,
+    timers,
+    log,
+    notice,
+  })
   const close = async () => {
     endFollowing()
     door.stop()
@@ -132,23 +144,5 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     throw error
   }
   door.start()
-  return { door, timers, log, attributes: attributesOf(guard), close }
-}
-
-/** Identities whose attributes are kept. */
-const KEPT = 10_000
-
-function attributesOf(guard: Guard): TlsService['attributes'] {
-  const kept = new Map<string, ReturnType<Guard['identity']>>()
-  return peer => {
-    const key = `${peer.slot} ${peer.mpinId}`
-    const known = kept.get(key)
-    if (known !== undefined) return known
-    const asked = guard.identity({ idCore: peer.idCore, userCore: undefined })
-    if (kept.size >= KEPT) kept.delete(kept.keys().next().value as string)
-    kept.set(key, asked)
-    // An answer that didn't come is asked for again.
-    asked.catch(() => kept.delete(key))
-    return asked
-  }
+  return { door, timers, log, close }
 }

@@ -1,12 +1,21 @@
 /** Cars at a server without certificates: who comes in, who doesn't, and who has to leave. */
 
+import type { IncomingMessage } from 'node:http'
 import { get, type RequestOptions, request } from 'node:https'
 import type { Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
+import { PassThrough } from 'node:stream'
+import { utf8 } from '@milagro-ts/crypto/bytes'
 import { Scalar } from '@milagro-ts/crypto/scalar'
+import { sha256 } from '@milagro-ts/crypto/sha256'
 import { connect, httpsAgent } from '@milagro-ts/tls/connect'
 import type { TlsPeer } from '@milagro-ts/tls/door'
-import { createHttpsServer, createServer, type IdentityTlsServer, peerOf } from '@milagro-ts/tls/server'
+import {
+  createHttpsServer,
+  createServer,
+  type IdentitySocket,
+  type IdentityTlsServer,
+  peerOf,
+} from '@milagro-ts/tls/server'
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { closed, GRACE, NAME, outcome, RULE, SLOT, World, wrongKeyAlert } from './world.js'
 
@@ -14,7 +23,7 @@ let world: World
 let wrongKey: string
 let server: IdentityTlsServer
 let port: number
-let inside: { socket: TLSSocket; peer: TlsPeer }[]
+let inside: { socket: IdentitySocket; peer: TlsPeer }[]
 beforeAll(async () => {
   wrongKey = await wrongKeyAlert()
 })
@@ -46,6 +55,9 @@ test('a car that the server has never heard of is in at its first try, and both 
   expect(one?.peer.mpinId).toBe(car.mpinId)
   expect(one?.peer.slot).toBe(SLOT)
   expect(peerOf(one?.socket as Socket)).toBe(one?.peer)
+  expect(one?.socket.peer).toBe(one?.peer)
+  // Nobody is another one later.
+  expect(() => Object.assign(one?.socket as Socket, { peer: {} })).toThrow(TypeError)
   expect(() => peerOf(socket)).toThrow(TypeError)
   socket.destroy()
 })
@@ -102,13 +114,21 @@ describe('fails as with a wrong key', () => {
       world.banned.add(world.car(3).mpinId)
       return outcome(open(world.car(3)))
     },
+    'a car without a permit': async () => {
+      world.permitted = async () => null
+      return outcome(open(world.car(1)))
+    },
+    'a car, while nobody says who is permitted': async () => {
+      world.permitted = () => Promise.reject(new TypeError('fetch failed'))
+      return outcome(open(world.car(1)))
+    },
     'a car of the former slot, after grace': async () => {
-      const late = await world.car(1).externalPsk(NAME, SLOT - 1)
+      const late = await world.car(1).externalPsk(NAME, 'm1', SLOT - 1)
       return at(late.identity, late.psk)
     },
     'a car of the next slot, whose clock is ahead': async () => {
       await world.holdKeys(SLOT, SLOT + 1)
-      const early = await world.car(1).externalPsk(NAME, SLOT + 1)
+      const early = await world.car(1).externalPsk(NAME, 'm1', SLOT + 1)
       return at(early.identity, early.psk)
     },
     'a car that means another server': async () => outcome(open(world.car(1), 'other.example')),
@@ -139,6 +159,86 @@ test('a PSK is kept for who has come in: the second handshake computes nothing, 
   expect(await outcome(open(car))).toBe(wrongKey)
   world.banned.clear()
   expect(await outcome(open(car))).toBe('in')
+})
+
+describe('whether a device is permitted', () => {
+  const other = () => world.car(1, Scalar.fromNumber(7))
+
+  test('is asked once for all its connections, and its handlers find who it is', async () => {
+    world.permitted = async () => ({ attributes: { brand: 'Acme', model: 'Gale' }, instance: 'VIN1' })
+    const car = world.car(1)
+    expect(await Promise.all([open(car), open(car), open(car)].map(outcome))).toEqual(['in', 'in', 'in'])
+    expect(await outcome(open(car))).toBe('in')
+    expect(world.asked).toEqual([car.mpinId])
+    for (const { socket, peer } of inside) {
+      expect(peer).toMatchObject({ attributes: { brand: 'Acme', model: 'Gale' }, instance: 'VIN1' })
+      expect(peerOf(socket)).toBe(peer)
+    }
+  })
+
+  test('is asked in each slot', async () => {
+    const car = world.car(1)
+    expect(await outcome(open(car))).toBe('in')
+    world.turn(RULE.length * 1000)
+    await world.holdKeys(SLOT + 1)
+    world.permitted = async () => null
+    expect(await outcome(open(car))).toBe(wrongKey)
+    expect(world.asked).toEqual([car.mpinId, car.mpinId])
+  })
+
+  test('is asked about the banned, too: what that takes says nothing', async () => {
+    world.banned.add(world.car(1).mpinId)
+    await outcome(open(world.car(1)))
+    expect(world.asked).toEqual([world.car(1).mpinId])
+  })
+
+  test('yes or no, a stranger who names it has both asked again after five seconds', async () => {
+    for (const answer of [{ attributes: {}, instance: '' }, null]) {
+      world.asked = []
+      world.permitted = async () => answer
+      world.turn(5_000)
+      for (const pause of [0, 4_999, 1]) {
+        world.turn(pause)
+        await outcome(open(other()))
+      }
+      expect(world.asked).toHaveLength(2)
+    }
+  })
+
+  test('no, until there is a newer deny list: who is un-banned waits for nothing', async () => {
+    world.permitted = async () => null
+    expect(await outcome(open(world.car(1)))).toBe(wrongKey)
+    world.permitted = async () => ({ attributes: {}, instance: '' })
+    expect(await outcome(open(world.car(1)))).toBe(wrongKey)
+    world.bans.list.number++
+    expect(await outcome(open(world.car(1)))).toBe('in')
+  })
+
+  test('five hundred strangers of one address use up what it may ask; who has proven itself pays nothing', async () => {
+    const { door } = world
+    const named = async (leaf: number) => (await world.car(leaf).externalPsk(NAME)).identity
+    const refused = async (leaf: number) => {
+      try {
+        await door.psk(await named(leaf), '192.0.2.1')
+        return null
+      } catch (error) {
+        return error
+      }
+    }
+    const car = world.car(1)
+    for (let i = 0; i < 3; i++) {
+      const { identity } = await car.externalPsk(NAME)
+      expect(door.authenticated(identity, await door.psk(identity, '192.0.2.1'))).not.toBeNull()
+    }
+    const { identity } = await car.externalPsk(NAME)
+    // No pairings for them: it is the questions that count.
+    world.computedAs = sha256(utf8(identity))
+    for (let leaf = 2; leaf < 502; leaf++) expect(await refused(leaf)).toBeNull()
+    expect(await refused(502)).toMatchObject({ code: 'RETRY_LATER' })
+    expect(world.asked).toHaveLength(501)
+    expect(await door.psk(await named(503), '192.0.2.2')).toHaveLength(32)
+    expect(await refused(1)).toBeNull()
+  })
 })
 
 test('a stranger’s identities are never kept', async () => {
@@ -248,7 +348,8 @@ describe('HTTPS', () => {
   const listen = async () => {
     const { door, timers, log } = world
     const https = createHttpsServer({ door, timers, log }, (req, response, peer) => {
-      response.end(JSON.stringify({ url: req.url, mpinId: peer.mpinId, same: peerOf(req) === peer }))
+      const same = peerOf(req) === peer && req.peer === peer
+      response.end(JSON.stringify({ url: req.url, mpinId: peer.mpinId, same }))
     })
     https.on('tlsClientError', () => undefined)
     world.onClose(() => https.http.close())
@@ -277,6 +378,20 @@ describe('HTTPS', () => {
     // Two handshakes for four requests.
     expect(world.computed).toBe(2)
     for (const agent of agents) agent.destroy()
+  })
+
+  test('a handler runs for nobody else: the server of HTTP takes no connection but from TLS', async () => {
+    const { door, timers, log } = world
+    const seen: unknown[] = []
+    const https = createHttpsServer({ door, timers, log }, req => void seen.push(req.peer))
+    expect(() => https.http.listen(0)).toThrow(TypeError)
+    const stranger = new PassThrough()
+    expect(() => {
+      https.http.emit('request', { socket: stranger } as unknown as IncomingMessage, {})
+    }).toThrow('not a connection of a TLS server')
+    expect(seen).toEqual([])
+    // @ts-expect-error A listener without a peer is none.
+    const _peer: TlsPeer = (new PassThrough() as unknown as Socket).peer
   })
 
   test('the name of the server is the agent’s or the URL’s, never the Host header’s', async () => {

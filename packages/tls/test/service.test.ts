@@ -3,14 +3,16 @@ import type { TLSSocket } from 'node:tls'
 import { createLog } from '@milagro-ts/api/log'
 import { systemRandom } from '@milagro-ts/api/system'
 import type { SlotPsk } from '@milagro-ts/client/device'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { agreePointG1, encodeName } from '@milagro-ts/crypto/identity'
+import { G1 } from '@milagro-ts/crypto/points'
 import { AgreeClientKey, ClientAgreement } from '@milagro-ts/crypto/static-agreement'
-import { slotStart } from '@milagro-ts/crypto/time-permit'
+import { Permit, slotStart } from '@milagro-ts/crypto/time-permit'
 import { connect } from '@milagro-ts/tls/connect'
 import type { TlsPeer } from '@milagro-ts/tls/door'
 import { createServer } from '@milagro-ts/tls/server'
 import { openTlsService, type TlsService } from '@milagro-ts/tls/service'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type Car, codeOf, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
 import { closed, outcome } from './world.js'
 
@@ -23,10 +25,15 @@ let port: number
 let end: () => void
 let entered: (peer: TlsPeer) => void
 let logged: string[]
+/** What the RPS says of an identity, if it isn't what it would say. */
+let onIdentity: (() => object) | undefined
+let identitiesAsked: number
 beforeEach(async () => {
   world = await World.make({ policy: { lead: LEAD, grace: 300 } })
   world.clock.now = NOON
   logged = []
+  onIdentity = undefined
+  identitiesAsked = 0
   entered = () => undefined
   rps = await world.startRps()
   await serve()
@@ -45,7 +52,14 @@ const open = () =>
     group: world.group,
     // Requests are bound to the RPS' public address; where it listens is another.
     rpsUrl: OWN,
-    fetch: (input, init) => fetch(String(input).replace(OWN, rps.url), init),
+    fetch: async (input, init) => {
+      const url = String(input).replace(OWN, rps.url)
+      if (url.includes('/v1/identities/')) {
+        identitiesAsked++
+        if (onIdentity !== undefined) return Response.json(onIdentity())
+      }
+      return fetch(url, init)
+    },
     log: createLog('tls', { level: 'debug', destination: { write: line => void logged.push(line) } }),
     workers: 0,
     clock: () => world.clock.now,
@@ -123,6 +137,8 @@ test('keys of this slot and `lead` ahead, one more with each slot that begins; t
   const car = world.makeCar()
   const first = LEAD + 1
   expect(asked()).toEqual([first, first, first])
+  // Its permit of the former slot is held only if somebody has asked for it in that slot.
+  expect(await outcome(dial(car))).toBe('in')
   await pass(1_800_000)
   await until(() => asked().every(times => times === first + 1))
   expect(await outcome(dial(car))).toBe('in')
@@ -132,8 +148,13 @@ test('keys of this slot and `lead` ahead, one more with each slot that begins; t
   expect(await outcome(dial(car))).toBe('in')
 })
 
+/** Permits that the RPS holds: this slot's of who has come in, and those made ahead of it. */
+const permitsHeld = () => rps.store.read(reader => reader.all('SELECT slot FROM permit').length)
+
 test('frozen: what is in hand goes on, nothing follows, and after slot and lead nobody comes in', async () => {
   const car = world.makeCar()
+  expect(await outcome(dial(car))).toBe('in')
+  await until(async () => (await permitsHeld()) === LEAD + 1)
   for (const authority of world.authorities) authority.behaviour = 'frozen'
   for (let slot = 0; slot <= LEAD; slot++) {
     expect(await outcome(dial(car))).toBe('in')
@@ -168,18 +189,90 @@ test('the stream lost: for half a minute it goes on, then everybody is out and n
   expect(await outcome(dial(car))).toBe('in')
 })
 
-test('attributes are asked for once for an identity and a slot, and not of a banned one', async () => {
-  const [car, banned] = [world.makeCar(), world.makeCar()]
+test('attributes are there when a handler runs, asked for once for a device and slot, with its permit', async () => {
+  const car = world.makeCar()
   const peers: TlsPeer[] = []
   entered = peer => void peers.push(peer)
-  const sockets = [await inside(car), await inside(banned)]
-  const [peer, bad] = peers as [TlsPeer, TlsPeer]
-  const one = await service.attributes(peer)
-  expect(one.attributes).toEqual(world.rpa.identities.get(car.idCore.mpinId)?.attributes)
-  expect(await service.attributes(peer)).toBe(one)
-  await world.ban(rps, banned)
-  expect(await codeOf(service.attributes(bad))).toBe('BANNED')
+  const sockets = [await inside(car), ...(await Promise.all([inside(car), inside(car)]))]
+  const { attributes, instance } = world.rpa.identities.get(car.idCore.mpinId)!
+  for (const peer of peers) expect(peer).toMatchObject({ attributes, instance })
+  expect(peers).toHaveLength(3)
+  expect(identitiesAsked).toBe(1)
   for (const socket of sockets) socket.destroy()
+})
+
+describe('a permit', () => {
+  const permitAway = (car: Car) => {
+    world.rpa.identities.get(car.idCore.mpinId)!.banned = true
+  }
+
+  test('that the RA withholds keeps a device out, although no ban was heard; it is back when the RA gives one', async () => {
+    const car = world.makeCar()
+    permitAway(car)
+    expect(await outcome(dial(car))).not.toBe('in')
+    world.rpa.identities.get(car.idCore.mpinId)!.banned = false
+    // A no holds for five seconds.
+    expect(await outcome(dial(car))).not.toBe('in')
+    world.clock.turn(5_000)
+    expect(await outcome(dial(car))).toBe('in')
+  })
+
+  test('is not asked for again in the slot; in the next one it is, and withheld', async () => {
+    const car = world.makeCar()
+    expect(await outcome(dial(car))).toBe('in')
+    await until(async () => (await permitsHeld()) === LEAD + 1)
+    permitAway(car)
+    expect(await outcome(dial(car))).toBe('in')
+    await pass(3_600_000)
+    // The permits ahead are made when a device has been permitted; this one’s are gone with the slot.
+    await rps.store.atomic(connection => connection.run('DELETE FROM permit', []))
+    await rps.close()
+    rps = await world.startRps({
+      config: { listen: { host: '127.0.0.1', port: Number(new URL(rps.url).port) } },
+    })
+    await until(() => {
+      world.clock.turn(1_000)
+      return isListening()
+    })
+    expect(await outcome(dial(car))).not.toBe('in')
+  })
+
+  test('of a device that the RA doesn’t know, although its key is good', async () => {
+    const car = world.makeCar()
+    world.rpa.identities.delete(car.idCore.mpinId)
+    expect(await outcome(dial(car))).not.toBe('in')
+  })
+
+  test.each([
+    ['of another device', (other: Car) => world.permitOf(other.idCore)],
+    ['of another slot', (_: Car, car: Car) => world.permitOf(car.idCore, world.slot + 1)],
+    [
+      'that nobody made',
+      (_: Car, car: Car) => Permit.of(world.slot, { type: 'id', idCore: car.idCore }, G1.generator),
+    ],
+  ])('%s is none, whatever the RPS says', async (_, make) => {
+    const [car, other] = [world.makeCar(), world.makeCar()]
+    const { attributes, instance } = world.rpa.identities.get(car.idCore.mpinId)!
+    onIdentity = () => ({ attributes, instance, permit: toBase64Url(make(other, car).encode()) })
+    expect(await outcome(dial(car))).not.toBe('in')
+    onIdentity = () => ({ attributes, instance })
+    expect(await outcome(dial(car))).not.toBe('in')
+    onIdentity = undefined
+    expect(await outcome(dial(car))).toBe('in')
+    expect(logged.some(line => line.includes('the RPS gave no permit of this device and slot'))).toBe(true)
+  })
+
+  test('while the RPS is away: who has come in before comes in again, nobody else does', async () => {
+    const [known, unknown] = [world.makeCar(), world.makeCar()]
+    expect(await outcome(dial(known))).toBe('in')
+    onIdentity = () => {
+      throw new TypeError('fetch failed')
+    }
+    expect(await outcome(dial(known))).toBe('in')
+    expect(await outcome(dial(unknown))).not.toBe('in')
+    onIdentity = undefined
+    expect(await outcome(dial(unknown))).toBe('in')
+  })
 })
 
 test('a log line says who was put out and why, and no PSK identity', async () => {

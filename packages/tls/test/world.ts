@@ -13,10 +13,15 @@ import { G1 } from '@milagro-ts/crypto/points'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
-import { AgreeClientKey, ClientAgreement, slotName } from '@milagro-ts/crypto/static-agreement'
+import {
+  AgreeClientKey,
+  ClientAgreement,
+  type SlotPskKind,
+  slotName,
+} from '@milagro-ts/crypto/static-agreement'
 import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import type { TlsIdentity } from '@milagro-ts/tls/connect'
-import { Door } from '@milagro-ts/tls/door'
+import { Door, type Permitted } from '@milagro-ts/tls/door'
 
 export const NAME = 'gw.example'
 export const RULE = { origin: 1_767_225_600, length: 3_600 }
@@ -65,10 +70,20 @@ export class World {
   readonly s = Scalar.random(random)
   readonly banned = new Set<string>()
   fresh = true
+  /** What the RPS would say; null: it gives this device no permit. */
+  permitted: (idCore: IdCore, slot: number) => Promise<Permitted | null> = async ({ mpinId }) => ({
+    attributes: { brand: 'Acme' },
+    instance: mpinId.slice(-8),
+  })
+  /** Devices that it was asked about. */
+  asked: string[] = []
   readonly pool: CryptoPool
   readonly door: Door
+  readonly bans: { list: { number: number } }
   /** Pairings that the door asked for. */
   computed = 0
+  /** What they give, where a test wants many of them. */
+  computedAs: Uint8Array | undefined
   readonly #slots = new Set<number>()
   readonly #open: (() => unknown)[] = []
 
@@ -81,18 +96,27 @@ export class World {
       get fresh() {
         return isFresh()
       },
-      list: { denies: (mpinId: string) => (this.banned.has(mpinId) ? 'BANNED' : null) },
+      list: {
+        denies: (mpinId: string) => (this.banned.has(mpinId) ? 'BANNED' : null),
+        number: 1,
+      },
     }
+    this.bans = bans
     this.door = new Door({
       keys: {
         B: slot => (this.#slots.has(slot) ? this.B(slot) : undefined),
         keepComplete: () => Promise.resolve(),
       },
       bans,
+      permitted: (idCore, slot) => {
+        this.asked.push(idCore.mpinId)
+        return this.permitted(idCore, slot)
+      },
       rule: () => ({ slotRule: RULE, grace: GRACE }),
       pool: {
         externalPsk: (item, source) => {
           this.computed++
+          if (this.computedAs !== undefined) return Promise.resolve(this.computedAs)
           return this.pool.externalPsk(item, source)
         },
       },
@@ -192,12 +216,16 @@ export class Car implements TlsIdentity {
     return this.idCore.mpinId
   }
 
-  async externalPsk(name: string, slot = slotAt(RULE, Math.floor(this.#world.now / 1000))): Promise<SlotPsk> {
+  async externalPsk(
+    name: string,
+    kind: SlotPskKind = 'm1',
+    slot = slotAt(RULE, Math.floor(this.#world.now / 1000)),
+  ): Promise<SlotPsk> {
     const at = `${name} ${slot}`
     const party = { kind: 2, name, generation: GENERATION } as const
     const agreement = this.#agreements.get(at) ?? ClientAgreement.begin(this.#key, { party, slot }, random)
     this.#agreements.set(at, agreement)
-    return { ...agreement.psk('m1'), slot, endsAt: slotStart(RULE, slot + 1) * 1000 }
+    return { ...agreement.psk(kind), slot, endsAt: slotStart(RULE, slot + 1) * 1000 }
   }
 }
 
