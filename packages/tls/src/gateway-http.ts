@@ -1,0 +1,199 @@
+/**
+ * HTTP/1.1 behind a gateway: each request is parsed here, and a new one is written to the service with the headers that
+ * say who sent it. What a client sends under those names never arrives.
+ *
+ *   device -- request, TLS without certificates -->  Milagro-Id, Milagro-Slot, X-Forwarded-For set  -- plain HTTP --> service
+ *
+ * Connections to the service are shared: each request says for itself who sent it, and ends at its own length, since a
+ * message that two parsers may read differently (both lengths, obsolete folding, a bare line feed) is refused by node's
+ * strict parser. Upgrades (WebSocket) take a connection of their own, which is relayed as bytes after the service's 101.
+ */
+import {
+  Agent,
+  createServer,
+  type IncomingMessage,
+  type OutgoingHttpHeaders,
+  request,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { Refused } from '@milagro-ts/api/problem'
+import type { Timers } from '@milagro-ts/api/system'
+import { relay } from './relay.js'
+
+/** What the service reads of a device. */
+export interface PassedOn {
+  readonly mpinId: string
+  readonly slot: number
+  /** What the RA knows it by, where the gateway passes that on. */
+  readonly instance?: string | undefined
+}
+
+export interface HttpPassingOptions {
+  readonly timers: Timers
+  /** As of now: where the service is, and the gateway's `idle` and `patience` in milliseconds. */
+  readonly settings: () => {
+    readonly to: { readonly host: string; readonly port: number }
+    readonly idle: number
+    readonly patience: number
+  }
+  /** Who is at the other end of a connection that was handed in. */
+  readonly deviceAt: (socket: Socket) => PassedOn
+  /** Told of each request: `OK`, or why there was no answer. */
+  readonly observe: (outcome: 'OK' | 'AWAY', error?: Error) => void
+}
+
+/** Of one connection each; RFC 9110 §7.6.1, and what the gateway says itself. */
+const NOT_PASSED_ON = new Set([
+  'connection',
+  'expect',
+  'forwarded',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+])
+/**
+ * Names that say who somebody is. CGI and WSGI read `Milagro_Id` as `Milagro-Id`, so neither spelling of anything that
+ * begins so gets past.
+ */
+const OURS = /^(?:milagro|x[-_]forwarded|x[-_]real[-_]ip)(?:[-_]|$)/
+const MOST_SHARED = 256
+
+export class HttpPassing {
+  readonly #options: HttpPassingOptions
+  readonly #server: Server
+  readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: MOST_SHARED })
+
+  constructor(options: HttpPassingOptions) {
+    this.#options = options
+    this.#server = createServer({ insecureHTTPParser: false, keepAlive: true }, (incoming, response) =>
+      this.#pass(incoming, response),
+    )
+    this.#server.on('upgrade', (incoming, socket, head) => this.#upgrade(incoming, socket, head))
+    // A CONNECT asks for a tunnel to somewhere else.
+    this.#server.on('connect', (_, socket) => socket.end('HTTP/1.1 405 Method Not Allowed\r\n\r\n'))
+  }
+
+  /** A device's connection, whose handshake is over. */
+  take(socket: Socket): void {
+    this.#server.emit('connection', socket)
+  }
+
+  close(): void {
+    this.#agent.destroy()
+    this.#server.closeIdleConnections()
+  }
+
+  #pass(incoming: IncomingMessage, response: ServerResponse): void {
+    const onward = this.#onward(incoming, this.#agent, {})
+    onward.once('response', answer => {
+      this.#options.observe('OK')
+      response.writeHead(answer.statusCode ?? 502, answer.statusMessage, passedOn(answer))
+      answer.pipe(response)
+      // In the middle of an answer there is no other way to say that it isn't whole.
+      answer.on('error', () => response.destroy())
+      answer.on('close', () => {
+        if (!answer.complete) response.destroy()
+      })
+    })
+    onward.on('error', (error: Error) => {
+      if (response.headersSent || response.destroyed) return void response.destroy()
+      this.#options.observe('AWAY', error)
+      const away = new Refused('RETRY_LATER', { detail: 'the service behind the gateway doesn’t answer' })
+      incoming.unpipe(onward)
+      incoming.resume()
+      response.writeHead(away.status, { 'content-type': 'application/problem+json', 'retry-after': '1' })
+      response.end(JSON.stringify(away.toProblem()))
+    })
+    // A device that has gone, or was put out, wants nothing any more.
+    response.on('close', () => {
+      if (!response.writableFinished) onward.destroy()
+    })
+    incoming.pipe(onward)
+  }
+
+  #upgrade(incoming: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const { upgrade } = incoming.headers
+    const agent = new Agent({ keepAlive: false })
+    const onward = this.#onward(incoming, agent, { connection: 'upgrade', upgrade })
+    socket.on('error', () => onward.destroy())
+    socket.on('close', () => onward.destroy())
+    onward.once('upgrade', (answer, service, first) => {
+      this.#options.observe('OK')
+      socket.write(headOf(answer, { connection: 'upgrade', upgrade: answer.headers.upgrade }))
+      if (first.length > 0) service.unshift(first)
+      if (head.length > 0) socket.unshift(head)
+      void relay(socket, service, { timers: this.#options.timers, idle: this.#options.settings().idle })
+    })
+    onward.once('response', answer => {
+      // It won't: its answer is the last on this connection.
+      this.#options.observe('OK')
+      socket.write(headOf(answer, { connection: 'close' }))
+      answer.pipe(socket)
+    })
+    onward.once('error', error => {
+      if (socket.destroyed) return
+      this.#options.observe('AWAY', error)
+      socket.end('HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\r\n')
+    })
+    onward.end()
+  }
+
+  /** The request to the service, without its body. */
+  #onward(incoming: IncomingMessage, agent: Agent, more: OutgoingHttpHeaders) {
+    const { deviceAt, settings, timers } = this.#options
+    const { mpinId, slot, instance } = deviceAt(incoming.socket)
+    const headers: OutgoingHttpHeaders = {
+      ...passedOn(incoming),
+      ...more,
+      'milagro-id': mpinId,
+      'milagro-slot': String(slot),
+      // Header values are bytes; an instance is text.
+      ...(instance === undefined ? {} : { 'milagro-instance': encodeURIComponent(instance) }),
+      'x-forwarded-for': incoming.socket.remoteAddress ?? '',
+      'x-forwarded-proto': 'https',
+    }
+    const { to, patience } = settings()
+    const { host, port } = to
+    const { method, url: path } = incoming
+    const onward = request({ host, port, method, path, headers, agent, setHost: false })
+    // The time for an answer runs from the end of the request: a long upload is no silence.
+    let endWaiting = () => {}
+    onward.once('finish', () => {
+      endWaiting = timers.after(patience, () => onward.destroy(new Error('no answer in time')))
+    })
+    for (const event of ['response', 'upgrade', 'error', 'close'] as const)
+      onward.once(event, () => endWaiting())
+    return onward
+  }
+}
+
+/** Headers that are for the other end, as they came, one of them several times if it did. */
+function passedOn(message: IncomingMessage): OutgoingHttpHeaders {
+  const named = new Set((message.headers.connection ?? '').toLowerCase().split(/\s*,\s*/))
+  const headers: Record<string, string[]> = Object.create(null)
+  const { rawHeaders } = message
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = (rawHeaders[i] as string).toLowerCase()
+    if (NOT_PASSED_ON.has(name) || OURS.test(name) || named.has(name)) continue
+    headers[name] ??= []
+    headers[name].push(rawHeaders[i + 1] as string)
+  }
+  return Object.fromEntries(
+    Object.entries(headers).map(([name, values]) => [name, values.length === 1 ? values[0] : values]),
+  )
+}
+
+function headOf(answer: IncomingMessage, more: OutgoingHttpHeaders): string {
+  const lines = Object.entries({ ...passedOn(answer), ...more }).flatMap(([name, value]) =>
+    [value].flat().map(one => `${name}: ${String(one)}\r\n`),
+  )
+  return `HTTP/1.1 ${answer.statusCode} ${answer.statusMessage}\r\n${lines.join('')}\r\n`
+}

@@ -1,0 +1,307 @@
+/**
+ * TLS without certificates in front of a service that knows nothing of it, and that is told who came.
+ *
+ *   device -- TLS by its own key -->  door: this slot, permitted, not banned  -- TCP -->  service
+ *
+ *   pass     what the service hears of the device
+ *   proxy    PROXY protocol v2, before the first byte (proxy-protocol.ts)
+ *   http     headers of each request (gateway-http.ts)
+ *   mqtt     user name of the CONNECT (mqtt-connect.ts)
+ *   none     nothing: whoever is in, is in
+ *
+ * The door puts out who is banned, and everybody when the slot and its grace are over; the connection to the service ends
+ * with the device's. The service must hear nobody but the gateway: it believes whoever reaches it.
+ */
+import { connect as connectTcp, type Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import type { Log } from '@milagro-ts/api/log'
+import type { Metrics } from '@milagro-ts/api/metrics'
+import type { Timers } from '@milagro-ts/api/system'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import type { Door, TlsPeer } from './door.js'
+import { HttpPassing, type PassedOn } from './gateway-http.js'
+import { connectAs, type MqttRefusal, readConnect, refusalPacket } from './mqtt-connect.js'
+import { type Ends, proxyHeader } from './proxy-protocol.js'
+import { relay } from './relay.js'
+import { createServer, type IdentityTlsServer } from './server.js'
+
+export const PASS = ['proxy', 'http', 'mqtt', 'none'] as const
+export type Pass = (typeof PASS)[number]
+
+/** What may change while the gateway serves; connections that are there keep what they began with. */
+export interface GatewaySettings {
+  readonly to: { readonly host: string; readonly port: number }
+  readonly pass: Pass
+  /** The name that is passed on: the M-Pin ID, or what the RA knows the device by (a VIN), which outlives generations. */
+  readonly name: 'mpinId' | 'instance'
+  /** Connections in all, and of one device. */
+  readonly connections: number
+  readonly connectionsPerDevice: number
+  /** Milliseconds without a byte after which a connection is closed. */
+  readonly idle: number
+  /** Milliseconds until the service takes a connection, a client has said CONNECT, and the service answers a request. */
+  readonly patience: number
+}
+
+export interface GatewayOptions {
+  readonly door: Door
+  readonly timers: Timers
+  readonly log: Log
+  readonly metrics: Metrics
+  /** As of now. */
+  readonly settings: () => GatewaySettings
+  /** What the RA knows a device by. Rejects where nobody says, or it isn't in force. */
+  readonly instance: (peer: TlsPeer) => Promise<string>
+}
+
+/** What the service gets before the device's own bytes; `level` for MQTT, whose client is told what goes wrong. */
+interface First {
+  readonly bytes: Uint8Array
+  readonly level?: 4 | 5
+}
+
+/** Why a connection that came through the door didn't reach the service. */
+type Fault = 'service-away' | 'too-many' | 'name-unknown' | MqttRefusal
+
+export class Gateway {
+  readonly server: IdentityTlsServer
+  readonly #options: GatewayOptions
+  readonly #http: HttpPassing
+  readonly #passedOn = new WeakMap<object, PassedOn>()
+  readonly #open = new Set<TLSSocket>()
+  readonly #perDevice = new Map<string, number>()
+  #drained: () => void = () => {}
+  /** Why the service took no connection at the last attempt. */
+  #away: string | undefined
+
+  constructor(options: GatewayOptions) {
+    this.#options = options
+    const { door, timers, log, metrics, settings } = options
+    this.#http = new HttpPassing({
+      timers,
+      settings,
+      deviceAt: socket => this.#passedOn.get(socket) as PassedOn,
+      observe: (outcome, error) => {
+        metrics.count('requests_passed_on', { outcome })
+        this.#away = error?.message
+      },
+    })
+    this.server = createServer({ door, timers, log }, (socket, peer) => this.#enter(socket, peer))
+    // Before the server reads: a device that has said everything may still listen.
+    this.server.prependListener('connection', (raw: Socket) => {
+      raw.allowHalfOpen = true
+    })
+    this.server.on('tlsClientError', () => metrics.count('handshakes_failed'))
+    this.server.maxConnections = settings().connections
+  }
+
+  /** True, or why the service was not reached at the last attempt. */
+  get service(): true | string {
+    return this.#away ?? true
+  }
+  get connections(): number {
+    return this.#open.size
+  }
+
+  /** After a reload. */
+  apply(): void {
+    this.server.maxConnections = this.#options.settings().connections
+  }
+
+  /** Nobody comes in any more; resolves when all have gone, or were put out `within` milliseconds from now. */
+  async close(within: number): Promise<void> {
+    this.server.close()
+    this.#http.close()
+    if (this.#open.size > 0) {
+      const gone = new Promise<void>(resolve => {
+        this.#drained = resolve
+      })
+      const endWaiting = this.#options.timers.after(within, () => {
+        for (const socket of this.#open) socket.destroy()
+      })
+      await gone
+      endWaiting()
+    }
+    this.#http.close()
+  }
+
+  #enter(socket: TLSSocket, peer: TlsPeer): void {
+    const { metrics } = this.#options
+    const { mpinId } = peer
+    this.#open.add(socket)
+    this.#perDevice.set(mpinId, (this.#perDevice.get(mpinId) ?? 0) + 1)
+    metrics.gauge('connections', this.#open.size)
+    socket.on('error', () => undefined)
+    socket.once('close', () => {
+      this.#open.delete(socket)
+      const left = (this.#perDevice.get(mpinId) ?? 1) - 1
+      if (left === 0) this.#perDevice.delete(mpinId)
+      else this.#perDevice.set(mpinId, left)
+      metrics.gauge('connections', this.#open.size)
+      if (this.#open.size === 0) this.#drained()
+    })
+    this.#serve(socket, peer).then(
+      fault => this.#account(peer, fault),
+      (error: unknown) => {
+        socket.destroy()
+        this.#options.log.error({ err: error, mpinId }, 'a connection could not be passed on')
+      },
+    )
+  }
+
+  #account({ mpinId }: TlsPeer, fault: Fault | null): void {
+    this.#options.metrics.count('connections_taken', { outcome: fault ?? 'OK' })
+    if (fault !== null) this.#options.log.info({ mpinId, fault }, 'a connection was not passed on')
+  }
+
+  /** Null once the connection is on its way to the service. */
+  async #serve(socket: TLSSocket, peer: TlsPeer): Promise<Fault | null> {
+    const settings = this.#options.settings()
+    if ((this.#perDevice.get(peer.mpinId) ?? 0) > settings.connectionsPerDevice)
+      return this.#end(socket, 'too-many')
+    const device = await this.#deviceOf(peer, settings)
+    if (device === null) return this.#end(socket, 'name-unknown')
+    if (settings.pass === 'http') {
+      this.#passedOn.set(socket, device)
+      this.#http.take(socket)
+      return null
+    }
+    const first =
+      settings.pass === 'mqtt'
+        ? await this.#mqtt(socket, device, settings)
+        : this.#first(socket, peer, device, settings)
+    if (typeof first === 'string') return first
+    const service = await this.#reach(settings)
+    if (socket.destroyed || service === null) {
+      service?.destroy()
+      if (first.level !== undefined) socket.write(refusalPacket('unavailable', first.level))
+      return this.#end(socket, 'service-away')
+    }
+    if (first.bytes.length > 0) service.write(first.bytes)
+    void relay(socket, service, { timers: this.#options.timers, idle: settings.idle })
+    return null
+  }
+
+  /** Whoever was told no has a moment to read it, and none to say more. */
+  #end(socket: TLSSocket, fault: Fault): Fault {
+    const { timers, settings } = this.#options
+    const endWaiting = timers.after(settings().patience, () => socket.destroy())
+    socket.once('close', endWaiting)
+    socket.end()
+    socket.resume()
+    return fault
+  }
+
+  async #deviceOf(peer: TlsPeer, { name }: GatewaySettings): Promise<PassedOn | null> {
+    const { mpinId, slot } = peer
+    if (name === 'mpinId') return { mpinId, slot }
+    try {
+      return { mpinId, slot, instance: await this.#options.instance(peer) }
+    } catch (error) {
+      this.#options.log.warn({ err: error, mpinId }, 'nobody says what a device is known by')
+      return null
+    }
+  }
+
+  /** What stands before the device's own bytes. */
+  #first(
+    socket: TLSSocket,
+    { idCore, slot }: TlsPeer,
+    { instance }: PassedOn,
+    { pass }: GatewaySettings,
+  ): First {
+    if (pass === 'none') return { bytes: new Uint8Array() }
+    const { remoteAddress, remotePort, localAddress, localPort } = socket
+    const ends = { remoteAddress, remotePort, localAddress, localPort } as Ends
+    return { bytes: proxyHeader(ends, { idCore, slot, instance }) }
+  }
+
+  /** The CONNECT under the device's name; what follows it stays in the socket. */
+  async #mqtt(
+    socket: TLSSocket,
+    { mpinId, instance }: PassedOn,
+    settings: GatewaySettings,
+  ): Promise<First | Fault> {
+    const endWaiting = this.#options.timers.after(settings.patience, () => socket.destroy())
+    const refuse = (refusal: MqttRefusal, level: 4 | 5) => {
+      socket.write(refusalPacket(refusal, level))
+      return this.#end(socket, refusal)
+    }
+    try {
+      const packet = await connectOf(socket)
+      if (packet === null) return this.#end(socket, 'malformed')
+      const renamed = connectAs(packet, instance ?? mpinId)
+      return typeof renamed === 'string'
+        ? refuse(renamed, packet.level)
+        : { bytes: renamed, level: packet.level }
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error
+      return refuse(error.field === 'level' ? 'level' : 'malformed', 4)
+    } finally {
+      endWaiting()
+    }
+  }
+
+  /** Null when the service takes no connection in time. */
+  #reach({ to, patience }: GatewaySettings): Promise<Socket | null> {
+    return new Promise(resolve => {
+      const service = connectTcp({ ...to, allowHalfOpen: true, noDelay: true })
+      const endWaiting = this.#options.timers.after(patience, () =>
+        service.destroy(new Error('no answer in time')),
+      )
+      service.once('connect', () => {
+        endWaiting()
+        service.off('error', failed)
+        this.#away = undefined
+        resolve(service)
+      })
+      const failed = (error: Error) => {
+        endWaiting()
+        this.#away = error.message
+        this.#options.log.warn({ err: error }, 'the service takes no connection')
+        resolve(null)
+      }
+      service.once('error', failed)
+    })
+  }
+}
+
+/** The CONNECT that the connection begins with; null when it ends before. DecodeError. */
+function connectOf(socket: TLSSocket) {
+  type Packet = Exclude<ReturnType<typeof readConnect>, 'more'>['packet']
+  return new Promise<Packet | null>((resolve, reject) => {
+    let bytes: Buffer = Buffer.alloc(0)
+    const end = () => {
+      socket.off('readable', look)
+      socket.off('end', closed)
+      socket.off('close', closed)
+    }
+    const closed = () => {
+      end()
+      resolve(null)
+    }
+    const look = () => {
+      try {
+        for (
+          let chunk = socket.read() as Buffer | null;
+          chunk !== null;
+          chunk = socket.read() as Buffer | null
+        ) {
+          bytes = Buffer.concat([bytes, chunk])
+          const found = readConnect(bytes)
+          if (found === 'more') continue
+          end()
+          if (bytes.length > found.size) socket.unshift(bytes.subarray(found.size))
+          resolve(found.packet)
+          return
+        }
+      } catch (error) {
+        end()
+        reject(error)
+      }
+    }
+    socket.on('readable', look)
+    socket.on('end', closed)
+    socket.on('close', closed)
+  })
+}

@@ -1,0 +1,481 @@
+/** What a gateway passes on: bytes, the ends of connections, and who is there; and what it doesn't. */
+import { createHash } from 'node:crypto'
+import { createServer as createHttp, type IncomingMessage, request } from 'node:http'
+import { connect as connectTcp, type Socket } from 'node:net'
+import { toHex } from '@milagro-ts/crypto/bytes'
+import { connect, httpsAgent } from '@milagro-ts/tls/connect'
+import { PROXY_TYPE, proxyHeader } from '@milagro-ts/tls/proxy-protocol'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import {
+  heard,
+  INSTANCE,
+  type RunningGateway,
+  service,
+  startGateway,
+  startOutbound,
+} from './gateway-world.js'
+import { type Car, closed, NAME, outcome, SLOT, World } from './world.js'
+
+let world: World
+beforeEach(async () => {
+  world = await World.start()
+})
+afterEach(() => world.close())
+
+const dial = ({ port }: { port: number }, car: Car) =>
+  connect({ host: '127.0.0.1', port, servername: NAME, identity: car })
+/** What happens in another turn of the event loop. */
+async function until<T>(look: () => T | undefined): Promise<T> {
+  for (;;) {
+    const seen = look()
+    if (seen !== undefined) return seen
+    await new Promise(setImmediate)
+  }
+}
+const plain = (port: number) => connectTcp({ host: '127.0.0.1', port, allowHalfOpen: true })
+
+describe('PROXY protocol', () => {
+  /** The header and what follows it; written from proxy-protocol.txt, not from the encoder. */
+  function read(bytes: Buffer) {
+    expect(bytes.subarray(0, 13).toString('hex')).toBe('0d0a0d0a000d0a515549540a21')
+    const end = 16 + bytes.readUInt16BE(14)
+    const ip = bytes[13] === 0x11 ? 4 : 16
+    const tlvs = new Map<number, Buffer>()
+    for (let at = 16 + 2 * ip + 4; at < end; ) {
+      const length = bytes.readUInt16BE(at + 1)
+      tlvs.set(bytes[at] as number, bytes.subarray(at + 3, at + 3 + length))
+      at += 3 + length
+    }
+    return {
+      source: bytes.subarray(16, 16 + ip).toString('hex'),
+      destination: bytes.subarray(16 + ip, 16 + 2 * ip).toString('hex'),
+      sourcePort: bytes.readUInt16BE(16 + 2 * ip),
+      destinationPort: bytes.readUInt16BE(18 + 2 * ip),
+      tlvs,
+      rest: bytes.subarray(end).toString(),
+    }
+  }
+
+  test('stands before the first byte, with addresses, idCore, slot and, where it is asked for, the instance', async () => {
+    const came: Promise<Buffer>[] = []
+    const to = await service(world, socket => {
+      came.push(heard(socket))
+      socket.end()
+    })
+    const gateway = await startGateway(world, { to, pass: 'proxy' })
+    const car = world.car(1)
+    const socket = await dial(gateway, car)
+    socket.end('hello')
+    const { tlvs, ...ends } = read(await await until(() => came[0]))
+    expect(ends).toEqual({
+      source: '7f000001',
+      destination: '7f000001',
+      sourcePort: socket.localPort,
+      destinationPort: gateway.port,
+      rest: 'hello',
+    })
+    expect([...tlvs.keys()]).toEqual([PROXY_TYPE.idCore, PROXY_TYPE.slot])
+    expect(tlvs.get(0xe0)?.toString('base64url')).toBe(car.mpinId)
+    expect(tlvs.get(0xe1)?.readUInt32BE()).toBe(SLOT)
+    gateway.settings = { ...gateway.settings, name: 'instance' }
+    const second = await dial(gateway, car)
+    second.end()
+    expect(
+      read(await await until(() => came[1]))
+        .tlvs.get(0xe2)
+        ?.toString(),
+    ).toBe(INSTANCE)
+  })
+
+  test('IPv6, IPv4 within it, and what is no address', () => {
+    const { idCore } = world.car(1)
+    const ends = { remotePort: 1, localPort: 65_535 }
+    const of = (remoteAddress: string, localAddress: string) =>
+      read(Buffer.from(proxyHeader({ ...ends, remoteAddress, localAddress }, { idCore, slot: 0 })))
+    expect(of('2001:db8::1:2', '::1')).toMatchObject({
+      source: '20010db8000000000000000000010002',
+      destination: '00000000000000000000000000000001',
+    })
+    expect(of('::ffff:192.0.2.1', '10.0.0.1')).toMatchObject({ source: 'c0000201', destination: '0a000001' })
+    expect(of('fe80::1%eth0', '10.0.0.1')).toMatchObject({
+      source: 'fe800000000000000000000000000001',
+      destination: '00000000000000000000ffff0a000001',
+    })
+    expect(() => of('somewhere', '::1')).toThrow(RangeError)
+  })
+})
+
+describe('bytes', () => {
+  const DIGEST = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
+
+  test('both ways, as they were, through both gateways; half-closed from either side', async () => {
+    // The service answers only when the client has said everything.
+    const to = await service(world, async socket => {
+      const all = await heard(socket)
+      socket.write(all)
+      socket.end(DIGEST(all))
+    })
+    const gateway = await startGateway(world, { to, pass: 'none' })
+    const port = await startOutbound(world, world.car(1), gateway.port)
+    const bytes = Buffer.alloc(3_000_000, 'all sorts of things ')
+    const socket = plain(port)
+    const answer = heard(socket)
+    socket.end(bytes)
+    expect(DIGEST(await answer)).toBe(DIGEST(Buffer.concat([bytes, Buffer.from(DIGEST(bytes))])))
+    // And the service that says everything first still hears.
+    const heardLater: Promise<Buffer>[] = []
+    const other = await service(world, socket => {
+      heardLater.push(heard(socket))
+      socket.end('that was all')
+    })
+    gateway.settings = { ...gateway.settings, to: other }
+    const second = plain(port)
+    expect((await heard(second)).toString()).toBe('that was all')
+    second.end('not yet')
+    expect((await await until(() => heardLater[0])).toString()).toBe('not yet')
+  })
+
+  test('who reads nothing holds the writer up, and loses nothing', async () => {
+    let feeding: Socket | undefined
+    const to = await service(world, socket => {
+      feeding = socket
+    })
+    const gateway = await startGateway(world, { to, pass: 'none' })
+    const socket = await dial(gateway, world.car(1))
+    const writer = await until(() => feeding)
+    const chunk = Buffer.alloc(65_536, 7)
+    // Until it stays full: system buffers on the way take some megabytes, and no more than those.
+    let written = 0
+    let full = 0
+    while (full < 50) {
+      if (writer.writableNeedDrain) {
+        full++
+        await new Promise(resolve => setTimeout(resolve, 2))
+        continue
+      }
+      full = 0
+      written += chunk.length
+      writer.write(chunk)
+      if (written > 200_000_000) throw new Error('nobody holds it up')
+      await new Promise(setImmediate)
+    }
+    writer.end()
+    expect((await heard(socket)).length).toBe(written)
+  }, 60_000)
+
+  test('a connection that breaks at one end breaks at the other', async () => {
+    const sockets: Socket[] = []
+    const to = await service(world, socket => void sockets.push(socket))
+    const gateway = await startGateway(world, { to, pass: 'none' })
+    const first = await dial(gateway, world.car(1))
+    const broken = await until(() => sockets[0])
+    const gone = closed(first)
+    first.resume()
+    broken.resetAndDestroy()
+    await gone
+    const second = await dial(gateway, world.car(1))
+    const left = await until(() => sockets[1])
+    const ended = closed(left)
+    left.resume()
+    left.end()
+    second.destroy()
+    await ended
+  })
+
+  test('silence ends it, a byte now and then doesn’t', async () => {
+    const to = await service(world, socket => socket.pipe(socket))
+    const gateway = await startGateway(world, { to, pass: 'none', idle: 1_000 })
+    const socket = await dial(gateway, world.car(1))
+    for (let i = 0; i < 3; i++) {
+      socket.write('x')
+      await new Promise(resolve => socket.once('data', resolve))
+      world.timers.fire()
+    }
+    const gone = closed(socket)
+    socket.resume()
+    world.timers.fire()
+    world.timers.fire()
+    await gone
+  })
+})
+
+describe('who may stay', () => {
+  let gateway: RunningGateway
+  let service1: Socket[]
+  beforeEach(async () => {
+    service1 = []
+    const to = await service(world, socket => {
+      service1.push(socket)
+      socket.write('welcome')
+    })
+    gateway = await startGateway(world, { to, pass: 'none' })
+  })
+  const inside = async (car: Car) => {
+    const socket = await dial(gateway, car)
+    await new Promise(resolve => socket.once('data', resolve))
+    return socket
+  }
+
+  test('a ban ends the connection to the service as well, and nobody else’s', async () => {
+    const [car, other] = [world.car(1), world.car(2)]
+    const sockets = [await inside(car), await inside(other)] as const
+    const [first] = service1 as [Socket]
+    first.resume()
+    first.once('end', () => first.end())
+    const ends = [closed(sockets[0]), closed(first)]
+    world.banned.add(car.mpinId)
+    world.door.look()
+    await Promise.all(ends)
+    expect([sockets[1].destroyed, service1[1]?.destroyed]).toEqual([false, false])
+    expect(await outcome(dial(gateway, car))).not.toBe('in')
+    expect(service1.length).toBe(2)
+    sockets[1].destroy()
+  })
+
+  test('a stranger reaches the service with nothing', async () => {
+    const { Scalar } = await import('@milagro-ts/crypto/scalar')
+    const stranger = world.car(
+      1,
+      Scalar.random(length => crypto.getRandomValues(new Uint8Array(length))),
+    )
+    expect(await outcome(dial(gateway, stranger))).not.toBe('in')
+    const socket = connectTcp({ host: '127.0.0.1', port: gateway.port })
+    socket.write('GET / HTTP/1.1\r\n\r\n')
+    await closed(socket)
+    expect(service1.length).toBe(0)
+    expect(await gateway.metrics()).toContain('gateway_handshakes_failed_total 1')
+  })
+
+  test('no more connections of one device, nor in all, than was said', async () => {
+    gateway.settings = { ...gateway.settings, connectionsPerDevice: 2 }
+    const sockets = [await inside(world.car(1)), await inside(world.car(1))]
+    expect(await outcome(dial(gateway, world.car(1)))).toBe('closed')
+    sockets.push(await inside(world.car(2)))
+    gateway.settings = { ...gateway.settings, connections: 3 }
+    gateway.gateway.apply()
+    expect(await outcome(dial(gateway, world.car(3)))).not.toBe('in')
+    expect(service1.length).toBe(3)
+    for (const socket of sockets) socket.destroy()
+  })
+
+  test('closing takes nobody more, waits for those who are in, and then puts them out', async () => {
+    const socket = await inside(world.car(1))
+    const gone = closed(socket)
+    const closing = gateway.gateway.close(5_000)
+    expect(await outcome(dial(gateway, world.car(1)))).not.toBe('in')
+    socket.write('still here')
+    await new Promise(resolve => (service1[0] as Socket).once('data', resolve))
+    world.turn(5_000)
+    await closing
+    await gone
+  })
+
+  test('a service that is away: the device is told nothing but the end, and health says it', async () => {
+    const to = { host: '127.0.0.1', port: 1 }
+    gateway.settings = { ...gateway.settings, to }
+    expect(await outcome(dial(gateway, world.car(1)))).toBe('closed')
+    expect(gateway.gateway.service).toContain('ECONNREFUSED')
+    expect(await gateway.metrics()).toContain('gateway_connections_taken_total{outcome="service-away"} 1')
+  })
+
+  test('an instance that nobody says: the device doesn’t get in nameless', async () => {
+    const unnamed = await startGateway(
+      world,
+      { to: gateway.settings.to, pass: 'proxy', name: 'instance' },
+      { instance: () => Promise.reject(new Error('the RPS is away')) },
+    )
+    expect(await outcome(dial(unnamed, world.car(1)))).toBe('closed')
+    expect(service1.length).toBe(0)
+  })
+})
+
+describe('HTTP', () => {
+  let requests: IncomingMessage[]
+  let to: { host: string; port: number }
+  beforeEach(async () => {
+    requests = []
+    const api = createHttp(async (incoming, response) => {
+      requests.push(incoming)
+      let body = ''
+      for await (const chunk of incoming) body += chunk
+      response.setHeader('x-answer', ['one', 'two'])
+      response.setHeader('connection', 'keep-alive')
+      response.statusCode = incoming.url === '/missing' ? 404 : 200
+      response.end(`${incoming.method} ${incoming.url} ${body}`)
+    })
+    api.on('upgrade', (incoming, socket) => {
+      requests.push(incoming)
+      if (incoming.url === '/no')
+        return void socket.end('HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno')
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nupgrade: echo\r\nconnection: upgrade\r\n\r\n')
+      socket.pipe(socket)
+    })
+    world.onClose(() => api.closeAllConnections())
+    to = { host: '127.0.0.1', port: await world.listen(api) }
+  })
+
+  interface Said {
+    readonly status: number | undefined
+    readonly body: string
+    readonly headers: IncomingMessage['headers']
+  }
+  const ask = (options: object, body = '') =>
+    new Promise<Said>((resolve, reject) => {
+      const asked = request({ host: '127.0.0.1', ...options }, async answer => {
+        let text = ''
+        for await (const chunk of answer) text += chunk
+        resolve({ status: answer.statusCode, body: text, headers: answer.headers })
+      })
+      asked.on('error', reject)
+      asked.end(body)
+    })
+  const asCar = (car: Car, { port }: { port: number }) => {
+    const agent = httpsAgent(car, { servername: NAME, keepAlive: true, maxSockets: 1 })
+    world.onClose(() => agent.destroy())
+    return { agent, protocol: 'https:', port }
+  }
+
+  test('a request arrives with its body and the device’s name, and the answer comes back', async () => {
+    const gateway = await startGateway(world, { to, pass: 'http', name: 'instance' })
+    const car = world.car(1)
+    const at = asCar(car, gateway)
+    const { status, body, headers } = await ask({ ...at, method: 'POST', path: '/tracks?day=1' }, 'here')
+    expect([status, body]).toEqual([200, 'POST /tracks?day=1 here'])
+    expect(headers['x-answer']).toBe('one, two')
+    expect(requests[0]?.headers).toMatchObject({
+      'milagro-id': car.mpinId,
+      'milagro-slot': String(SLOT),
+      'milagro-instance': encodeURIComponent(INSTANCE),
+      'x-forwarded-for': '127.0.0.1',
+      'x-forwarded-proto': 'https',
+    })
+    expect(await ask({ ...at, path: '/missing' })).toMatchObject({ status: 404, body: 'GET /missing ' })
+    expect(await gateway.metrics()).toContain('gateway_requests_passed_on_total{outcome="OK"} 2')
+  })
+
+  test('two devices over the shared connections to the service are never mixed up', async () => {
+    const gateway = await startGateway(world, { to, pass: 'http' })
+    const [one, two] = [world.car(1), world.car(2)]
+    const ats = [asCar(one, gateway), asCar(two, gateway)]
+    for (let i = 0; i < 6; i++) await ask({ ...(ats[i % 2] as object), path: `/${i % 2}` })
+    expect(new Set(requests.map(({ socket }) => socket.remotePort)).size).toBe(1)
+    for (const { url, headers } of requests)
+      expect(headers['milagro-id']).toBe(url === '/0' ? one.mpinId : two.mpinId)
+  })
+
+  test('what a client says under our names, or in its connection’s own headers, never arrives', async () => {
+    const gateway = await startGateway(world, { to, pass: 'http' })
+    const [car, other] = [world.car(1), world.car(2)]
+    const forged = {
+      'Milagro-Id': other.mpinId,
+      MILAGRO_ID: other.mpinId,
+      milagro_slot: '1',
+      'milagro-instance': 'VIN2',
+      'X-Forwarded-For': '192.0.2.9',
+      X_Forwarded_For: '192.0.2.9',
+      'x-real-ip': '192.0.2.9',
+      Forwarded: 'for=192.0.2.9',
+      'Proxy-Authorization': 'Basic eA==',
+      TE: 'trailers',
+      Connection: 'keep-alive, X-Hop',
+      'X-Hop': 'dropped',
+      'X-Kept': 'kept',
+    }
+    await ask({ ...asCar(car, gateway), headers: forged })
+    const { rawHeaders } = requests[0] as IncomingMessage
+    const names = rawHeaders.filter((_, i) => i % 2 === 0).map(name => name.toLowerCase())
+    expect(names.sort()).toEqual(
+      [
+        'connection',
+        'host',
+        'milagro-id',
+        'milagro-slot',
+        'x-forwarded-for',
+        'x-forwarded-proto',
+        'x-kept',
+      ].sort(),
+    )
+    expect(rawHeaders.join(' ')).not.toMatch(new RegExp(`${other.mpinId}|192\\.0\\.2\\.9|VIN2`))
+    expect(requests[0]?.headers['milagro-id']).toBe(car.mpinId)
+  })
+
+  test.each([
+    ['two lengths', 'Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'],
+    ['a length twice', 'Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef'],
+    ['a folded header', 'X-A: 1\r\n Milagro-Id: x\r\n\r\n'],
+    ['a space before the colon', 'Milagro-Id : x\r\n\r\n'],
+    ['a bare line feed', 'X-A: 1\nMilagro-Id: x\r\n\r\n'],
+  ])('%s is refused at the gateway', async (_, rest) => {
+    const gateway = await startGateway(world, { to, pass: 'http' })
+    const socket = await dial(gateway, world.car(1))
+    const answer = heard(socket)
+    socket.write(`POST / HTTP/1.1\r\nHost: x\r\n${rest}`)
+    expect((await answer).toString()).toMatch(/^HTTP\/1\.1 400 /)
+    expect(requests).toEqual([])
+    socket.destroy()
+  })
+
+  test('an upgrade: bytes both ways with the device’s name, and a ban ends it; one that the service refuses', async () => {
+    const gateway = await startGateway(world, { to, pass: 'http' })
+    const car = world.car(1)
+    const socket = await dial(gateway, car)
+    const upgrade = (path: string) =>
+      `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\nMilagro-Id: forged\r\n\r\n`
+    socket.write(`${upgrade('/')}ping`)
+    let text = ''
+    socket.on('data', chunk => {
+      text += chunk
+    })
+    while (!text.endsWith('ping')) await new Promise(resolve => socket.once('data', resolve))
+    expect(text).toMatch(/^HTTP\/1\.1 101 /)
+    expect(requests[0]?.headers).toMatchObject({ 'milagro-id': car.mpinId, upgrade: 'echo' })
+    const gone = closed(socket)
+    world.banned.add(car.mpinId)
+    world.door.look()
+    await gone
+    const other = await dial(gateway, world.car(2))
+    const answer = heard(other)
+    other.write(upgrade('/no'))
+    expect((await answer).toString()).toMatch(/^HTTP\/1\.1 403 [\s\S]*no$/)
+    other.destroy()
+  })
+
+  test('a service that is away answers 503 with a problem; one that is silent, too', async () => {
+    const gateway = await startGateway(world, { to, pass: 'http' })
+    const at = asCar(world.car(1), gateway)
+    gateway.settings = { ...gateway.settings, to: { host: '127.0.0.1', port: 1 } }
+    const away = await ask(at)
+    expect(away).toMatchObject({ status: 503, headers: { 'retry-after': '1' } })
+    expect(JSON.parse(away.body)).toMatchObject({ code: 'RETRY_LATER' })
+    let arrived = () => {}
+    const silent = new Promise<void>(resolve => {
+      arrived = resolve
+    })
+    gateway.settings = {
+      ...gateway.settings,
+      to: await service(world, socket => socket.once('data', arrived)),
+    }
+    const asking = ask(at)
+    await silent
+    await new Promise(setImmediate)
+    world.turn(10_000)
+    expect(await asking).toMatchObject({ status: 503 })
+  })
+
+  test('no tunnel', async () => {
+    const gateway = await startGateway(world, { to, pass: 'http' })
+    const socket = await dial(gateway, world.car(1))
+    socket.write('CONNECT 192.0.2.1:22 HTTP/1.1\r\nHost: x\r\n\r\n')
+    expect((await heard(socket)).toString()).toMatch(/^HTTP\/1\.1 405 /)
+    socket.destroy()
+  })
+})
+
+test('what a gateway logs names devices by their M-Pin ID, and holds no key', async () => {
+  const to = await service(world, socket => socket.end('x'))
+  const gateway = await startGateway(world, { to, pass: 'none' })
+  const car = world.car(1)
+  await heard(await dial(gateway, car))
+  const { psk } = await car.externalPsk(NAME)
+  for (const line of world.logged) expect(line).not.toContain(toHex(psk))
+})
