@@ -19,9 +19,9 @@ export async function listenBoth(
   { app, admin }: { readonly app: FastifyInstance; readonly admin: FastifyInstance },
   { listen, adminListen }: { readonly listen: Listen; readonly adminListen: Listen },
 ): Promise<{ url: string; adminUrl: string }> {
-  await app.listen(listen).catch(error => refuse('listen', listen, error))
+  await app.listen(listen).catch(error => refuseListen('listen', listen, error))
   try {
-    await admin.listen(adminListen).catch(error => refuse('adminListen', adminListen, error))
+    await admin.listen(adminListen).catch(error => refuseListen('adminListen', adminListen, error))
   } catch (error) {
     await app.close()
     throw error
@@ -29,7 +29,8 @@ export async function listenBoth(
   return { url: urlOf(app), adminUrl: urlOf(admin) }
 }
 
-function refuse(setting: string, { host, port }: Listen, error: unknown): never {
+/** PortTaken or ConfigError for what listening failed with, where it is one of those; else the error itself. */
+export function refuseListen(setting: string, { host, port }: Listen, error: unknown): never {
   const { code } = error as NodeJS.ErrnoException
   if (code === 'EADDRINUSE')
     throw new PortTaken(

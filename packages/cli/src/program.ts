@@ -9,6 +9,7 @@ import { addPermits } from './commands/permits.js'
 import { addRps } from './commands/rps.js'
 import { addSigning } from './commands/signing.js'
 import { addStore } from './commands/store.js'
+import { addTls } from './commands/tls.js'
 import { EXIT, explain, type Io, markedHash } from './io.js'
 
 /** Runs one command line (without `node` and the file); the exit code. Never throws. */
@@ -49,6 +50,7 @@ export function milagro(io: Io, status: { exit: number }): Command {
   addDevice(program, io)
   addSigning(program, io)
   addPermits(program, io)
+  addTls(program, io, status)
   addStore(program, io)
   return program
 }

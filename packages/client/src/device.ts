@@ -33,6 +33,7 @@ import { sha256 } from '@milagro-ts/crypto/sha256'
 import {
   AgreeClientKey,
   ClientAgreement,
+  clientAgreeStatic,
   type ExternalPsk,
   type SlotPskKind,
 } from '@milagro-ts/crypto/static-agreement'
@@ -352,6 +353,19 @@ export class Device {
       this.#agreements.set(name, agreement)
     }
     return { ...agreement.psk(kind), slot, endsAt: slotStart(slotRule, slot + 1) * 1000 }
+  }
+
+  /**
+   * The PSK for a server that reads a PSK file: the same until the key epoch ends, and weaker (who steals this device's key
+   * can pose as the server to it). NO_AGREE_KEY, UNKNOWN_SERVER, WRONG_UNLOCKER.
+   * @param server A static server's name in the group document.
+   */
+  async staticPsk(server: string): Promise<ExternalPsk> {
+    const slot = slotAt(this.#group.slotRule, Math.floor((await this.#ports.time.now()) / 1000))
+    if (staticParty(this.#group, server) === undefined) await this.#follow()
+    const party = staticParty(this.#group, server)
+    if (party === undefined) throw new ClientError('UNKNOWN_SERVER')
+    return clientAgreeStatic(await this.#agreeKey(slot), party)
   }
 
   async #agreeKey(slot: number): Promise<AgreeClientKey> {
@@ -865,6 +879,13 @@ function agreeParty(group: Group, server: string) {
   if (recipient?.kind !== 2 || !recipient.purposes.includes('agree')) return undefined
   const { name, generation } = recipient
   return { kind: 2, name, generation } as const
+}
+
+function staticParty(group: Group, server: string) {
+  const recipient = group.recipient(server)
+  if (recipient?.kind !== 3 || !recipient.purposes.includes('agree')) return undefined
+  const { name, generation } = recipient
+  return { kind: 3, name, generation } as const
 }
 
 function userOf({ users }: DeviceRecord, name: string): User {

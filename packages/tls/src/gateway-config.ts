@@ -1,0 +1,157 @@
+/**
+ * Settings of a gateway, of an outbound gateway and of a PSK file's writer: JSON file < environment (`MILAGRO_GATEWAY_…`,
+ * `MILAGRO_OUTBOUND_…`, `MILAGRO_PSK_FILE_…`) < flags. The passphrase of the keys is not among them.
+ */
+import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { ConfigError, type ConfigSources, loadConfig } from '@milagro-ts/api/config'
+import { Group } from '@milagro-ts/api/group'
+import { Refused } from '@milagro-ts/api/problem'
+import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import { threadKeyCheck } from '@milagro-ts/api/server-pool'
+import {
+  ListenSetting,
+  LogLevelSetting,
+  ServerNameSetting,
+  UrlSetting,
+  WorkersSetting,
+} from '@milagro-ts/api/settings'
+import type { Timers } from '@milagro-ts/api/system'
+import { fromBase64Url } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import Type, { type Static } from 'typebox'
+import { PASS } from './gateway.js'
+
+const Path = Type.String({ minLength: 1 })
+const Connections = Type.Integer({ minimum: 1, maximum: 1_000_000 })
+const Seconds = Type.Integer({ minimum: 1, maximum: 604_800 })
+const ToSetting = Strict({
+  host: Type.String({ minLength: 1, maxLength: 253 }),
+  port: Type.Integer({ minimum: 1, maximum: 65_535 }),
+})
+
+/** A server of a group that keeps keys of its own. */
+const server = {
+  /** Its name among the recipients of the group document. */
+  name: ServerNameSetting,
+  dataDir: Path,
+  /** Pinned: all 32 bytes. */
+  groupId: GroupIdField,
+  /** The first revision, or an array of all of them. */
+  groupFile: Path,
+  rps: Strict({ url: UrlSetting }),
+}
+const limits = {
+  /** Connections in all; 1 000 unless said. */
+  connections: Type.Optional(Connections),
+  /** Seconds without a byte after which a connection is closed; an hour unless said. */
+  idleSeconds: Type.Optional(Seconds),
+  /** Seconds to reach the service, for a CONNECT, for the head of an answer; 10 unless said. */
+  patienceSeconds: Type.Optional(Seconds),
+  /** Seconds that connections have to end when the gateway is told to; 10 unless said. */
+  drainSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 3_600 })),
+}
+
+export const GatewayConfig = Strict({
+  ...server,
+  listen: ListenSetting,
+  /** Health and metrics; keep it on the loopback. */
+  adminListen: ListenSetting,
+  /** The service behind it. */
+  to: ToSetting,
+  /** How the service is told who came. */
+  pass: Type.Enum([...PASS]),
+  /** The name that it is told: `mpinId` unless said, or `instance`, what the RA knows the device by. */
+  passName: Type.Optional(Type.Enum(['mpinId', 'instance'])),
+  ...limits,
+  /** Of one device; 16 unless said. */
+  connectionsPerDevice: Type.Optional(Connections),
+  workers: Type.Optional(WorkersSetting),
+  logLevel: Type.Optional(LogLevelSetting),
+})
+export type GatewayConfig = Static<typeof GatewayConfig>
+
+export const OutboundConfig = Strict({
+  /** On the loopback: whoever reaches it speaks as the device. */
+  listen: ListenSetting,
+  adminListen: Type.Optional(ListenSetting),
+  /** Where the gateway or server is reached. */
+  to: ToSetting,
+  /** Its name in the group document. */
+  server: ServerNameSetting,
+  rps: Strict({ url: UrlSetting }),
+  /** The device's token store, and the key file without which it opens nothing. */
+  store: Path,
+  unlocker: Type.Optional(Path),
+  /** Where the store holds several: M-Pin ID or instance of the one that is meant. */
+  identity: Type.Optional(Type.String({ minLength: 1 })),
+  ...limits,
+  logLevel: Type.Optional(LogLevelSetting),
+})
+export type OutboundConfig = Static<typeof OutboundConfig>
+
+/** What may change at a reload; the rest wants a restart. */
+export const RELOADABLE: readonly string[] = [
+  'to',
+  'pass',
+  'passName',
+  'connections',
+  'connectionsPerDevice',
+  'idleSeconds',
+  'patienceSeconds',
+  'drainSeconds',
+]
+
+type Sources = Omit<ConfigSources, 'prefix'>
+
+/** ConfigError names the first setting that is wrong. */
+export function loadGatewayConfig(sources: Sources): GatewayConfig {
+  return loadConfig(GatewayConfig, { prefix: 'MILAGRO_GATEWAY', ...sources })
+}
+
+/** ConfigError, for an address outside the loopback as well. */
+export function loadOutboundConfig(sources: Sources): OutboundConfig {
+  const config = loadConfig(OutboundConfig, { prefix: 'MILAGRO_OUTBOUND', ...sources })
+  const { host } = config.listen
+  if (!(host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'))))
+    throw new ConfigError(
+      "setting 'listen.host': an outbound gateway listens on the loopback only, since whoever reaches it speaks as the device",
+    )
+  return config
+}
+
+/** `host:port`, `[::1]:port`. ConfigError, which names the flag. */
+export function addressFlag(text: string, flag: string): { readonly host: string; readonly port: number } {
+  const [, v6, name, port] = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text) ?? []
+  const host = v6 ?? name
+  if (host === undefined || Number(port) > 65_535) throw new ConfigError(`${flag}: '${text}' is no host:port`)
+  return { host, port: Number(port) }
+}
+
+/** The pinned group out of `groupFile`; else a ConfigError. */
+export async function readGroup(
+  { groupFile, groupId }: { readonly groupFile: string; readonly groupId: string },
+  ports: { readonly random: Random; readonly clock: Clock; readonly timers: Timers },
+): Promise<Group> {
+  const wrong = (why: string) => new ConfigError(`setting 'groupFile': ${why}`)
+  let text: string
+  try {
+    text = readFileSync(groupFile, 'utf8')
+  } catch (error) {
+    throw wrong(`cannot read '${groupFile}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
+  }
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    throw wrong(`'${groupFile}' is not JSON`)
+  }
+  const documents = Array.isArray(value) ? value : [value]
+  try {
+    return await Group.verifyChain(documents, fromBase64Url(groupId, 'groupId', 32), threadKeyCheck(ports))
+  } catch (error) {
+    if (!(error instanceof Refused) && !(error instanceof DecodeError)) throw error
+    throw wrong(`'${groupFile}': ${error.message}`)
+  }
+}

@@ -1,0 +1,319 @@
+/**
+ * The gateways as processes (api/process.ts): settings, keys, health and metrics; SIGHUP reads the settings again, and
+ * SIGTERM lets connections end first.
+ */
+import type { Server } from 'node:net'
+import { createAdmin, type Readiness } from '@milagro-ts/api/admin'
+import { type Environment, readSecret } from '@milagro-ts/api/config'
+import { type Listen, refuseListen } from '@milagro-ts/api/listen'
+import { createLog, type Log } from '@milagro-ts/api/log'
+import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
+import { runProcess, type Serving, say } from '@milagro-ts/api/process'
+import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
+import type { DeviceOptions } from '@milagro-ts/client/ports'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { GatewaySettings } from './gateway.js'
+import {
+  addressFlag,
+  type GatewayConfig,
+  loadGatewayConfig,
+  loadOutboundConfig,
+  type OutboundConfig,
+  RELOADABLE,
+  readGroup,
+} from './gateway-config.js'
+import type { OutboundSettings } from './outbound-gateway.js'
+import { makeServiceKeys, readServiceKeys } from './service-keys.js'
+
+/** From the command line; each goes before its setting. */
+export interface GatewayFlags {
+  readonly config?: string | undefined
+  /** `host:port`. */
+  readonly listen?: string | undefined
+  readonly to?: string | undefined
+  readonly pass?: string | undefined
+  /** Make the keys, say their public parts, and end. */
+  readonly init?: boolean | undefined
+}
+export interface OutboundFlags {
+  readonly config?: string | undefined
+  readonly listen?: string | undefined
+  readonly to?: string | undefined
+  readonly server?: string | undefined
+  readonly store?: string | undefined
+  readonly unlocker?: string | undefined
+  readonly identity?: string | undefined
+  readonly rps?: string | undefined
+}
+
+const PORTS = { clock: systemClock, random: systemRandom, timers: systemTimers }
+/** Connections that wait to be taken. */
+const BACKLOG = 511
+
+/** Never rejects. */
+export function runGateway(flags: GatewayFlags, env: Environment): Promise<void> {
+  return runProcess('tls gateway', async () => {
+    const load = () =>
+      loadGatewayConfig({
+        file: flags.config,
+        env,
+        flags: { ...addresses(flags), ...given('pass', flags.pass) },
+      })
+    let config = load()
+    const { name, dataDir } = config
+    const folder = { name, dataDir, passphrase: readSecret('MILAGRO_GATEWAY_PASSPHRASE', env) }
+    if (flags.init === true) {
+      sayKeys(name, await makeServiceKeys(folder, systemRandom))
+      return null
+    }
+    const keys = await readServiceKeys(folder)
+    const log = createLog(name, { level: config.logLevel ?? 'info' })
+    const metrics = createMetrics('milagro_gateway')
+    // Loaded only now, so that a start that is refused says so at once.
+    const [{ Gateway }, { openTlsService }] = await Promise.all([
+      import('./gateway.js'),
+      import('./service.js'),
+    ])
+    const { workers } = config
+    const service = await openTlsService({
+      name,
+      ...keys,
+      group: await readGroup(config, PORTS),
+      rpsUrl: config.rps.url,
+      log,
+      ...(workers === undefined ? {} : { workers }),
+    })
+    const { door } = service
+    const gateway = new Gateway({
+      door,
+      timers: systemTimers,
+      log,
+      metrics,
+      settings: () => gatewaySettings(config),
+      instance: async peer => (await service.attributes(peer)).instance,
+    })
+    const ready = async (): Promise<Readiness> => ({
+      ok: door.isOpen,
+      checks: {
+        events: door.hears || 'the ban events are not heard: nobody comes in',
+        slotKey: door.isOpen || !door.hears || 'no key for this slot yet',
+        // Said, not counted: who asks for health would stop sending anybody, and nobody would find it back.
+        service: gateway.service,
+      },
+    })
+    return serving(gateway, {
+      config,
+      log,
+      metrics,
+      ready,
+      end: () => service.close(),
+      reload: () => {
+        const next = load()
+        const fixed = changed(config, next).filter(setting => !RELOADABLE.includes(setting))
+        config = { ...config, ...only(next, RELOADABLE) } as GatewayConfig
+        return fixed
+      },
+      drain: () => config.drainSeconds,
+    }).catch(async (error: unknown) => {
+      await service.close()
+      throw error
+    })
+  })
+}
+
+/** Never rejects. */
+export function runOutbound(flags: OutboundFlags, env: Environment): Promise<void> {
+  return runProcess('tls gateway --outbound', async () => {
+    const { server, store, unlocker, identity, rps } = flags
+    const load = () =>
+      loadOutboundConfig({
+        file: flags.config,
+        env,
+        flags: {
+          ...addresses(flags),
+          ...given('server', server),
+          ...given('store', store),
+          ...given('unlocker', unlocker),
+          ...given('identity', identity),
+          ...(rps === undefined ? {} : { rps: { url: rps } }),
+        },
+      })
+    let config = load()
+    const log = createLog('outbound', { level: config.logLevel ?? 'info' })
+    const metrics = createMetrics('milagro_outbound')
+    const [{ OutboundGateway }, { Device }, options] = await Promise.all([
+      import('./outbound-gateway.js'),
+      import('@milagro-ts/client/device'),
+      deviceOptions(config),
+    ])
+    const device = await Device.open(options)
+    const gateway = new OutboundGateway({
+      identity: device,
+      timers: systemTimers,
+      log,
+      metrics,
+      settings: () => outboundSettings(config),
+    })
+    return serving(gateway, {
+      config,
+      log,
+      metrics,
+      ready: async () => ({ ok: true, checks: { service: gateway.service } }),
+      end: async () => undefined,
+      reload: () => {
+        const next = load()
+        const fixed = changed(config, next).filter(setting => !RELOADABLE.includes(setting))
+        config = { ...config, ...only(next, RELOADABLE) } as OutboundConfig
+        return fixed
+      },
+      drain: () => config.drainSeconds,
+    })
+  })
+}
+
+async function deviceOptions({ rps, store, unlocker, identity }: OutboundConfig): Promise<DeviceOptions> {
+  const [{ fileTokenStore }, { fileUnlocker }, { dirname }] = await Promise.all([
+    import('@milagro-ts/client/file-token-store'),
+    import('@milagro-ts/client/file-unlocker'),
+    import('node:path'),
+  ])
+  return {
+    rps: rps.url,
+    store: fileTokenStore(store),
+    ...(identity === undefined ? {} : { identity }),
+    ...(unlocker === undefined
+      ? {}
+      : { unlocker: fileUnlocker({ file: unlocker, dataFolder: dirname(store), random: systemRandom }) }),
+  }
+}
+
+interface ServingParts {
+  readonly config: { readonly listen: Listen; readonly adminListen?: Listen | undefined }
+  readonly log: Log
+  readonly metrics: Metrics
+  readonly ready: () => Promise<Readiness>
+  readonly end: () => Promise<void>
+  /** Reads the settings again; the names of those that want a restart. Throws ConfigError, and nothing has changed. */
+  readonly reload: () => readonly string[]
+  readonly drain: () => number | undefined
+}
+
+/** Listens on both, and how that ends. PortTaken, ConfigError. */
+async function serving(
+  gateway: { readonly server: Server; apply(): void; close(within: number): Promise<void> },
+  { config, log, metrics, ready, end, reload, drain }: ServingParts,
+): Promise<Serving> {
+  const admin = adminOf(log, metrics, ready)
+  const { listen, adminListen } = config
+  await listenOn(gateway.server, listen).catch((error: unknown) => refuseListen('listen', listen, error))
+  try {
+    if (adminListen !== undefined)
+      await admin
+        .listen(adminListen)
+        .catch((error: unknown) => refuseListen('adminListen', adminListen, error))
+  } catch (error) {
+    gateway.server.close()
+    throw error
+  }
+  const urls = {
+    listen: addressOf(gateway.server),
+    ...(adminListen === undefined ? {} : { adminUrl: `http://${addressOf(admin.server)}` }),
+  }
+  log.info(urls, 'serving')
+  return {
+    urls,
+    async reload() {
+      try {
+        const fixed = reload()
+        gateway.apply()
+        if (fixed.length > 0) log.warn({ settings: fixed }, 'these settings want a restart')
+        log.info('the settings were read again')
+      } catch (error) {
+        log.error({ err: error }, 'the settings were not read again; it goes on with those it has')
+      }
+    },
+    async close() {
+      await gateway.close((drain() ?? 10) * 1000)
+      await admin.close()
+      await end()
+    },
+  }
+}
+
+function adminOf(
+  log: Log,
+  metrics: Metrics,
+  ready: () => Promise<Readiness>,
+): ReturnType<typeof createAdmin> {
+  return createAdmin({
+    title: 'Gateway: administration',
+    log,
+    metrics,
+    ready,
+    // There is no admin route: nobody needs to know it.
+    adminToken: toBase64Url(systemRandom(32)),
+    table: {},
+    handlers: {},
+  })
+}
+
+function listenOn(server: Server, { host, port }: Listen): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen({ host, port, backlog: BACKLOG }, () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+}
+
+function addressOf(server: { address(): unknown }): string {
+  const { address, port, family } = server.address() as { address: string; port: number; family: string }
+  return `${family === 'IPv6' ? `[${address}]` : address}:${port}`
+}
+
+function sayKeys(name: string, { requestKey, hpkeKey }: Awaited<ReturnType<typeof makeServiceKeys>>): void {
+  say({
+    event: 'initialised',
+    name,
+    requestKey: requestKey.publicKey.toBase64Url(),
+    hpkeKey: toBase64Url(hpkeKey.publicKey),
+  })
+}
+
+function gatewaySettings(config: GatewayConfig): GatewaySettings {
+  const { to, pass, passName = 'mpinId', connectionsPerDevice = 16 } = config
+  return { to, pass, name: passName, connectionsPerDevice, ...limitsOf(config) }
+}
+function outboundSettings(config: OutboundConfig): OutboundSettings {
+  const { to, server } = config
+  return { to, server, ...limitsOf(config) }
+}
+function limitsOf({
+  connections = 1_000,
+  idleSeconds = 3_600,
+  patienceSeconds = 10,
+}: Pick<GatewayConfig, 'connections' | 'idleSeconds' | 'patienceSeconds'>) {
+  return { connections, idle: idleSeconds * 1000, patience: patienceSeconds * 1000 }
+}
+
+function addresses({ listen, to }: Pick<GatewayFlags, 'listen' | 'to'>) {
+  return {
+    ...(listen === undefined ? {} : { listen: addressFlag(listen, '--listen') }),
+    ...(to === undefined ? {} : { to: addressFlag(to, '--to') }),
+  }
+}
+const given = (name: string, value: unknown) => (value === undefined ? {} : { [name]: value })
+
+function changed(before: object, after: object): string[] {
+  const [old, now] = [before, after].map(value => new Map<string, unknown>(Object.entries(value))) as [
+    Map<string, unknown>,
+    Map<string, unknown>,
+  ]
+  return [...new Set([...old.keys(), ...now.keys()])].filter(
+    name => JSON.stringify(old.get(name)) !== JSON.stringify(now.get(name)),
+  )
+}
+/** Those settings, each: absent in `settings` is absent in the answer's place, too. */
+const only = (settings: object, names: readonly string[]) =>
+  Object.fromEntries(names.map(name => [name, (settings as Record<string, unknown>)[name]]))
