@@ -146,7 +146,8 @@ function refusalIn(route: Route, response: Response, bytes: Uint8Array): Refused
   throw new UnexpectedAnswer(`${route.path} answered ${response.status} without a problem document`)
 }
 
-async function readAtMost(response: Response, limit: number): Promise<Uint8Array> {
+/** The body; UnexpectedAnswer for one of more than `limit` bytes. */
+export async function readAtMost(response: Response, limit: number): Promise<Uint8Array> {
   if (response.body === null) return EMPTY
   const chunks: Uint8Array[] = []
   let length = 0

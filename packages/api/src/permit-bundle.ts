@@ -33,6 +33,8 @@ import {
 /** Nodes of one part. */
 export const PART = 4_096
 const ENTRY = 53
+/** Bytes of a whole part. */
+export const PART_BYTES = PART * ENTRY
 
 const Head = Compile(
   Strict({

@@ -24,6 +24,7 @@ export interface SessionOptions {
   readonly rps?: string
   readonly user?: string
   readonly slowDevice?: string
+  readonly bundles?: string
 }
 
 /** The flags with which a command finds a token store and its RPS. */
@@ -38,6 +39,14 @@ export function withSession(command: Command): Command {
     .option('--rps <url>', 'address of the RPS (or MILAGRO_RPS_URL)')
 }
 
+/** For commands that want a permit. */
+export function withBundles(command: Command): Command {
+  return withSession(command).option(
+    '--bundles <url>',
+    'where the group’s permit bundles are, on any server or cache: asked before the RPS is',
+  )
+}
+
 export function deviceOptions(options: SessionOptions, io: Io): DeviceOptions {
   const rps = options.rps ?? io.env.MILAGRO_RPS_URL
   if (rps === undefined) throw new UsageError('say --rps, or set MILAGRO_RPS_URL')
@@ -46,6 +55,12 @@ export function deviceOptions(options: SessionOptions, io: Io): DeviceOptions {
     store: fileTokenStore(options.store),
     ...(options.identity === undefined ? {} : { identity: options.identity }),
     ...(options.unlocker === undefined ? {} : { unlocker: unlockerOf(options.unlocker, options.store, io) }),
+    ...(options.bundles === undefined
+      ? {}
+      : {
+          bundles: addressOf(options.bundles, '--bundles'),
+          onCacheFault: ({ message }) => io.err(`${message}; the RPS is asked instead\n`),
+        }),
     fetch: io.fetch,
     clock: io.clock,
     random: io.random,

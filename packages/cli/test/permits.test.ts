@@ -144,6 +144,38 @@ test('one banned: 32 permits, in what an interruption has left undone', { timeou
   })
 })
 
+test('a device takes its permits from the cache, this slot’s and the next’s, and the RPS’ where there is none', {
+  timeout: 60_000,
+}, async () => {
+  await working('issue', '--ahead', '1')
+  await working('publish', '--ahead', '1', '--out', folder.file('web/next'))
+  const asked: string[] = []
+  const watching: typeof fetch = (input, init) => {
+    asked.push(new URL(String(input)).pathname)
+    return fetch(input, init)
+  }
+  const permit = (bundles: string, ...more: string[]) =>
+    milagroAt(
+      { env: { MILAGRO_RPS_URL: system.rps }, fetch: watching },
+      ...['device', 'permit', '--store', folder.file('VIN-2.json'), '--bundles', bundles, '--json', ...more],
+    )
+  const next = await permit(`${web}next`, '--next')
+  expect(next).toMatchObject({ exit: 0, err: '' })
+  expect(asked).toHaveLength(3)
+  expect(asked.every(path => /\.(json|leaves|permits)$/.test(path))).toBe(true)
+  const current = await permit(`${web}elsewhere`)
+  expect(current).toMatchObject({
+    exit: 0,
+    err: expect.stringContaining('the RPS is asked instead'),
+    json: { slot: (next.json.slot as number) - 1 },
+  })
+  expect(asked).toContain('/v1/permits')
+  // In the store by now: nobody is asked for anything.
+  asked.length = 0
+  expect(await permit(web)).toMatchObject({ exit: 0, err: '', json: current.json })
+  expect(asked).toEqual([])
+})
+
 function cutAfter(path: string, calls: number): typeof fetch {
   let left = calls
   return (input, init) => {

@@ -1,7 +1,7 @@
 /**
  * A device with an identity: what an application uses.
  *
- *   Device.enrol → enrolUser, login, session, onePass, sign, permit, changePin
+ *   Device.enrol → enrolUser, login, session, onePass, sign, permit, nextPermit, keepAhead, changePin
  *
  * Keys are read from the store for each proof and leave no function; a session with a PIN keeps D_pin until it is
  * closed. What is repeated by itself and what isn't: errors.ts.
@@ -14,6 +14,7 @@ import { type Code, Refused } from '@milagro-ts/api/problem'
 import type { AuthenticatedFields, LoginFields } from '@milagro-ts/api/schemas'
 import { type SignedFields, signedFields } from '@milagro-ts/api/signed-message'
 import { verifyReceipt } from '@milagro-ts/api/statements'
+import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { sign } from '@milagro-ts/crypto/ibs'
@@ -39,6 +40,7 @@ import {
 } from '@milagro-ts/crypto/static-agreement'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { Permit, slotAt, slotStart, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
+import { Ahead } from './ahead.js'
 import {
   changePin,
   type DeviceEnrolment,
@@ -160,6 +162,12 @@ class PinInHand implements Omit<PinTerms, 'pinEpoch'> {
 interface Terms {
   readonly terms: Omit<LoginTerms, 'audience' | 'idCore'>
   readonly pinEpoch: number
+}
+
+/** From one key epoch to another, of each purpose that goes over. */
+interface Steps {
+  readonly device: EpochStep | undefined
+  readonly pin: EpochStep | undefined
 }
 
 /** Seconds by which the device's clock and the RPS' may differ before the RPS' slot is not believed. */
@@ -315,17 +323,45 @@ export class Device {
     return this.#asWhom(options, pin => this.#sign(options, options.payload, pin))
   }
 
-  /** The identity's permit for the current slot: the one in hand, or a new one. */
+  /** The identity's permit for the current slot: the one in hand, or a new one out of the cache, else from the RPS. */
   async permit(): Promise<VerifiedPermit> {
-    const seconds = Math.floor((await this.#ports.time.now()) / 1000)
-    const inHand = this.#permitOf(slotAt(this.#group.slotRule, seconds))
-    if (inHand !== null) return inHand
-    this.#fetching ??= repeatSafely(this.#ports.wait, () => this.#freshly(() => this.#fetchPermit())).finally(
-      () => {
-        this.#fetching = undefined
-      },
-    )
-    return this.#fetching
+    const slot = await this.#slotNow()
+    return this.#permitOf(slot) ?? (await this.#cachedPermit(slot)) ?? this.#askForPermit()
+  }
+
+  /**
+   * The permit of the slot after the current one, which counts from the begin of that slot: the one in hand, one out of
+   * the cache, else from the RPS. Null while nobody has made it. Whoever goes offline has it with them.
+   */
+  async nextPermit(): Promise<VerifiedPermit | null> {
+    const slot = (await this.#slotNow()) + 1
+    const known = this.#permitOf(slot) ?? (await this.#cachedPermit(slot))
+    if (known !== null) return known
+    await this.#askForPermit()
+    return this.#permitOf(slot)
+  }
+
+  /**
+   * From now on, until what is returned is closed: gets ahead of each slot, at a moment drawn for it (ahead.ts), newer
+   * revisions, the step to a key epoch that begins later, and the next slot's permit. `onError` hears of an attempt that
+   * failed; it is made again.
+   */
+  keepAhead({
+    timers = systemTimers,
+    onError,
+  }: {
+    readonly timers?: Timers
+    readonly onError: (error: unknown) => void
+  }): Ahead {
+    const { random, time } = this.#ports
+    return Ahead.begin({
+      rule: () => this.#group.slotRule,
+      now: () => time.now(),
+      look: () => this.#lookAhead(),
+      random,
+      timers,
+      onError,
+    })
   }
 
   /**
@@ -622,6 +658,47 @@ export class Device {
     )
   }
 
+  #askForPermit(): Promise<VerifiedPermit> {
+    const { wait } = this.#ports
+    this.#fetching ??= repeatSafely(wait, () => this.#freshly(() => this.#fetchPermit())).finally(() => {
+      this.#fetching = undefined
+    })
+    return this.#fetching
+  }
+
+  /** Out of the cache, verified and stored; null where there is none, and where what it has is refused. */
+  async #cachedPermit(slot: number): Promise<VerifiedPermit | null> {
+    const { permitCache, onCacheFault } = this.#ports
+    if (permitCache === undefined) return null
+    const { leavesNumber } = await this.#record()
+    try {
+      const wanted = { group: this.#group, slot, idCore: this.idCore, least: leavesNumber }
+      const { permit, number } = await permitCache.permitOf(wanted)
+      await this.#hold(permit, number)
+      return permit
+    } catch (error) {
+      const isTheirs = [ClientError, Refused, Unreachable, UnexpectedAnswer].some(
+        kind => error instanceof kind,
+      )
+      const isOurs = error instanceof ClientError && error.code !== 'WRONG_BUNDLE'
+      if (!isTheirs || isOurs) throw error
+      // Banned by the newest bundle, too: the RPS may know of an un-ban since.
+      onCacheFault(error as Error)
+      return null
+    }
+  }
+
+  /** One attempt of `keepAhead`; true once the next slot's permit is here. */
+  async #lookAhead(): Promise<boolean> {
+    await this.#follow()
+    await this.#stepAhead()
+    return (await this.nextPermit()) !== null
+  }
+
+  async #slotNow(): Promise<number> {
+    return slotAt(this.#group.slotRule, Math.floor((await this.#ports.time.now()) / 1000))
+  }
+
   async #fetchPermit(): Promise<VerifiedPermit> {
     const { rps, rpsAudience: audience } = this.#ports
     const message = await this.#prove({ audience }, await this.#termsByNonce(MODE.nonce), undefined)
@@ -703,7 +780,7 @@ export class Device {
     epochs: { readonly deviceEpoch: number; readonly pinEpoch: number },
     pin: PinInHand | undefined,
   ): Promise<DeviceRecord & { readonly device: DeviceIdentity }> {
-    const record = await this.#record()
+    const record = await this.#steppedRecord(epochs.deviceEpoch)
     if (pin !== undefined) followToken(record, pin)
     const isBehind =
       record.device.keyEpoch < epochs.deviceEpoch || (pin !== undefined && pin.keyEpoch < epochs.pinEpoch)
@@ -713,6 +790,40 @@ export class Device {
     if (!isBehind) return record
     await this.#rotate(record, epochs, pin)
     return this.#record()
+  }
+
+  /** The record; a step that was fetched ahead and ends in this key epoch is taken now, asking nobody. */
+  async #steppedRecord(deviceEpoch: number): Promise<DeviceRecord & { readonly device: DeviceIdentity }> {
+    const record = await this.#record()
+    const { ahead, keyEpoch } = record.device
+    if (ahead === null || ahead.from !== keyEpoch || ahead.to !== deviceEpoch) return record
+    const owner = { groupId: this.groupId, idCore: this.idCore, purpose: 'device' } as const
+    const former = await unlockKey(this.#ports.unlocker, owner, record.device)
+    const deltas = { device: ahead.delta, pin: undefined }
+    await this.#stepTo(former, { device: ahead, pin: undefined }, deltas, undefined)
+    return this.#record()
+  }
+
+  /** Fetches the step to a key epoch of `device` that has been announced, and keeps it until its first slot. */
+  async #stepAhead(): Promise<void> {
+    const slot = await this.#slotNow()
+    const { epoch: to, firstSlot } = this.#group.keys('device')
+    const [deviceEpoch, pinEpoch] = [this.#group.epochAt('device', slot), this.#group.epochAt('pin', slot)]
+    if (firstSlot <= slot || deviceEpoch === null || pinEpoch === null) return
+    const { device } = await this.#recordOf({ deviceEpoch, pinEpoch }, undefined)
+    const from = device.keyEpoch
+    if (from >= to || (device.ahead?.from === from && device.ahead.to === to)) return
+    const { groupId, idCore } = this
+    const former = await unlockKey(this.#ports.unlocker, { groupId, idCore, purpose: 'device' }, device)
+    const steps = { device: { from, to }, pin: undefined }
+    const { device: delta } = await repeatSafely(this.#ports.wait, () =>
+      this.#fetchDeltas(former, device, steps, undefined),
+    )
+    if (delta === undefined) return
+    await this.#update(record => ({
+      ...record,
+      device: { ...deviceOf(record), ahead: { from, to, delta } },
+    }))
   }
 
   /**
@@ -725,7 +836,6 @@ export class Device {
     pin: PinInHand | undefined,
   ): Promise<void> {
     const { groupId, idCore } = this
-    const { unlocker, random, rps, rpsAudience: audience, wait } = this.#ports
     const step = (purpose: 'device' | 'pin', from: number, to: number): EpochStep | undefined => {
       if (from >= to) return undefined
       if (this.#group.keysOf(purpose, from) === null) throw new ClientError('EPOCH_ENDED')
@@ -735,7 +845,19 @@ export class Device {
       device: step('device', device.keyEpoch, deviceEpoch),
       pin: pin && step('pin', pin.keyEpoch, pinEpoch),
     }
-    const former = await unlockKey(unlocker, { groupId, idCore, purpose: 'device' }, device)
+    const former = await unlockKey(this.#ports.unlocker, { groupId, idCore, purpose: 'device' }, device)
+    await this.#stepTo(former, steps, await this.#fetchDeltas(former, device, steps, pin), pin)
+  }
+
+  /** What the authorities add, against proofs with the former keys. */
+  async #fetchDeltas(
+    former: G1,
+    device: DeviceIdentity,
+    steps: Steps,
+    pin: PinInHand | undefined,
+  ): Promise<Deltas> {
+    const { groupId, idCore } = this
+    const { random, rps, rpsAudience: audience, wait } = this.#ports
     for (const pause of LOOKS) {
       if (pause > 0) await wait(pause)
       const awaiting = await AwaitingDeltas.request({ idCore, account: pin }, steps, random)
@@ -754,12 +876,8 @@ export class Device {
       const answer = await this.#decided(pin, () => rps.rotateKey({ body }))
       const deltas = await awaiting.combine(this.#group, answer)
       // Not even the former keys have gone: the RPS has the revision soon, and the same is asked again.
-      if (deltas === 'behind') {
-        await this.#follow()
-        continue
-      }
-      await this.#stepTo(former, steps, deltas, pin)
-      return
+      if (deltas !== 'behind') return deltas
+      await this.#follow()
     }
     throw new Refused('RETRY_LATER', {
       detail: 'the authorities are in a later share epoch than the RPS knows of',
@@ -767,12 +885,7 @@ export class Device {
   }
 
   /** D' = D + Δ·A, τ' = τ + Δ·A_pin, in one write; what another process has brought further is left as it is. */
-  async #stepTo(
-    former: G1,
-    steps: { readonly device: EpochStep | undefined; readonly pin: EpochStep | undefined },
-    deltas: Deltas,
-    pin: PinInHand | undefined,
-  ): Promise<void> {
+  async #stepTo(former: G1, steps: Steps, deltas: Deltas, pin: PinInHand | undefined): Promise<void> {
     const { groupId, idCore } = this
     const locked =
       deltas.device === undefined
@@ -791,7 +904,9 @@ export class Device {
       const isFormer = locked !== undefined && device.keyEpoch === steps.device?.from
       return {
         ...before,
-        device: isFormer ? { ...device, ...locked, keyEpoch: steps.device?.to as number } : device,
+        device: isFormer
+          ? { ...device, ...locked, keyEpoch: steps.device?.to as number, ahead: null }
+          : device,
         users: before.users.map(user => ({
           ...user,
           token: stepped(user.token),
@@ -839,6 +954,23 @@ export class Device {
     const nextPermit = this.#nextPermit?.permit ?? null
     await this.#update(record => ({ ...record, permit: permit.permit, nextPermit }))
     return permit
+  }
+
+  /** Keeps a permit for the current slot or the next, with the number of the state that it was made under. */
+  async #hold(permit: VerifiedPermit, number: number): Promise<void> {
+    const current = await this.#slotNow()
+    const others = [this.#permit, this.#nextPermit].filter(held => held !== null && held.slot !== permit.slot)
+    const [first, second] = [permit, ...others]
+      .flatMap(held => (held === null || held.slot < current ? [] : [held]))
+      .sort((one, other) => one.slot - other.slot)
+    this.#permit = first ?? null
+    this.#nextPermit = second ?? null
+    await this.#update(record => ({
+      ...record,
+      permit: first?.permit ?? null,
+      nextPermit: second?.permit ?? null,
+      leavesNumber: Math.max(record.leavesNumber, number),
+    }))
   }
 
   /** The slot that it may be by now, the RPS' clock being as far ahead as it may. */

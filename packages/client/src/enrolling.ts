@@ -105,8 +105,8 @@ export async function enrolDevice(
   await records.update(former => {
     if (former?.device?.idCore.mpinId !== record?.device?.idCore.mpinId)
       throw new ClientError('STORE_CHANGED')
-    const empty = { groupId, instance, device: null, users: [], pending: [], permit: null, nextPermit: null }
-    return begun({ ...(former ?? empty), revisions: group.documents }, waiting.pending)
+    const none = { device: null, users: [], pending: [], permit: null, nextPermit: null, leavesNumber: 0 }
+    return begun({ groupId, instance, ...(former ?? none), revisions: group.documents }, waiting.pending)
   })
   if (code === undefined) enrolment.onWords?.(waiting.words(groupId))
 
@@ -136,6 +136,7 @@ export async function enrolDevice(
         ...locked,
         agree,
         sign,
+        ahead: null,
       },
       // Users of a former generation had their keys on that identity.
       users: token === null ? [] : [{ name: OWN_PIN, attributes: {}, token, next: null, codeId: own }],

@@ -62,6 +62,10 @@ export const CLIENT_CODES = {
     advice: 'later',
     means: 'The server’s answer contradicts the group document or the request.',
   },
+  WRONG_BUNDLE: {
+    advice: 'later',
+    means: 'What the cache has of permits is cut off, of another slot or group, or went back.',
+  },
   OUTCOME_UNKNOWN: {
     advice: 'strike',
     means: 'A request with a PIN proof got no answer; the attempt may have been counted.',

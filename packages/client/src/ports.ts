@@ -5,6 +5,7 @@ import type { Fault } from '@milagro-ts/api/quorum'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { PermitCache } from './permit-cache.js'
 import { DEFAULT_COST, type PinCost } from './pin-stretch.js'
 import type { Wait } from './repeat.js'
 import { RpsKeys } from './rps-keys.js'
@@ -29,6 +30,10 @@ export interface DeviceOptions {
   readonly clock?: Clock | 'none'
   readonly pinCost?: PinCost
   readonly reach?: Reach
+  /** Address of the folder with the group's permit bundles, on any HTTP server or cache: asked before the RPS is. */
+  readonly bundles?: string
+  /** The cache had no permit, or none that holds; the RPS is asked instead. */
+  readonly onCacheFault?: (error: Error) => void
   readonly random?: Random
   readonly fetch?: typeof fetch
   readonly wait?: Wait
@@ -47,6 +52,8 @@ export interface Ports {
   readonly unlocker: Unlocker | undefined
   readonly pinCost: PinCost
   readonly reach: Reach
+  readonly permitCache: PermitCache | undefined
+  readonly onCacheFault: (error: Error) => void
   readonly random: Random
   readonly wait: Wait
   readonly ticks: () => number
@@ -77,6 +84,8 @@ export function portsOf(options: DeviceOptions): Ports {
     unlocker: options.unlocker,
     pinCost: options.pinCost ?? DEFAULT_COST,
     reach: options.reach ?? 'either',
+    permitCache: options.bundles === undefined ? undefined : new PermitCache(options.bundles, fetch),
+    onCacheFault: options.onCacheFault ?? (() => undefined),
     random,
     wait: options.wait ?? systemWait,
     ticks,

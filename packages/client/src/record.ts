@@ -4,11 +4,13 @@
  *   {suite, v, identities: [{
  *     groupId, instance                          of which there is one each: this pair is what an identity goes by
  *     revisions                                  the group document from the first revision to the newest seen
- *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?, keyEpoch?, agree?}    once enrolled; agree: the key
- *                                                                for TLS {key, unlocker?, keyHash, epoch}
+ *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?, keyEpoch?, agree?, sign?, ahead?}    once enrolled;
+ *                                                agree, sign: further keys {key, unlocker?, keyHash, epoch};
+ *                                                ahead: Δ·A of a key epoch that begins later {from, to, delta}
  *     users    [{name, attributes, token, next?, codeId?}]       next: a new PIN's token, until its first login
  *     pending  [{kind, secret, …}]               enrolments under way; secret: the private half of the enrolment key
- *     permit?                                    the newest time permit
+ *     permit?, nextPermit?                       the newest time permits
+ *     leavesNumber?                              the highest state of the banned leaves that a bundle was of
  *   }]}
  *
  * Several devices, of one group or of several, may share a store; a next generation takes its former one's place, and
@@ -18,6 +20,7 @@
  */
 import { FIRST_EPOCH } from '@milagro-ts/api/founding'
 import { GroupDocument } from '@milagro-ts/api/group-document'
+import { type EpochStep, EpochStepField } from '@milagro-ts/api/key-rotation'
 import { DeviceRegistration as DeviceRegistrationFields } from '@milagro-ts/api/rpa-routes'
 import { VouchedUserRegistration } from '@milagro-ts/api/rps-routes'
 import {
@@ -53,6 +56,11 @@ export interface FurtherKey extends LockedKey {
   readonly epoch: number
 }
 
+/** Δ·A from one key epoch of `device` to a later one. No secret without the key that it is added to. */
+export interface KeyStep extends EpochStep {
+  readonly delta: G1
+}
+
 export interface DeviceIdentity extends LockedKey {
   readonly idCore: IdCore
   readonly attributes: Attributes
@@ -64,6 +72,8 @@ export interface DeviceIdentity extends LockedKey {
   readonly agree: FurtherKey | null
   /** D_sign, what signs without a network; null where the ticket was for none. */
   readonly sign: FurtherKey | null
+  /** To a key epoch that had not begun when it was fetched; null where there is none. */
+  readonly ahead: KeyStep | null
 }
 
 export interface User {
@@ -109,6 +119,8 @@ export interface DeviceRecord extends IdentityKey {
   readonly permit: Permit | null
   /** Of the slot after it: it counts from the begin of that slot. */
   readonly nextPermit: Permit | null
+  /** The highest number of a state of the banned leaves that a bundle was of; 0 before the first. */
+  readonly leavesNumber: number
 }
 
 const TokenFileFields = Strict({
@@ -144,6 +156,7 @@ const StoredIdentity = Strict({
       keyEpoch: Type.Optional(Type.Integer({ minimum: FIRST_EPOCH + 1, maximum: 0xffff_ffff })),
       agree: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
       sign: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
+      ahead: Type.Optional(Strict({ ...EpochStepField.properties, delta: Bytes(48) })),
     }),
   ),
   users: Type.Array(
@@ -164,6 +177,7 @@ const StoredIdentity = Strict({
   ),
   permit: Type.Optional(BytesUpTo(160)),
   nextPermit: Type.Optional(BytesUpTo(160)),
+  leavesNumber: Type.Optional(Uint32),
 })
 type StoredIdentity = Static<typeof StoredIdentity>
 /** More is not a device's store but somebody's database. */
@@ -223,6 +237,9 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
             ...(device.keyEpoch === FIRST_EPOCH ? {} : { keyEpoch: device.keyEpoch }),
             ...(device.agree === null ? {} : { agree: furtherJson(device.agree) }),
             ...(device.sign === null ? {} : { sign: furtherJson(device.sign) }),
+            ...(device.ahead === null
+              ? {}
+              : { ahead: { ...device.ahead, delta: toBase64Url(device.ahead.delta.encode()) } }),
           },
         }),
     users: record.users.map(user => ({
@@ -235,6 +252,7 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
     pending: record.pending.map(pending => ({ ...pending, secret: toBase64Url(pending.secret) })),
     ...(record.permit === null ? {} : { permit: toBase64Url(record.permit.encode()) }),
     ...(record.nextPermit === null ? {} : { nextPermit: toBase64Url(record.nextPermit.encode()) }),
+    ...(record.leavesNumber === 0 ? {} : { leavesNumber: record.leavesNumber }),
   }
 }
 
@@ -275,6 +293,7 @@ function decodeFields(stored: StoredIdentity): DeviceRecord {
             keyEpoch: device.keyEpoch ?? FIRST_EPOCH,
             agree: decodeFurther(device.agree, 'device.agree'),
             sign: decodeFurther(device.sign, 'device.sign'),
+            ahead: decodeStep(device.ahead),
           },
     users: stored.users.map(({ name, attributes, token, next, codeId }) => ({
       name,
@@ -289,6 +308,7 @@ function decodeFields(stored: StoredIdentity): DeviceRecord {
     })),
     permit: permit === undefined ? null : Permit.decode(fromBase64Url(permit, 'permit')),
     nextPermit: nextPermit === undefined ? null : Permit.decode(fromBase64Url(nextPermit, 'nextPermit')),
+    leavesNumber: stored.leavesNumber ?? 0,
   }
 }
 
@@ -308,6 +328,14 @@ function decodeFurther(
   field: string,
 ): FurtherKey | null {
   return stored === undefined ? null : { ...decodeKey(stored, field), epoch: stored.epoch }
+}
+
+function decodeStep(
+  stored: { readonly from: number; readonly to: number; readonly delta: string } | undefined,
+): KeyStep | null {
+  if (stored === undefined) return null
+  const { from, to, delta } = stored
+  return { from, to, delta: G1.decode(fromBase64Url(delta, 'device.ahead', 48), 'device.ahead') }
 }
 
 /** Times that a change is made again because another one came in between. */

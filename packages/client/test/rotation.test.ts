@@ -9,7 +9,7 @@ import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { documentHash, Group } from '@milagro-ts/api/group'
 import { generateHpkeKey } from '@milagro-ts/api/keys'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
-import { systemRandom } from '@milagro-ts/api/system'
+import { systemRandom, systemTimers } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
 import { decodeRecords } from '@milagro-ts/client/record'
@@ -20,7 +20,7 @@ import { PURPOSES, SUITE } from '@milagro-ts/crypto/suite'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Calendar } from './calendar.js'
-import { RunningServers } from './running-servers.js'
+import { RunningServers, SLOT } from './running-servers.js'
 import { CAR, JO, TRACKING } from './world.js'
 
 const calendar = new Calendar()
@@ -71,7 +71,7 @@ async function pass(slots: number): Promise<void> {
 async function car(
   instance: string,
   options: Partial<DeviceOptions> = {},
-): Promise<{ device: Device; store: TokenStore }> {
+): Promise<{ id: number; device: Device; store: TokenStore }> {
   const attributes = { ...CAR }
   const { id, code } = await servers.fleet.addVehicle({
     ...(await servers.act()),
@@ -92,7 +92,7 @@ async function car(
     body: { attributes: { ...JO } },
   })
   await device.enrolUser({ code: invited.code.code, attributes: JO, pin: '1234' })
-  return { device, store }
+  return { id, device, store }
 }
 
 /** Key epochs of the device key and of the driver's token. */
@@ -270,4 +270,74 @@ test('whatever is done on the way to a rotation, a key is the right one or the f
   const without = await through(locked.store, fetch)
   expect(await codeOf(without.login({ audience: TRACKING }))).toBe('WRONG_UNLOCKER')
   await jo(await through(locked.store, fetch, { unlocker }))
+})
+
+test('the step to a key epoch is fetched ahead of its first slot, and taken then without asking', {
+  timeout: 300_000,
+}, async () => {
+  const sent: string[] = []
+  const watching: typeof fetch = (input, init) => {
+    sent.push(new URL(String(input)).pathname)
+    return fetch(input, init)
+  }
+  const rotations = () => sent.filter(path => path === '/v1/key-rotations').length
+  const secret = systemRandom(32)
+  const unlocker = callbackUnlocker(async () => secret)
+  const { device, store } = await car('WVWZZZ1JZXW000021', { fetch: watching, unlocker })
+  const silent = await car('WVWZZZ1JZXW000022')
+  const banned = await car('WVWZZZ1JZXW000023')
+  const former = group.keys('device').epoch
+  const next = former + 1
+  const aheadIn = async ({ store }: { store: TokenStore }) =>
+    decodeRecords((await store.read()) as string)[0]?.device?.ahead ?? null
+
+  await rotate()
+  await servers.fleet.ban({ ...(await servers.act()), body: { vehicle: banned.id, reason: 'stolen' } })
+  await expect
+    .poll(() => banned.device.login({ audience: TRACKING }).then(() => 'in', String), { timeout: 10_000 })
+    .toContain('BANNED')
+  const errors: unknown[] = []
+  // Timers that the test runs: the moments are ahead.test.ts' matter.
+  const waiting: (() => void)[] = []
+  const timers = {
+    ...systemTimers,
+    after: (_: number, run: () => void) => {
+      waiting.push(run)
+      return () => undefined
+    },
+  }
+  const aheads = [device, silent.device, banned.device].map(one =>
+    one.keepAhead({ timers, onError: error => void errors.push(error) }),
+  )
+  await expect.poll(() => waiting.length).toBe(3)
+  expect(rotations()).toBe(0)
+  // Late in the slot every drawn moment is over.
+  calendar.now += SLOT * 0.45 * 1000
+  for (const run of waiting.splice(0)) run()
+  await expect.poll(() => aheadIn({ store }), { timeout: 30_000 }).toMatchObject({ from: former, to: next })
+  await expect.poll(() => aheadIn(silent), { timeout: 30_000 }).toMatchObject({ from: former, to: next })
+  await expect.poll(() => errors, { timeout: 30_000 }).toMatchObject([{ code: 'BANNED' }])
+  await Promise.all(aheads.map(ahead => ahead.close()))
+  expect(await aheadIn(banned)).toBeNull()
+  expect(rotations()).toBe(1)
+  // Until then the key that is there serves.
+  await jo(device)
+  expect(await epochsIn(store)).toEqual([former, former])
+
+  await pass(3)
+  await device.login({ audience: TRACKING })
+  expect(await epochsIn(store)).toEqual([next, former])
+  expect(await aheadIn({ store })).toBeNull()
+  expect(rotations()).toBe(1)
+  await jo(device)
+  expect(await epochsIn(store)).toEqual([next, next])
+  expect(rotations()).toBe(2)
+
+  // Fetched, and then silent for a whole key epoch: the step that it has leads nowhere any more.
+  await rotate()
+  await pass(3)
+  expect(await aheadIn(silent)).not.toBeNull()
+  await jo(silent.device)
+  expect(await epochsIn(silent.store)).toEqual([next + 1, next + 1])
+  expect(await aheadIn(silent)).toBeNull()
 })

@@ -11,6 +11,7 @@ import { type Es256PrivateKey, generateEs256, generateHpkeKey } from '@milagro-t
 import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads'
+import { writeBundle } from '@milagro-ts/api/permit-bundle'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Approved, RegistrationAnswer } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
@@ -18,12 +19,17 @@ import { seal } from '@milagro-ts/api/seal'
 import { createApp, type Handlers, mount } from '@milagro-ts/api/serve'
 import { sixWords } from '@milagro-ts/api/six-words'
 import {
+  cosignerKid,
+  type LeavesState,
   signAccessToken,
+  signCosignature,
+  signLeaves,
   signReceipt,
   signTicket,
   signTime,
   type TicketPayload,
   type VerifiedTicket,
+  verifyLeaves,
   verifyTicket,
 } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
@@ -46,6 +52,7 @@ import {
   userCoreOf,
 } from '@milagro-ts/crypto/identity'
 import { Authenticated, DeviceProven, LoginMessage, MODE } from '@milagro-ts/crypto/mpin'
+import { BannedLeaves, type TreeNode } from '@milagro-ts/crypto/permit-tree'
 import { G2 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { ServerKey } from '@milagro-ts/crypto/server-key'
@@ -53,7 +60,14 @@ import { sha256 } from '@milagro-ts/crypto/sha256'
 import { authorityIssue } from '@milagro-ts/crypto/share-proof'
 import { AgreeSlotKey, slotName } from '@milagro-ts/crypto/static-agreement'
 import { type Purpose, SUITE } from '@milagro-ts/crypto/suite'
-import { Permit, permitInput, permitPoint, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
+import {
+  Permit,
+  permitInput,
+  permitPoint,
+  slotAt,
+  slotStart,
+  VerifiedPermit,
+} from '@milagro-ts/crypto/time-permit'
 import { fixedRandom } from '../../api/test/fixed-random.js'
 import { type Members, makeMembers, party } from '../../api/test/founding-members.js'
 import { deal, fromPurposes, keysOf, nextRevision, signedBy } from '../../api/test/group-fixture.js'
@@ -520,6 +534,65 @@ export class World {
     return toBase64Url(Permit.of(slot, target, point).encode())
   }
 
+  #isPermit(permit: Permit, { idCore, slot }: Pick<LoginMessage, 'idCore' | 'slot'>): boolean {
+    const { epoch: permitEpoch, pub } = this.group.keys('permit')
+    const terms = { groupId: this.group.groupId, permitEpoch, rule: this.group.slotRule }
+    return permit.slot === slot && VerifiedPermit.verify(terms, pub as G2, permit)?.covers(idCore) === true
+  }
+
+  /**
+   * A slot's bundle, by the names of its files: manifest by the RPS, banned leaves by the RA, all authorities'
+   * co-signatures. `by` is another secret than the permits', `claimed` other leaves that the RPS makes the cover of.
+   */
+  async bundle({
+    slot,
+    banned = [],
+    number = 1,
+    claimed = banned,
+    by = this.#secrets.permit,
+  }: {
+    slot: number
+    banned?: readonly number[]
+    number?: number
+    claimed?: readonly number[]
+    by?: Scalar
+  }): Promise<Map<string, Uint8Array>> {
+    const { group } = this
+    const { ra, authorities, rps } = this.#members
+    const groupId = toBase64Url(group.groupId)
+    const leaves = banned.length === 0 ? {} : { leaves: toBase64Url(BannedLeaves.of(banned).encode()) }
+    const signer = { key: ra[0] as Es256PrivateKey, kid: 'ra1' }
+    const statement = await signLeaves({ suite: SUITE, groupId, number, ...leaves }, signer)
+    const state = await verifyLeaves({ statement, group })
+    const cosigned = { suite: SUITE, groupId, number, leavesHash: toBase64Url(state.hash) } as const
+    const cosignatures = await Promise.all(
+      authorities.map(async ({ signKey }, i) => ({
+        index: i + 1,
+        cosignature: await signCosignature(cosigned, { key: signKey, kid: cosignerKid(i + 1) }),
+      })),
+    )
+    const terms = { groupId: group.groupId, permitEpoch: 1, rule: group.slotRule }
+    const pointOf = async (node: TreeNode) =>
+      permitPoint(permitInput(terms, slot, { type: 'node', ...node }))
+        .mulSecret(by)
+        .encode()
+    const files = new Map<string, Uint8Array>()
+    const write = async (name: string, bytes: Uint8Array) => void files.set(name, bytes)
+    const publisher = { key: rps.signKey, kid: 'rps' }
+    const claim = { ...state, leaves: BannedLeaves.of(claimed) } as LeavesState
+    await writeBundle({
+      group,
+      slot,
+      state: claim,
+      cosignatures,
+      pointOf,
+      signer: publisher,
+      now: this.now,
+      write,
+    })
+    return files
+  }
+
   /** One of the wrong secrets, to make garbage with. */
   get anotherSecret(): Scalar {
     return this.#secrets.sign
@@ -549,10 +622,7 @@ export class World {
     const proven = DeviceProven.verify(message, { groupId: this.group.groupId }, this.#serverKeys.device)
     if (proven === null || !this.#identities.has(message.idCore.mpinId)) throw new Refused('WRONG_PROOF')
     if (this.banned.has(message.idCore.mpinId)) throw new Refused('BANNED')
-    if (
-      message.permit !== undefined &&
-      toBase64Url(message.permit.encode()) !== this.permitOf(message.idCore, message.slot)
-    )
+    if (message.permit !== undefined && !this.#isPermit(message.permit, message))
       throw new Refused('WRONG_PERMIT')
     const { pin, idCore, slot } = message
     if (pin === undefined) {

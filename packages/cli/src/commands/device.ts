@@ -6,7 +6,7 @@ import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Command } from 'commander'
 import { attributesOf } from '../attributes.js'
-import { answers, hashOf, type Io, UsageError } from '../io.js'
+import { answers, CommandRefused, hashOf, type Io, UsageError } from '../io.js'
 import {
   chosenPin,
   deviceOptions,
@@ -15,6 +15,7 @@ import {
   type SessionOptions,
   secret,
   whoProves,
+  withBundles,
   withSession,
 } from '../session.js'
 
@@ -84,9 +85,16 @@ export function addDevice(program: Command, io: Io): void {
 
   answers(
     io,
-    withSession(device.command('permit').description('the time permit of the current slot, verified')),
-    async (options: SessionOptions) => {
-      const permit = await (await openDevice(options, io)).permit()
+    withBundles(
+      device
+        .command('permit')
+        .description('the time permit of the current slot, verified')
+        .option('--next', 'of the slot after it, ahead of time'),
+    ),
+    async (options: SessionOptions & { next?: boolean }) => {
+      const opened = await openDevice(options, io)
+      const permit = options.next ? await opened.nextPermit() : await opened.permit()
+      if (permit === null) throw new CommandRefused('nobody has made the next slot’s permit yet')
       const text = toBase64Url(permit.permit.encode())
       return { json: { permit: text, slot: permit.slot }, text: [text] }
     },

@@ -7,6 +7,7 @@ import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { PermitBundle, type Read } from '@milagro-ts/api/permit-bundle'
 import { systemTimers } from '@milagro-ts/api/system'
+import { cacheReader } from '@milagro-ts/client/permit-cache'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import type { G2 } from '@milagro-ts/crypto/points'
@@ -214,12 +215,7 @@ function readerOf(place: string, { fetch }: Io): Read {
         )
       }
     }
-  const base = place.endsWith('/') ? place : `${place}/`
-  return async name => {
-    const response = await fetch(new URL(name, base), { redirect: 'error' })
-    if (!response.ok) throw new CommandRefused(`'${name}': ${response.status}`)
-    return new Uint8Array(await response.arrayBuffer())
-  }
+  return cacheReader(place, fetch)
 }
 
 /** One line a second on the error stream, and the last one. */

@@ -10,7 +10,7 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
 import { addressOf, answers, CommandRefused, hashOf, type Io, readJsonFile, UsageError } from '../io.js'
-import { openDevice, type SessionOptions, withSession } from '../session.js'
+import { openDevice, type SessionOptions, withBundles } from '../session.js'
 
 interface VerifyOptions {
   readonly signature: string
@@ -25,7 +25,7 @@ interface VerifyOptions {
 export function addSigning(program: Command, io: Io): void {
   answers(
     io,
-    withSession(
+    withBundles(
       program
         .command('sign')
         .description(
