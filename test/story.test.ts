@@ -24,6 +24,7 @@ const STEPS = [
   'login',
   'one-pass',
   'positions-stored',
+  'anothers-token',
   'garbage-permit',
   'wrong-pin-locked',
   'unlocked-by-operator',

@@ -1,6 +1,7 @@
 /** Settings of a simulated car. Codes and the PIN are secrets: `MILAGRO_CAR_CODE`, `…_DRIVER_CODE`, `…_PIN` (or `…_FILE`). */
 import { type Environment, loadConfig } from '@milagro-ts/api/config'
 import { AttributesField, GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import { ServerNameSetting } from '@milagro-ts/api/settings'
 import Type, { type Static } from 'typebox'
 
 const Url = Type.String({ pattern: '^https?://[^/\\s]+$' })
@@ -11,6 +12,10 @@ export const CarConfig = Strict({
   /** Addresses of the authentication server and of the tracking server, which is the audience. */
   rps: Url,
   tracking: Url,
+  /** Where the tracking server takes vehicles by TLS without certificates, and its name in the group document. */
+  trackingTls: Type.Optional(
+    Strict({ url: Type.String({ pattern: '^https://[^/\\s]+$' }), name: ServerNameSetting }),
+  ),
   dataDir: Type.String({ minLength: 1 }),
   /** VIN */
   instance: Type.String({ minLength: 1, maxLength: 128 }),

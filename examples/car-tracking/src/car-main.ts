@@ -6,7 +6,7 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { createClient } from '@milagro-ts/api/call'
+import { type Client, createClient } from '@milagro-ts/api/call'
 import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
 import { systemClock } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
@@ -15,6 +15,8 @@ import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
 import type { Session } from '@milagro-ts/client/session'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import { httpsAgent } from '@milagro-ts/tls/connect'
+import { agentFetch } from './agent-fetch.js'
 import { type CarConfig, loadCarConfig } from './car-config.js'
 import { readNotes, writeNotes } from './car-notes.js'
 import { Drive, generatedTrack, parseGpx } from './gpx.js'
@@ -57,7 +59,7 @@ async function drive(config: CarConfig, env: Environment, signal: AbortSignal): 
   const notes = join(dataDir, 'track.json')
   const car = new SimulatedCar({
     identity: identityOf(device, config, env, user),
-    tracking: createClient(trackingRoutes, { baseUrl: config.tracking }),
+    tracking: trackingOf(config, device),
     drive: new Drive(track, config.speed ?? DEFAULT_SPEED),
     notes: await readNotes(notes),
     save: changed => writeNotes(notes, changed),
@@ -70,6 +72,18 @@ async function drive(config: CarConfig, env: Environment, signal: AbortSignal): 
     until(signal, positionEvery, () => car.tick()),
     until(signal, reportEvery, () => car.report()),
   ])
+}
+
+/** By TLS as this very device, where the tracking server has that; `connected` and `disconnected` are said. */
+function trackingOf({ tracking, trackingTls }: CarConfig, device: Device): Client<typeof trackingRoutes> {
+  if (trackingTls === undefined) return createClient(trackingRoutes, { baseUrl: tracking })
+  const { url: baseUrl, name: servername } = trackingTls
+  const agent = httpsAgent(device, { servername, keepAlive: true, maxSockets: 1 })
+  const fetch = agentFetch(agent, socket => {
+    say({ event: 'connected', server: servername })
+    socket.once('close', () => say({ event: 'disconnected', server: servername }))
+  })
+  return createClient(trackingRoutes, { baseUrl, fetch })
 }
 
 /** The identity in the store; a new one by code or words when there is none. */

@@ -38,6 +38,8 @@ import { sha256 } from '@milagro-ts/crypto/sha256'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { Permit, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import { TokenKeys } from '@milagro-ts/rpa/token-keys'
+import { connect, httpsAgent } from '@milagro-ts/tls/connect'
+import { agentFetch } from './agent-fetch.js'
 import { readNotes } from './car-notes.js'
 import { Cars } from './cars.js'
 import { Observer, type Seen } from './observer.js'
@@ -54,6 +56,8 @@ const DELTA = 5
 /** Milliseconds that a step may take, beyond waiting for a slot. */
 const PATIENCE = 20_000
 const BAN_WITHIN = 1_000
+/** Milliseconds before the end of a slot in which nothing begins that a slot's end would disturb. */
+const CLEAR = 4_000
 /** PBKDF2 iterations: the story is about strikes, not about the cost of a guess. */
 const ITERATIONS = 1_000
 const OPERATOR_PIN = '271828'
@@ -84,6 +88,7 @@ const STEPS: readonly (readonly [name: string, play: (story: Story) => Promise<O
   ['login', login],
   ['one-pass', onePass],
   ['positions-stored', positionsStored],
+  ['anothers-token', anothersToken],
   ['garbage-permit', garbagePermit],
   ['wrong-pin-locked', wrongPinLocked],
   ['unlocked-by-operator', unlockedByOperator],
@@ -109,7 +114,7 @@ export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boo
   const begin = performance.now()
   const folder = await mkdtemp(join(tmpdir(), 'milagro-check-'))
   const everybody = [...SERVERS, REPLACEMENT] as const
-  const ports = await freePorts(2 * everybody.length)
+  const ports = await freePorts(2 * everybody.length + 1)
   const portsOf = (name: ServerName) => {
     const at = 2 * everybody.indexOf(name)
     return { public: ports[at] as number, admin: ports[at + 1] as number }
@@ -123,7 +128,7 @@ export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boo
       'dta-4': portsOf('dta-4'),
       rps: portsOf('rps'),
       fleet: portsOf('fleet'),
-      tracking: portsOf('tracking'),
+      tracking: { ...portsOf('tracking'), tls: ports.at(-1) as number },
     },
     slotLength: SLOT,
     grace: 0,
@@ -216,13 +221,27 @@ class Story {
     }
   }
 
+  /** Where the tracking server takes vehicles, and its name in the group. */
+  get trackingTls(): { readonly url: string; readonly name: string } {
+    return present(this.servers.trackingTls, 'the tracking server’s TLS')
+  }
+
+  /** The tracking server over TLS as a device, a connection for each request. */
+  over(device: Device): typeof fetch {
+    const { name: servername } = this.trackingTls
+    return this.observer.over(agentFetch(httpsAgent(device, { servername })))
+  }
+
   /** What was seen of a route, with the process that answered. */
   saw(route: string): Observed {
     return this.asObserved(this.observer.last(route))
   }
 
   asObserved({ origin, route, status, code }: Seen): Observed {
-    const name = ([...SERVERS, REPLACEMENT] as const).find(one => this.servers.url(one) === origin)
+    const name =
+      origin === this.trackingTls.url
+        ? 'tracking'
+        : ([...SERVERS, REPLACEMENT] as const).find(one => this.servers.url(one) === origin)
     const pid = name === undefined ? undefined : this.servers.process(name).pid
     return { server: name, pid, route, status, ...(code === undefined ? {} : { code }) }
   }
@@ -256,6 +275,7 @@ class Story {
         name,
         rps: this.servers.url('rps'),
         tracking: this.tracking,
+        trackingTls: this.trackingTls,
         instance: vinOf(name),
         attributes: ATTRIBUTES,
         seed: Number(name.slice(-1)),
@@ -323,6 +343,13 @@ class Story {
   async untilSlot(slot: number): Promise<void> {
     const begin = slotStart(this.servers.group.slotRule, slot) * 1000
     await sleep(Math.max(0, begin - systemClock()) + 20)
+  }
+
+  /** Waits for the next slot if this one is about to end: what ends with a slot must not be taken for something else. */
+  async clearOfSlotEnd(): Promise<void> {
+    const { slot } = this
+    const end = slotStart(this.servers.group.slotRule, slot + 1) * 1000
+    if (end - systemClock() < CLEAR) await this.untilSlot(slot + 1)
   }
 
   async eventually<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
@@ -480,8 +507,10 @@ async function login(story: Story): Promise<Observed> {
 }
 
 async function onePass(story: Story): Promise<Observed> {
+  await story.clearOfSlotEnd()
+  const overTls = story.over(story.probe)
   const whoami = (header: string) =>
-    story.observer.fetch(`${story.tracking}/v1/tracks/end`, { headers: { authorization: header } })
+    overTls(`${story.trackingTls.url}/v1/tracks/end`, { headers: { authorization: header } })
   // For its first Δ seconds the RPS can't speak for what was used before, and takes no proof by time.
   const authorization = await story.eventually('a one-pass proof to be taken', async () => {
     const proof = await story.probe.onePass({ audience: story.tracking })
@@ -517,6 +546,31 @@ async function positionsStored(story: Story): Promise<Observed> {
   const anonymous = await story.observer.fetch(`${story.tracking}/v1/vehicles`)
   expect(anonymous.status === 401, 'nobody reads without an operator’s token')
   return { ...story.saw('GET /v1/vehicles'), vehicles: named }
+}
+
+/**
+ * Who has stolen a car's token has nothing by it: over the public listener no vehicle comes in, and the thief's own
+ * connection is another identity.
+ */
+async function anothersToken(story: Story): Promise<Observed> {
+  const { trackingTls, tracking: audience, probe } = story
+  await story.clearOfSlotEnd()
+  const store = await storeOf(story, 'car-3')
+  const thief = await Device.open(story.deviceOptions(store))
+  const { accessToken } = await probe.login({ audience })
+  const headers = { authorization: `Bearer ${accessToken}` }
+  const end = (fetch: typeof globalThis.fetch, origin: string) =>
+    fetch(`${origin}/v1/tracks/end`, { headers })
+  await end(story.over(probe), trackingTls.url)
+  const own = story.saw('GET /v1/tracks/end')
+  expect(own.status === 200, `the token on its own connection is ${own.status} ${own.code}`)
+  await end(story.over(thief), trackingTls.url)
+  const other = story.saw('GET /v1/tracks/end')
+  expect(other.code === 'WRONG_PROOF', `the token on another’s connection is ${other.status} ${other.code}`)
+  await end(story.observer.fetch, audience)
+  const withoutTls = story.saw('GET /v1/tracks/end')
+  expect(withoutTls.code === 'NOT_FOUND', `without TLS it is ${withoutTls.status} ${withoutTls.code}`)
+  return { ...other, own, withoutTls }
 }
 
 async function garbagePermit(story: Story): Promise<Observed> {
@@ -594,22 +648,41 @@ async function driverBanned(story: Story): Promise<Observed> {
   }
 }
 
+/** In the middle of its stream of positions: the connection ends, and the next position is refused. */
 async function carBanned(story: Story): Promise<Observed> {
   const { fleet } = story.operator
   const car = story.car('car-2')
   const { vehicles } = await fleet.listVehicles({ query: { instance: vinOf('car-2') } })
+  await story.clearOfSlotEnd()
+  await story.told('car-2', 'stored', car.events.length)
+  await story.told('car-2', 'stored', car.events.length)
+  const opened = car.events.findLastIndex(({ event }) => event === 'connected')
+  const sent = car.events.slice(opened)
+  const batches = sent.filter(({ event }) => event === 'stored').length
+  expect(
+    batches > 0 && !sent.some(({ event }) => event === 'disconnected'),
+    'the car streams over a connection',
+  )
   const from = car.events.length
   const begin = performance.now()
+  const after = async (event: string) => {
+    const told = await story.told('car-2', event, from)
+    return { told, milliseconds: Math.round(performance.now() - begin) }
+  }
   const ban = await fleet.ban({ body: { vehicle: present(vehicles[0], 'car-2').id, reason: 'story' } })
   story.carBan = ban.id
   const posted = story.saw('POST /v1/bans')
-  const refused = await story.told('car-2', 'refused', from)
-  const milliseconds = Math.round(performance.now() - begin)
+  const [ended, { told: refused, milliseconds }] = await Promise.all([
+    after('disconnected'),
+    after('refused'),
+  ])
+  expect(ended.milliseconds <= BAN_WITHIN, `the car’s connection ended only after ${ended.milliseconds} ms`)
   expect(refused.code === 'BANNED', `the next position is refused with ${refused.code}`)
   expect(milliseconds <= BAN_WITHIN, `the next position was refused only after ${milliseconds} ms`)
   return {
     ...posted,
-    position: { code: refused.code, refusedAfter: milliseconds, car: 'car-2', carPid: car.pid },
+    connection: { batches, endedAfter: ended.milliseconds, car: 'car-2', carPid: car.pid },
+    position: { code: refused.code, refusedAfter: milliseconds },
   }
 }
 
@@ -637,7 +710,19 @@ async function bannedCarPermit(story: Story): Promise<Observed> {
   const login = await story.refusal('POST /v1/logins', 'BANNED', async () =>
     rps.login({ body: { login: await rawProof({ ...proof, audience: story.tracking }) } }),
   )
-  return { ...permit, login, lastStored: stored?.number }
+  const { url, name: servername } = story.trackingTls
+  const { hostname: host, port } = new URL(url)
+  await story.clearOfSlotEnd()
+  const banned = await Device.open(story.deviceOptions(await storeOf(story, 'car-2')))
+  const handshake = await connect({ identity: banned, servername, host, port: Number(port) }).then(
+    socket => {
+      socket.destroy()
+      throw new StepFailed('the banned car is let in by TLS')
+    },
+    (error: NodeJS.ErrnoException) => error.code,
+  )
+  expect(handshake?.startsWith('ERR_SSL_') === true, `the banned car’s handshake ends with ${handshake}`)
+  return { ...permit, login, lastStored: stored?.number, handshake }
 }
 
 async function noShareForBanned(story: Story): Promise<Observed> {
@@ -1113,6 +1198,14 @@ function csvRow(name: string): string {
 
 function expect(holds: boolean, what: string): void {
   if (!holds) throw new StepFailed(what)
+}
+
+/** What a thief of a car's file would hold. */
+async function storeOf(story: Story, name: string): Promise<TokenStore> {
+  const text = await readFile(join(story.cars.dataDir(name), 'token.json'), 'utf8')
+  const store = memoryTokenStore()
+  expect(await store.replace(null, text), 'the thief has a copy')
+  return store
 }
 
 /** These stores hold one identity each. */

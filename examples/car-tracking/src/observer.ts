@@ -14,7 +14,18 @@ export class Observer {
   readonly #seen: Seen[] = []
 
   /** For clients that take a fetch of their own. */
-  readonly fetch: typeof fetch = async (input, init) => {
+  readonly fetch: typeof fetch = (input, init) => this.#observed(globalThis.fetch, input, init)
+
+  /** The same over another fetch. */
+  over(fetch: typeof globalThis.fetch): typeof globalThis.fetch {
+    return (input, init) => this.#observed(fetch, input, init)
+  }
+
+  async #observed(
+    fetch: typeof globalThis.fetch,
+    input: Parameters<typeof globalThis.fetch>[0],
+    init: RequestInit | undefined,
+  ): Promise<Response> {
     const url = new URL(input instanceof Request ? input.url : input)
     const begin = performance.now()
     const response = await fetch(input, init)

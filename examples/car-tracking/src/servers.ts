@@ -46,6 +46,8 @@ const T = 2
 export interface Ports {
   readonly public: number
   readonly admin: number
+  /** Of the tracking server alone: where vehicles come in by TLS. */
+  readonly tls?: number
 }
 export interface ServersOptions {
   readonly folder: string
@@ -93,6 +95,11 @@ export class Servers {
   }
   adminUrl(name: ServerName): string {
     return `http://127.0.0.1:${this.#portsOf(name).admin}`
+  }
+  /** Where the tracking server takes vehicles by TLS, and its name in the group; undefined: over its public listener. */
+  get trackingTls(): { readonly url: string; readonly name: string } | undefined {
+    const { tls } = this.#portsOf('tracking')
+    return tls === undefined ? undefined : { url: `https://127.0.0.1:${tls}`, name: 'tracking' }
   }
   dataDir(name: ServerName): string {
     return this.#path(name)
@@ -197,11 +204,13 @@ export class Servers {
     return this.#group
   }
 
-  /** New keys of every purpose from the slot after next on: all members deal, and the RPS is told. */
+  /** New keys for logins and permits from the slot after next on: all members deal, and the RPS is told. */
   async rotateKeys(): Promise<Group> {
     const { clock, random } = this.#options
     const { lead } = this.group.policy
-    const proposal = rotateProposal(this.group, { after: lead + 1 }, { fetch, clock, random })
+    // Not `agree`: of that purpose devices get no deltas, and cars would have to enrol anew to speak TLS.
+    const purposes = ['device', 'pin', 'permit']
+    const proposal = rotateProposal(this.group, { purposes, after: lead + 1 }, { fetch, clock, random })
     const members = this.group.authorities.map(({ name }) => name as ServerName)
     this.#group = await this.#ceremony(proposal, members, this.group)
     await this.#writeGroup(this.#group)
@@ -244,6 +253,7 @@ export class Servers {
 
   async #settings(name: ServerName, port = this.#portsOf(name).public): Promise<void> {
     const host = '127.0.0.1'
+    const { tls } = this.#portsOf('tracking')
     const common = {
       name,
       listen: { host, port },
@@ -280,7 +290,13 @@ export class Servers {
         rpsName: 'rps',
         extensions: [{ name: 'map', title: 'Map', folder: MAP, audience: this.url('tracking') }],
       },
-      tracking: { ...common, ...pinned, rps: { url: this.url('rps') }, webOrigins: [this.url('fleet')] },
+      tracking: {
+        ...common,
+        ...pinned,
+        ...(tls === undefined ? {} : { tlsListen: { host, port: tls } }),
+        rps: { url: this.url('rps') },
+        webOrigins: [this.url('fleet')],
+      },
     }[name]
     await writeFileAtomic(this.#path(`${name}.json`), `${JSON.stringify(settings, null, 2)}\n`)
   }

@@ -143,6 +143,13 @@ export class SimulatedCar {
   async #afterRefusal(error: unknown): Promise<void> {
     const { identity, say } = this.#options
     const waiting = this.#notes.waiting.length + (this.#notes.unanswered?.positions.length ?? 0)
+    if (isTurnedAway(error)) {
+      const why = await identity.accessToken({ fresh: true }).then(
+        () => undefined,
+        (refusal: unknown) => refusal,
+      )
+      if (why !== undefined) return this.#afterRefusal(why)
+    }
     if (error instanceof Unreachable || error instanceof UnexpectedAnswer || error instanceof ClientError) {
       return say({ event: 'trouble', why: error.message, waiting })
     }
@@ -174,6 +181,13 @@ export class SimulatedCar {
     this.#saving = saved.catch(() => undefined)
     return saved
   }
+}
+
+/** Not let in by TLS, which tells nobody why: a ban, a slot that has ended, another server. The RPS says more. */
+function isTurnedAway(error: unknown): boolean {
+  if (!(error instanceof Unreachable)) return false
+  const { code } = (error.cause ?? {}) as NodeJS.ErrnoException
+  return code?.startsWith('ERR_SSL_') === true
 }
 
 function decodeEnd(end: { next: number; head: string; at: number }): TrackEnd {

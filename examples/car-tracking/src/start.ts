@@ -48,6 +48,8 @@ const OFFSETS: Readonly<Record<(typeof SERVERS)[number], number>> = {
   'dta-3': 13,
 }
 
+/** Where cars come in by TLS. */
+const CARS_BY_TLS = 3
 /** The landing page. */
 const LANDING = 9
 const LANDING_PAGES = fileURLToPath(new URL('../dist/landing/', import.meta.url))
@@ -243,7 +245,7 @@ function portsFrom(base: number): Readonly<Record<(typeof SERVERS)[number], Port
   return {
     fleet: at('fleet'),
     rps: at('rps'),
-    tracking: at('tracking'),
+    tracking: { ...at('tracking'), tls: base + CARS_BY_TLS },
     'dta-1': at('dta-1'),
     'dta-2': at('dta-2'),
     'dta-3': at('dta-3'),
@@ -256,7 +258,11 @@ async function checkFree(base: number, flags: string): Promise<void> {
     [ports[name].public, name] as const,
     [ports[name].admin, name] as const,
   ])
-  for (const [port, name] of [...wanted, [base + LANDING, 'overview'] as const]) {
+  const others = [
+    [base + CARS_BY_TLS, 'tracking by TLS'],
+    [base + LANDING, 'overview'],
+  ] as const
+  for (const [port, name] of [...wanted, ...others]) {
     if (await isFree(port)) continue
     throw new StartError(
       `port ${port} (${name}) is taken: end what listens there, or use npm start -- ${flags}`,
@@ -329,6 +335,7 @@ async function startCar(folder: string, car: ExampleCar, servers: Servers, cars:
     name,
     rps: servers.url('rps'),
     tracking: servers.url('tracking'),
+    ...(servers.trackingTls === undefined ? {} : { trackingTls: servers.trackingTls }),
     instance: instanceOf(car),
     attributes,
     // All in one town, so that the map shows their streets.
@@ -396,7 +403,8 @@ function announce(landing: Landing, folder: string, servers: Servers, cars: Cars
   console    ${servers.url('fleet')}    vehicles, drivers, bans, the map: set it up as operator '${BROWSER_OPERATOR}'
              with the code in ${join(shown, BROWSER_CODE)}
   RPS        ${servers.url('rps')}    logins
-  tracking   ${servers.url('tracking')}    where every car is
+  tracking   ${servers.url('tracking')}    where every car is, for people; cars come in by TLS without certificates,
+             ${servers.trackingTls?.url}
   D-TAs      ${AUTHORITIES.map(name => servers.url(name)).join('  ')}
   group      ${servers.groupId}
   processes  ${pids.join(', ')}

@@ -9,6 +9,11 @@ export const TrackingConfig = Strict({
   name: Type.String({ minLength: 1, maxLength: 253 }),
   listen: ListenSetting,
   adminListen: ListenSetting,
+  /**
+   * Where vehicles come in, by TLS without certificates. Then they come in nowhere else, and the public listener is for
+   * the people who read: a browser has no keys for such TLS.
+   */
+  tlsListen: Type.Optional(ListenSetting),
   /** Origin of the public listener; also the audience of tokens, one-pass proofs and receipts. */
   publicUrl: Type.String({ pattern: '^https?://[^/\\s]+$' }),
   dataDir: Type.String({ minLength: 1 }),

@@ -36,21 +36,26 @@ await runProcess('tracking', async () => {
       await store.close()
       return null
     }
-    const { requestKey } = await readKeys(dataDir, passphrase)
+    const { requestKey, hpkeKey } = await readKeys(dataDir, passphrase)
     // Loaded only now, so that a start that is refused says so at once.
     const { createTracking } = await import('./tracking-server.js')
+    const { openTlsService } = await import('@milagro-ts/tls/service')
+    const group = await readGroup(config)
+    const log = createLog(config.name, { level: config.logLevel ?? 'info' })
+    const { name, rps } = config
     const server = createTracking({
       config,
-      group: await readGroup(config),
+      group,
       requestKey,
       adminToken: adminTokenOf(dataDir, systemRandom),
       store,
       random: systemRandom,
       clock: systemClock,
       timers: systemTimers,
-      log: createLog(config.name, { level: config.logLevel ?? 'info' }),
+      log,
       metrics: createMetrics('tracking'),
       fetch,
+      openTls: () => openTlsService({ name, requestKey, hpkeKey, group, rpsUrl: rps.url, log, workers: 1 }),
     })
     const urls = await server.start()
     return { urls, close: () => server.close().then(() => store.close()) }

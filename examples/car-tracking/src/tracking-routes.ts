@@ -46,7 +46,8 @@ const Vehicle = Strict({
   banned: Type.Boolean(),
 })
 
-export const trackingRoutes = {
+/** What vehicles ask. */
+export const vehicleRoutes = {
   append: {
     method: 'POST',
     path: '/v1/tracks',
@@ -71,6 +72,10 @@ export const trackingRoutes = {
     response: TrackEndField,
     refuses: identityRefusals,
   },
+} as const satisfies RouteTable
+
+/** What operators ask. */
+export const readerRoutes = {
   vehicles: {
     method: 'GET',
     path: '/v1/vehicles',
@@ -112,3 +117,5 @@ export const trackingRoutes = {
     refuses: identityRefusals,
   },
 } as const satisfies RouteTable
+
+export const trackingRoutes = { ...vehicleRoutes, ...readerRoutes } as const satisfies RouteTable

@@ -7,8 +7,12 @@
  *   for this audience, of the same vehicle, over this head  (4) the batch carries the track on  (5) stored, shown to
  *   readers.
  *
+ * Where `tlsListen` is set, vehicles come in by TLS without certificates and nowhere else, and (1) must be of the very
+ * identity that the connection is: a token that was stolen is good on no other vehicle's connection.
+ *
  * Readers are operators: identities that the RA has given an `operator:` instance.
  */
+import type { Server as HttpServer } from 'node:http'
 import { createAdmin } from '@milagro-ts/api/admin'
 import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey } from '@milagro-ts/api/keys'
@@ -26,11 +30,14 @@ import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import type { EventFollower } from '@milagro-ts/rpa/ban-events'
 import { Guard, type Holder } from '@milagro-ts/rpa/guard'
+import { peerOf } from '@milagro-ts/tls/server'
+import type { TlsService } from '@milagro-ts/tls/service'
 import type { FastifyInstance } from 'fastify'
 import { type Batch, type BatchFault, headPayload, type TrackEnd, trackStart } from './track-chain.js'
 import type { TrackStore } from './track-store.js'
 import type { TrackingConfig } from './tracking-config.js'
-import { trackingRoutes } from './tracking-routes.js'
+import { readerRoutes, type trackingRoutes, vehicleRoutes } from './tracking-routes.js'
+import { VehicleEntrance } from './vehicle-entrance.js'
 
 /** Instances of operators begin with this; the RA gives it to no vehicle. */
 const OPERATOR = 'operator:'
@@ -55,6 +62,8 @@ export interface TrackingOptions {
   readonly log: Log
   readonly metrics: Metrics
   readonly fetch: typeof fetch
+  /** This server as a service of TLS without certificates; wanted where `tlsListen` is set. */
+  readonly openTls?: () => Promise<TlsService>
 }
 export interface TrackingServer {
   readonly app: FastifyInstance
@@ -94,6 +103,13 @@ export function createTracking(options: TrackingOptions): TrackingServer {
   })
   const { follower, keys } = guard
   const proven = (meta: Meta) => guard.check(meta.headers.authorization)
+
+  async function provenOnItsConnection(meta: Meta): Promise<Holder> {
+    const holder = await proven(meta)
+    if (meta.socket === undefined || peerOf(meta.socket).mpinId !== holder.idCore.mpinId)
+      throw new Refused('WRONG_PROOF', { detail: 'the credential is another identity’s than the connection' })
+    return holder
+  }
 
   async function operator(meta: Meta): Promise<Holder> {
     const holder = await proven(meta)
@@ -207,7 +223,11 @@ export function createTracking(options: TrackingOptions): TrackingServer {
 
   const pages = config.webOrigins === undefined ? {} : { webOrigins: config.webOrigins }
   const app = createApp({ title: 'milagro-ts tracking', log, metrics, ...pages })
-  mount(app, trackingRoutes, handlers, { identity: proven, operator })
+  mount(app, readerRoutes, handlers, { operator })
+  const inside = createApp({ title: 'milagro-ts tracking, for vehicles', log, metrics })
+  if (config.tlsListen === undefined) mount(app, vehicleRoutes, handlers, { identity: proven })
+  else mount(inside, vehicleRoutes, handlers, { identity: provenOnItsConnection })
+  const entrance = entranceOf(options, inside.server)
   const admin = createAdmin({
     title: 'milagro-ts tracking admin',
     log,
@@ -218,12 +238,14 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     ready: async () => {
       const isWritable = await store.writable()
       const { ok, check } = guard.clocks.standing
+      const tls = entrance?.standing ?? true
       return {
-        ok: isWritable && follower.fresh && ok,
+        ok: isWritable && follower.fresh && ok && tls === true,
         checks: {
           store: isWritable || 'cannot be written',
           banEvents: follower.fresh || 'the stream of ban events is lost',
           clock: check,
+          ...(entrance === undefined ? {} : { tls }),
         },
       }
     },
@@ -234,16 +256,29 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     admin,
     follower,
     async start() {
+      await inside.ready()
       const urls = await listenBoth({ app, admin }, config)
       guard.start()
+      entrance?.start()
       return urls
     },
     async close() {
       for (const { writer } of watchers) writer.close()
+      await entrance?.close()
       await guard.stop()
-      await Promise.all([app.close(), admin.close()])
+      await Promise.all([app.close(), inside.close(), admin.close()])
     },
   }
+}
+
+function entranceOf(
+  { config, openTls, timers, log }: TrackingOptions,
+  http: HttpServer,
+): VehicleEntrance | undefined {
+  const { tlsListen: listen } = config
+  if (listen === undefined) return undefined
+  if (openTls === undefined) throw new TypeError('tlsListen is set, and there is no openTls')
+  return new VehicleEntrance({ http, open: openTls, listen, timers, log })
 }
 
 function wireEnd(end: TrackEnd): { next: number; head: string; at: number } {

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import { type IncomingHttpHeaders, type ServerResponse, STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
@@ -33,6 +34,8 @@ export interface Meta {
   /** Path and query as sent. */
   readonly url: string
   readonly ip: string
+  /** The connection that it came by, where there is one: for a server that knows who is at its other end (packages/tls). */
+  readonly socket?: Socket
   readonly headers: IncomingHttpHeaders
   readonly body: Uint8Array
   /** SHA-256 of the body's bytes as received. */
@@ -217,6 +220,7 @@ export function mount<T extends RouteTable, I = undefined, O = undefined>(
           method: request.method,
           url: request.url,
           ip: request.ip,
+          socket: request.raw.socket,
           headers: request.headers,
           body,
           bodyHash: new Uint8Array(createHash('sha256').update(body).digest()),

@@ -192,7 +192,10 @@ export function createHttpsServer(
   return overTls(http, options)
 }
 
-/** A server of HTTP that gets its connections from one of TLS, and from nowhere else. */
+/**
+ * A server of HTTP that gets its connections from one of TLS, and from nowhere else: one of node:http, or what a framework
+ * has made (`app.server` of fastify). Its limits hold; `peerOf(request)` says who asks.
+ */
 export function overTls<H extends Server>(
   http: H,
   options: IdentityServerOptions,
@@ -201,6 +204,9 @@ export function overTls<H extends Server>(
   http.listen = () => {
     throw new TypeError('the TLS server listens: this one would take anybody')
   }
+  // Node looks for requests that are out of time only from an HTTP server's `listening` to its close.
+  server.on('listening', () => http.emit('listening'))
+  server.on('close', () => http.close(() => undefined))
   return Object.assign(server, { http })
 }
 
