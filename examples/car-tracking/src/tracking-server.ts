@@ -13,6 +13,7 @@
  * Readers are operators: identities that the RA has given an `operator:` instance.
  */
 import type { Server as HttpServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { createAdmin } from '@milagro-ts/api/admin'
 import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey } from '@milagro-ts/api/keys'
@@ -69,6 +70,8 @@ export interface TrackingServer {
   readonly app: FastifyInstance
   readonly admin: FastifyInstance
   readonly follower: EventFollower
+  /** Where vehicles come in by TLS; null while they don't. */
+  readonly tlsAddress: AddressInfo | null
   start(): Promise<{ url: string; adminUrl: string }>
   close(): Promise<void>
 }
@@ -255,6 +258,9 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     app,
     admin,
     follower,
+    get tlsAddress() {
+      return entrance?.address ?? null
+    },
     async start() {
       await inside.ready()
       const urls = await listenBoth({ app, admin }, config)

@@ -4,6 +4,7 @@
  * away still shows its tracks.
  */
 import type { Server as HttpServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import type { Listen } from '@milagro-ts/api/listen'
 import type { Log } from '@milagro-ts/api/log'
 import type { Timers } from '@milagro-ts/api/system'
@@ -28,15 +29,20 @@ export class VehicleEntrance {
   #server: IdentityTlsServer | undefined
   #opening: Promise<void> = Promise.resolve()
   #endWaiting = () => {}
+  #why = 'no key for this slot yet'
   #isClosed = false
 
   constructor(options: VehicleEntranceOptions) {
     this.#options = options
   }
 
+  /** Where it listens; null until it does. */
+  get address(): AddressInfo | null {
+    return (this.#server?.address() ?? null) as AddressInfo | null
+  }
   /** True, or why no vehicle can come in; for readiness. */
   get standing(): true | string {
-    if (this.#server?.listening !== true) return 'no key for this slot yet'
+    if (this.address === null) return this.#why
     return this.#service?.door.isOpen === true || 'no key for this slot, or the ban events are lost'
   }
 
@@ -67,10 +73,10 @@ export class VehicleEntrance {
         server.listen(listen, resolve)
       })
     } catch (error) {
+      this.#why = `can’t listen on ${listen.host}:${listen.port} (${(error as NodeJS.ErrnoException).code})`
       await this.#end()
       throw error
     }
-    if (this.#isClosed) return
     log.info({ address: server.address() }, 'vehicles come in by TLS')
   }
 

@@ -25,7 +25,7 @@ const start = trackStart(groupId, CAR.bytes)
 class Tracking {
   end: TrackEnd = start
   positions = 0
-  fail: 'before' | 'after' | Refused | undefined
+  fail: 'before' | 'after' | 'tls' | Refused | undefined
   tokens: string[] = []
 
   readonly client: CarOptions['tracking'] = {
@@ -33,6 +33,10 @@ class Tracking {
       this.tokens.push(authorization ?? '')
       if (this.fail instanceof Refused) throw this.fail
       if (this.fail === 'before') throw new Unreachable('down')
+      if (this.fail === 'tls')
+        throw new Unreachable('no answer', {
+          cause: Object.assign(new Error('alert'), { code: 'ERR_SSL_SSLV3_ALERT_ILLEGAL_PARAMETER' }),
+        })
       const batch: Batch = {
         ...body,
         previous: fromBase64Url(body.previous, 'previous', 32),
@@ -65,6 +69,7 @@ let events: CarEvent[]
 let hasDriver: boolean
 let receipts: number
 let freshTokens: number
+let refusal: Refused | undefined
 beforeEach(() => {
   tracking = new Tracking()
   now = 1_800_000_000_000
@@ -73,6 +78,7 @@ beforeEach(() => {
   hasDriver = false
   receipts = 0
   freshTokens = 0
+  refusal = undefined
 })
 
 const car = () =>
@@ -82,6 +88,7 @@ const car = () =>
       idCore: CAR.mpinId,
       accessToken: async ({ fresh }) => {
         if (fresh) freshTokens++
+        if (fresh && refusal !== undefined) throw refusal
         return hasDriver ? 'with-driver' : 'alone'
       },
       receipt: async () => {
@@ -229,5 +236,36 @@ describe('notes', () => {
     await writeFile(file, '{"v":2}')
     await expect(readNotes(file)).rejects.toThrow(DecodeError)
     await rm(folder, { recursive: true })
+  })
+})
+
+describe('a car that TLS turns away asks the RPS why', () => {
+  test('and is told of its ban', async () => {
+    const driving = car()
+    await drive(driving, 2)
+    tracking.fail = 'tls'
+    refusal = new Refused('BANNED')
+    expect(await driving.report()).toBe(false)
+    expect(events).toEqual([{ event: 'refused', code: 'BANNED', waiting: 2 }])
+  })
+
+  test('and when nothing is against it, tries again later with what it has', async () => {
+    const driving = car()
+    await drive(driving, 2)
+    tracking.fail = 'tls'
+    expect(await driving.report()).toBe(false)
+    expect(events).toMatchObject([{ event: 'trouble', waiting: 2 }])
+    expect(freshTokens).toBe(1)
+    tracking.fail = undefined
+    expect(await driving.report()).toBe(true)
+    expect(tracking.positions).toBe(2)
+  })
+
+  test('but a server that is down is no reason for a login', async () => {
+    const driving = car()
+    await drive(driving, 2)
+    tracking.fail = 'before'
+    await driving.report()
+    expect(freshTokens).toBe(0)
   })
 })

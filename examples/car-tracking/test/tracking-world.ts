@@ -30,6 +30,7 @@ import { concat, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { IdCore } from '@milagro-ts/crypto/identity'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { SUITE } from '@milagro-ts/crypto/suite'
+import type { TlsService } from '@milagro-ts/tls/service'
 import { fixedRandom } from '../../../packages/api/test/fixed-random.js'
 import { MemberAuthority, makeMembers } from '../../../packages/api/test/founding-members.js'
 
@@ -118,6 +119,7 @@ export class TrackingWorld {
     tokenKey: Es256PrivateKey
     stranger: Es256PrivateKey
     store: TrackStore
+    openTls: (() => Promise<TlsService>) | undefined
   }) {
     this.group = made.group
     this.#ra = made.ra
@@ -136,7 +138,9 @@ export class TrackingWorld {
         groupId: toBase64Url(made.group.groupId),
         groupFile: '/nowhere/group.json',
         rps: { url: RPS_URL },
+        ...(made.openTls === undefined ? {} : { tlsListen: { host: '127.0.0.1', port: 0 } }),
       },
+      ...(made.openTls === undefined ? {} : { openTls: made.openTls }),
       group: made.group,
       requestKey: made.requestKey,
       adminToken: 'an admin token of a test',
@@ -152,13 +156,18 @@ export class TrackingWorld {
     })
   }
 
-  /** @param keyCheck Where the group's document is checked, and where those after it. */
+  /**
+   * @param keyCheck Where the group's document is checked, and where those after it.
+   * @param openTls For a server that takes vehicles by TLS.
+   */
   static async make({
     file = ':memory:',
     keyCheck,
+    openTls,
   }: {
     file?: string
     keyCheck?: KeyCheck
+    openTls?: () => Promise<TlsService>
   } = {}): Promise<TrackingWorld> {
     founded ??= found()
     const { members, group } = await founded
@@ -171,6 +180,7 @@ export class TrackingWorld {
       tokenKey: await generateEs256(),
       stranger: await generateEs256(),
       store: await TrackStore.open(file),
+      openTls,
     })
   }
 
