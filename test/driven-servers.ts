@@ -24,6 +24,7 @@ import { signRequest } from '@milagro-ts/api/request-auth'
 import type { Route } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import { type SlotKeyRequest, signSlotKeyRequest } from '@milagro-ts/api/slot-key-request'
 import { signLeaves, signRevisionStatement } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
 import { trackingRoutes } from '@milagro-ts/car-tracking/tracking-routes'
@@ -34,6 +35,7 @@ import { G1, G2 } from '@milagro-ts/crypto/points'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { SUITE } from '@milagro-ts/crypto/suite'
+import type { Permit } from '@milagro-ts/crypto/time-permit'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import type { Connection } from '@milagro-ts/store/database'
 import { CAR, OPERATOR, OTHER_CAR, TrackingWorld } from '../examples/car-tracking/test/tracking-world.js'
@@ -218,6 +220,15 @@ export async function drivenDta(): Promise<Driven[]> {
     statement: await dta.treeFor(world, [7], 1, changes, signer),
   })
   const nodes = toBase64Url(encodeNodes([{ depth: 32, index: 6 }]))
+  // Its key of `sign` is of the first key epoch, which is in force.
+  const signKey = await dta.collectKey(world, car, 'sign')
+  const permits = [await dta.permitFor(world, car), await dta.permitFor(world, car, dta.MIDDAY_SLOT + 1)]
+  const slotKeyBody = ({ slot = dta.MIDDAY_SLOT, permit = 0, idCore = car.idCore } = {}): SlotKeyRequest =>
+    signSlotKeyRequest(
+      { groupId: world.group.groupId, idCore, slot, signEpoch: 1 },
+      { hpkeKey: car.enrolmentKey.publicKey, jti: systemRandom(16) },
+      { signKey, permit: permits[permit] as Permit, random: systemRandom },
+    )
   const shown = { params: { groupId }, body: { leaves: await leavesBy(ra1) } }
   await dta.clientOf(world, running, world.rps).leaves(shown)
 
@@ -334,6 +345,25 @@ export async function drivenDta(): Promise<Driven[]> {
             fields: await stated(world, car, { slot: dta.MIDDAY_SLOT + 100 }),
           },
           { what: 'a slot that is over', fields: await stated(world, car, { slot: dta.MIDDAY_SLOT - 100 }) },
+        ],
+      },
+      'dta/slotKeys': {
+        fields: () => ({ params: { groupId }, body: slotKeyBody() }),
+        unknown: async () => [
+          {
+            what: 'signed by somebody else',
+            fields: { body: slotKeyBody({ idCore: (await dta.makeCar(world)).idCore }) },
+          },
+          {
+            what: 'another key than was signed',
+            fields: { body: { ...slotKeyBody(), hpkeKey: world.proposal.authorities[0]!.hpkeKey } },
+          },
+          { what: 'the permit of another slot', fields: { body: slotKeyBody({ permit: 1 }) } },
+          { what: 'a slot that is over', fields: { body: slotKeyBody({ slot: dta.MIDDAY_SLOT - 1 }) } },
+          {
+            what: 'a slot that is far away',
+            fields: { body: slotKeyBody({ slot: dta.MIDDAY_SLOT + 100 }) },
+          },
         ],
       },
       'dta/deltas': {
@@ -646,6 +676,19 @@ export async function drivenRps(): Promise<Driven[]> {
           params: { index: '1' },
           body: { ticket: (await world.approval(car, hpkeKey)).ticket, purpose: 'device' },
         }),
+      },
+      'rps/relaySlotKey': {
+        fields: () => ({ params: { index: '1' }, body: world.slotKeyRequest(car) }),
+        unknown: async () => [
+          {
+            what: 'signed by somebody else',
+            fields: { params: { index: '1' }, body: world.slotKeyRequest(car, { signer: nobody.idCore }) },
+          },
+          {
+            what: 'a slot that is far away',
+            fields: { params: { index: '1' }, body: world.slotKeyRequest(car, { slot: world.slot + 100 }) },
+          },
+        ],
       },
       'rps/nonce': { fields: () => ({ body: {} }) },
       'rps/permit': {

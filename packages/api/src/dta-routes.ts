@@ -22,6 +22,7 @@ import {
   UnixSeconds,
   UserCoreField,
 } from './schemas.js'
+import { SlotKeyRequest } from './slot-key-request.js'
 import { LEAVES_JWS } from './statements.js'
 
 const ByGroup = Strict({ groupId: GroupIdField })
@@ -255,6 +256,17 @@ export const dtaRoutes = {
     }),
     response: SealedShare,
     refuses: ['UNAUTHENTICATED', 'CLOCK', 'FORBIDDEN', 'EXPIRED', 'REPLAYED', 'FROZEN'],
+  },
+  slotKeys: {
+    method: 'POST',
+    path: '/v1/groups/:groupId/slot-keys',
+    summary:
+      'A share of a device’s own key of `agree` for one slot, against its signature and its permit for that slot; sealed to the key that it has signed.',
+    caller: 'open',
+    params: ByGroup,
+    body: SlotKeyRequest,
+    response: SealedShare,
+    refuses: ['NOT_APPROVED', 'EXPIRED', 'WRONG_PERMIT', 'WRONG_PROOF', 'BANNED', 'FROZEN'],
   },
   deltas: {
     method: 'POST',

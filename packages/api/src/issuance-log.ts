@@ -39,8 +39,11 @@ export const IssuanceEntry = Strict({
   ticketHash: Bytes(32),
   idCoreHash: Bytes(32),
   previous: Bytes(32),
-  /** What a device adds to its key when that is rotated; `ticketHash` is then the hash of its request. Absent: a key. */
-  kind: Type.Optional(Type.Literal('delta')),
+  /**
+   * `delta`: what a device adds to its key when that is rotated; `slot`: a device's key of `agree` for one slot.
+   * `ticketHash` is then the hash of its request. Absent: a key.
+   */
+  kind: Type.Optional(Type.Enum(['delta', 'slot'])),
 })
 export type IssuanceEntry = Static<typeof IssuanceEntry>
 

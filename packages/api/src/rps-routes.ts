@@ -26,6 +26,7 @@ import {
   UnixSeconds,
   UserCoreField,
 } from './schemas.js'
+import { SlotKeyRequest } from './slot-key-request.js'
 
 /** A user's registration carries the device's `sign` message over user-enrolment payload (payloads.ts). */
 export const VouchedUserRegistration = Strict({
@@ -62,6 +63,9 @@ export const AuthoritiesSeen = Strict({
     { maxItems: 255 },
   ),
 })
+
+/** Of the authority that the RPS passes something on to. */
+const RelayParams = Strict({ index: Type.String({ pattern: '^[1-9][0-9]{0,2}$', [HOLDS]: 'known' }) })
 
 /** Of as many authorities as have answered. */
 const SealedShares = Type.Array(SealedShare, { minItems: 1, maxItems: 255 })
@@ -145,10 +149,29 @@ export const rpsRoutes = {
     path: '/v1/authorities/:index/shares',
     summary: 'Fetch a sealed share from an authority that the device can’t reach itself.',
     caller: 'open',
-    params: Strict({ index: Type.String({ pattern: '^[1-9][0-9]{0,2}$', [HOLDS]: 'known' }) }),
+    params: RelayParams,
     body: Strict({ ticket: TicketField, purpose: PurposeField }),
     response: SealedShare,
     refuses: ['NOT_APPROVED', 'EXPIRED', 'ALREADY_ISSUED', 'FROZEN', 'WRONG_SHARE'],
+  },
+  relaySlotKey: {
+    method: 'POST',
+    path: '/v1/authorities/:index/slot-keys',
+    summary: 'Fetch a sealed share of a slot key from an authority that the device can’t reach itself.',
+    caller: 'open',
+    params: RelayParams,
+    body: SlotKeyRequest,
+    response: SealedShare,
+    refuses: [
+      'NOT_APPROVED',
+      'EXPIRED',
+      'WRONG_PERMIT',
+      'WRONG_PROOF',
+      'BANNED',
+      'REVOKED',
+      'FROZEN',
+      'WRONG_SHARE',
+    ],
   },
   nonce: {
     method: 'POST',

@@ -9,7 +9,8 @@ import { concat, toBase64Url, toHex, utf8 } from './bytes.js'
 import { type Dealing, type FirstPower, shareFits, sumOfDealings } from './dealing.js'
 import { DecodeError } from './errors.js'
 import { hashToG1 } from './hash-to-curve.js'
-import { agreePointG2 } from './identity.js'
+import { Signature, type SignatureTerms, signatureVerify } from './ibs.js'
+import { agreePointG2, IdCore } from './identity.js'
 import { IdentityPoints } from './identity-points.js'
 import { Authenticated, type Binding, type BoundMessage, DeviceProven, LoginMessage } from './mpin.js'
 import {
@@ -83,6 +84,17 @@ export interface AgreeStatement {
   readonly name: Bytes
   readonly ctx: Bytes
   readonly commitment: Bytes
+}
+
+/** A signature under an identity, all in bytes. */
+export interface SignatureClaim {
+  readonly terms: Omit<SignatureTerms, 'idCore'>
+  readonly idCore: Bytes
+  /** sQ of `sign`, 96 bytes. */
+  readonly publicKey: Bytes
+  readonly message: Bytes
+  /** U ‖ V */
+  readonly signature: Bytes
 }
 
 /** A NodeIssuer with the bytes of C_j. */
@@ -187,6 +199,12 @@ export class CryptoWorker {
       for (const [i, { place }] of entries.entries()) outcomes[place] = verified[i] !== null
     }
     return outcomes
+  }
+
+  /** Does the signature hold for this message? */
+  signatureVerify({ terms, idCore, publicKey, message, signature }: SignatureClaim): boolean {
+    const signer = { ...terms, idCore: IdCore.decode(idCore) }
+    return signatureVerify(signer, this.#prepared(publicKey), message, Signature.decode(signature))
   }
 
   /** d_j of a share whose proof holds, else null. */

@@ -19,7 +19,7 @@ import { DecodeError } from './errors.js'
 import { hashToScalar } from './hash-to-curve.js'
 import { decodeGroupId, type IdCore, signIdentityPoint } from './identity.js'
 import { hedgedNonce, NONCE_ROLE } from './nonce.js'
-import { G1, G2, pairingProductIsOne } from './points.js'
+import { G1, G2, type PreparedG2, pairingProductIsOne } from './points.js'
 import type { Random } from './ports.js'
 import type { Scalar } from './scalar.js'
 import { SUITE } from './suite.js'
@@ -116,7 +116,7 @@ export function signatureEquation(
 /** @param Ppub sQ of purpose `sign`, from the group document. */
 export function signatureVerify(
   terms: SignatureTerms,
-  Ppub: G2,
+  Ppub: G2 | PreparedG2,
   message: Uint8Array,
   signature: Signature,
 ): boolean {

@@ -27,6 +27,8 @@ export interface Authority {
   readonly acceptance: Acceptance
   /** Of everything that is issued, by group and kind: whoever holds a ticket can't use up the permits. */
   readonly issueLimit: RateLimit
+  /** Of slot keys, by group, device and slot. */
+  readonly slotKeyLimit: RateLimit
   readonly ledgerMark: LedgerMark
   readonly leaves: Leaves
   readonly store: Store<unknown>

@@ -31,7 +31,7 @@ export function appendIssuance(
     purpose: Purpose
     ticketHash: Uint8Array
     idCoreHash: Uint8Array
-    kind?: 'delta'
+    kind?: IssuanceEntry['kind']
   },
 ): { readonly number: number; readonly isNew: boolean } {
   const { groupId, at, purpose, ticketHash, idCoreHash, kind } = issued
@@ -127,6 +127,6 @@ export function entryOf(row: Row): IssuanceEntry {
     ticketHash: toBase64Url(row.ticket_hash as Uint8Array),
     idCoreHash: toBase64Url(row.id_core_hash as Uint8Array),
     previous: toBase64Url(row.previous as Uint8Array),
-    ...(row.kind == null ? {} : { kind: row.kind as 'delta' }),
+    ...(row.kind == null ? {} : { kind: row.kind as NonNullable<IssuanceEntry['kind']> }),
   }
 }

@@ -8,7 +8,7 @@
  *   pin       yes                to its one recipient: no other multiple of it exists in G2
  *   permit    yes, in clear      –
  *   sign      yes                –
- *   agree     yes                s_jHk2(its name) to its recipients, for a slot each
+ *   agree     yes                s_jHk2(its name) to its recipients and to devices, for a slot each
  *   encrypt                      not issued yet
  *
  * Between two key epochs a device gets δ_j·A, δ_j = s'_j − s_j, and nothing else is made of two of them.

@@ -54,9 +54,12 @@ import { concludeRevision, revisionStatus, signRevision } from './revisions.js'
 import { issueServerKey } from './server-keys.js'
 import { SealedVault, type ShareVault } from './share-vault.js'
 import { issueShare } from './shares.js'
+import { issueSlotKey, SLOT_KEYS } from './slot-keys.js'
 
 const ADDRESS_RATE = { perSecond: 50, burst: 500 }
 const GROUP_RATE = { perSecond: 200, burst: 2_000 }
+/** Devices and slots whose allowance of slot keys is remembered. */
+const SLOT_KEY_SOURCES = 100_000
 /** Milliseconds between two purges of what has expired. */
 const PURGE_INTERVAL = 60_000
 
@@ -130,6 +133,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     ledgerMark,
     leaves: new Leaves(store),
     issueLimit: new RateLimit(config.rateLimit?.group ?? GROUP_RATE, clock),
+    slotKeyLimit: new RateLimit(SLOT_KEYS, clock, SLOT_KEY_SOURCES),
     store,
     pool,
     clock,
@@ -295,6 +299,7 @@ function publicHandlers({ authority, foundings, ceremonies, logs }: Parts): Hand
     shares: async ({ params, body }) => issueShare(authority, groups.find(params.groupId), body),
     serverKeys: async ({ params, caller, body }) =>
       issueServerKey(authority, groups.find(params.groupId), caller, body),
+    slotKeys: async ({ params, body }) => issueSlotKey(authority, groups.find(params.groupId), body),
     deltas: async ({ params, caller, body }) =>
       issueDeltas(authority, groups.find(params.groupId), caller, body),
     permits: async ({ params, caller, body }) =>

@@ -24,6 +24,7 @@ import {
   signTree,
   type TicketPayload,
   type TreePayload,
+  verifyTicket,
 } from '@milagro-ts/api/statements'
 import { systemRandom, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -36,7 +37,7 @@ import { combineG1, combineG2 } from '@milagro-ts/crypto/secret-sharing'
 import { ServerKey, sameLogarithm } from '@milagro-ts/crypto/server-key'
 import { KeyShare, shareContext, shareVerify, shareVerifyG2 } from '@milagro-ts/crypto/share-proof'
 import { PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
-import { slotAt } from '@milagro-ts/crypto/time-permit'
+import { Permit, slotAt } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, need } from '@milagro-ts/crypto/tlv'
 import type { DtaConfig } from '@milagro-ts/dta/config'
 import { createDta, type Dta, type DtaOptions } from '@milagro-ts/dta/server'
@@ -361,6 +362,39 @@ export async function openShare(
   if (plaintext === null) return null
   const share = KeyShare.decode(plaintext)
   return shareVerify({ ...terms, commitment }, share) ? share : null
+}
+
+/** A car's key of `agree` or `sign`, from all authorities. */
+export async function collectKey(world: Founded, car: Car, purpose: 'agree' | 'sign'): Promise<G1> {
+  const { group, groupId } = world
+  const ticket = await ticketFor(world, car, { purposes: [purpose] })
+  const verified = await verifyTicket({ ticket, group, now: world.clock.now })
+  const shares = await Promise.all(
+    world.authorities.map(async ({ client }) => {
+      const answer = await client.shares({ params: { groupId }, body: { ticket, purpose } })
+      const terms = verified.shareTerms(purpose, answer.index, answer.shareEpoch)
+      const share = await openShare(world, answer, car, purpose, terms)
+      if (share === null) throw new Error('not a good share')
+      return { index: answer.index, share }
+    }),
+  )
+  return combineShares(shares)
+}
+
+/** What the authorities make of the RA's word, composed as the RPS does. */
+export async function permitFor(world: Founded, car: Car, slot = MIDDAY_SLOT): Promise<Permit> {
+  const statement = await statementFor(world, car, { slot })
+  const shares = await Promise.all(
+    world.authorities.map(async authority => {
+      const params = { groupId: world.groupId }
+      const { index, share } = await clientOf(world, authority, world.rps).permits({
+        params,
+        body: { statement },
+      })
+      return { index, point: KeyShare.decode(fromBase64Url(share, 'share')).d }
+    }),
+  )
+  return Permit.of(slot, { type: 'id', idCore: car.idCore }, combineG1(shares))
 }
 
 export async function statementFor(

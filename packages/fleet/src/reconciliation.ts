@@ -593,8 +593,8 @@ function whyUnknown(
     bytes32(idCoreHash),
   ])
   if (identity === undefined) return 'no-vehicle'
-  // Worth nothing without the key of before, and asked for by the device at a login: on no ticket.
-  if (kind === 'delta') return null
+  // Asked for by the device itself, by the key that it has: on no ticket.
+  if (kind !== undefined) return null
   if (purpose === 'device') {
     const id = Number(identity.identity_id)
     const isNew = connection.run(

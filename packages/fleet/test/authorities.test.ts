@@ -291,6 +291,17 @@ describe('reconciliation', () => {
     await run()
     expect(await alarms()).not.toContainEqual(expect.stringMatching(/split/))
   })
+
+  test('a device asks for its slot keys without a ticket; one of no vehicle is named', async () => {
+    const slotKey = { purpose: 'agree', kind: 'slot' } as const
+    const { idCore } = await enrolled('VIN-K')
+    const before = (await alarms()).length
+    authorities[1].issue(idCore, undefined, slotKey)
+    await run()
+    expect(await alarms()).toHaveLength(before)
+    authorities[1].issue(new Uint8Array(39).fill(1), undefined, slotKey)
+    expect(await named(/agree key that belongs to no vehicle/)).toContain('entry')
+  })
 })
 
 test('an older build’s head is checked when its log is read anew', async () => {

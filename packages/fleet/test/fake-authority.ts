@@ -51,14 +51,18 @@ export class FakeAuthority {
   }
 
   /** As an honest authority would log it. */
-  issue(idCore: Uint8Array, ticketHash = sha256(be32(this.log.length))): void {
+  issue(
+    idCore: Uint8Array,
+    ticketHash = sha256(be32(this.log.length)),
+    what: Pick<IssuanceEntry, 'purpose' | 'kind'> = { purpose: 'device' },
+  ): void {
     const { groupId } = this.group
     const before = this.log.at(-1)
     const previous = before === undefined ? groupId : entryHashes(groupId, before).hash
     this.log.push({
       number: this.log.length + 1,
       at: this.now,
-      purpose: 'device',
+      ...what,
       ticketHash: toBase64Url(ticketHash),
       idCoreHash: toBase64Url(sha256(idCore)),
       previous: toBase64Url(previous),

@@ -93,15 +93,14 @@ export class Authorities {
   }
 
   /** A share for a device that can't reach the authority itself; sealed, so nobody here can say whether it is good. */
-  async relay(
+  async relay<Answer extends ShareAnswer>(
     group: Group,
     authority: GroupAuthority,
-    body: Parameters<Client<typeof dtaRoutes>['shares']>[0]['body'],
-  ): ReturnType<Client<typeof dtaRoutes>['shares']> {
+    ask: (authority: Client<typeof dtaRoutes>) => Promise<Answer>,
+  ): Promise<Answer> {
     const { watch } = this.#ports
     try {
-      const params = { groupId: toBase64Url(group.groupId) }
-      const answer = await this.at(authority).shares({ params, body })
+      const answer = await ask(this.at(authority))
       watch.answered(group, authority.index)
       if (answer.shareEpoch > group.shareEpoch) this.lookSoon()
       return answer

@@ -7,7 +7,7 @@ import { mkdir } from 'node:fs/promises'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { ConfigError } from '@milagro-ts/api/config'
-import type { Group } from '@milagro-ts/api/group'
+import type { Group, GroupAuthority } from '@milagro-ts/api/group'
 import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
@@ -19,6 +19,7 @@ import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import type { AuthenticatedFields } from '@milagro-ts/api/schemas'
 import { type CallerChecks, createApp, type Handlers, type Meta, mount } from '@milagro-ts/api/serve'
 import { poolKeyCheck, startServerPool } from '@milagro-ts/api/server-pool'
+import { VerifiedSlotKeyRequest } from '@milagro-ts/api/slot-key-request'
 import { SseWriter } from '@milagro-ts/api/sse'
 import { verifyTicket } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
@@ -422,11 +423,11 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
     return { permit: toBase64Url(permit.bytes) }
   }
 
-  /** A device proves nothing to us: what the RPA refuses is paid for by the source, as failed proofs are. */
-  const registerDevice = async (body: Parameters<Registrations['device']>[0], source: string) => {
+  /** What is refused is paid for by the source, as failed proofs are. */
+  const paidByFailure = async <T>(source: string, work: () => Promise<T>): Promise<T> => {
     parts.failedRegistrations.check(source)
     try {
-      return await registrations.device(body)
+      return await work()
     } catch (error) {
       parts.failedRegistrations.charge(source)
       throw error
@@ -453,17 +454,30 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
 
     register: ({ body, meta }) =>
       body.kind === 'device'
-        ? registerDevice(body, sourceOf(meta.ip))
+        ? paidByFailure(sourceOf(meta.ip), () => registrations.device(body))
         : registrations.user(body, proveSigned(meta)),
 
-    relayShare: async ({ params, body }) => {
+    // What is relayed the authority checks again; here it keeps strangers from reaching authorities through us.
+    relayShare: async ({ params: { index }, body }) => {
       const group = await documents.current()
-      const authority = group.authority(Number(params.index))
-      if (authority === undefined) throw new Refused('NOT_FOUND', { detail: 'no such authority' })
-      // The authority checks it again; here it keeps strangers from reaching authorities through us.
+      const authority = authorityOf(group, index)
       await verifyTicket({ ticket: body.ticket, group, now: clock() })
+      const params = { groupId: toBase64Url(group.groupId) }
       return parts.authorities
-        .relay(group, authority, body)
+        .relay(group, authority, client => client.shares({ params, body }))
+        .catch(error => refuseRelayed(authority.name, error))
+    },
+
+    relaySlotKey: async ({ params: { index }, body, meta }) => {
+      const { group, pool } = await parts.verificationPorts()
+      const authority = authorityOf(group, index)
+      const { idCore } = await paidByFailure(sourceOf(meta.ip), () =>
+        VerifiedSlotKeyRequest.verify({ request: body, group, pool, now: clock() }),
+      )
+      await revocation.check(idCore, NO_USER)
+      const params = { groupId: toBase64Url(group.groupId) }
+      return parts.authorities
+        .relay(group, authority, client => client.slotKeys({ params, body }))
         .catch(error => refuseRelayed(authority.name, error))
     },
 
@@ -689,12 +703,21 @@ function userCoreOf({ userCore }: { userCore?: string | undefined }): Uint8Array
   return userCore === undefined ? NO_USER : fromBase64Url(userCore, 'userCore', 32)
 }
 
-/** What an authority refuses the ticket for goes to the device as it is. */
+function authorityOf(group: Group, index: string): GroupAuthority {
+  const authority = group.authority(Number(index))
+  if (authority === undefined) throw new Refused('NOT_FOUND', { detail: 'no such authority' })
+  return authority
+}
+
+/** What an authority refuses a device’s request for goes to the device as it is. */
 function refuseRelayed(name: string, error: unknown): never {
   const passedOn: readonly Code[] = [
     'NOT_APPROVED',
     'EXPIRED',
     'ALREADY_ISSUED',
+    'WRONG_PERMIT',
+    'WRONG_PROOF',
+    'BANNED',
     'FROZEN',
     'RETRY_LATER',
     'MALFORMED',

@@ -3,6 +3,7 @@ import { userEnrolmentPayload } from '@milagro-ts/api/payloads'
 import { Refused } from '@milagro-ts/api/problem'
 import type { RegistrationAnswer } from '@milagro-ts/api/rpa-routes'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { IdCore } from '@milagro-ts/crypto/identity'
 import { MODE } from '@milagro-ts/crypto/mpin'
 import { G1 } from '@milagro-ts/crypto/points'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
@@ -248,6 +249,28 @@ describe('the relay to the authorities', () => {
     expect(await codeOf(relay('1', ticket))).toBe('EXPIRED')
     expect(await codeOf(relay('1', [`${ticket[0]!.slice(0, -6)}AAAAAA`]))).toBe('NOT_APPROVED')
     expect(world.authorities.map(({ asked }) => asked.shares)).toEqual(before)
+  })
+
+  test('passes a device’s request for its slot key on, and asks nobody with another', async () => {
+    const ask = (body = world.slotKeyRequest(car), index = '1') =>
+      rps.client.relaySlotKey({ params: { index }, body })
+    expect(await ask()).toMatchObject({ index: 1, shareEpoch: 1 })
+    const { slotKeys } = world.authorities[0]!.asked
+    const thief = { ...world.slotKeyRequest(car), hpkeKey: toBase64Url(new Uint8Array(32).fill(8)) }
+    expect(await codeOf(ask(thief))).toBe('WRONG_PROOF')
+    expect(await codeOf(ask(world.slotKeyRequest(car, { signer: IdCore.zero })))).toBe('WRONG_PROOF')
+    expect(await codeOf(ask(world.slotKeyRequest(car, { slot: world.slot + 2 })))).toBe('EXPIRED')
+    const late = { ...world.slotKeyRequest(car) }
+    late.signed = {
+      ...late.signed,
+      permit: toBase64Url(world.permitOf(car.idCore, world.slot + 1).encode()),
+    }
+    expect(await codeOf(ask(late))).toBe('WRONG_PERMIT')
+    expect(await codeOf(ask(undefined, '4'))).toBe('NOT_FOUND')
+    const body = world.slotKeyRequest(car)
+    await world.ban(rps, car)
+    expect(await codeOf(ask(body))).toBe('BANNED')
+    expect(world.authorities[0]!.asked.slotKeys).toBe(slotKeys)
   })
 
   test('an authority that isn’t, and one that is down', async () => {

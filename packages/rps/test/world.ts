@@ -28,6 +28,7 @@ import { type Approved, type Notice, rpaRoutes } from '@milagro-ts/api/rpa-route
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { seal } from '@milagro-ts/api/seal'
 import { createApp, type Handlers, mount } from '@milagro-ts/api/serve'
+import { type SlotKeyRequest, signSlotKeyRequest } from '@milagro-ts/api/slot-key-request'
 import {
   cosignerKid,
   type EventPayload,
@@ -58,6 +59,7 @@ import {
   issueIdCore,
   NO_USER,
   pinIdentityPoint,
+  signIdentityPoint,
   userCoreOf,
 } from '@milagro-ts/crypto/identity'
 import { clientProve, type LoginJson, type LoginMessage, MODE, type Mode } from '@milagro-ts/crypto/mpin'
@@ -136,6 +138,7 @@ export class FakeAuthority {
     nodePermits: 0,
     nodes: 0,
     shares: 0,
+    slotKeys: 0,
     deltas: 0,
     group: 0,
   }
@@ -165,8 +168,8 @@ export class FakeAuthority {
 
   async start(world: World): Promise<void> {
     const app = createApp({ title: this.name, log: quiet, metrics: createMetrics(this.name) })
-    const { group, serverKeys, permits, leaves, nodePermits, shares, deltas, logHead } = dtaRoutes
-    const table = { group, serverKeys, permits, leaves, nodePermits, shares, deltas, logHead }
+    const { group, serverKeys, permits, leaves, nodePermits, shares, slotKeys, deltas, logHead } = dtaRoutes
+    const table = { group, serverKeys, permits, leaves, nodePermits, shares, slotKeys, deltas, logHead }
     const own = () => this.group ?? world.group
     const handlers: Handlers<typeof table> = {
       group: async ({ query }) => {
@@ -313,6 +316,11 @@ export class FakeAuthority {
         const group = own()
         await verifyTicket({ ticket: body.ticket, group, now: world.clock.now })
         return { index: this.index, shareEpoch: group.shareEpoch, sealed: toBase64Url(systemRandom(200)) }
+      },
+      slotKeys: async () => {
+        this.asked.slotKeys++
+        const { shareEpoch } = own()
+        return { index: this.index, shareEpoch, sealed: toBase64Url(systemRandom(300)) }
       },
     }
     const server = async (meta: Parameters<ReturnType<typeof serverCallerCheck>>[0]) =>
@@ -818,6 +826,20 @@ export class World {
   }
 
   /** A permit as t authorities would make it. */
+  /** What a device asks for its slot key by. */
+  slotKeyRequest(
+    { idCore }: { readonly idCore: IdCore },
+    { slot = this.slot, signer = idCore }: { readonly slot?: number; readonly signer?: IdCore } = {},
+  ): SlotKeyRequest {
+    const { groupId } = this.group
+    const signKey = signIdentityPoint(groupId, signer).mulSecret(this.secrets.sign)
+    return signSlotKeyRequest(
+      { groupId, idCore, slot, signEpoch: this.group.epochAt('sign', slot) as number },
+      { hpkeKey: new Uint8Array(32).fill(9), jti: systemRandom(16) },
+      { signKey, permit: this.permitOf(idCore, slot), random: systemRandom },
+    )
+  }
+
   permitOf(idCore: IdCore, slot = this.slot): Permit {
     const permitEpoch = this.group.epochAt('permit', slot)!
     const terms = { groupId: this.group.groupId, permitEpoch, rule: this.group.slotRule }
