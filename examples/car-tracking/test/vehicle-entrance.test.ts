@@ -28,7 +28,7 @@ const openTls = async (): Promise<TlsService> => {
   if (away !== undefined) throw away
   services++
   const { door, timers, log } = tls
-  return { door, timers, log, attributes: () => Promise.reject(new TypeError('nobody asks')), close: leave }
+  return { door, timers, log, close: leave }
 }
 const leave = async () => {
   services--
@@ -142,10 +142,10 @@ test('a request that comes too slowly is ended on this listener, too', async () 
 /** An HTTP server with these limits behind an entrance of its own. */
 async function started({ requestTimeout }: { requestTimeout: number }): Promise<{ server: Server }> {
   const { createServer: createHttp } = await import('node:http')
-  const { serveHttp } = await import('@milagro-ts/tls/server')
+  const { overTls } = await import('@milagro-ts/tls/server')
   const limits = { requestTimeout, headersTimeout: requestTimeout, connectionsCheckingInterval: 10 }
   const { door, timers, log } = tls
-  const server = serveHttp({ door, timers, log }, createHttp(limits))
+  const server = overTls(createHttp(limits), { door, timers, log })
   await tls.listen(server)
   return { server }
 }

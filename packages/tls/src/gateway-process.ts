@@ -90,7 +90,7 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       log,
       metrics,
       settings: () => gatewaySettings(config),
-      instance: async peer => (await service.attributes(peer)).instance,
+      instance: async peer => peer.instance,
     })
     const ready = async (): Promise<Readiness> => ({
       ok: door.isOpen,
