@@ -41,6 +41,8 @@ test('a seed is a run', async () => {
 /** Runs in which something was found, once. */
 test.each<[number, string]>([
   [261480, 'a coordinator forgets what was signed, and an equivocator keeps it from learning it again'],
+  [261486, 'an equivocator has lost its own past and does not conclude'],
+  [261529, 'an equivocator does not conclude a reshare'],
 ])('seed %i: %s', async seed => {
   expect((await simulate(seed)).violations).toEqual([])
 })

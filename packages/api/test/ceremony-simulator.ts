@@ -1157,11 +1157,14 @@ class Run {
     if (outcomes.size > 1) wrong(`honest members disagree: ${[...outcomes].join(', ')}`)
     const document = honest[0]?.concluded
     const equivocated = liars.some(({ lying }) => lying?.way?.kind === 'equivocation')
-    // One that has crashed with the signed document begins again, and what an equivocator says then fits nobody's past:
-    // the members have concluded, and it doesn't learn of it.
-    const hasForgotten =
-      equivocated && world.faults.includes('coordinator crash') && coordinator.document !== undefined
-    if ((ending.kind === 'done') !== (document !== undefined) && !(hasForgotten && document !== undefined))
+    // Once it is signed, an equivocator can keep the coordinator from its end, and nobody else: it has lost its own past
+    // and doesn't conclude, or a coordinator that has crashed begins again and hears what fits nobody's past.
+    const isKept =
+      equivocated &&
+      coordinator.document !== undefined &&
+      ending.kind === 'refused' &&
+      (isLiar(ending.by) || world.faults.includes('coordinator crash'))
+    if ((ending.kind === 'done') !== (document !== undefined) && !(isKept && document !== undefined))
       wrong(`ended ${ending.kind}, but members differ`)
 
     // Whoever is named has lied; a lie that can be shown is named.
