@@ -1,5 +1,10 @@
 import { cp, mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { createClient } from '@milagro-ts/api/call'
+import { dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { sha256 } from '@milagro-ts/crypto/sha256'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { makeCar, ticketFor } from '../../dta/test/world.js'
 import { type RunningFleet, runFleet } from './running-fleet.js'
 import { Folder, milagroWith } from './world.js'
 
@@ -165,6 +170,22 @@ test('an operator’s day and a car’s, by the command alone', { timeout: 120_0
 
   expect((await operator('fleet', 'revoke', 'VIN-1')).exit).toBe(0)
   expect((await car({}, ...login)).json).toMatchObject({ ok: false, code: 'REVOKED' })
+})
+
+test('a key that somebody had issued past the register ends the audit with 1, by its entry', async () => {
+  const { ra, groupId } = system
+  const thief = await makeCar({ groupId })
+  const authority = createClient(dtaRoutes, { baseUrl: system.dta })
+  const ticket = await ticketFor({ ra: ra.key, groupId, clock: { now: Date.now() } }, thief, {}, ra)
+  await authority.shares({ params: { groupId }, body: { ticket, purpose: 'device' } })
+  const { entries } = (
+    await milagroWith({}, 'dta', 'audit', '--url', system.dta, '--group', groupId, '--json')
+  ).json
+  const finding = `ta1 entry ${entries}: no vehicle for identity ${toBase64Url(sha256(thief.idCore.bytes))}`
+  expect(await operator('fleet', 'audit')).toMatchObject({
+    exit: 1,
+    json: { ok: false, code: 'REFUSED', why: expect.stringContaining(finding) },
+  })
 })
 
 test('a vehicle enrols by the six words that a person compares', { timeout: 60_000 }, async () => {

@@ -1,5 +1,5 @@
 /** A whole system in the test's process: one authority, RPS and fleet, and the setup code of its first operator. */
-import { generateHpkeKey } from '@milagro-ts/api/keys'
+import { type Es256PrivateKey, generateHpkeKey } from '@milagro-ts/api/keys'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { publicKeysFault } from '@milagro-ts/crypto/server-key'
@@ -20,6 +20,8 @@ export interface RunningFleet {
   readonly groupId: string
   readonly setupCode: string
   readonly operator: string
+  /** What the RA signs with. */
+  readonly ra: { readonly kid: string; readonly key: Es256PrivateKey }
   /** Settings of the RPS, for commands that work as it. */
   readonly rpsConfig: string
 }
@@ -117,5 +119,16 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
   const setup = await fleetServer.setupCode()
   if (setup === null) throw new Error('fleet made no setup code')
   const rpsFile = await folder.write('rps.json', { ...rpsConfig, groupId, workers: 0 })
-  return { fleet, rps, dta, groupId, setupCode: setup.code, operator: setup.operator, rpsConfig: rpsFile }
+  const [ra] = fleetKeys.signers
+  if (ra === undefined) throw new Error('fleet has no RA key')
+  return {
+    fleet,
+    rps,
+    dta,
+    groupId,
+    setupCode: setup.code,
+    operator: setup.operator,
+    ra,
+    rpsConfig: rpsFile,
+  }
 }
