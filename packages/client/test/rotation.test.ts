@@ -3,10 +3,7 @@
  * car and its driver go over to each new key epoch by themselves, and keep identity and PIN.
  */
 import { createClient } from '@milagro-ts/api/call'
-import { type CeremonyProposal, ceremonyHash } from '@milagro-ts/api/ceremony'
-import { ceremonyRun } from '@milagro-ts/api/ceremony-run'
-import { dtaRoutes } from '@milagro-ts/api/dta-routes'
-import { documentHash, Group } from '@milagro-ts/api/group'
+import { Group } from '@milagro-ts/api/group'
 import { generateHpkeKey } from '@milagro-ts/api/keys'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { systemRandom, systemTimers } from '@milagro-ts/api/system'
@@ -16,10 +13,9 @@ import { decodeRecords } from '@milagro-ts/client/record'
 import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
 import { callbackUnlocker } from '@milagro-ts/client/unlocker'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
-import { PURPOSES, SUITE } from '@milagro-ts/crypto/suite'
-import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Calendar } from './calendar.js'
+import { passSlots, rotateKeys } from './rotate-keys.js'
 import { RunningServers, SLOT } from './running-servers.js'
 import { CAR, JO, TRACKING } from './world.js'
 
@@ -34,39 +30,10 @@ beforeAll(async () => {
 }, 180_000)
 afterAll(() => servers.close())
 
-/** All authorities deal new keys, which serve from the third slot from now on; the RPS and fleet know it. */
-async function rotate(): Promise<void> {
-  const firstSlot = slotAt(group.slotRule, calendar.now / 1000) + 3
-  const proposal: CeremonyProposal = {
-    suite: SUITE,
-    v: 1,
-    kind: 'rotate',
-    groupId: servers.groupId,
-    previous: toBase64Url(documentHash(group.document)),
-    purposes: [...PURPOSES],
-    firstSlot,
-    nonce: toBase64Url(systemRandom(32)),
-  }
-  const hash = toBase64Url(ceremonyHash(proposal))
-  for (const { admin } of servers.authorities) await admin.accept({ body: { hash } })
-  const clients = new Map(
-    group.authorities.map(({ name, url }) => [
-      name,
-      createClient(dtaRoutes, { baseUrl: url, timeout: 60_000 }),
-    ]),
-  )
-  group = (await ceremonyRun({ proposal, revisions: group.documents, clients })).group
-  await rps().publishRevision({ body: { document: group.document } })
+const rotate = async () => {
+  group = await rotateKeys(servers, group, calendar.now)
 }
-
-/** `slots` pass, and everybody has done what it does every so often. */
-async function pass(slots: number): Promise<void> {
-  calendar.pass(slots)
-  // The operator's login wants fleet to have the RPS' revision, and the RPS the authorities' keys.
-  await expect
-    .poll(() => servers.act().then(() => 'in', String), { timeout: 30_000, interval: 200 })
-    .toBe('in')
-}
+const pass = (slots: number) => passSlots(servers, calendar, slots)
 
 async function car(
   instance: string,

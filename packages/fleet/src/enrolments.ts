@@ -231,9 +231,14 @@ export class Enrolments implements Directory {
         .where('identity.revoked_at', 'is', null)
         .orderBy('account.id')
         .execute()
+      const { value: leftOutBefore } = await tx
+        .selectFrom('counter')
+        .select('value')
+        .where('name', '=', 'leaves left out before')
+        .executeTakeFirstOrThrow()
       const revoked = await tx
         .selectFrom('identity')
-        .select('id_core')
+        .select(['id_core', 'revoked_at'])
         .where('revoked_at', 'is not', null)
         .orderBy('id')
         .execute()
@@ -243,7 +248,10 @@ export class Enrolments implements Directory {
           ...devices.map(({ id_core }) => ({ idCore: IdCore.decode(id_core) })),
           ...users.map(({ id_core, user_core }) => ({ idCore: IdCore.decode(id_core), userCore: user_core })),
         ],
-        revoked: revoked.map(({ id_core }) => ({ idCore: IdCore.decode(id_core) })),
+        revoked: revoked.map(({ id_core, revoked_at }) => ({
+          idCore: IdCore.decode(id_core),
+          keysEnded: (revoked_at as number) < leftOutBefore,
+        })),
       }
     })
   }

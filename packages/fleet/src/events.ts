@@ -1,6 +1,7 @@
 /**
  * Numbered events: what an RPS and everyone behind it must hear of. An event gets its number in the transaction of the
  * change that it tells, so numbers follow each other without gaps and none exists for a change that was rolled back.
+ * Which revoked leaves are left out (ended-keys.ts) changes with a number alone.
  */
 import type { IdCore } from '@milagro-ts/crypto/identity'
 import type { Kysely } from 'kysely'
@@ -27,6 +28,13 @@ export async function nextNumber(tx: Kysely<FleetSchema>, name: CounterTable['na
 
 export async function recordEvent(tx: Kysely<FleetSchema>, at: number, change: Change): Promise<number> {
   const number = await nextNumber(tx, 'event')
+  await tx
+    .updateTable('counter')
+    .set({
+      value: query => query.selectFrom('counter').select('value').where('name', '=', 'keys ended before'),
+    })
+    .where('name', '=', 'leaves left out before')
+    .execute()
   const { kind, idCore, userCore, pinGen } = change
   await tx
     .insertInto('event')

@@ -172,8 +172,8 @@ export interface EventTable {
 }
 
 export interface CounterTable {
-  name: 'leaf' | 'event'
-  /** The last one given out. */
+  /** `leaf`, `event`: the last one given out. The others are times (ended-keys.ts): noted, and in force since the newest event. */
+  name: 'leaf' | 'event' | 'keys ended before' | 'leaves left out before'
   value: number
 }
 
@@ -377,6 +377,15 @@ export const migrations: readonly Migration[] = [
       for (const { ticket } of kept)
         await sql`INSERT INTO signed_ticket (hash) VALUES (${ticketHash(JSON.parse(ticket) as string[])})
           ON CONFLICT DO NOTHING`.execute(db)
+    },
+  },
+  {
+    id: 5,
+    name: 'ended keys',
+    async up(db) {
+      await sql`INSERT INTO counter (name, value) VALUES ('keys ended before', 0), ('leaves left out before', 0)`.execute(
+        db,
+      )
     },
   },
 ]

@@ -18,6 +18,7 @@ import type { Signer } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { createCallbacks } from '@milagro-ts/rpa/callbacks'
 import { RegistrationAuthority } from '@milagro-ts/rpa/registration-authority'
 import type { Store } from '@milagro-ts/store/database'
@@ -29,6 +30,7 @@ import { Bans } from './bans.js'
 import { Codes, type IssuedCode } from './codes.js'
 import type { FleetConfig } from './config.js'
 import { serveConsole } from './console.js'
+import { noteEndedKeys } from './ended-keys.js'
 import { Enrolments, forgetExpired } from './enrolments.js'
 import { type FleetHandlers, fleetHandlers } from './fleet-handlers.js'
 import {
@@ -266,10 +268,17 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
           log.error({ err: error }, 'housekeeping failed; tried again later'),
         )
       }
+      const noteEnded = async () => {
+        const { slotRule } = group.current
+        const seconds = Math.max(slotRule.origin, Math.floor(clock() / 1000))
+        if (await noteEndedKeys(store, group.current, slotAt(slotRule, seconds)))
+          log.info('keys of revoked devices have ended: their leaves are left out from the next event on')
+      }
       // What is signed here is of the key epoch of its slot: a new one must be known before its first slot.
       const follow = () => {
         following ??= group
           .refresh()
+          .then(noteEnded)
           .catch((error: unknown) =>
             log.error({ err: error }, 'the group document was not kept; tried again later'),
           )

@@ -108,7 +108,11 @@ export interface Revocations {
   /** Of the newest event; goes up only. */
   readonly number: number
   readonly banned: readonly { readonly idCore: IdCore; readonly userCore?: Uint8Array | undefined }[]
-  readonly revoked: readonly { readonly idCore: IdCore }[]
+  /**
+   * `keysEnded`: all keys that it may have are of ended key epochs, so its leaf is left out of the banned leaves. May change
+   * together with `number` only.
+   */
+  readonly revoked: readonly { readonly idCore: IdCore; readonly keysEnded?: boolean | undefined }[]
 }
 
 export interface Happening {

@@ -197,7 +197,8 @@ export class RegistrationAuthority {
     const now = this.#permitTime(group, slot)
     // A driver is banned online alone: permits speak for vehicles.
     const devices = banned.filter(({ userCore }) => userCore === undefined || userCore.length === 0)
-    const leaves = BannedLeaves.of([...devices, ...revoked].map(({ idCore }) => idCore.leaf))
+    const living = revoked.filter(({ keysEnded }) => keysEnded !== true)
+    const leaves = BannedLeaves.of([...devices, ...living].map(({ idCore }) => idCore.leaf))
     const state: LeavesPayload = {
       suite: SUITE,
       groupId: toBase64Url(group.groupId),
