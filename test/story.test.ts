@@ -30,6 +30,7 @@ const STEPS = [
   'unlocked-by-operator',
   'driver-banned',
   'car-banned',
+  'signed-offline',
   'former-permit',
   'banned-car-permit',
   'no-share-for-banned',

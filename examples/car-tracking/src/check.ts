@@ -47,6 +47,7 @@ import { Operator } from './operator.js'
 import { freePorts, ManagedProcess, type ProcessEvent, unlessAborted } from './processes.js'
 import { rawProof } from './raw-proof.js'
 import { AUTHORITIES, REPLACEMENT, SERVERS, type ServerName, Servers } from './servers.js'
+import { signedOffline } from './signed-offline.js'
 import { stolenRequestKey, stolenTicketKey } from './stolen-keys.js'
 import { checkBatch, headPayload, trackStart } from './track-chain.js'
 
@@ -94,6 +95,7 @@ const STEPS: readonly (readonly [name: string, play: (story: Story) => Promise<O
   ['unlocked-by-operator', unlockedByOperator],
   ['driver-banned', driverBanned],
   ['car-banned', carBanned],
+  ['signed-offline', signedOffline],
   ['former-permit', formerPermit],
   ['banned-car-permit', bannedCarPermit],
   ['no-share-for-banned', noShareForBanned],

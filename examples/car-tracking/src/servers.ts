@@ -288,6 +288,7 @@ export class Servers {
         ...pinned,
         rps: { url: this.url('rps') },
         rpsName: 'rps',
+        devicePurposes: ['device', 'agree', 'sign'],
         extensions: [{ name: 'map', title: 'Map', folder: MAP, audience: this.url('tracking') }],
       },
       tracking: {
