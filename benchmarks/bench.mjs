@@ -6,6 +6,7 @@
  *   npm run bench -- server [--soak|--storm]   full logins over HTTP (server/README.md)
  *   npm run bench -- authority           one authority of many groups (authority/bench.mjs)
  *   npm run bench -- permits [--quick]   covers and issuing at scale (permits.mjs)
+ *   npm run bench -- tls [--quick]       handshakes without certificates (tls/bench.mjs)
  *   npm run bench -- --json              one object on standard output
  *   npm run bench -- --quick             few rounds: to see that it runs, not what it says
  *
@@ -46,7 +47,7 @@ const HEAVY = { warmup: 2, rounds: 9, seconds: 4 }
 const isHeavy = (/** @type {string} */ op) => op.startsWith('login-batch') || op === 'msm-256'
 
 /** Suites that other issues will bring. */
-const LATER = ['signatures', 'encrypt', 'tls']
+const LATER = ['signatures', 'encrypt']
 
 const rounded = (/** @type {number} */ value) => Number(value.toPrecision(4))
 
@@ -158,6 +159,12 @@ async function main(args) {
     await prepare()
     const { benchPermits } = await import('./permits.mjs')
     process.exitCode = benchPermits(args.slice(1))
+    return
+  }
+  if (args[0] === 'tls') {
+    await prepare()
+    const { benchTls } = await import('./tls/bench.mjs')
+    process.exitCode = await benchTls(args.slice(1))
     return
   }
   const flags = args.filter(arg => arg.startsWith('--'))

@@ -7,6 +7,7 @@ import { figures, measure } from '../benchmarks/measure.mjs'
 import { measurePermits } from '../benchmarks/permits.mjs'
 import { measureSize } from '../benchmarks/sizes.mjs'
 import { TARGETS } from '../benchmarks/targets.mjs'
+import { measureTls, QUICK as TLS_QUICK } from '../benchmarks/tls/bench.mjs'
 import { ROOT } from '../scripts/prepare.mjs'
 
 const bench = (...args: string[]) =>
@@ -60,7 +61,7 @@ test('the command prints one JSON object', () => {
   })
 })
 
-test.each(['signatures', 'encrypt', 'tls', 'no-such-row', '--no-such-flag'])(
+test.each(['signatures', 'encrypt', 'no-such-row', '--no-such-flag'])(
   '%s is refused with the usage',
   name => {
     const { stdout, stderr, status } = bench(name)
@@ -69,6 +70,27 @@ test.each(['signatures', 'encrypt', 'tls', 'no-such-row', '--no-such-flag'])(
     expect(stderr).toContain('npm run bench')
   },
 )
+
+test('TLS: every kind of handshake, memory and bulk, in two processes', async () => {
+  const { rows, idle, bulk, aims } = await measureTls(TLS_QUICK)
+  expect(rows.map(({ kind }) => kind)).toEqual(['p256', 'p256-mutual', 'psk', 'first', 'repeated'])
+  for (const { serverUs, clientUs, perSecond } of rows)
+    expect(Math.min(serverUs, clientUs, perSecond)).toBeGreaterThan(0)
+  const bytes = Object.fromEntries(rows.map(row => [row.kind, row.bytes]))
+  // The identity is 117 bytes longer than the static one.
+  expect(bytes.repeated).toBe((bytes.psk as number) + 117)
+  expect(bytes.repeated).toBeLessThan(bytes.p256 as number)
+  expect(bytes.p256).toBeLessThan(bytes['p256-mutual'] as number)
+  expect(idle.map(({ kind }) => kind)).toEqual(['p256', 'p256-mutual', 'psk', 'first'])
+  expect(bulk.every(({ megabytesPerSecond }) => megabytesPerSecond > 0)).toBe(true)
+  expect(aims).toHaveLength(6)
+}, 120_000)
+
+test('TLS: a kind that there is not is refused with the usage', () => {
+  const { stdout, stderr, status } = bench('tls', '--only', 'rsa')
+  expect({ stdout, status }).toEqual({ stdout: '', status: 2 })
+  expect(stderr).toContain('rsa')
+})
 
 test('permits: covers, issuing and what others do, on a small fleet', () => {
   const { rows, made, cascade } = measurePermits({ quick: true })
