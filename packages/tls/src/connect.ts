@@ -8,7 +8,14 @@
  */
 import { Agent, type AgentOptions } from 'node:https'
 import type { Duplex } from 'node:stream'
-import { type ConnectionOptions, type TLSSocket, connect as tlsConnect } from 'node:tls'
+import {
+  type ConnectionOptions,
+  createSecureContext,
+  type SecureContext,
+  type SecureContextOptions,
+  type TLSSocket,
+  connect as tlsConnect,
+} from 'node:tls'
 import { systemClock, systemTimers, type Timers } from '@milagro-ts/api/system'
 import type { SlotPsk } from '@milagro-ts/client/device'
 import type { Clock } from '@milagro-ts/crypto/ports'
@@ -49,10 +56,12 @@ export async function connect({
   const server = options.servername ?? options.host
   if (server === undefined) throw new TypeError('servername, or host: the name of the server in its group')
   const psk = await identity.externalPsk(server, tls12 ? 'm2' : 'm1')
+  const context = { ...(tls12 ? CLIENT_TLS12 : PROTOCOL), secureOptions: SECURE_OPTIONS }
+  const isOwn = OF_CONTEXT.some(name => options[name] !== undefined)
   const socket = tlsConnect({
     ...options,
-    ...(tls12 ? CLIENT_TLS12 : PROTOCOL),
-    secureOptions: SECURE_OPTIONS,
+    ...context,
+    ...(isOwn ? {} : { secureContext: sharedContext(context) }),
     // A server name on the wire tells a listener what the port and address tell already; no certificate is chosen by it.
     servername: '',
     pskCallback: () => ({ psk: psk.psk, identity: psk.identity }),
@@ -67,6 +76,18 @@ export async function connect({
   await secured(socket)
   tellEnding(socket, psk.endsAt, { clock, timers, notice })
   return socket
+}
+
+/** Of the options that are the caller's those that node's secure context holds. */
+const OF_CONTEXT = ['crl', 'dhparam', 'ecdhCurve', 'honorCipherOrder', 'sessionIdContext', 'sigalgs'] as const
+
+/** It holds nothing of a device, and takes longer to make than the rest of a connection that comes again. */
+const contexts = new Map<string, SecureContext>()
+function sharedContext(options: SecureContextOptions): SecureContext {
+  const key = options.maxVersion as string
+  const known = contexts.get(key) ?? createSecureContext(options)
+  contexts.set(key, known)
+  return known
 }
 
 /** For `https.request` and what goes by it, as one device. */

@@ -37,6 +37,8 @@ import type { SlotKeys } from './slot-keys.js'
 
 /** PSKs and permits kept, of identities that have come in: about 0.4 kB each. */
 const KEPT = 10_000
+/** PSK identities that were read, kept for the end of their handshakes. */
+const READ = 1_024
 /** Milliseconds that what was said of a device holds before it has come in. */
 const SAID = 5_000
 /** Milliseconds that PSK and permit wait for a handshake. */
@@ -162,6 +164,8 @@ export class Door {
   readonly #kept = new Map<string, Held>()
   readonly #ready = new Map<string, Held>()
   readonly #making = new Set<string>()
+  /** Of handshakes under way, so that each is read once. */
+  readonly #read = new Map<string, PskIdentity>()
   /** By slot and M-Pin ID. */
   readonly #said = new Map<string, Said>()
   #asking = 0
@@ -226,14 +230,15 @@ export class Door {
   authenticated(text: string, psk: Uint8Array): TlsPeer | null {
     const identity = this.#readable(text, 'm1') ?? this.#readable(text, 'm2')
     if (identity === null || !this.#mayEnter(identity)) return null
-    const said = this.#said.get(saidOf(identity))
+    const key = saidOf(identity)
+    const said = this.#said.get(key)
     if (said?.permitted == null) return null
     said.until = Number.POSITIVE_INFINITY
     if (said.payer !== undefined) this.#asks.refund(said.payer)
     said.payer = undefined
     this.#ready.delete(text)
     const slot = identity.slot as number
-    put(this.#said, saidOf(identity), said)
+    put(this.#said, key, said)
     put(this.#kept, text, { psk, slot, until: Number.POSITIVE_INFINITY })
     const { slotRule, grace } = this.#ports.rule()
     return TlsPeer.admit(identity, said.permitted, slotRule, grace)
@@ -272,9 +277,22 @@ export class Door {
 
   /** Who has a PSK to give for it, whoever names it; null says nothing of who that is. */
   #readable(text: string, kind: SlotPskKind): PskIdentity | null {
-    const identity = decoded(text)
+    const identity = this.#decoded(text)
     if (identity === null || identity.kind !== kind || !this.#isNow(identity)) return null
     return this.#ports.keys.B(identity.slot as number) === undefined ? null : identity
+  }
+
+  #decoded(text: string): PskIdentity | null {
+    const known = this.#read.get(text)
+    if (known !== undefined) return known
+    try {
+      const identity = PskIdentity.decode(text)
+      put(this.#read, text, identity, READ)
+      return identity
+    } catch (error) {
+      if (error instanceof DecodeError) return null
+      throw error
+    }
   }
 
   /** Slot, deny list and stream, as of now; and the permit, as it was said. */
@@ -393,20 +411,11 @@ export class Door {
   }
 }
 
-/** As the newest entry; beyond KEPT the oldest goes. */
-function put<T>(entries: Map<string, T>, key: string, value: T): void {
+/** As the newest entry; beyond `most` the oldest goes. */
+function put<T>(entries: Map<string, T>, key: string, value: T, most = KEPT): void {
   entries.delete(key)
-  if (entries.size >= KEPT) entries.delete(entries.keys().next().value as string)
+  if (entries.size >= most) entries.delete(entries.keys().next().value as string)
   entries.set(key, value)
 }
 
 const saidOf = ({ slot, idCore }: PskIdentity) => `${slot} ${idCore.mpinId}`
-
-function decoded(text: string): PskIdentity | null {
-  try {
-    return PskIdentity.decode(text)
-  } catch (error) {
-    if (error instanceof DecodeError) return null
-    throw error
-  }
-}
