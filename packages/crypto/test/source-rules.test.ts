@@ -2,16 +2,26 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 
-const folder = new URL('../src/', import.meta.url)
-const sources = readdirSync(folder)
-  .filter(file => file.endsWith('.ts'))
-  .map(file => {
-    const text = readFileSync(new URL(file, folder), 'utf8')
-    // Comments may name what code may not use.
-    return { file, code: text.replaceAll(/\/\*[\s\S]*?\*\//g, '').replaceAll(/^\s*\/\/.*$/gm, '') }
-  })
-const using = (pattern: RegExp): string[] =>
-  sources.filter(({ code }) => pattern.test(code)).map(({ file }) => file)
+const sourcesIn = (folder: URL) =>
+  readdirSync(folder)
+    .filter(file => file.endsWith('.ts'))
+    .map(file => {
+      const text = readFileSync(new URL(file, folder), 'utf8')
+      // Comments may name what code may not use.
+      return { file, code: text.replaceAll(/\/\*[\s\S]*?\*\//g, '').replaceAll(/^\s*\/\/.*$/gm, '') }
+    })
+const sources = sourcesIn(new URL('../src/', import.meta.url))
+/** The retired wire forms. */
+const legacy = sourcesIn(new URL('../src/legacy/', import.meta.url))
+const using = (pattern: RegExp, of = sources): string[] =>
+  of.filter(({ code }) => pattern.test(code)).map(({ file }) => file)
+const specifiersOf = (of: typeof sources) =>
+  of.flatMap(({ file, code }) =>
+    [...code.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(([, specifier]) => ({
+      file,
+      specifier: specifier as string,
+    })),
+  )
 
 /** Worker threads are Node's, and an answer of one is a promise; everything that computes is a function, in there too. */
 const POOL = ['node-pool.ts', 'pooled-login.ts']
@@ -25,10 +35,7 @@ test('only kernel.ts knows WebAssembly', () => {
 })
 
 test('nothing else is imported but files of this folder', () => {
-  const specifiers = sources.flatMap(({ file, code }) =>
-    [...code.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(([, specifier]) => ({ file, specifier })),
-  )
-  const outside = specifiers.filter(({ specifier }) => !/^\.\/[a-z0-9-]+\.js$/.test(specifier as string))
+  const outside = specifiersOf(sources).filter(({ specifier }) => !/^\.\/[a-z0-9-]+\.js$/.test(specifier))
   // The worker pool is Node's alone, by its name and by its export.
   expect(outside).toEqual([
     { file: 'node-pool.ts', specifier: 'node:os' },
@@ -46,7 +53,36 @@ test.each([
   ['what small runtimes lack', /TextEncoder|TextDecoder|\bBuffer\b|\batob\b|\bbtoa\b/],
 ])('no file uses %s', (_, pattern) => {
   expect(using(pattern).filter(file => !POOL.includes(file))).toEqual([])
+  expect(using(pattern, legacy)).toEqual([])
 })
+
+test('the retired forms import bytes, hash, errors and ports, and nothing but they themselves imports them', () => {
+  expect(legacy.length).toBeGreaterThan(10)
+  const outside = specifiersOf(legacy).filter(
+    ({ specifier }) => !/^\.\/[a-z0-9-]+\.js$|^\.\.\/(bytes|errors|ports|sha256)\.js$/.test(specifier),
+  )
+  expect(outside).toEqual([])
+  expect(using(/\bWebAssembly\b/, legacy)).toEqual([])
+
+  const importers = ['packages', 'examples', 'benchmarks', 'scripts', 'test']
+    .flatMap(root => filesUnder(new URL(`../../../${root}/`, import.meta.url)))
+    .filter(file => /(from|import)\s*\(?\s*['"][^'"]*\/legacy\//.test(readFileSync(file, 'utf8')))
+    .map(({ pathname }) => pathname.split('/').slice(-3).join('/'))
+  expect(importers.length).toBeGreaterThan(0)
+  expect(importers.filter(file => !/^crypto\/test\/legacy-/.test(file))).toEqual([])
+})
+
+/** Sources of the repository below `folder`, what is installed or built left out. */
+function filesUnder(folder: URL): URL[] {
+  return readdirSync(folder, { withFileTypes: true }).flatMap(entry => {
+    if (entry.isDirectory()) {
+      return ['node_modules', 'dist', 'public'].includes(entry.name)
+        ? []
+        : filesUnder(new URL(`${entry.name}/`, folder))
+    }
+    return /\.[cm]?[jt]sx?$/.test(entry.name) ? [new URL(entry.name, folder)] : []
+  })
+}
 
 test('of those, the pool alone has threads, and what waits for them waits', () => {
   expect(using(/\basync\b|\bawait\b|\bPromise\b/)).toEqual(POOL)
