@@ -13,6 +13,7 @@ import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads
 import { type Code, Refused } from '@milagro-ts/api/problem'
 import type { AuthenticatedFields, LoginFields } from '@milagro-ts/api/schemas'
 import { type SignedFields, signedFields } from '@milagro-ts/api/signed-message'
+import { SLOT_KEY_CONTEXT } from '@milagro-ts/api/slot-key-request'
 import { verifyReceipt } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -36,6 +37,8 @@ import {
   ClientAgreement,
   clientAgreeStatic,
   type ExternalPsk,
+  type PskIdentity,
+  type SlotParty,
   type SlotPskKind,
 } from '@milagro-ts/crypto/static-agreement'
 import { SUITE } from '@milagro-ts/crypto/suite'
@@ -68,6 +71,7 @@ import {
 } from './record.js'
 import { repeatSafely } from './repeat.js'
 import { Session } from './session.js'
+import { SlotKeyring } from './slot-keyring.js'
 import type { TokenStore } from './token-store.js'
 import { Turns } from './turns.js'
 import { lockKey, unlockKey } from './unlocker.js'
@@ -195,7 +199,8 @@ export class Device {
   /** Of the slot after it, so that a device that goes offline can still show one. */
   #nextPermit: VerifiedPermit | null = null
   #fetching: Promise<VerifiedPermit> | undefined
-  /** Of the current slot, by generation and name of the server. */
+  readonly #slotKeys: SlotKeyring
+  /** Of the current slot, by generation and name of the server, or by M-Pin ID of the peer. */
   readonly #agreements = new Map<string, ClientAgreement>()
 
   private constructor(
@@ -212,6 +217,12 @@ export class Device {
     this.groupId = group.groupId
     this.attributes = device.attributes
     this.instance = instance
+    this.#slotKeys = new SlotKeyring(ports, {
+      idCore: this.idCore,
+      group: () => this.#group,
+      device: async () => (await this.#record()).device,
+      update: change => this.#update(before => ({ ...before, device: change(deviceOf(before)) })),
+    })
   }
 
   /**
@@ -370,20 +381,73 @@ export class Device {
    * @param server The name in the group document: from configuration, never from the network.
    */
   async externalPsk(server: string, kind: SlotPskKind = 'm1'): Promise<SlotPsk> {
-    const seconds = Math.floor((await this.#ports.time.now()) / 1000)
-    const { slotRule } = this.#group
-    const slot = slotAt(slotRule, seconds)
     // A server may have joined the group since.
     if (agreeParty(this.#group, server) === undefined) await this.#follow()
     const party = agreeParty(this.#group, server)
     if (party === undefined) throw new ClientError('UNKNOWN_SERVER')
-    const name = `${party.generation} ${party.name}`
+    return this.#pskFor(party, `${party.generation} ${party.name}`, kind)
+  }
+
+  /**
+   * The same to another device of the group, in the current slot; asks nobody. NO_AGREE_KEY, WRONG_UNLOCKER; RangeError for
+   * this device itself.
+   * @param peer From configuration, or from whoever said whom to expect: never from the peer.
+   */
+  async peerPsk(peer: IdCore): Promise<SlotPsk> {
+    if (peer.equals(this.idCore)) throw new RangeError('a device is no peer of its own')
+    return this.#pskFor({ kind: 1, idCore: peer }, `peer ${peer.mpinId}`, 'm1')
+  }
+
+  /**
+   * What it takes to open and to answer channels between devices without anybody (packages/tls, peer.ts): fetches what isn't
+   * here yet of permits and slot keys, for the current slot and, as soon as the RPS has its permit and `lead` allows, the
+   * next. Returns the slots that are ready. To be called again in each slot while there is a network. NO_AGREE_KEY and
+   * NO_SIGN_KEY where the RA gave this device no such keys, EPOCH_ENDED, WRONG_SHARE; Refused BANNED, WRONG_PERMIT and what
+   * permit() is refused with.
+   */
+  async preparePeers(): Promise<readonly number[]> {
+    const { groupId, idCore } = this
+    const { agree, sign: locked } = (await this.#record()).device
+    if (agree === null) throw new ClientError('NO_AGREE_KEY')
+    if (locked === null) throw new ClientError('NO_SIGN_KEY')
+    await this.#follow()
+    const current = await this.#slotNow()
+    await this.permit()
+    if (this.#group.policy.lead > 0 && this.#permitOf(current + 1) === null) await this.#askForPermit()
+    const slots = [current, current + 1].filter(slot => this.#permitOf(slot) !== null)
+    for (const slot of slots) {
+      if (await this.#slotKeys.holds(slot)) continue
+      const signKey = await unlockKey(this.#ports.unlocker, { groupId, idCore, purpose: 'sign' }, locked)
+      const { permit } = this.#permitOf(slot) as VerifiedPermit
+      await this.#slotKeys.fetch({ slot, current }, { signKey, signEpoch: locked.epoch, permit })
+    }
+    return slots
+  }
+
+  /** The PSK of an identity that another device offers, 32 secret bytes; null without a key of its slot. Asks nobody. */
+  answerPeer(identity: PskIdentity): Promise<Uint8Array | null> {
+    return this.#slotKeys.answer(identity)
+  }
+
+  /** The permit of a slot that is in hand, to be shown; null without one. Asks nobody. */
+  permitInHand(slot: number): Permit | null {
+    return this.#permitOf(slot)?.permit ?? null
+  }
+
+  /** The newest revision that this device has seen. */
+  get group(): Group {
+    return this.#group
+  }
+
+  async #pskFor(party: SlotParty, name: string, kind: SlotPskKind): Promise<SlotPsk> {
+    const { slotRule } = this.#group
+    const slot = await this.#slotNow()
     for (const [other, { slot: former }] of this.#agreements)
       if (former !== slot) this.#agreements.delete(other)
     let agreement = this.#agreements.get(name)
     if (agreement === undefined) {
       const key = await this.#agreeKey(slot)
-      // One r for the server and the slot, however many ask at the same time.
+      // One r for the party and the slot, however many ask at the same time.
       agreement =
         this.#agreements.get(name) ?? ClientAgreement.begin(key, { party, slot }, this.#ports.random)
       this.#agreements.set(name, agreement)
@@ -418,6 +482,7 @@ export class Device {
    * the current slot's permit, which is fetched only if none is in hand. NO_SIGN_KEY where the RA gave this device none.
    */
   async signOffline(message: Uint8Array, context: string): Promise<SignedFields> {
+    if (context === SLOT_KEY_CONTEXT) throw new RangeError(`'${context}' is for slot keys alone`)
     const { groupId, idCore } = this
     const { unlocker, random } = this.#ports
     const permit = await this.permit()

@@ -137,6 +137,7 @@ export async function enrolDevice(
         agree,
         sign,
         ahead: null,
+        slotKeys: [],
       },
       // Users of a former generation had their keys on that identity.
       users: token === null ? [] : [{ name: OWN_PIN, attributes: {}, token, next: null, codeId: own }],

@@ -15,7 +15,13 @@ import { Unreachable } from '@milagro-ts/api/call'
 import type { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Group } from '@milagro-ts/api/group'
 import type { HpkeKeyPair } from '@milagro-ts/api/keys'
-import { type AskedAuthority, askAuthorities, hasMovedOn, NoQuorum } from '@milagro-ts/api/quorum'
+import {
+  type AskedAuthority,
+  askAuthorities,
+  hasMovedOn,
+  NoQuorum,
+  type ShareAnswer,
+} from '@milagro-ts/api/quorum'
 import type { Answer } from '@milagro-ts/api/route'
 import { open } from '@milagro-ts/api/seal'
 import type { TicketPurpose, VerifiedTicket } from '@milagro-ts/api/statements'
@@ -23,6 +29,7 @@ import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { G1 } from '@milagro-ts/crypto/points'
 import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
 import { KeyShare, shareVerify } from '@milagro-ts/crypto/share-proof'
+import type { Purpose } from '@milagro-ts/crypto/suite'
 import { type AccusedAuthority, ClientError } from './errors.js'
 import { followGroup } from './group-store.js'
 import type { Ports } from './ports.js'
@@ -49,10 +56,44 @@ type ShareOf = Answer<typeof dtaRoutes.shares>
  * share epoch ahead are asked again once the RPS has the revision that says so.
  */
 export async function collectKey(ports: Ports, purpose: TicketPurpose, collection: Collection): Promise<G1> {
-  let { group } = collection
+  const { ticket, signatures, keyPair } = collection
+  const body = { ticket: [...signatures], purpose }
+  const shares = await collectShares<ShareOf, G1>(ports, collection.group, group => ({
+    purpose,
+    epoch: ticket.keysFor(purpose, group).epoch,
+    direct: ({ url }, params, signal) => ports.authority(url).shares({ params, body, signal }),
+    relay: (params, signal) => ports.rps.relayShare({ params, body, signal }),
+    verify: async ({ index, commitment }, { shareEpoch, sealed }) => {
+      const { A, ctx } = ticket.shareTerms(purpose, index, shareEpoch)
+      const plaintext = await open(keyPair, ctx, fromBase64Url(sealed, 'sealed'))
+      if (plaintext === null) return null
+      const share = KeyShare.decode(plaintext)
+      return shareVerify({ ctx, commitment, A }, share) ? share.d : null
+    },
+  }))
+  return combineG1(shares)
+}
+
+/** What is asked of the authorities of one revision, and how an answer is told to be good. */
+export interface Asking<Answer, Share> {
+  readonly purpose: Purpose
+  readonly epoch: number
+  direct(authority: AskedAuthority, params: { groupId: string }, signal: AbortSignal): Promise<Answer>
+  relay(params: { index: string }, signal: AbortSignal): Promise<Answer>
+  /** Null for a share that doesn't open or doesn't verify. */
+  verify(authority: AskedAuthority, answer: Answer): Promise<Share | null>
+}
+
+/** t good shares, ready to combine; throws as collectKey says. `asking` is for the revision that it is given. */
+export async function collectShares<Answer extends ShareAnswer, Share>(
+  ports: Ports,
+  known: Group,
+  asking: (group: Group) => Asking<Answer, Share>,
+): Promise<{ readonly index: number; readonly point: Share }[]> {
+  let group = known
   for (const pause of LOOKS) {
     try {
-      return await collectOnce(ports, purpose, { ...collection, group })
+      return await collectOnce(ports, group, asking(group))
     } catch (error) {
       if (!(error instanceof NoQuorum) || error.code !== 'RETRY_LATER') throw error
       const isBehind = hasMovedOn(group, error.faults)
@@ -63,24 +104,48 @@ export async function collectKey(ports: Ports, purpose: TicketPurpose, collectio
       group = newest
     }
   }
-  return collectOnce(ports, purpose, { ...collection, group })
+  return collectOnce(ports, group, asking(group))
 }
 
-async function collectOnce(ports: Ports, purpose: TicketPurpose, collection: Collection): Promise<G1> {
-  const { group, ticket } = collection
+async function collectOnce<Answer extends ShareAnswer, Share>(
+  ports: Ports,
+  group: Group,
+  { purpose, epoch, direct, relay, verify }: Asking<Answer, Share>,
+): Promise<{ readonly index: number; readonly point: Share }[]> {
+  const groupId = toBase64Url(group.groupId)
   /** Which way the last answer of each came. */
   const ways = new Map<number, AccusedAuthority['via']>()
+  const ask = (authority: AskedAuthority, signal: AbortSignal): Promise<Answer> => {
+    const { index } = authority
+    const directly = () => {
+      ways.set(index, 'direct')
+      return direct(authority, { groupId }, signal)
+    }
+    const relayed = () => {
+      ways.set(index, 'relay')
+      return relay({ index: String(index) }, signal)
+    }
+    const either = async () => {
+      try {
+        return await directly()
+      } catch (error) {
+        if (!(error instanceof Unreachable) || signal.aborted) throw error
+        return relayed()
+      }
+    }
+    return repeatSafely(ports.wait, { direct: directly, relay: relayed, either }[ports.reach], signal)
+  }
   try {
-    const { shares, faults } = await askAuthorities<ShareOf, G1>({
+    const quorum = await askAuthorities<Answer, Share>({
       group,
       purpose,
-      epoch: ticket.keysFor(purpose, group).epoch,
+      epoch,
       deadlineMs: DEADLINE,
-      ask: (authority, signal) => askForShare(ports, purpose, collection, authority, { signal, ways }),
-      verify: (authority, answer) => openShare(purpose, collection, authority, answer),
+      ask,
+      verify,
     })
-    for (const fault of faults) ports.onFault(fault)
-    return combineG1(shares.map(({ index, share }) => ({ index, point: share })))
+    for (const fault of quorum.faults) ports.onFault(fault)
+    return quorum.shares.map(({ index, share }) => ({ index, point: share }))
   } catch (error) {
     if (!(error instanceof NoQuorum) || error.code !== 'WRONG_SHARE') throw error
     const authorities = error.faults.flatMap(({ kind, index, name }) =>
@@ -88,46 +153,4 @@ async function collectOnce(ports: Ports, purpose: TicketPurpose, collection: Col
     )
     throw new ClientError('WRONG_SHARE', error.detail, { cause: error, authorities })
   }
-}
-
-function askForShare(
-  { authority, rps, reach, wait }: Ports,
-  purpose: TicketPurpose,
-  { group, signatures }: Collection,
-  { index, url }: AskedAuthority,
-  { signal, ways }: { signal: AbortSignal; ways: Map<number, AccusedAuthority['via']> },
-): Promise<ShareOf> {
-  const body = { ticket: [...signatures], purpose }
-  const groupId = toBase64Url(group.groupId)
-  const direct = () => {
-    ways.set(index, 'direct')
-    return authority(url).shares({ params: { groupId }, body, signal })
-  }
-  const relayed = () => {
-    ways.set(index, 'relay')
-    return rps.relayShare({ params: { index: String(index) }, body, signal })
-  }
-  const either = async () => {
-    try {
-      return await direct()
-    } catch (error) {
-      if (!(error instanceof Unreachable) || signal.aborted) throw error
-      return relayed()
-    }
-  }
-  return repeatSafely(wait, { direct, relay: relayed, either }[reach], signal)
-}
-
-/** d_j, or null for a share that doesn't open or doesn't verify. */
-async function openShare(
-  purpose: TicketPurpose,
-  { ticket, keyPair }: Collection,
-  { index, commitment }: AskedAuthority,
-  { shareEpoch, sealed }: ShareOf,
-): Promise<G1 | null> {
-  const { A, ctx } = ticket.shareTerms(purpose, index, shareEpoch)
-  const plaintext = await open(keyPair, ctx, fromBase64Url(sealed, 'sealed'))
-  if (plaintext === null) return null
-  const share = KeyShare.decode(plaintext)
-  return shareVerify({ ctx, commitment, A }, share) ? share.d : null
 }

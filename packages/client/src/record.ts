@@ -4,9 +4,10 @@
  *   {suite, v, identities: [{
  *     groupId, instance                          of which there is one each: this pair is what an identity goes by
  *     revisions                                  the group document from the first revision to the newest seen
- *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?, keyEpoch?, agree?, sign?, ahead?}    once enrolled;
- *                                                agree, sign: further keys {key, unlocker?, keyHash, epoch};
- *                                                ahead: Δ·A of a key epoch that begins later {from, to, delta}
+ *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?, keyEpoch?, agree?, sign?, ahead?, slotKeys?}    once
+ *                                                enrolled; agree, sign: further keys {key, unlocker?, keyHash, epoch};
+ *                                                ahead: Δ·A of a key epoch that begins later {from, to, delta};
+ *                                                slotKeys: keys of agree for a slot {key, unlocker?, slot, epoch}
  *     users    [{name, attributes, token, next?, codeId?}]       next: a new PIN's token, until its first login
  *     pending  [{kind, secret, …}]               enrolments under way; secret: the private half of the enrolment key
  *     permit?, nextPermit?                       the newest time permits
@@ -36,7 +37,7 @@ import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { type Attributes, IdCore } from '@milagro-ts/crypto/identity'
 import { decodeTokenFile, encodeTokenFile, type TokenFile } from '@milagro-ts/crypto/pin'
-import { G1 } from '@milagro-ts/crypto/points'
+import { G1, G2 } from '@milagro-ts/crypto/points'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { Permit } from '@milagro-ts/crypto/time-permit'
 import Type, { type Static } from 'typebox'
@@ -61,6 +62,12 @@ export interface KeyStep extends EpochStep {
   readonly delta: G1
 }
 
+/** The device's own key of `agree` in G2 for one slot. */
+export interface StoredSlotKey extends LockedKey<G2> {
+  readonly slot: number
+  readonly epoch: number
+}
+
 export interface DeviceIdentity extends LockedKey {
   readonly idCore: IdCore
   readonly attributes: Attributes
@@ -74,6 +81,8 @@ export interface DeviceIdentity extends LockedKey {
   readonly sign: FurtherKey | null
   /** To a key epoch that had not begun when it was fetched; null where there is none. */
   readonly ahead: KeyStep | null
+  /** Ascending by slot: what this device answers others by. */
+  readonly slotKeys: readonly StoredSlotKey[]
 }
 
 export interface User {
@@ -137,11 +146,13 @@ const TokenFileFields = Strict({
 const CodeId = Type.Optional(Bytes(16))
 const UserName = Type.String({ maxLength: 256 })
 const Secret = { secret: Bytes(32) }
-const StoredKey = {
-  key: Bytes(48),
+const Lock = {
   unlocker: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
   keyHash: Bytes(32),
 }
+const StoredKey = { key: Bytes(48), ...Lock }
+/** More slots than a device prepares for. */
+const MOST_SLOT_KEYS = 16
 const StoredIdentity = Strict({
   groupId: GroupIdField,
   instance: Type.String({ minLength: 1, maxLength: 128 }),
@@ -157,6 +168,12 @@ const StoredIdentity = Strict({
       agree: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
       sign: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
       ahead: Type.Optional(Strict({ ...EpochStepField.properties, delta: Bytes(48) })),
+      slotKeys: Type.Optional(
+        Type.Array(Strict({ slot: Uint32, epoch: Uint32, key: Bytes(96), ...Lock }), {
+          minItems: 1,
+          maxItems: MOST_SLOT_KEYS,
+        }),
+      ),
     }),
   ),
   users: Type.Array(
@@ -240,6 +257,7 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
             ...(device.ahead === null
               ? {}
               : { ahead: { ...device.ahead, delta: toBase64Url(device.ahead.delta.encode()) } }),
+            ...(device.slotKeys.length === 0 ? {} : { slotKeys: device.slotKeys.map(slotKeyJson) }),
           },
         }),
     users: record.users.map(user => ({
@@ -256,10 +274,15 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
   }
 }
 
-const keyJson = ({ key, unlocker, keyHash }: LockedKey) => ({
+const keyJson = ({ key, unlocker, keyHash }: LockedKey | LockedKey<G2>) => ({
   key: toBase64Url(key.encode()),
   ...(unlocker === null ? {} : { unlocker }),
   keyHash: toBase64Url(keyHash),
+})
+const slotKeyJson = (slotKey: StoredSlotKey) => ({
+  slot: slotKey.slot,
+  epoch: slotKey.epoch,
+  ...keyJson(slotKey),
 })
 const furtherJson = (further: FurtherKey) => ({ ...keyJson(further), epoch: further.epoch })
 
@@ -294,6 +317,7 @@ function decodeFields(stored: StoredIdentity): DeviceRecord {
             agree: decodeFurther(device.agree, 'device.agree'),
             sign: decodeFurther(device.sign, 'device.sign'),
             ahead: decodeStep(device.ahead),
+            slotKeys: (device.slotKeys ?? []).map(decodeSlotKey),
           },
     users: stored.users.map(({ name, attributes, token, next, codeId }) => ({
       name,
@@ -318,6 +342,29 @@ function decodeKey(
 ): LockedKey {
   return {
     key: G1.decode(fromBase64Url(key, `${field}.key`, 48), `${field}.key`),
+    unlocker: unlocker ?? null,
+    keyHash: fromBase64Url(keyHash, `${field}.keyHash`, 32),
+  }
+}
+
+function decodeSlotKey({
+  slot,
+  epoch,
+  key,
+  unlocker,
+  keyHash,
+}: {
+  slot: number
+  epoch: number
+  key: string
+  unlocker?: string
+  keyHash: string
+}): StoredSlotKey {
+  const field = 'device.slotKeys'
+  return {
+    slot,
+    epoch,
+    key: G2.decode(fromBase64Url(key, `${field}.key`, 96), `${field}.key`),
     unlocker: unlocker ?? null,
     keyHash: fromBase64Url(keyHash, `${field}.keyHash`, 32),
   }

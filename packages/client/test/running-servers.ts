@@ -42,6 +42,8 @@ export interface RunningOptions {
   readonly permits?: 'tree' | 'identity'
   readonly slot?: number
   readonly grace?: number
+  /** What fleet's tickets for devices are for; what fleet itself says unless said. */
+  readonly devicePurposes?: ('device' | 'agree' | 'sign')[]
   /** Between the RPS and what it calls. */
   readonly fetch?: typeof fetch
   /** Of one server; the common one unless said. */
@@ -106,6 +108,7 @@ export class RunningServers {
     permits = 'identity',
     slot = SLOT,
     grace = 300,
+    devicePurposes,
     fetch = globalThis.fetch,
   }: RunningOptions): Promise<void> {
     const world = {
@@ -188,6 +191,7 @@ export class RunningServers {
       groupId: '',
       rps: { url: this.rpsUrl },
       rpsName: 'rps',
+      ...(devicePurposes === undefined ? {} : { devicePurposes }),
     }
     const rpsKeys = await openRpsKeys({ ...world, config: rpsSettings })
     const fleetKeys = await openFleetKeys({ ...world, config: fleetSettings, store: fleetStore })

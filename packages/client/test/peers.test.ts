@@ -1,0 +1,188 @@
+/**
+ * What a car fetches ahead so that it can open and answer channels with other cars where there is no network: against fleet,
+ * RPS and three authorities on real HTTP.
+ */
+import { Refused } from '@milagro-ts/api/problem'
+import { SLOT_KEY_CONTEXT } from '@milagro-ts/api/slot-key-request'
+import { systemRandom } from '@milagro-ts/api/system'
+import { Device } from '@milagro-ts/client/device'
+import { ClientError } from '@milagro-ts/client/errors'
+import type { DeviceOptions } from '@milagro-ts/client/ports'
+import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
+import { callbackUnlocker } from '@milagro-ts/client/unlocker'
+import { utf8 } from '@milagro-ts/crypto/bytes'
+import type { IdCore } from '@milagro-ts/crypto/identity'
+import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
+import { slotStart } from '@milagro-ts/crypto/time-permit'
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { FakeClock } from '../../rps/test/fake-clock.js'
+import { RunningServers } from './running-servers.js'
+import { CAR } from './world.js'
+
+const SLOT = 600
+const ORIGIN = 1_767_225_600
+const clock = new FakeClock((ORIGIN + 1_000 * SLOT + 60) * 1000)
+let servers: RunningServers
+/** Whether devices reach anybody. */
+let online = true
+/** Paths that devices have asked for. */
+const asked: string[] = []
+
+beforeAll(async () => {
+  servers = await RunningServers.start({
+    clock: () => clock.now,
+    timers: clock,
+    permits: 'tree',
+    slot: SLOT,
+    grace: 60,
+    devicePurposes: ['device', 'agree', 'sign'],
+  })
+}, 180_000)
+afterAll(() => servers.close())
+beforeEach(() => {
+  online = true
+})
+
+const ports = (): Omit<DeviceOptions, 'store'> => ({
+  ...servers.ports,
+  fetch: (input, init) => {
+    if (!online) return Promise.reject(new TypeError('no network'))
+    asked.push(new URL(String(input)).pathname)
+    return fetch(input, init)
+  },
+})
+
+interface Car {
+  readonly id: number
+  readonly device: Device
+  readonly store: TokenStore
+}
+let made = 0
+async function enrol(more: Partial<DeviceOptions> = {}): Promise<Car> {
+  const instance = `WVWZZZ1JZXW00020${made++}`
+  const { id, code } = await servers.fleet.addVehicle({
+    ...(await servers.act()),
+    body: { instance, attributes: { ...CAR } },
+  })
+  const store = memoryTokenStore()
+  const options = { ...ports(), ...more, store, code: code?.code as string, attributes: CAR, instance }
+  return { id, store, device: await Device.enrol(options) }
+}
+
+const current = () => Math.floor((clock.now / 1000 - ORIGIN) / SLOT)
+function toSlot(number: number, offset = 1): void {
+  clock.turn((slotStart({ origin: ORIGIN, length: SLOT }, number) + offset) * 1000 - clock.now)
+}
+/** Until it is ready for the next slot, too: the RPS makes those permits by itself, in the middle of this one. */
+async function prepared({ device }: Car): Promise<void> {
+  await expect
+    .poll(
+      async () => {
+        clock.turn(1000)
+        return device.preparePeers()
+      },
+      { timeout: 20_000 },
+    )
+    .toEqual([current(), current() + 1])
+}
+const codeOf = (call: Promise<unknown>) =>
+  call.then(
+    () => 'done',
+    (error: unknown) =>
+      error instanceof Refused || error instanceof ClientError ? error.code : String(error),
+  )
+
+/** Do both come to the same PSK, each by itself? */
+async function agree(from: Device, to: Device, expected: IdCore = to.idCore): Promise<boolean> {
+  const { identity, psk } = await from.peerPsk(expected)
+  const answer = await to.answerPeer(PskIdentity.decode(identity))
+  return answer !== null && Buffer.from(answer).equals(psk)
+}
+
+test('two cars agree without a network, in this slot and the next, though one was started again', {
+  timeout: 60_000,
+}, async () => {
+  const [one, other] = [await enrol(), await enrol()]
+  toSlot(current() + 1, 400)
+  await prepared(one)
+  await prepared(other)
+  online = false
+  expect(await agree(one.device, other.device)).toBe(true)
+  // Both at once, each in both parts.
+  expect(await agree(other.device, one.device)).toBe(true)
+  const again = await Device.open({ ...ports(), store: other.store })
+  expect(await agree(one.device, again)).toBe(true)
+
+  toSlot(current() + 1)
+  expect(await agree(one.device, again)).toBe(true)
+  expect(again.permitInHand(current())?.slot).toBe(current())
+  // For the slot after that there is neither key nor permit.
+  toSlot(current() + 1)
+  expect(await agree(one.device, again)).toBe(false)
+  expect(again.permitInHand(current())).toBeNull()
+  await expect(again.preparePeers()).rejects.toThrow()
+})
+
+test('another car’s name is another key; a car is no peer of its own', { timeout: 60_000 }, async () => {
+  const [one, other, third] = [await enrol(), await enrol(), await enrol()]
+  for (const car of [one, other, third]) await car.device.preparePeers()
+  expect(await agree(one.device, other.device, third.device.idCore)).toBe(false)
+  expect(await agree(one.device, third.device, other.device.idCore)).toBe(false)
+  await expect(one.device.peerPsk(one.device.idCore)).rejects.toThrow(RangeError)
+})
+
+test('what is here already is fetched from nobody', async () => {
+  const car = await enrol()
+  toSlot(current() + 1, 400)
+  await prepared(car)
+  asked.length = 0
+  await car.device.preparePeers()
+  expect(asked.filter(path => path.endsWith('/slot-keys'))).toEqual([])
+  const { identities } = JSON.parse((await car.store.read()) as string)
+  expect(identities[0].device.slotKeys).toHaveLength(2)
+})
+
+test('a banned car gets nothing for a further slot', { timeout: 60_000 }, async () => {
+  const car = await enrol()
+  await car.device.preparePeers()
+  await servers.fleet.ban({ ...(await servers.act()), body: { vehicle: car.id, reason: 'stolen' } })
+  toSlot(current() + 2)
+  await expect.poll(() => codeOf(car.device.preparePeers()), { timeout: 10_000 }).toBe('BANNED')
+  expect(await car.device.answerPeer(await anIdentityFor(car))).toBeNull()
+})
+
+/** What an honest car offers it. */
+async function anIdentityFor({ device }: Car): Promise<PskIdentity> {
+  const honest = await enrol()
+  return PskIdentity.decode((await honest.device.peerPsk(device.idCore)).identity)
+}
+
+test('through the RPS, where authorities can’t be reached', async () => {
+  const [one, other] = [await enrol({ reach: 'relay' }), await enrol()]
+  asked.length = 0
+  await one.device.preparePeers()
+  expect(asked.filter(path => path.endsWith('/slot-keys'))).toEqual(
+    expect.arrayContaining([1, 2, 3].map(index => `/v1/authorities/${index}/slot-keys`)),
+  )
+  expect(await agree(other.device, one.device)).toBe(true)
+})
+
+test('under an unlocker the store alone answers nobody', async () => {
+  const secret = systemRandom(32)
+  const unlocker = callbackUnlocker(async () => secret)
+  const [locked, other] = [await enrol({ unlocker }), await enrol()]
+  await locked.device.preparePeers()
+  expect(await agree(other.device, locked.device)).toBe(true)
+  const { identity } = await other.device.peerPsk(locked.device.idCore)
+  const open = (more: Partial<DeviceOptions>) => Device.open({ ...ports(), store: locked.store, ...more })
+  const answer = async (more: Partial<DeviceOptions>) =>
+    (await open(more)).answerPeer(PskIdentity.decode(identity))
+  expect(await answer({ unlocker })).not.toBeNull()
+  const wrong = callbackUnlocker(async () => new Uint8Array(32))
+  for (const more of [{}, { unlocker: wrong }]) expect(await codeOf(answer(more))).toBe('WRONG_UNLOCKER')
+})
+
+test('a car signs nothing of its own for the context of slot keys', async () => {
+  const { device } = await enrol()
+  await expect(device.signOffline(utf8('a message'), SLOT_KEY_CONTEXT)).rejects.toThrow(RangeError)
+})
