@@ -15,7 +15,7 @@ const { running } = createClient(landingRoutes, { baseUrl: location.origin })
 const PARTIES: Readonly<Record<string, readonly [title: string, does: string]>> = {
   fleet: ['Fleet', 'Who is who, and who is banned.'],
   rps: ['RPS', 'Checks every login; keeps nobody’s credential.'],
-  tracking: ['Tracking server', 'Believes positions of proven cars only.'],
+  tracking: ['Tracking server', 'Believes positions of proven cars only, over TLS without certificates.'],
   'dta-1': ['Trust authority 1', 'One share of every master secret.'],
   'dta-2': ['Trust authority 2', 'One share of every master secret.'],
   'dta-3': ['Trust authority 3', 'One share of every master secret.'],
