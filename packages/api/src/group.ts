@@ -258,6 +258,12 @@ export class Group {
     return ended ?? null
   }
 
+  /** Those of any key epoch that there has been, kept or not: what an old file was made with. */
+  keysEver(purpose: Purpose, epoch: number): PurposeKeys | null {
+    const newest = this.#revisions.map(({ epochs }) => newestOf(epochs[purpose]))
+    return this.keysOf(purpose, epoch) ?? newest.findLast(keys => keys.epoch === epoch) ?? null
+  }
+
   epochAt(purpose: Purpose, slot: number): number | null {
     return this.keysAt(purpose, slot)?.epoch ?? null
   }

@@ -1,7 +1,7 @@
 /**
  * A device with an identity: what an application uses.
  *
- *   Device.enrol → enrolUser, login, session, onePass, sign, permit, nextPermit, keepAhead, changePin
+ *   Device.enrol → enrolUser, login, session, onePass, sign, permit, nextPermit, keepAhead, changePin, decapsulate
  *
  * Keys are read from the store for each proof and leave no function; a session with a PIN keeps D_pin until it is
  * closed. What is repeated by itself and what isn't: errors.ts.
@@ -18,8 +18,9 @@ import { verifyReceipt } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import { decapsulate } from '@milagro-ts/crypto/ibe'
 import { sign } from '@milagro-ts/crypto/ibs'
-import { type Attributes, type IdCore, pinIdentityPoint } from '@milagro-ts/crypto/identity'
+import { type Attributes, encodeName, type IdCore, pinIdentityPoint } from '@milagro-ts/crypto/identity'
 import {
   authorizationHeader,
   clientProve,
@@ -94,6 +95,12 @@ export interface Login {
   readonly authenticated: AuthenticatedFields
   /** For the service's server to redeem, where it was asked for. */
   readonly authOtt: string | undefined
+}
+
+/** Which key of a device something was encrypted to. */
+export interface EncryptedTo {
+  /** Key epoch of purpose `encrypt`. */
+  readonly epoch: number
 }
 
 /** An external PSK, the slot that it is for, and when that ends (unix milliseconds). */
@@ -498,6 +505,26 @@ export class Device {
     const signKey = await unlockKey(unlocker, { groupId, idCore, purpose: 'sign' }, device.sign)
     const terms = { groupId, idCore, slot, context, signEpoch }
     return signedFields(terms, sign(terms, signKey, message, random), permit.permit)
+  }
+
+  /**
+   * M of an encapsulation to this device (crypto/ibe.ts); null for one that was made for another key, or changed. `epoch`
+   * is the key epoch of purpose `encrypt` that it was made with. NO_ENCRYPT_KEY, EPOCH_ENDED, WRONG_UNLOCKER; DecodeError
+   * for another shape.
+   */
+  async decapsulate(encapsulation: Uint8Array, { epoch }: EncryptedTo): Promise<Uint8Array | null> {
+    const { groupId, idCore } = this
+    const { device } = await this.#record()
+    if (device.encrypt === null) throw new ClientError('NO_ENCRYPT_KEY')
+    const Ppub = this.#group.keysEver('encrypt', epoch)?.pub
+    if (device.encrypt.epoch !== epoch || Ppub === undefined)
+      throw new ClientError(
+        'EPOCH_ENDED',
+        `it is for key epoch ${epoch}, this device’s key is of ${device.encrypt.epoch}`,
+      )
+    const owner = { groupId, idCore, purpose: 'encrypt' } as const
+    const key = await unlockKey(this.#ports.unlocker, owner, device.encrypt)
+    return decapsulate({ name: encodeName(groupId, { kind: 1, idCore }), Ppub }, key, encapsulation)
   }
 
   /**

@@ -175,6 +175,8 @@ export class DeviceKeys {
   readonly pinKey: PinKey | null
   /** D_sign, where the ticket is for it. Secret. */
   readonly signKey: CollectedKey | null
+  /** s·He(C), where the ticket is for it. Secret. */
+  readonly encryptKey: CollectedKey | null
 
   private constructor(
     deviceKey: G1,
@@ -182,25 +184,28 @@ export class DeviceKeys {
     agreeKey: CollectedKey | null,
     pinKey: PinKey | null,
     signKey: CollectedKey | null,
+    encryptKey: CollectedKey | null,
   ) {
     this.deviceKey = deviceKey
     this.keyEpoch = keyEpoch
     this.agreeKey = agreeKey
     this.pinKey = pinKey
     this.signKey = signKey
+    this.encryptKey = encryptKey
   }
 
   /** Move 3. Throws what `collect` throws. */
   static async combine(waiting: DeviceAwaitingShares, collect: Collect): Promise<DeviceKeys> {
     const { collection, pinGen } = waiting
     const pinKey = pinGen === undefined ? null : await PinKey.collect(collection, collect)
-    const { device: keyEpoch, agree, sign } = collection.ticket.keyEpochs
-    const further = async (purpose: 'agree' | 'sign', epoch: number | undefined) =>
+    const { device: keyEpoch, agree, sign, encrypt } = collection.ticket.keyEpochs
+    const further = async (purpose: 'agree' | 'sign' | 'encrypt', epoch: number | undefined) =>
       epoch === undefined ? null : { key: await collect(purpose, collection), epoch }
     const agreeKey = await further('agree', agree)
     const signKey = await further('sign', sign)
+    const encryptKey = await further('encrypt', encrypt)
     const deviceKey = await collect('device', collection)
-    return new DeviceKeys(deviceKey, keyEpoch as number, agreeKey, pinKey, signKey)
+    return new DeviceKeys(deviceKey, keyEpoch as number, agreeKey, pinKey, signKey, encryptKey)
   }
 }
 

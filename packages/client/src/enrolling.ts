@@ -123,6 +123,7 @@ export async function enrolDevice(
     const locked = await lockKey(ports.unlocker, { groupId, idCore, purpose: 'device' }, keys.deviceKey)
     const agree = await lockedFurther(ports, { groupId, idCore, purpose: 'agree' }, keys.agreeKey)
     const sign = await lockedFurther(ports, { groupId, idCore, purpose: 'sign' }, keys.signKey)
+    const encrypt = await lockedFurther(ports, { groupId, idCore, purpose: 'encrypt' }, keys.encryptKey)
     const token = keys.pinKey === null ? null : await keys.pinKey.split(pin as string, ports.pinCost)
     const own = codeIdOf(code)
     await finish(records, waiting.pending, former => ({
@@ -138,6 +139,7 @@ export async function enrolDevice(
         sign,
         ahead: null,
         slotKeys: [],
+        encrypt,
       },
       // Users of a former generation had their keys on that identity.
       users: token === null ? [] : [{ name: OWN_PIN, attributes: {}, token, next: null, codeId: own }],

@@ -41,6 +41,11 @@ export const CLIENT_CODES = {
     advice: 'never',
     means: 'The registration authority gave this device no key to sign with.',
   },
+  NO_ENCRYPT_KEY: {
+    advice: 'never',
+    means: 'The registration authority gave this device no key that opens files.',
+  },
+  NOT_A_RECIPIENT: { advice: 'never', means: 'The file is for others, not for this device.' },
   WRONG_GROUP: {
     advice: 'never',
     means: 'The group document is not the pinned group’s, does not hold, or went back.',

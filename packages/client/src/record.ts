@@ -4,8 +4,8 @@
  *   {suite, v, identities: [{
  *     groupId, instance                          of which there is one each: this pair is what an identity goes by
  *     revisions                                  the group document from the first revision to the newest seen
- *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?, keyEpoch?, agree?, sign?, ahead?, slotKeys?}    once
- *                                                enrolled; agree, sign: further keys {key, unlocker?, keyHash, epoch};
+ *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?, keyEpoch?, agree?, sign?, encrypt?, ahead?,
+ *                                                slotKeys?}    once enrolled; agree, sign, encrypt: further keys {key, unlocker?, keyHash, epoch};
  *                                                ahead: Δ·A of a key epoch that begins later {from, to, delta};
  *                                                slotKeys: keys of agree for a slot {key, unlocker?, slot, epoch}
  *     users    [{name, attributes, token, next?, codeId?}]       next: a new PIN's token, until its first login
@@ -79,6 +79,8 @@ export interface DeviceIdentity extends LockedKey {
   readonly agree: FurtherKey | null
   /** D_sign, what signs without a network; null where the ticket was for none. */
   readonly sign: FurtherKey | null
+  /** s·He(C), what opens files that are for this device; null where the ticket was for none. */
+  readonly encrypt: FurtherKey | null
   /** To a key epoch that had not begun when it was fetched; null where there is none. */
   readonly ahead: KeyStep | null
   /** Ascending by slot: what this device answers others by. */
@@ -167,6 +169,7 @@ const StoredIdentity = Strict({
       keyEpoch: Type.Optional(Type.Integer({ minimum: FIRST_EPOCH + 1, maximum: 0xffff_ffff })),
       agree: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
       sign: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
+      encrypt: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
       ahead: Type.Optional(Strict({ ...EpochStepField.properties, delta: Bytes(48) })),
       slotKeys: Type.Optional(
         Type.Array(Strict({ slot: Uint32, epoch: Uint32, key: Bytes(96), ...Lock }), {
@@ -254,6 +257,7 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
             ...(device.keyEpoch === FIRST_EPOCH ? {} : { keyEpoch: device.keyEpoch }),
             ...(device.agree === null ? {} : { agree: furtherJson(device.agree) }),
             ...(device.sign === null ? {} : { sign: furtherJson(device.sign) }),
+            ...(device.encrypt === null ? {} : { encrypt: furtherJson(device.encrypt) }),
             ...(device.ahead === null
               ? {}
               : { ahead: { ...device.ahead, delta: toBase64Url(device.ahead.delta.encode()) } }),
@@ -316,6 +320,7 @@ function decodeFields(stored: StoredIdentity): DeviceRecord {
             keyEpoch: device.keyEpoch ?? FIRST_EPOCH,
             agree: decodeFurther(device.agree, 'device.agree'),
             sign: decodeFurther(device.sign, 'device.sign'),
+            encrypt: decodeFurther(device.encrypt, 'device.encrypt'),
             ahead: decodeStep(device.ahead),
             slotKeys: (device.slotKeys ?? []).map(decodeSlotKey),
           },

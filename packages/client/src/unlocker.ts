@@ -1,8 +1,8 @@
 /**
  * The hardware factor (protocols.md §4): τ_dev = D_dev − α_hw·A_dev is stored, and α_hw comes out of a TPM, a secure
  * element, a keystore or a SIM. A copy of the token store alone is then worth nothing. Full entropy only: never a PIN. The
- * keys of `agree` and `sign` and slot keys lie under it in the same way, with Hk1(C), Hs(C) and Hk2(B) in the place of A_dev and
- * scalars of their own.
+ * keys of `agree`, `sign`, `encrypt` and slot keys lie under it in the same way, with Hk1(C), Hs(C), He(C) and Hk2(B) in the
+ * place of A_dev and scalars of their own.
  */
 import { be32, concat, equalBytes, utf8 } from '@milagro-ts/crypto/bytes'
 import {
@@ -10,6 +10,7 @@ import {
   agreePointG2,
   deviceIdentityPoint,
   encodeName,
+  encryptPoint,
   type IdCore,
   signIdentityPoint,
 } from '@milagro-ts/crypto/identity'
@@ -48,7 +49,7 @@ export interface LockedKey<P = G1> {
 export interface KeyOwner {
   readonly groupId: Uint8Array
   readonly idCore: IdCore
-  readonly purpose: 'device' | 'agree' | 'sign'
+  readonly purpose: 'device' | 'agree' | 'sign' | 'encrypt'
 }
 /** Whose slot key, and of which slot. */
 export interface SlotKeyOwner {
@@ -127,12 +128,13 @@ async function unlock<P extends KeyPoint<P>>(
   return key
 }
 
-/** A_dev, Hk1(C) or A of `sign`. */
+/** A_dev, Hk1(C), He(C) or A of `sign`. */
 function baseOf({ groupId, idCore, purpose }: KeyOwner): Base<G1> {
   const point = () => {
     if (purpose === 'device') return deviceIdentityPoint(groupId, idCore)
     if (purpose === 'sign') return signIdentityPoint(groupId, idCore)
-    return agreePointG1(encodeName(groupId, { kind: 1, idCore }))
+    const name = encodeName(groupId, { kind: 1, idCore })
+    return purpose === 'encrypt' ? encryptPoint(name) : agreePointG1(name)
   }
   // A scalar of its own for each key: with one, D_dev and τ_dev would tell something about the other.
   const info = concat(groupId, idCore.bytes, purpose === 'device' ? new Uint8Array() : utf8(purpose))

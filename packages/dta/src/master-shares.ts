@@ -9,7 +9,7 @@
  *   permit    yes, in clear      –
  *   sign      yes                –
  *   agree     yes                s_jHk2(its name) to its recipients and to devices, for a slot each
- *   encrypt                      not issued yet
+ *   encrypt   yes                –
  *
  * Between two key epochs a device gets δ_j·A, δ_j = s'_j − s_j, and nothing else is made of two of them.
  *

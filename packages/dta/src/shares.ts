@@ -32,8 +32,8 @@ import { appendIssuance } from './issuance-log.js'
 import { addToLedger, identityHash, inLedger, refuseWhileHandedOver } from './ledger.js'
 import { refuseHours, refuseSigners, takeFromQuota } from './policy.js'
 
-/** Keys of `encrypt` are for names, whose rules come with encryption; `permit` is nobody's key. */
-const BY_TICKET: readonly Purpose[] = ['device', 'pin', 'agree', 'sign']
+/** `permit` is nobody's key. */
+const BY_TICKET: readonly Purpose[] = ['device', 'pin', 'agree', 'sign', 'encrypt']
 
 export interface SealedAnswer {
   readonly index: number

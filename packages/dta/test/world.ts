@@ -346,7 +346,7 @@ export async function ticketFor(
   return [await signTicket(payload, signer)]
 }
 
-export type TicketPurposeOf = 'device' | 'pin' | 'agree' | 'sign'
+export type TicketPurposeOf = 'device' | 'pin' | 'agree' | 'sign' | 'encrypt'
 
 /** Opens one authority's answer and checks its proof; null when it isn't a good share for this car. */
 export async function openShare(

@@ -33,7 +33,7 @@ export const FleetConfig = Strict({
   rpsName: ServerNameSetting,
   /** What a vehicle's ticket is for; `device` and `agree` (TLS) unless said. */
   devicePurposes: Type.Optional(
-    Type.Array(Type.Enum(['device', 'agree', 'sign']), { minItems: 1, maxItems: 3 }),
+    Type.Array(Type.Enum(['device', 'agree', 'sign', 'encrypt']), { minItems: 1, maxItems: 4 }),
   ),
   /** Whether operators' devices have a PIN, and every operator's login must show it. Required unless said. */
   operatorPin: Type.Optional(Type.Enum(['required', 'never'])),

@@ -84,7 +84,7 @@ export interface EnrolmentPorts {
   /** The next leaf, which is remembered outside of the database too. */
   readonly nextLeaf: (tx: Kysely<FleetSchema>) => Promise<number>
   /** What a device's ticket is for. */
-  readonly devicePurposes: readonly ('device' | 'agree' | 'sign')[]
+  readonly devicePurposes: readonly ('device' | 'agree' | 'sign' | 'encrypt')[]
   /** Seconds in which a registration may be asked for again. */
   readonly lifetime: number
   /** Registrations of unknown instances that may wait for an operator at the same time. */

@@ -1,0 +1,297 @@
+/**
+ * Files for devices: age v1 (age-encryption.org/v1) with a stanza of ours for each recipient. A sender needs the group
+ * document and the recipients' M-Pin IDs, and asks nobody.
+ *
+ *   sender                                                          device
+ *   fileKey, 16 random bytes, age's own
+ *   name = TLV{groupId, 1, idCore, generation}
+ *   (U ‖ V ‖ W, M) = encapsulate({name, Ppub})
+ *   -- age-encryption.org/v1
+ *      -> milagro-ibe groupId epoch tag                             tag of the own name: M = decapsulate(U ‖ V ‖ W)
+ *      base64(U ‖ V ‖ W ‖ AES-256-GCM(M; fileKey))                  fileKey
+ *      --- HMAC(fileKey; all of the above)                          equal?
+ *      nonce, chunks of 64 KiB under HKDF(fileKey, nonce) -->       each authentic, in order, and the last one marked?
+ *
+ * The tag is 4 bytes of SHA-256(TLV{`milagro-ibe`, name, U ‖ V ‖ W}): a device finds its stanza among a thousand without a
+ * pairing. The names aren't in the file, but who knows an M-Pin ID can see whether a file is for it.
+ *
+ * Memory is constant: a chunk at a time. Every byte that comes out has been authenticated; that it was all is known when
+ * the stream ends, so nobody may take what came before an error for the file. Whoever holds a key opens what is sent to it
+ * for ever, banned or not: a name without a slot has one key.
+ */
+import type { Group } from '@milagro-ts/api/group'
+import { concat, equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
+import { ENCAPSULATION_LENGTH, encapsulate } from '@milagro-ts/crypto/ibe'
+import { decodeGroupId, encodeName, type IdCore } from '@milagro-ts/crypto/identity'
+import type { Random } from '@milagro-ts/crypto/ports'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import { slotAt } from '@milagro-ts/crypto/time-permit'
+import { encodeTlv } from '@milagro-ts/crypto/tlv'
+import { Decrypter, Encrypter, Stanza } from 'age-encryption'
+import type { Device } from './device.js'
+import { ClientError } from './errors.js'
+
+export const STANZA_TYPE = 'milagro-ibe'
+/** A header of as many stanzas is under the limit of its bytes. */
+export const MOST_RECIPIENTS = 1_000
+/** Bytes of a header, so that a file without an end of one doesn't fill the memory. */
+const MOST_HEADER = 512 * 1024
+const FILE_KEY = 16
+const GCM_TAG = 16
+const BODY = ENCAPSULATION_LENGTH + FILE_KEY + GCM_TAG
+const TAG = 4
+
+export interface FileStanza {
+  readonly groupId: Uint8Array
+  /** Key epoch of purpose `encrypt`. */
+  readonly epoch: number
+  readonly tag: Uint8Array
+  /** U ‖ V ‖ W. */
+  readonly encapsulation: Uint8Array
+  /** fileKey under M: 32 bytes. */
+  readonly sealedKey: Uint8Array
+}
+
+export function encodeStanza({ groupId, epoch, tag, encapsulation, sealedKey }: FileStanza): Stanza {
+  const args = [STANZA_TYPE, toBase64Url(groupId), String(epoch), toBase64Url(tag)]
+  return new Stanza(args, concat(encapsulation, sealedKey))
+}
+
+/** Null for a stanza of another type; DecodeError for one of ours of another shape. */
+export function decodeStanza({ args, body }: Pick<Stanza, 'args' | 'body'>): FileStanza | null {
+  const [type, group, epoch, tag, ...more] = args
+  if (type !== STANZA_TYPE) return null
+  if (group === undefined || epoch === undefined || tag === undefined || more.length > 0)
+    throw new DecodeError('stanza', 'groupId, key epoch and tag expected')
+  if (body.length !== BODY) throw new DecodeError('stanza.body', `${BODY} bytes expected`)
+  return {
+    groupId: decodeGroupId(fromBase64Url(group, 'stanza.groupId', 32)),
+    epoch: decodeNumber(epoch, 'stanza.epoch'),
+    tag: fromBase64Url(tag, 'stanza.tag', TAG),
+    encapsulation: body.slice(0, ENCAPSULATION_LENGTH),
+    sealedKey: body.slice(ENCAPSULATION_LENGTH),
+  }
+}
+
+export interface FileTerms {
+  readonly to: readonly IdCore[]
+  /** The pinned group, in the newest revision that is known. */
+  readonly group: Group
+  /** Unix milliseconds. */
+  readonly now: number
+  readonly random: Random
+}
+
+/** RangeError for no recipients or more than MOST_RECIPIENTS; DecodeError for a group that hasn't begun. */
+export async function encryptFile(
+  source: ReadableStream<Uint8Array>,
+  { to, group, now, random }: FileTerms,
+): Promise<ReadableStream<Uint8Array>> {
+  if (to.length === 0 || to.length > MOST_RECIPIENTS)
+    throw new RangeError(`a file is for 1–${MOST_RECIPIENTS} recipients`)
+  const { groupId, slotRule } = group
+  const seconds = Math.floor(now / 1000)
+  const keys = seconds < slotRule.origin ? null : group.keysAt('encrypt', slotAt(slotRule, seconds))
+  if (keys?.pub === undefined) throw new DecodeError('group', 'it has not begun by this clock')
+  const { epoch, pub: Ppub } = keys
+  const encrypter = new Encrypter()
+  for (const idCore of to)
+    encrypter.addRecipient({
+      async wrapFileKey(fileKey) {
+        const name = encodeName(groupId, { kind: 1, idCore })
+        const { encapsulation, key } = encapsulate({ name, Ppub }, random)
+        const sealedKey = await sealFileKey(key, encapsulation, fileKey)
+        key.fill(0)
+        const tag = tagOf(name, encapsulation)
+        return [encodeStanza({ groupId, epoch, tag, encapsulation, sealedKey })]
+      },
+    })
+  return encrypter.encrypt(source)
+}
+
+/** What opening a file takes of a device. */
+export type FileOpener = Pick<Device, 'groupId' | 'idCore' | 'decapsulate'>
+
+/**
+ * The plaintext, as it is authenticated. The promise rejects for a header that doesn't hold, the stream for anything after
+ * it: DecodeError where the file was changed, cut off or is none. NOT_A_RECIPIENT, and what `Device.decapsulate` throws. An
+ * error of `source` stays itself.
+ */
+export async function decryptFile(
+  source: ReadableStream<Uint8Array>,
+  device: FileOpener,
+): Promise<ReadableStream<Uint8Array>> {
+  const watched = new WatchedSource(source)
+  const decrypter = new Decrypter()
+  let isOpened = false
+  let refusal: { readonly error: unknown } | undefined
+  decrypter.addIdentity({
+    async unwrapFileKey(stanzas) {
+      try {
+        const fileKey = await openStanzas(stanzas, device)
+        isOpened = true
+        return fileKey
+      } catch (error) {
+        refusal = { error }
+        throw error
+      }
+    },
+  })
+  /** What age says is about the file; what the source and the device say is theirs. */
+  const explain = (error: unknown): unknown => {
+    const own = watched.failure ?? refusal
+    if (own !== undefined) return own.error
+    if (error instanceof DecodeError) return error
+    return new DecodeError('file', isOpened ? 'it was changed or cut off' : 'not a file of age v1')
+  }
+  try {
+    return withErrors(await decrypter.decrypt(watched.stream), explain)
+  } catch (error) {
+    throw explain(error)
+  }
+}
+
+async function openStanzas(stanzas: readonly Stanza[], device: FileOpener): Promise<Uint8Array> {
+  const { groupId, idCore } = device
+  const ours = stanzas.map(decodeStanza).filter(stanza => stanza !== null)
+  if (ours.length > MOST_RECIPIENTS) throw new DecodeError('file', `more than ${MOST_RECIPIENTS} recipients`)
+  const name = encodeName(groupId, { kind: 1, idCore })
+  const own = ours.find(
+    ({ groupId: group, tag, encapsulation }) =>
+      equalBytes(group, groupId) && equalBytes(tag, tagOf(name, encapsulation)),
+  )
+  if (own === undefined) throw new ClientError('NOT_A_RECIPIENT')
+  const key = await device.decapsulate(own.encapsulation, own)
+  const fileKey = key === null ? null : await openFileKey(key, own.encapsulation, own.sealedKey)
+  key?.fill(0)
+  if (fileKey === null) throw new DecodeError('stanza', 'it was changed')
+  return fileKey
+}
+
+function tagOf(name: Uint8Array, encapsulation: Uint8Array): Uint8Array {
+  return sha256(encodeTlv([utf8(STANZA_TYPE), name, encapsulation])).subarray(0, TAG)
+}
+
+/** M is for this one message, so the nonce is zero. */
+const gcm = (encapsulation: Uint8Array) => ({
+  name: 'AES-GCM',
+  iv: new Uint8Array(12),
+  additionalData: encapsulation.slice(),
+})
+const keyOf = (key: Uint8Array, usage: 'encrypt' | 'decrypt') =>
+  crypto.subtle.importKey('raw', key.slice(), 'AES-GCM', false, [usage])
+
+/** AES-256-GCM(M; plaintext) with U ‖ V ‖ W as additional data (encryption.md). */
+export async function sealFileKey(
+  key: Uint8Array,
+  encapsulation: Uint8Array,
+  plaintext: Uint8Array,
+): Promise<Uint8Array> {
+  const sealed = await crypto.subtle.encrypt(
+    gcm(encapsulation),
+    await keyOf(key, 'encrypt'),
+    plaintext.slice(),
+  )
+  return new Uint8Array(sealed)
+}
+
+async function openFileKey(
+  key: Uint8Array,
+  encapsulation: Uint8Array,
+  sealed: Uint8Array,
+): Promise<Uint8Array | null> {
+  const imported = await keyOf(key, 'decrypt')
+  try {
+    return new Uint8Array(await crypto.subtle.decrypt(gcm(encapsulation), imported, sealed.slice()))
+  } catch {
+    // The platform says OperationError and no more.
+    return null
+  }
+}
+
+/** be32 in decimal, in its one spelling. */
+function decodeNumber(text: string, field: string): number {
+  const number = /^(0|[1-9][0-9]{0,9})$/.test(text) ? Number(text) : Number.NaN
+  if (!(number <= 0xffff_ffff)) throw new DecodeError(field, 'a number expected')
+  return number
+}
+
+/** A source whose errors are remembered, and whose header has to end in time. */
+class WatchedSource {
+  readonly stream: ReadableStream<Uint8Array>
+  failure: { readonly error: unknown } | undefined
+  /** Past the begin of the line of the header's MAC. */
+  #isHeaderRead = false
+  #seen = 0
+  /** The end of what was seen, as long as the mark less one. */
+  #tail: Uint8Array = new Uint8Array()
+
+  constructor(source: ReadableStream<Uint8Array>) {
+    const reader = source.getReader()
+    this.stream = new ReadableStream<Uint8Array>(
+      {
+        pull: async controller => {
+          let read: Awaited<ReturnType<typeof reader.read>>
+          try {
+            read = await reader.read()
+          } catch (error) {
+            this.failure = { error }
+            throw error
+          }
+          if (read.done) return controller.close()
+          this.#look(read.value)
+          controller.enqueue(read.value)
+        },
+        cancel: reason => reader.cancel(reason),
+      },
+      { highWaterMark: 0 },
+    )
+  }
+
+  #look(bytes: Uint8Array): void {
+    if (this.#isHeaderRead) return
+    // The header is ASCII, and its last line the only one that begins so.
+    const text = concat(this.#tail, bytes.subarray(0, MOST_HEADER))
+    const at = indexOf(text, MAC_MARK)
+    if (at >= 0) {
+      this.#isHeaderRead = true
+      return
+    }
+    this.#seen += bytes.length
+    if (this.#seen > MOST_HEADER)
+      throw new DecodeError('file', `its header does not end in ${MOST_HEADER} bytes`)
+    this.#tail = text.subarray(Math.max(0, text.length - MAC_MARK.length + 1))
+  }
+}
+const MAC_MARK = utf8('\n--- ')
+
+function indexOf(bytes: Uint8Array, mark: Uint8Array): number {
+  for (let at = bytes.indexOf(mark[0] as number); at >= 0; at = bytes.indexOf(mark[0] as number, at + 1))
+    if (equalBytes(bytes.subarray(at, at + mark.length), mark)) return at
+  return -1
+}
+
+/** The same stream with other errors. */
+function withErrors(
+  stream: ReadableStream<Uint8Array>,
+  explain: (error: unknown) => unknown,
+): ReadableStream<Uint8Array> {
+  const reader = stream.getReader()
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        let read: Awaited<ReturnType<typeof reader.read>>
+        try {
+          read = await reader.read()
+        } catch (error) {
+          throw explain(error)
+        }
+        if (read.done) controller.close()
+        else controller.enqueue(read.value)
+      },
+      cancel: reason => reader.cancel(reason),
+    },
+    { highWaterMark: 0 },
+  )
+}
