@@ -11,8 +11,9 @@ import { PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { type Cosigned, pointOfPermit, writeBundle } from '@milagro-ts/api/permit-bundle'
 import { Refused } from '@milagro-ts/api/problem'
 import { poolKeyCheck } from '@milagro-ts/api/server-pool'
-import type { BundlePayload, LeavesState } from '@milagro-ts/api/statements'
+import { type BundlePayload, type LeavesState, verifyCosignature } from '@milagro-ts/api/statements'
 import type { Timers } from '@milagro-ts/api/system'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import { MOST_NODES } from '@milagro-ts/crypto/node-shares'
 import type { TreeNode } from '@milagro-ts/crypto/permit-tree'
@@ -86,7 +87,7 @@ export class Issuing {
       onRevision,
     })
     const relyingParty = new RelyingParty({ ...signer, url: config.rpa.url, fetch, clocks })
-    const group = documents.latest
+    const group = await newestGroup(documents, authorities, store)
     const tree = await TreePermits.open(
       { store, relyingParty, authorities, pool, clock, eventNumber: async () => null, onBehind: () => {} },
       group,
@@ -143,13 +144,7 @@ export class Issuing {
     const { state } = this.#tree
     const notYet = (what: string) => new Refused('NOT_FOUND', { detail: `${what}: issue the slot first` })
     if (state === undefined) throw notYet('no banned leaves yet')
-    const cosignatures = await store.read(reader =>
-      reader
-        .all('SELECT authority, cosignature FROM cosignature WHERE number = ? ORDER BY authority', [
-          state.number,
-        ])
-        .map((row): Cosigned => ({ index: Number(row.authority), cosignature: row.cosignature as string })),
-    )
+    const cosignatures = await this.#cosignatures(state)
     if (cosignatures.length < this.group.t) throw notYet(`${cosignatures.length} co-signatures`)
     const pointOf = async (node: TreeNode) => {
       const [row] = await store.read(reader =>
@@ -163,6 +158,27 @@ export class Issuing {
     }
     const signer = { key: this.#requestKey, kid: config.name }
     return writeBundle({ group: this.group, slot, state, cosignatures, pointOf, signer, now: clock(), write })
+  }
+
+  /** Those that hold in the group as it is now: after a reshare an index may be another authority's. */
+  async #cosignatures(state: LeavesState): Promise<Cosigned[]> {
+    const { group } = this
+    const rows = await this.#ports.store.read(reader =>
+      reader.all('SELECT authority, cosignature FROM cosignature WHERE number = ? ORDER BY authority', [
+        state.number,
+      ]),
+    )
+    const good: Cosigned[] = []
+    for (const row of rows) {
+      const cosigned = { index: Number(row.authority), cosignature: row.cosignature as string }
+      try {
+        await verifyCosignature({ ...cosigned, group, state })
+        good.push(cosigned)
+      } catch (error) {
+        if (!(error instanceof Refused || error instanceof DecodeError)) throw error
+      }
+    }
+    return good
   }
 
   async #make(slot: number, nodes: readonly TreeNode[]): Promise<void> {
@@ -182,6 +198,26 @@ export class Issuing {
     )
     return new Set(rows.map(({ target }) => Buffer.from(target as Uint8Array).toString('base64url')))
   }
+}
+
+/**
+ * As the authorities go by it, if they can be reached: the folder may be older than a ceremony, or than the RA's keys. What
+ * was made for slots that are a new key epoch's is made again.
+ */
+async function newestGroup(
+  documents: GroupDocuments,
+  authorities: Authorities,
+  store: Store<unknown>,
+): Promise<Group> {
+  const { epoch: before } = documents.latest.keys('permit')
+  await authorities.look()
+  const group = await documents.current()
+  const begins = group.epochs('permit').flatMap(({ epoch, firstSlot }) => (epoch > before ? [firstSlot] : []))
+  if (begins.length > 0)
+    await store.atomic(connection =>
+      connection.run('DELETE FROM permit WHERE slot >= ?', [Math.min(...begins)]),
+    )
+  return group
 }
 
 const nameOf = (node: TreeNode): string =>

@@ -86,7 +86,7 @@ export class Permits {
     if (carried.slot > slot) throw new Refused('WRONG_PERMIT', { detail: 'its slot has not begun' })
     const verified = await this.#verify(group, carried)
     if (verified === null || !verified.covers(idCore)) throw new Refused('WRONG_PERMIT')
-    await this.#keep([verified])
+    await this.#keep(group, [verified])
     return verified
   }
 
@@ -126,7 +126,7 @@ export class Permits {
     const { lead, permits } = group.policy
     const { mpinId } = idCore
     if (permits === 'tree' || lead === 0 || this.#isClosed || clock() < this.#pausedUntil) return
-    if (this.#verified.has(nameOf({ type: 'id', idCore }, currentSlot(group, clock()) + lead))) return
+    if (this.#verified.has(nameOf(group, { type: 'id', idCore }, currentSlot(group, clock()) + lead))) return
     if (this.#preparing.has(mpinId) || this.#declined.has(mpinId) || this.#waiting.size >= AHEAD_WAITING)
       return
     this.#waiting.set(mpinId, { group, idCore })
@@ -192,14 +192,14 @@ export class Permits {
   }
 
   async #find(group: Group, target: PermitTarget, slot: number): Promise<CheckedPermit | null> {
-    const inMemory = this.#verified.get(nameOf(target, slot))
+    const inMemory = this.#verified.get(nameOf(group, target, slot))
     if (inMemory !== undefined) return inMemory
     const [row] = await this.#ports.store.read(reader =>
       reader.all('SELECT permit FROM permit WHERE slot = ? AND target = ?', [slot, targetBytes(target)]),
     )
     const verified =
       row === undefined ? null : await this.#verify(group, PermitClaim.decode(row.permit as Uint8Array))
-    if (verified !== null) this.#remember(verified)
+    if (verified !== null) this.#remember(group, verified)
     return verified
   }
 
@@ -245,7 +245,7 @@ export class Permits {
       const nodes = missing
       missing = []
       if (nodes.length === 0) return
-      await this.#keep(await tree.compose(group, slot, nodes))
+      await this.#keep(group, await tree.compose(group, slot, nodes))
       metrics.count('permit_batches_composed')
       if (isAhead) metrics.count('permits_ahead')
     }
@@ -301,7 +301,7 @@ export class Permits {
   }
 
   #composeOnce(group: Group, wanted: Wanted, target: PermitTarget): Promise<CheckedPermit> {
-    const key = `${nameOf(target, wanted.slot)} ${toBase64Url(wanted.userCore)}`
+    const key = `${nameOf(group, target, wanted.slot)} ${toBase64Url(wanted.userCore)}`
     const running = this.#composing.get(key)
     if (running !== undefined) return running
     const composing = this.#compose(group, wanted, target).finally(() => this.#composing.delete(key))
@@ -312,7 +312,7 @@ export class Permits {
   async #compose(group: Group, wanted: Wanted, target: PermitTarget): Promise<CheckedPermit> {
     const permit = await this.#source(group).permit(group, target, wanted)
     this.#ports.metrics.count('permits_composed')
-    await this.#keep([permit])
+    await this.#keep(group, [permit])
     return permit
   }
 
@@ -320,7 +320,7 @@ export class Permits {
     return CheckedPermit.verify(this.#ports.pool, keyAt(group, permit.slot), permit)
   }
 
-  async #keep(permits: readonly CheckedPermit[]): Promise<void> {
+  async #keep(group: Group, permits: readonly CheckedPermit[]): Promise<void> {
     await this.#ports.store.atomic(connection => {
       for (const { slot, target, bytes } of permits)
         connection.run(
@@ -328,16 +328,18 @@ export class Permits {
           [slot, targetBytes(target), bytes],
         )
     })
-    for (const permit of permits) this.#remember(permit)
+    for (const permit of permits) this.#remember(group, permit)
   }
 
-  #remember(permit: CheckedPermit): void {
+  #remember(group: Group, permit: CheckedPermit): void {
     if (this.#verified.size >= IN_MEMORY) {
       const [oldest] = this.#verified.keys()
       if (oldest !== undefined) this.#verified.delete(oldest)
     }
-    this.#verified.set(nameOf(permit.target, permit.slot), permit)
+    this.#verified.set(nameOf(group, permit.target, permit.slot), permit)
   }
 }
 
-const nameOf = (target: PermitTarget, slot: number) => `${toBase64Url(targetBytes(target))} ${slot}`
+/** With the key epoch: a rotation that concluded late may find permits of the former one for slots that are its own. */
+const nameOf = (group: Group, target: PermitTarget, slot: number) =>
+  `${toBase64Url(targetBytes(target))} ${slot} ${group.epochAt('permit', slot)}`

@@ -192,7 +192,7 @@ export class TreePermits implements PermitSource {
     const { clock } = this.#ports
     const known = this.#words.get(slot)
     const isGood = known !== undefined && known.statement.expiresAt * 1000 > clock() + REST
-    if (isGood && known.state === this.#state) return known
+    if (isGood && known.state === this.#state && this.#revision === group.revision) return known
     const asking = this.#asking.get(slot) ?? this.#ask(group, slot).finally(() => this.#asking.delete(slot))
     this.#asking.set(slot, asking)
     return asking
@@ -222,7 +222,7 @@ export class TreePermits implements PermitSource {
       this.#revision = group.revision
     }
     const isNews = isRevised || newest === undefined || state.number > newest.number
-    if (isNews) await this.#take(state)
+    if (isNews) await this.#take(state, isRevised)
     const held = isNews ? state : newest
     const ours = await eventNumber()
     if (ours !== null && ours < state.number) onBehind()
@@ -245,7 +245,8 @@ export class TreePermits implements PermitSource {
     return { statement, state }
   }
 
-  async #take(state: LeavesState): Promise<void> {
+  /** @param isRevised Co-signatures by other indices than these, or under a state signed by another key, are worth nothing. */
+  async #take(state: LeavesState, isRevised: boolean): Promise<void> {
     this.#state = state
     await this.#ports.store.atomic(connection => {
       connection.run(
@@ -253,7 +254,8 @@ export class TreePermits implements PermitSource {
           'number = excluded.number, statement = excluded.statement WHERE number <= excluded.number',
         [state.number, state.statement],
       )
-      connection.run('DELETE FROM cosignature WHERE number < ?', [state.number])
+      if (isRevised) connection.run('DELETE FROM cosignature')
+      else connection.run('DELETE FROM cosignature WHERE number < ?', [state.number])
     })
   }
 

@@ -549,6 +549,7 @@ export class World {
   /** By key epoch. */
   readonly epochs = new Map([[1, this.secrets]])
   raKey: Es256PrivateKey
+  raKid = 'ra1'
   readonly tracking: Server
   readonly fleet: Server
   authorities: FakeAuthority[]
@@ -619,7 +620,7 @@ export class World {
     return slotAt(this.group.slotRule, this.seconds)
   }
   get raSigner() {
-    return { key: this.raKey, kid: 'ra1' }
+    return { key: this.raKey, kid: this.raKid }
   }
   get dataDir(): string {
     return join(this.folder, 'rps')
@@ -872,7 +873,7 @@ export class World {
         ...(more.userCore === undefined ? {} : { userCore: toBase64Url(more.userCore) }),
         ...(more.pinGen === undefined ? {} : { pinGen: more.pinGen }),
       },
-      { key: more.key ?? this.raKey, kid: 'ra1' },
+      { key: more.key ?? this.raKey, kid: this.raKid },
     )
   }
 
