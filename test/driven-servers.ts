@@ -1020,6 +1020,20 @@ export async function drivenFleet(): Promise<Driven[]> {
       'fleet/finishKey': { fields: () => ({ body: {} }) },
       'fleet/abandonKey': { fields: () => ({ body: {} }) },
       'fleet/reconcile': { fields: () => ({}) },
+      'fleet/acknowledge': {
+        fields: async () => {
+          authority.issue(systemRandom(39))
+          const { authorities } = await api.reconcile({})
+          const finding = authorities[0]?.unknown.at(-1)?.finding as string
+          return { body: { findings: [finding], reason: 'known' } }
+        },
+        unknown: async () => [
+          {
+            what: 'a finding that isn’t there',
+            fields: { body: { findings: ['0'.repeat(24)], reason: 'known' } },
+          },
+        ],
+      },
       'fleet/audit': { fields: () => ({ query: {} }) },
       'fleet/status': { fields: () => ({}) },
     },

@@ -172,6 +172,32 @@ test('an operator’s day and a car’s, by the command alone', { timeout: 120_0
   expect((await car({}, ...login)).json).toMatchObject({ ok: false, code: 'REVOKED' })
 })
 
+test('audit ends with 1 until an operator has acknowledged what was found', async () => {
+  await system.fleetStore.atomic(connection =>
+    connection.run(
+      "INSERT INTO log_fault (log, fault, detail, found_at, heads) VALUES (1, 'shorter', 'it has 1 entries, it had 2', 0, '[]')",
+    ),
+  )
+  const found = await operator('fleet', 'audit')
+  expect(found).toMatchObject({ exit: 1, json: { code: 'REFUSED' } })
+  const [, finding] =
+    /^the log of ta1 is shorter: it has 1 entries, it had 2 \(finding ([0-9a-f]{24})\)$/.exec(
+      found.json.why as string,
+    ) ?? []
+  const acknowledge = (...more: string[]) => operator('fleet', 'acknowledge', ...more)
+  expect((await acknowledge(finding as string)).exit).toBe(2)
+  const known = ['--reason', 'its disk was put back']
+  expect((await acknowledge('0'.repeat(24), ...known)).json).toMatchObject({ code: 'NOT_FOUND' })
+  expect(await acknowledge(finding as string, ...known)).toMatchObject({ exit: 0, err: '' })
+  expect((await acknowledge(finding as string, ...known)).json).toMatchObject({ code: 'CONFLICT' })
+  const audit = await operator('fleet', 'audit')
+  expect(audit).toMatchObject({
+    exit: 0,
+    json: { authorities: [{ faults: [{ finding, acknowledged: { reason: 'its disk was put back' } }] }] },
+  })
+  expect((await operator('fleet', 'status')).json.logs).toMatchObject({ alarms: [] })
+})
+
 test('a key that somebody had issued past the register ends the audit with 1, by its entry', async () => {
   const { ra, groupId } = system
   const thief = await makeCar({ groupId })

@@ -7,7 +7,7 @@ import { type FleetSchema, migrations } from '@milagro-ts/fleet/schema'
 import { createFleet, openFleetKeys } from '@milagro-ts/fleet/server'
 import { createRps, openKeys } from '@milagro-ts/rps/server'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
-import { openDatabase } from '@milagro-ts/store/database'
+import { openDatabase, type Store } from '@milagro-ts/store/database'
 import { freePort } from '../../../test/free-port.js'
 import { type Folder, milagro, silent } from './world.js'
 
@@ -24,6 +24,7 @@ export interface RunningFleet {
   readonly ra: { readonly kid: string; readonly key: Es256PrivateKey }
   /** Settings of the RPS, for commands that work as it. */
   readonly rpsConfig: string
+  readonly fleetStore: Store<FleetSchema>
 }
 
 export async function runFleet(folder: Folder): Promise<RunningFleet> {
@@ -130,5 +131,6 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
     operator: setup.operator,
     ra,
     rpsConfig: rpsFile,
+    fleetStore,
   }
 }

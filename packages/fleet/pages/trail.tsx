@@ -3,7 +3,7 @@ import type { Answer } from '@milagro-ts/api/route'
 import { useState } from 'preact/hooks'
 import type { fleetRoutes } from '../src/fleet-routes.js'
 import type { Fleet } from './console-session.js'
-import { Badge, Empty, Failure, Moment, type Tone, useLoad } from './parts.js'
+import { Badge, Dialog, Empty, Failure, Field, Form, Moment, type Tone, useLoad } from './parts.js'
 
 type Entries = Answer<(typeof fleetRoutes)['audit']>['entries']
 
@@ -114,9 +114,68 @@ function Standing({ of: seen }: { of: SeenAuthority | undefined }) {
   )
 }
 
+/** What a finding goes by, and who knows of it. */
+interface Finding {
+  readonly finding: string
+  readonly acknowledged?: { readonly by: string; readonly at: number; readonly reason: string }
+}
+const isOpen = ({ acknowledged }: Finding): boolean => acknowledged === undefined
+
+/** Who knows of it and why; else the way to say so. */
+function Known({ of: { acknowledged }, ask }: { of: Finding; ask: () => void }) {
+  if (acknowledged === undefined)
+    return (
+      <button type="button" onClick={ask}>
+        Acknowledge
+      </button>
+    )
+  return (
+    <span class="quiet">
+      Acknowledged by {acknowledged.by.replace(/^operator:/, '')}, <Moment at={acknowledged.at} />:{' '}
+      {acknowledged.reason}
+    </span>
+  )
+}
+
+function AcknowledgeDialog({
+  fleet,
+  what,
+  finding,
+  close,
+  done,
+}: {
+  fleet: Fleet
+  what: string
+  finding: string
+  close: () => void
+  done: () => Promise<void>
+}) {
+  const [reason, setReason] = useState('')
+  return (
+    <Dialog title="Acknowledge a finding" close={close}>
+      <p>{what}</p>
+      <p>
+        It stays here with your name and reason, and is no alarm any more. With other facts it is another.
+      </p>
+      <Form
+        action="Acknowledge"
+        cancel={close}
+        submit={async () => {
+          await fleet.acknowledge({ body: { findings: [finding], reason } })
+          await done()
+          close()
+        }}
+      >
+        <Field label="What happened" value={reason} change={setReason} required autoFocus maxLength={500} />
+      </Form>
+    </Dialog>
+  )
+}
+
 export function Authorities({ fleet }: { fleet: Fleet }) {
   const status = useLoad(() => fleet.status({}), [fleet], 5_000)
   const logs = useLoad(() => fleet.reconcile({}), [fleet], 10_000)
+  const [asked, ask] = useState<{ readonly finding: string; readonly what: string }>()
   const authorities = logs.value?.authorities
   const seen = status.value?.authorities
   return (
@@ -147,12 +206,14 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
           <article class="card" key={index}>
             <h2>
               {name}{' '}
-              {faults.length > 0 ? (
+              {faults.some(isOpen) ? (
                 <Badge tone="bad">log changed</Badge>
-              ) : !intact ? (
+              ) : trouble !== undefined ? (
                 <Badge tone="bad">in trouble</Badge>
-              ) : unknown.length > 0 ? (
-                <Badge tone="bad">{unknown.length} unknown keys</Badge>
+              ) : unknown.some(isOpen) ? (
+                <Badge tone="bad">unknown keys: {unknown.filter(isOpen).length}</Badge>
+              ) : !intact || unknown.length > 0 ? (
+                <Badge tone="plain">acknowledged</Badge>
               ) : (
                 <Badge tone="good">in order</Badge>
               )}
@@ -173,9 +234,15 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
                 <Badge tone="warn">leaving</Badge> It has given notice: <Moment at={leavesAt} />
               </p>
             )}
-            {faults.map(({ fault, detail, foundAt }) => (
-              <p key={fault}>
-                {detail}. Found <Moment at={foundAt} />
+            {faults.map(fault => (
+              <p key={fault.finding}>
+                The log is {fault.fault}: {fault.detail}. Found <Moment at={fault.foundAt} />{' '}
+                <Known
+                  of={fault}
+                  ask={() =>
+                    ask({ ...fault, what: `The log of ${name} is ${fault.fault}: ${fault.detail}.` })
+                  }
+                />
               </p>
             ))}
             {seen !== undefined && !('trouble' in seen) && (
@@ -186,7 +253,11 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
                 {unknown.map(key => (
                   <li key={key.number} class="mono">
                     {key.purpose} no. {key.number} <Moment at={key.at} />{' '}
-                    {key.why === 'no-vehicle' ? 'for no vehicle' : 'on no ticket of ours'}
+                    {key.why === 'no-vehicle' ? 'for no vehicle' : 'on no ticket of ours'}{' '}
+                    <Known
+                      of={key}
+                      ask={() => ask({ ...key, what: `${name}, entry ${key.number}: a ${key.purpose} key.` })}
+                    />
                   </li>
                 ))}
               </ul>
@@ -198,13 +269,28 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
         <>
           <h2>Keys that logs lack</h2>
           <ul>
-            {logs.value?.lacking.map(({ instance, held, needed, missing }) => (
-              <li key={instance}>
-                {instance} logs in, and its key is in {held} logs of {needed}: missing at {missing.join(', ')}
+            {logs.value?.lacking.map(key => (
+              <li key={key.instance}>
+                {key.instance} logs in, and its key is in {key.held} logs of {key.needed}: missing at{' '}
+                {key.missing.join(', ')}{' '}
+                <Known
+                  of={key}
+                  ask={() => ask({ ...key, what: `${key.instance}: missing at ${key.missing.join(', ')}.` })}
+                />
               </li>
             ))}
           </ul>
         </>
+      )}
+      {asked !== undefined && (
+        <AcknowledgeDialog
+          key={asked.finding}
+          fleet={fleet}
+          what={asked.what}
+          finding={asked.finding}
+          close={() => ask(undefined)}
+          done={logs.reload}
+        />
       )}
       <h2>Fleet itself</h2>
       {status.error !== undefined && <Failure error={status.error} />}

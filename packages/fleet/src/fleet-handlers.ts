@@ -181,6 +181,10 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
       return {}
     },
     reconcile: () => reconciliation.run(),
+    acknowledge: async ({ body, caller }) => {
+      await reconciliation.acknowledge(body.findings, body.reason, caller.actor)
+      return {}
+    },
     audit: async ({ query }) => ({
       entries: await auditTrail(store.db, {
         before: query.before === undefined ? undefined : Number(query.before),

@@ -119,6 +119,12 @@ export const RotationView = Strict({
   ),
   rpsDelivered: Type.Boolean(),
 })
+const FindingId = Type.String({ pattern: '^[0-9a-f]{24}$' })
+/** What a finding goes by, and who knows of it. */
+const FINDING = {
+  finding: FindingId,
+  acknowledged: Type.Optional(Strict({ by: Type.String(), at: UnixSeconds, reason: Type.String() })),
+}
 export const ReconciliationView = Strict({
   authorities: Type.Array(
     Strict({
@@ -139,6 +145,7 @@ export const ReconciliationView = Strict({
           foundAt: UnixSeconds,
           /** As the authority has signed them. */
           heads: Type.Array(Type.String()),
+          ...FINDING,
         }),
       ),
       /** Keys that an authority issued for no identity of this register, or on no ticket of it. */
@@ -151,6 +158,7 @@ export const ReconciliationView = Strict({
           ticketHash: Bytes(32),
           why: Type.Enum(['no-vehicle', 'no-ticket']),
           foundAt: UnixSeconds,
+          ...FINDING,
         }),
       ),
     }),
@@ -163,6 +171,7 @@ export const ReconciliationView = Strict({
       held: Type.Integer(),
       needed: Type.Integer(),
       missing: Type.Array(Type.String()),
+      ...FINDING,
     }),
   ),
 })
@@ -503,6 +512,17 @@ export const fleetRoutes = {
     path: '/v1/reconciliation',
     summary: 'Compare the authorities’ issuance logs with the register: every key without a vehicle.',
     response: ReconciliationView,
+  },
+  acknowledge: {
+    ...ACT,
+    path: '/v1/reconciliation/acknowledgements',
+    summary:
+      'An operator knows of these findings, and why they are no alarm any more; the same finding with other facts is another.',
+    body: Strict({
+      findings: Type.Array(FindingId, { minItems: 1, maxItems: 1000 }),
+      reason: Text(500),
+    }),
+    response: Empty,
   },
   audit: {
     ...READ,

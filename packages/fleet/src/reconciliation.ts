@@ -16,8 +16,9 @@
  * Heads of a log come from its authority, and from the other members, who hand on what they have seen: so one honest
  * member is enough to bring a second history to light, and one honest issuer to name a rogue key.
  *
- * What is found stays in the database until somebody who knows what happened takes it out; it is in the log once, in
- * metrics, status and `fleet audit`.
+ * What is found stays in the database; it is in the log once, and in metrics, status and `fleet audit` until an operator
+ * who knows what happened acknowledges it, with a reason. A finding goes by the hash of its facts: one that comes again with
+ * others is another.
  */
 import { type Client, createClient, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
@@ -28,11 +29,12 @@ import { Peaks, type TreeHead, verifyConsistency } from '@milagro-ts/api/merkle-
 import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Timers } from '@milagro-ts/api/system'
-import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { equalBytes, fromBase64Url, toBase64Url, toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import type { Connection, Reader, Row, Store } from '@milagro-ts/store/database'
+import type { Actor } from './audit.js'
 import type { GroupInForce } from './group-in-force.js'
 import type { FleetSchema } from './schema.js'
 
@@ -57,6 +59,19 @@ export interface ReconciliationPorts {
   readonly metrics: Metrics
 }
 
+/** An operator's word that a finding is known. */
+export interface Acknowledgement {
+  readonly by: Actor
+  /** Unix seconds. */
+  readonly at: number
+  readonly reason: string
+}
+interface Finding {
+  /** 24 hex digits: the hash of the finding's facts. */
+  readonly finding: string
+  readonly acknowledged?: Acknowledgement
+}
+
 export interface UnknownKey
   extends Pick<IssuanceEntry, 'number' | 'at' | 'purpose' | 'idCoreHash' | 'ticketHash'> {
   readonly why: 'no-vehicle' | 'no-ticket'
@@ -64,7 +79,7 @@ export interface UnknownKey
   readonly foundAt: number
 }
 export type LogFault = 'split' | 'shorter' | 'broken' | 'rewritten'
-export interface FoundFault {
+export interface FoundFault extends Finding {
   readonly fault: LogFault
   readonly detail: string
   /** Unix seconds. */
@@ -87,7 +102,7 @@ export interface AuthorityFindings {
   /** Unix seconds: the authority has given notice. */
   readonly leavesAt?: number
   readonly faults: FoundFault[]
-  readonly unknown: UnknownKey[]
+  readonly unknown: (UnknownKey & Finding)[]
 }
 /** An identity that has logged in while fewer than t logs have its key. */
 export interface LackedKey {
@@ -101,7 +116,7 @@ export interface LackedKey {
 }
 export interface Findings {
   readonly authorities: AuthorityFindings[]
-  readonly lacking: LackedKey[]
+  readonly lacking: (LackedKey & Finding)[]
 }
 
 /** A log as it was read so far. */
@@ -177,26 +192,75 @@ export class Reconciliation {
   }
 
   async findings(): Promise<Findings> {
-    const { store, group } = this.#ports
-    const { authorities } = group.current
-    return store.atomic(connection => ({
-      authorities: authorities.map(authority => this.#findingsOf(connection, authority)),
-      lacking: this.#lacking,
-    }))
+    const { store } = this.#ports
+    return store.atomic(connection => this.#findings(connection))
   }
 
-  /** Everything that is wrong, a line each; nothing about authorities that are merely away. */
+  #findings(connection: Connection): Findings {
+    return {
+      authorities: this.#ports.group.current.authorities.map(authority =>
+        this.#findingsOf(connection, authority),
+      ),
+      lacking: this.#lacking.map(key => {
+        const { idCoreHash, held, needed, missing } = key
+        return { ...key, ...findingOf(connection, ['lacking', idCoreHash, held, needed, ...missing]) }
+      }),
+    }
+  }
+
+  /**
+   * An operator knows of these findings. NOT_FOUND for one that isn't there, or has other facts by now; CONFLICT for one
+   * that was acknowledged before. All of them or none.
+   */
+  async acknowledge(findings: readonly string[], reason: string, actor: Actor): Promise<void> {
+    const { store, log } = this.#ports
+    await store.atomic(connection => {
+      const { authorities, lacking } = this.#findings(connection)
+      const known = new Map(
+        [...authorities.flatMap(({ faults, unknown }) => [...faults, ...unknown]), ...lacking].map(
+          ({ finding, acknowledged }) => [finding, acknowledged],
+        ),
+      )
+      for (const finding of new Set(findings)) {
+        if (!known.has(finding))
+          throw new Refused('NOT_FOUND', { field: 'findings', detail: `there is no finding ${finding}` })
+        if (known.get(finding) !== undefined)
+          throw new Refused('CONFLICT', { detail: `${finding} was acknowledged before` })
+        const [subject, now] = [`finding ${finding}`, this.#now()]
+        connection.run('INSERT INTO acknowledgement (finding, reason, made_by, at) VALUES (?, ?, ?, ?)', [
+          finding,
+          reason,
+          actor,
+          now,
+        ])
+        connection.run('INSERT INTO audit (at, actor, action, subject, outcome) VALUES (?, ?, ?, ?, ?)', [
+          now,
+          actor,
+          'acknowledge',
+          subject,
+          'done',
+        ])
+      }
+    })
+    log.warn({ findings, actor, reason }, 'findings were acknowledged')
+  }
+
+  /** Everything that is wrong and not acknowledged, a line each; nothing about authorities that are merely away. */
   async alarms(): Promise<string[]> {
     const { authorities, lacking } = await this.findings()
     return [
       ...authorities.flatMap(({ name, faults, unknown }) => [
-        ...faults.map(({ fault, detail }) => `the log of ${name} is ${fault}: ${detail}`),
-        ...unknown.map(key => `${name} entry ${key.number}: a ${key.purpose} key ${MEANS[key.why]}`),
+        ...faults.filter(isOpen).map(({ fault, detail }) => `the log of ${name} is ${fault}: ${detail}`),
+        ...unknown
+          .filter(isOpen)
+          .map(key => `${name} entry ${key.number}: a ${key.purpose} key ${MEANS[key.why]}`),
       ]),
-      ...lacking.map(
-        ({ instance, missing, held, needed }) =>
-          `the key of ${instance} is in ${held} logs of ${needed}; missing at ${missing.join(', ')}`,
-      ),
+      ...lacking
+        .filter(isOpen)
+        .map(
+          ({ instance, missing, held, needed }) =>
+            `the key of ${instance} is in ${held} logs of ${needed}; missing at ${missing.join(', ')}`,
+        ),
     ]
   }
 
@@ -426,18 +490,21 @@ export class Reconciliation {
 
   async #fault(
     log: Followed,
-    { name }: GroupAuthority,
+    { name, signKey }: GroupAuthority,
     fault: LogFault,
     detail: string,
     heads: readonly string[],
   ): Promise<void> {
     const { store, metrics, log: lines } = this.#ports
-    const isNew = await store.atomic(connection =>
-      connection.run(
+    const isNew = await store.atomic(connection => {
+      const before = connection.all('SELECT * FROM log_fault WHERE log = ? AND fault = ?', [log.id, fault])
+      // While nobody has looked into it, it is the same one, whatever comes of it in the log's next entries.
+      if (before.map(row => faultOf(connection, signKey, row)).some(isOpen)) return 0
+      return connection.run(
         'INSERT INTO log_fault (log, fault, detail, found_at, heads) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
         [log.id, fault, detail, this.#now(), JSON.stringify(heads)],
-      ),
-    )
+      )
+    })
     if (isNew === 0) return
     metrics.count('log_faults', { authority: name, fault })
     lines.error(
@@ -507,10 +574,11 @@ export class Reconciliation {
     const id = Number(log?.id ?? 0)
     const faults = connection
       .all('SELECT * FROM log_fault WHERE log = ? ORDER BY found_at', [id])
-      .map(faultOf)
+      .map(row => faultOf(connection, signKey, row))
     const unknown = connection
       .all('SELECT * FROM unknown_key WHERE log = ? ORDER BY number LIMIT ?', [id, LISTED])
       .map(unknownOf)
+      .map(entry => ({ ...entry, ...findingOf(connection, ['unknown', key, ...factsOf(entry)]) }))
     const trouble = this.#troubles.get(key)
     const [readAt, leavesAt] = [log?.read_at ?? null, log?.leaves_at ?? null]
     return {
@@ -650,14 +718,35 @@ function unknownOf(row: Row): UnknownKey {
   }
 }
 
-function faultOf(row: Row): FoundFault {
+const factsOf = ({ number, at, purpose, idCoreHash, ticketHash, why }: UnknownKey) => [
+  number,
+  at,
+  purpose,
+  idCoreHash,
+  ticketHash,
+  why,
+]
+
+function faultOf(connection: Connection, signKey: GroupAuthority['signKey'], row: Row): FoundFault {
+  const [fault, detail] = [row.fault as LogFault, row.detail as string]
   return {
-    fault: row.fault as LogFault,
-    detail: row.detail as string,
+    fault,
+    detail,
     foundAt: Number(row.found_at),
     heads: JSON.parse(row.heads as string) as string[],
+    ...findingOf(connection, ['fault', signKey.toBase64Url(), fault, detail]),
   }
 }
+
+function findingOf(connection: Connection, facts: readonly (string | number)[]): Finding {
+  const finding = toHex(sha256(utf8(JSON.stringify(facts))).subarray(0, 12))
+  const [row] = connection.all('SELECT reason, made_by, at FROM acknowledgement WHERE finding = ?', [finding])
+  if (row === undefined) return { finding }
+  const acknowledged = { by: row.made_by as string, at: Number(row.at), reason: row.reason as string }
+  return { finding, acknowledged }
+}
+
+const isOpen = ({ acknowledged }: Finding): boolean => acknowledged === undefined
 
 const isTheirs = (error: unknown): boolean =>
   [Unreachable, UnexpectedAnswer, Refused, DecodeError].some(kind => error instanceof kind)

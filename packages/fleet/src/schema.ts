@@ -338,6 +338,18 @@ const LOGS = [
     PRIMARY KEY (identity_id, log)) STRICT, WITHOUT ROWID`,
 ]
 
+/** Findings that an operator knows of; and a fault of a log once for each of its facts, since one can come again. */
+const ACKNOWLEDGEMENTS = [
+  `CREATE TABLE acknowledgement (
+    finding TEXT PRIMARY KEY, reason TEXT NOT NULL, made_by TEXT NOT NULL, at INTEGER NOT NULL) STRICT, WITHOUT ROWID`,
+  `CREATE TABLE log_fault_of_facts (
+    log INTEGER NOT NULL REFERENCES followed_log, fault TEXT NOT NULL, detail TEXT NOT NULL,
+    found_at INTEGER NOT NULL, heads TEXT NOT NULL, PRIMARY KEY (log, fault, detail)) STRICT, WITHOUT ROWID`,
+  'INSERT INTO log_fault_of_facts SELECT log, fault, detail, found_at, heads FROM log_fault',
+  'DROP TABLE log_fault',
+  'ALTER TABLE log_fault_of_facts RENAME TO log_fault',
+]
+
 export const migrations: readonly Migration[] = [
   singleUseMigration(1),
   {
@@ -386,6 +398,13 @@ export const migrations: readonly Migration[] = [
       await sql`INSERT INTO counter (name, value) VALUES ('keys ended before', 0), ('leaves left out before', 0)`.execute(
         db,
       )
+    },
+  },
+  {
+    id: 6,
+    name: 'acknowledgements',
+    async up(db) {
+      for (const statement of ACKNOWLEDGEMENTS) await sql.raw(statement).execute(db)
     },
   },
 ]

@@ -292,6 +292,64 @@ describe('reconciliation', () => {
     expect(await alarms()).not.toContainEqual(expect.stringMatching(/split/))
   })
 
+  test('acknowledged by an operator, with a reason, a finding is no alarm; with other facts it is another', async () => {
+    const [, two] = authorities
+    await forgetFaults()
+    later()
+    const found = async () => (await run())[1]!.unknown
+    const [first, second] = await found()
+    expect(first?.finding).toMatch(/^[0-9a-f]{24}$/)
+    const before = await alarms()
+    const reason = 'a test of the authority’s operator'
+    const acknowledge = (findings: string[]) => world.api.acknowledge({ body: { findings, reason } })
+    expect(await refusal(acknowledge(['0'.repeat(24)]))).toBe('NOT_FOUND findings')
+    // All or none.
+    expect(await refusal(acknowledge([first!.finding, 'f'.repeat(24)]))).toBe('NOT_FOUND findings')
+    expect((await found()).map(({ acknowledged }) => acknowledged)).toEqual([undefined, undefined])
+
+    await acknowledge([first!.finding])
+    const at = Math.floor(world.time.now / 1000)
+    const { actor } = (await world.api.audit({ query: {} })).entries.find(
+      ({ action, outcome }) => action === 'acknowledge' && outcome === 'done',
+    )!
+    expect(actor).toMatch(/^operator:/)
+    expect((await found())[0]?.acknowledged).toEqual({ by: actor, at, reason })
+    expect(await alarms()).toEqual(before.slice(1))
+    expect(await refusal(acknowledge([first!.finding]))).toBe('CONFLICT')
+    await world.restart()
+    expect(await alarms()).toEqual(before.slice(1))
+    await acknowledge([second!.finding])
+    expect(await alarms()).toEqual([])
+
+    // The same key on another entry.
+    two.issue(new Uint8Array(39))
+    expect(await named(/no vehicle/)).toMatch(/entry [0-9]+: a device key that belongs to no vehicle/)
+    const third = (await found()).at(-1)!
+    expect(third.idCoreHash).toBe(first!.idCoreHash)
+    await acknowledge([third.finding])
+
+    // A log's fault, and the same again with another history.
+    two.log = two.log.slice(0, -2)
+    const fault = async () => (await run())[1]!.faults
+    expect(await named(/shorter/)).toContain('shorter')
+    const [shorter] = await fault()
+    await acknowledge([shorter!.finding])
+    later()
+    expect((await fault()).map(({ acknowledged }) => acknowledged?.reason)).toEqual([reason])
+    expect(await alarms()).toEqual([])
+    two.log = two.log.slice(0, -1)
+    world.time.advance(60_000)
+    later()
+    const again = await fault()
+    expect(again.map(({ acknowledged }) => acknowledged === undefined)).toEqual([false, true])
+    expect(again[1]?.finding).not.toBe(shorter!.finding)
+    // Until somebody has looked into it, it is the one.
+    two.log = two.log.slice(0, -1)
+    world.time.advance(60_000)
+    later()
+    expect(await fault()).toHaveLength(2)
+  })
+
   test('a device asks for its slot keys without a ticket; one of no vehicle is named', async () => {
     const slotKey = { purpose: 'agree', kind: 'slot' } as const
     const { idCore } = await enrolled('VIN-K')

@@ -262,6 +262,15 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     'reconcile the authorities’ issuance logs with the register: keys without a vehicle or ticket, logs that lack one or change',
     async (api, { log }) => (log ? auditLog(api) : reconcile(api)),
   ).option('--log', 'who did what, newest first, instead')
+
+  verb<[string[]], { reason: string }>(
+    'acknowledge <finding...>',
+    'say that findings of `audit` are known, and why they are no alarm any more',
+    async (api, findings, { reason }) => {
+      await api.acknowledge({ body: { findings, reason } })
+      return { json: { acknowledged: findings }, text: findings.map(finding => `acknowledged ${finding}`) }
+    },
+  ).requiredOption('--reason <text>', 'what happened; it stands beside the finding')
 }
 
 interface ResendOptions {
@@ -522,20 +531,27 @@ async function banTarget(
 
 async function reconcile(api: Fleet): Promise<Outcome> {
   const { authorities, lacking } = await api.reconcile({})
-  const wrong = [
-    ...authorities.flatMap(({ name, trouble, faults, unknown }) => [
-      ...(trouble === undefined ? [] : [`the log of ${name} can't be read: ${trouble}`]),
-      ...faults.map(({ fault, detail }) => `the log of ${name} is ${fault}: ${detail}`),
-      ...unknown.map(
-        ({ number, why, idCoreHash }) =>
-          `${name} entry ${number}: ${why === 'no-vehicle' ? 'no vehicle' : 'no ticket'} for identity ${idCoreHash}`,
-      ),
+  const unread = authorities.flatMap(({ name, trouble }) =>
+    trouble === undefined ? [] : [`the log of ${name} can't be read: ${trouble}`],
+  )
+  const found = [
+    ...authorities.flatMap(({ name, faults, unknown }) => [
+      ...faults.map(fault => ({ ...fault, says: `the log of ${name} is ${fault.fault}: ${fault.detail}` })),
+      ...unknown.map(key => ({
+        ...key,
+        says: `${name} entry ${key.number}: ${key.why === 'no-vehicle' ? 'no vehicle' : 'no ticket'} for identity ${key.idCoreHash}`,
+      })),
     ]),
-    ...lacking.map(
-      ({ instance, missing }) => `no entry for ${instance} in the log of ${missing.join(' or ')}`,
-    ),
+    ...lacking.map(key => ({
+      ...key,
+      says: `no entry for ${key.instance} in the log of ${key.missing.join(' or ')}`,
+    })),
   ]
-  if (wrong.length > 0) throw new CommandRefused(wrong.join('; '))
+  const open = found.filter(({ acknowledged }) => acknowledged === undefined)
+  if (unread.length + open.length > 0)
+    throw new CommandRefused(
+      [...unread, ...open.map(({ says, finding }) => `${says} (finding ${finding})`)].join('; '),
+    )
   return {
     json: { authorities, lacking },
     text: [
@@ -547,7 +563,15 @@ async function reconcile(api: Fleet): Promise<Outcome> {
           leavesAt === undefined ? '' : new Date(leavesAt * 1000).toISOString(),
         ]),
       ),
-      'every key has its vehicle',
+      ...found.flatMap(({ says, finding, acknowledged }) =>
+        acknowledged === undefined
+          ? []
+          : [
+              `${says} (finding ${finding})`,
+              `  acknowledged by ${acknowledged.by}, ${new Date(acknowledged.at * 1000).toISOString()}: ${acknowledged.reason}`,
+            ],
+      ),
+      found.length === 0 ? 'every key has its vehicle' : 'nothing that nobody knows of',
     ],
   }
 }
