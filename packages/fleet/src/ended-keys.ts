@@ -23,7 +23,10 @@ import type { FleetSchema } from './schema.js'
 const FURTHER = { device: 1, agree: 0, sign: 0 } as const satisfies Partial<Record<Purpose, number>>
 
 /** Unix seconds: whoever was revoked before has keys of ended key epochs only, in `slot` and later. 0 where nobody has. */
-export function keysEndedBefore(group: Group, slot: number): number {
+export function keysEndedBefore(
+  group: Pick<Group, 'epochAt' | 'documents' | 'slotRule'>,
+  slot: number,
+): number {
   const times = Object.entries(FURTHER).map(([name, further]) => {
     const purpose = name as keyof typeof FURTHER
     const epoch = group.epochAt(purpose, slot)
