@@ -10,6 +10,7 @@ import { pathToFileURL } from 'node:url'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { hookRoutes } from '@milagro-ts/api/hook-routes'
 import { openApi } from '@milagro-ts/api/openapi'
+import { registerRoutes } from '@milagro-ts/api/register-routes'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { ROOT } from './prepare.mjs'
@@ -21,6 +22,7 @@ export function openApiFiles() {
     'dta-admin': openApi(dtaAdminRoutes, 'Distributed trust authority, admin listener'),
     rps: openApi(rpsRoutes, 'Authentication server'),
     rpa: openApi(rpaRoutes, 'Callbacks of a relying-party application'),
+    register: openApi(registerRoutes, 'What a relying-party application says of its register'),
     hooks: openApi(hookRoutes, 'What fleet calls at the customer’s own system'),
   }
   return Object.fromEntries(

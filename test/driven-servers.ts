@@ -20,6 +20,7 @@ import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { keyRotationPayload } from '@milagro-ts/api/key-rotation'
 import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
 import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads'
+import { registerRoutes } from '@milagro-ts/api/register-routes'
 import { signRequest } from '@milagro-ts/api/request-auth'
 import type { Route } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
@@ -846,6 +847,13 @@ export async function drivenFleet(): Promise<Driven[]> {
     world.time.clock,
     other,
   )
+  const brokers = requestSigning(
+    world.config.publicUrl,
+    { name: 'broker', key: world.members.tracking.signKey },
+    world.time.clock,
+    other,
+  )
+  const signingOf = ({ path }: Route) => (path === registerRoutes.devices.path ? brokers : signing)
   let count = 0
   const next = (what: string) => `${what}-${++count}`
   const registered = async () =>
@@ -895,7 +903,7 @@ export async function drivenFleet(): Promise<Driven[]> {
 
   const server: DrivenServer = {
     name: 'Fleet: the RPA’s callbacks and the operators’ routes',
-    tables: { rpa: rpaRoutes, fleet: fleetRoutes },
+    tables: { rpa: rpaRoutes, register: registerRoutes, fleet: fleetRoutes },
     url: world.url,
     http: world.fleet.app.server,
     stored: async () => {
@@ -909,10 +917,14 @@ export async function drivenFleet(): Promise<Driven[]> {
       x25519: world.members.proposal.recipients[0]!.hpkeKey,
     },
     authorize: async (route, sent) =>
-      route.caller === 'server' ? signing.good(sent) : route.caller === 'operator' ? admin : undefined,
+      route.caller === 'server'
+        ? signingOf(route).good(sent)
+        : route.caller === 'operator'
+          ? admin
+          : undefined,
     badCredentials: async (route, sent) =>
       route.caller === 'server'
-        ? signing.bad(sent)
+        ? signingOf(route).bad(sent)
         : [
             [
               'a token for another audience',
@@ -965,6 +977,7 @@ export async function drivenFleet(): Promise<Driven[]> {
       },
       'rpa/tree': { fields: () => ({ body: { slot: world.slot, number: 1 } }) },
       'rpa/state': { fields: () => ({}) },
+      'register/devices': { fields: () => ({ query: { after: car.device.idCore } }) },
       'fleet/listVehicles': { fields: () => ({ query: {} }) },
       'fleet/vehicle': { fields: () => ({ params: { id: String(car.id) } }) },
       'fleet/addVehicle': { fields: () => ({ body: { instance: next('VIN'), attributes: GOLF } }) },

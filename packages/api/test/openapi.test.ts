@@ -1,6 +1,7 @@
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { openApi } from '@milagro-ts/api/openapi'
 import { CODES } from '@milagro-ts/api/problem'
+import { registerRoutes } from '@milagro-ts/api/register-routes'
 import { codesOf, type Route, type RouteTable } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
@@ -28,6 +29,7 @@ const documents: [string, RouteTable, Document][] = (
     ['D-TA admin', dtaAdminRoutes],
     ['RPS', rpsRoutes],
     ['RPA', rpaRoutes],
+    ['register', registerRoutes],
   ] as [string, RouteTable][]
 ).map(([title, table]) => [title, table, JSON.parse(openApi(table, title))])
 

@@ -1,6 +1,7 @@
 /** One test for all: what must hold of every route of every table, whoever writes it. */
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { CODES } from '@milagro-ts/api/problem'
+import { registerRoutes } from '@milagro-ts/api/register-routes'
 import { codesOf, type Route, type RouteTable } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
@@ -12,6 +13,7 @@ const tables: [string, RouteTable][] = [
   ['dta admin', dtaAdminRoutes],
   ['rps', rpsRoutes],
   ['rpa', rpaRoutes],
+  ['register', registerRoutes],
 ]
 const routes = tables.flatMap(([table, entries]) =>
   Object.entries(entries).map(([name, route]): [string, Route] => [`${table} ${name}`, route]),

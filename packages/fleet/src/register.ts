@@ -158,6 +158,20 @@ export class Register {
     return (await query.execute()).map(viewOf)
   }
 
+  /** Identities of vehicles that are in force, banned ones too, by the order of their bytes: at most `limit` after `after`. */
+  async inForce(after: Uint8Array | undefined, limit: number): Promise<Uint8Array[]> {
+    let query = this.#ports.store.db
+      .selectFrom('identity')
+      .innerJoin('device', 'device.id', 'identity.device_id')
+      .select('identity.id_core')
+      .where('device.kind', '=', 'vehicle')
+      .where('identity.revoked_at', 'is', null)
+      .orderBy('identity.id_core')
+      .limit(limit)
+    if (after !== undefined) query = query.where('identity.id_core', '>', after)
+    return (await query.execute()).map(row => new Uint8Array(row.id_core))
+  }
+
   /** Refused NOT_FOUND. */
   async one(kind: DeviceTable['kind'], id: number): Promise<DeviceView & { drivers: AssignedDriverView[] }> {
     const { db } = this.#ports.store

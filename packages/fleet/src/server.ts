@@ -10,13 +10,15 @@ import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { PeerClocks } from '@milagro-ts/api/peer-clocks'
+import { Refused } from '@milagro-ts/api/problem'
+import { DEVICES_PAGE, registerRoutes } from '@milagro-ts/api/register-routes'
 import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
-import { createApp, type Meta, mount } from '@milagro-ts/api/serve'
+import { createApp, type Input, type Meta, mount } from '@milagro-ts/api/serve'
 import { threadKeyCheck } from '@milagro-ts/api/server-pool'
 import type { Signer } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
-import { fromBase64Url } from '@milagro-ts/crypto/bytes'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { createCallbacks } from '@milagro-ts/rpa/callbacks'
@@ -205,6 +207,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       server: meta => rpsCheck(meta),
     },
   )
+  mount(app, registerRoutes, { devices: input => devicesFor(group, register, input) }, { server: rpsCheck })
   const ports = {
     store,
     register,
@@ -313,6 +316,19 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       ])
     },
   }
+}
+
+/** Every device of the register, for who needs a list of them: static servers, as the group document names them. */
+async function devicesFor(
+  group: GroupInForce,
+  register: Register,
+  { caller, query }: Input<(typeof registerRoutes)['devices'], undefined, undefined>,
+) {
+  if (group.current.recipient(caller.name)?.kind !== 3)
+    throw new Refused('FORBIDDEN', { detail: `${caller.name} is no static server of the group` })
+  const after = query.after === undefined ? undefined : fromBase64Url(query.after, 'after', 39)
+  const found = await register.inForce(after, DEVICES_PAGE + 1)
+  return { devices: found.slice(0, DEVICES_PAGE).map(toBase64Url), more: found.length > DEVICES_PAGE }
 }
 
 /** Fleet's keys; made when the data folder is new. */

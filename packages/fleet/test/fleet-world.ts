@@ -269,6 +269,14 @@ export class World {
         recipients: [
           ...proposal.recipients,
           {
+            name: 'broker',
+            kind: 3,
+            generation: 1,
+            purposes: ['agree'],
+            hpkeKey: members.tracking.hpkeKey,
+            requestKey: members.tracking.signKey.publicKey.toBase64Url(),
+          },
+          {
             name: 'fleet',
             kind: 2,
             generation: 1,

@@ -200,8 +200,8 @@ export class FakeAuthority {
         const { index } = this
         if (this.behaviour === 'frozen') throw new Refused('FROZEN')
         const { slot } = body
-        const name = { kind: 2, name: recipient.name, generation: 1 } as const
-        const identity = encodeName(group.groupId, slot === undefined ? name : { ...name, slot })
+        const name = { kind: recipient.kind === 3 ? 3 : 2, name: recipient.name, generation: 1 } as const
+        const identity = encodeName(group.groupId, slot === undefined ? name : { ...name, kind: 2, slot })
         const jti = fromBase64Url(body.nonce, 'nonce', 16)
         const ctx = shareContext({
           groupId: group.groupId,
@@ -1062,7 +1062,10 @@ export class World {
       ra: { m: 1, keys: [{ kid: 'ra1', key: this.raKey.publicKey.toBase64Url() }] },
       recipients: [
         recipient({ name: 'rps', ...keys }, options.rpsPurposes ?? ['device', 'pin']),
-        recipient(this.tracking, options.rpsPurposes === undefined ? ['agree'] : ['pin']),
+        {
+          ...recipient(this.tracking, options.rpsPurposes === undefined ? ['agree'] : ['pin']),
+          kind: options.trackingKind ?? 2,
+        },
         recipient(this.fleet, ['agree']),
       ],
       slot: this.#slot,
@@ -1098,6 +1101,8 @@ export interface WorldOptions {
   /** No permits ahead unless said: they are made in the background, beside whatever a test counts. */
   readonly policy?: GroupDocument['policy']
   readonly rpsPurposes?: Purpose[]
+  /** 2 unless said; 3 makes `tracking` a static server. */
+  readonly trackingKind?: 2 | 3
 }
 
 const accountKey = (car: Car, driver: Driver) =>

@@ -36,10 +36,10 @@ const server = {
   /** Its name among the recipients of the group document. */
   name: ServerNameSetting,
   dataDir: Path,
-  /** Pinned: all 32 bytes. */
-  groupId: GroupIdField,
+  /** Pinned: all 32 bytes. Only making the keys can do without group. */
+  groupId: Type.Optional(GroupIdField),
   /** The first revision, or an array of all of them. */
-  groupFile: Path,
+  groupFile: Type.Optional(Path),
   rps: Strict({ url: UrlSetting }),
 }
 const limits = {
@@ -91,6 +91,28 @@ export const OutboundConfig = Strict({
 })
 export type OutboundConfig = Static<typeof OutboundConfig>
 
+export const PskFileConfig = Strict({
+  ...server,
+  /** The PSK file; run the writer as the broker's user, since it is mode 0600. */
+  file: Path,
+  /** Where the devices are listed: fleet's address, or else a file of M-Pin IDs, one a line. */
+  fleetUrl: Type.Optional(UrlSetting),
+  devicesFile: Type.Optional(Path),
+  /** How the broker is told that the file is another. */
+  reload: Type.Optional(
+    Strict({
+      /** It gets SIGHUP. */
+      pidFile: Type.Optional(Path),
+      /** Program and arguments, without a shell. */
+      command: Type.Optional(Type.Array(Type.String(), { minItems: 1, maxItems: 32 })),
+    }),
+  ),
+  /** Seconds between two looks at the list of devices; 10 unless said. Bans don't wait for it. */
+  everySeconds: Type.Optional(Seconds),
+  logLevel: Type.Optional(LogLevelSetting),
+})
+export type PskFileConfig = Static<typeof PskFileConfig>
+
 /** What may change at a reload; the rest wants a restart. */
 export const RELOADABLE: readonly string[] = [
   'to',
@@ -121,6 +143,14 @@ export function loadOutboundConfig(sources: Sources): OutboundConfig {
   return config
 }
 
+/** ConfigError, for two lists of devices or none as well. */
+export function loadPskFileConfig(sources: Sources): PskFileConfig {
+  const config = loadConfig(PskFileConfig, { prefix: 'MILAGRO_PSK_FILE', ...sources })
+  if ((config.fleetUrl === undefined) === (config.devicesFile === undefined))
+    throw new ConfigError("say one of the settings 'fleetUrl' and 'devicesFile'")
+  return config
+}
+
 /** `host:port`, `[::1]:port`. ConfigError, which names the flag. */
 export function addressFlag(text: string, flag: string): { readonly host: string; readonly port: number } {
   const [, v6, name, port] = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text) ?? []
@@ -131,9 +161,11 @@ export function addressFlag(text: string, flag: string): { readonly host: string
 
 /** The pinned group out of `groupFile`; else a ConfigError. */
 export async function readGroup(
-  { groupFile, groupId }: { readonly groupFile: string; readonly groupId: string },
+  { groupFile, groupId }: Pick<GatewayConfig, 'groupFile' | 'groupId'>,
   ports: { readonly random: Random; readonly clock: Clock; readonly timers: Timers },
 ): Promise<Group> {
+  if (groupFile === undefined || groupId === undefined)
+    throw new ConfigError("settings 'groupFile' and 'groupId' are missing")
   const wrong = (why: string) => new ConfigError(`setting 'groupFile': ${why}`)
   let text: string
   try {

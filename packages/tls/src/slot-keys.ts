@@ -2,47 +2,31 @@
  * A server's own keys of `agree` (protocols.md §7): fetched from the authorities for the current slot and `lead` ahead,
  * kept in memory until their slot and its grace are over, and computed with in the workers alone.
  *
- *   server B                                        authority j
- *   -- `agree`, slot, nonce; by its requestKey -->  B out of the group document and the slot
- *   <-- HPKE(hpkeKey; ctx; d_j, κ, z) --            d_j = s_jHk2(B), with its proof
- *   each proof against C_j, S = Σ λ_jd_j, e(IVK, Hk2(B)) = e(P1, S) when a worker takes it in
+ *   askAgreeKey (agree-shares.ts): S out of t shares; e(IVK, Hk2(B)) = e(P1, S) when a worker takes it in
  *
  * Nothing is written to disk: after a start the authorities are asked again, so a stolen disk holds no slot key, but who
  * steals hpkeKey and requestKey has what the server has until the group no longer names it.
  */
-import type { Client } from '@milagro-ts/api/call'
-import type { dtaRoutes } from '@milagro-ts/api/dta-routes'
-import type { Group, GroupAuthority } from '@milagro-ts/api/group'
-import type { HpkeKeyPair } from '@milagro-ts/api/keys'
+import type { Group } from '@milagro-ts/api/group'
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
-import { askAuthorities, hasMovedOn, NoQuorum } from '@milagro-ts/api/quorum'
-import { open } from '@milagro-ts/api/seal'
-import type { Timers } from '@milagro-ts/api/system'
-import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { hasMovedOn, NoQuorum } from '@milagro-ts/api/quorum'
 import type { HandedSlotKey } from '@milagro-ts/crypto/crypto-worker'
-import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
-import type { Clock, Random } from '@milagro-ts/crypto/ports'
-import { shareContext } from '@milagro-ts/crypto/share-proof'
+import type { Clock } from '@milagro-ts/crypto/ports'
 import { slotName } from '@milagro-ts/crypto/static-agreement'
 import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
+import { type AgreeSharePorts, askAgreeKey } from './agree-shares.js'
 
-/** Milliseconds for all authorities together, and between two attempts. */
-const DEADLINE = 10_000
+/** Milliseconds between two attempts. */
 const PAUSE = 5_000
 
-export interface SlotKeyPorts {
+export interface SlotKeyPorts extends AgreeSharePorts {
   /** The server's name among the recipients of the group document. */
   readonly name: string
-  readonly hpkeKey: HpkeKeyPair
-  readonly authority: (authority: GroupAuthority) => Pick<Client<typeof dtaRoutes>, 'serverKeys'>
   /** The group in force as far as it is known, and a look for what came since. */
   readonly group: () => Group
   readonly follow: () => Promise<Group>
-  readonly pool: CryptoPool
   readonly clock: Clock
-  readonly random: Random
-  readonly timers: Timers
   readonly log: Log
 }
 
@@ -136,7 +120,7 @@ export class SlotKeys {
   }
 
   async #ask(group: Group, slot: number): Promise<HeldKey> {
-    const { name, hpkeKey, authority, pool, random, timers } = this.#ports
+    const { name } = this.#ports
     const { groupId } = group
     const recipient = group.recipient(name)
     if (recipient?.kind !== 2 || !recipient.purposes.includes('agree'))
@@ -146,26 +130,7 @@ export class SlotKeys {
     if (keys === null) throw new Refused('RETRY_LATER', { log: 'the group has not begun' })
     const { epoch, ivk } = keys
     const B = slotName(groupId, { kind: 2, name, generation }, slot)
-    const jti = random(16)
-    const params = { groupId: toBase64Url(groupId) }
-    const body = { purpose: 'agree', keyEpoch: epoch, slot, nonce: toBase64Url(jti) } as const
-    const { shares } = await askAuthorities({
-      group,
-      purpose: 'agree',
-      epoch,
-      deadlineMs: DEADLINE,
-      timers,
-      ask: (asked, signal) => authority(asked).serverKeys({ params, body, signal }),
-      verify: async ({ index, commitment }, { shareEpoch, sealed }) => {
-        const ctx = shareContext({ groupId, purpose: 'agree', index, shareEpoch, identity: B, jti })
-        const share = await open(hpkeKey, ctx, fromBase64Url(sealed, 'sealed'))
-        if (share === null) return null
-        const statement = { name: B, ctx, commitment: commitment.encode() }
-        return pool.run('agreeShareVerify', { statement, share })
-      },
-    })
-    const points = shares.map(({ index, share }) => ({ index, point: share }))
-    const S = await pool.run('combineAgree', points)
+    const S = await askAgreeKey({ group, epoch, B, slot }, this.#ports)
     return { purpose: 'agree', groupId, name, generation, slot, epoch, ivk: ivk.encode(), S, B }
   }
 }

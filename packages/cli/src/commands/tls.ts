@@ -1,5 +1,6 @@
 /** `milagro tls`: TLS without certificates for programs that know nothing of it. */
 import type { GatewayFlags, OutboundFlags } from '@milagro-ts/tls/gateway-process'
+import type { PskFileFlags } from '@milagro-ts/tls/psk-file-process'
 import type { Command } from 'commander'
 import { answers, type Io, UsageError } from '../io.js'
 import { openDevice, type SessionOptions, withSession } from '../session.js'
@@ -38,6 +39,21 @@ export function addTls(program: Command, io: Io, status: { exit: number }): void
         throw new UsageError(`--${misplaced} goes ${outbound ? 'without' : 'with'} --outbound`)
       const { runGateway, runOutbound } = await import('@milagro-ts/tls/gateway-process')
       await (outbound ? runOutbound(options, io.env) : runGateway(options, io.env))
+      status.exit = Number(process.exitCode ?? 0)
+    })
+
+  tls
+    .command('psk-file')
+    .description(
+      'write a file of keys for a broker that reads such files (mosquitto’s psk_file), and keep it current: bans remove lines, new devices add them. In the foreground',
+    )
+    .requiredOption('--config <file>', 'settings, JSON (docs/operations/gateway.md)')
+    .option('--init', 'make the data folder with the long-term keys, print their public parts, and end')
+    .option('--once', 'write the file and end')
+    .option('--json', 'answer with one JSON object a line (the program always does)')
+    .action(async (options: PskFileFlags) => {
+      const { runPskFile } = await import('@milagro-ts/tls/psk-file-process')
+      await runPskFile(options, io.env)
       status.exit = Number(process.exitCode ?? 0)
     })
 

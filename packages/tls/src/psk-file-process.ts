@@ -1,0 +1,277 @@
+/** A writer of a PSK file as a process (psk-file.ts, api/process.ts); with `once` it writes the file and ends. */
+import { spawn } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { createClient } from '@milagro-ts/api/call'
+import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
+import { dtaRoutes } from '@milagro-ts/api/dta-routes'
+import type { Group } from '@milagro-ts/api/group'
+import { createLog, type Log } from '@milagro-ts/api/log'
+import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
+import { Refused } from '@milagro-ts/api/problem'
+import { runProcess, say } from '@milagro-ts/api/process'
+import { registerRoutes } from '@milagro-ts/api/register-routes'
+import { requestSigner } from '@milagro-ts/api/request-auth'
+import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
+import { followGroup } from '@milagro-ts/client/group-store'
+import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { encodeName, IdCore } from '@milagro-ts/crypto/identity'
+import { CryptoPool } from '@milagro-ts/crypto/node-pool'
+import { G2 } from '@milagro-ts/crypto/points'
+import type { Clock, Random } from '@milagro-ts/crypto/ports'
+import { AgreeStaticKey } from '@milagro-ts/crypto/static-agreement'
+import { slotAt } from '@milagro-ts/crypto/time-permit'
+import { Guard } from '@milagro-ts/rpa/guard'
+import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
+import { askAgreeKey } from './agree-shares.js'
+import { loadPskFileConfig, type PskFileConfig, readGroup } from './gateway-config.js'
+import { PskFile } from './psk-file.js'
+import { makeServiceKeys, readServiceKeys, type ServiceKeys } from './service-keys.js'
+
+/** Milliseconds for one call, and between two looks for a newer revision of the group document. */
+const TIMEOUT = 5_000
+const FOLLOW = 60_000
+/** Milliseconds that `once` takes at most, and between its looks. */
+const ONCE = 60_000
+const PAUSE = 50
+
+export interface PskFileFlags {
+  readonly config?: string | undefined
+  readonly init?: boolean | undefined
+  readonly once?: boolean | undefined
+}
+
+/** Never rejects. */
+export function runPskFile(flags: PskFileFlags, env: Environment): Promise<void> {
+  return runProcess('tls psk-file', async () => {
+    const config = loadPskFileConfig({ file: flags.config, env })
+    const { name, dataDir } = config
+    const folder = { name, dataDir, passphrase: readSecret('MILAGRO_PSK_FILE_PASSPHRASE', env) }
+    if (flags.init === true) {
+      const { requestKey, hpkeKey } = await makeServiceKeys(folder, systemRandom)
+      const publicKeys = {
+        requestKey: requestKey.publicKey.toBase64Url(),
+        hpkeKey: toBase64Url(hpkeKey.publicKey),
+      }
+      say({ event: 'initialised', name, ...publicKeys })
+      return null
+    }
+    const log = createLog(name, { level: config.logLevel ?? 'info' })
+    const ports = { clock: systemClock, random: systemRandom, timers: systemTimers }
+    const writer = await openPskFile({
+      config,
+      keys: await readServiceKeys(folder),
+      group: await readGroup(config, ports),
+      log,
+      metrics: createMetrics('milagro_psk_file'),
+      ...ports,
+      fetch,
+    })
+    if (flags.once !== true) {
+      const { file } = config
+      return { urls: { file }, reload: async () => writer.look(), close: () => writer.close() }
+    }
+    const end = systemClock() + ONCE
+    while (!writer.isCurrent && systemClock() < end)
+      await new Promise<void>(resolve => setTimeout(resolve, PAUSE))
+    const isWritten = writer.isCurrent
+    await writer.close()
+    if (!isWritten) throw new Error('the PSK file was not written: see the log above')
+    say({ event: 'written', file: config.file, lines: writer.lines })
+    return null
+  })
+}
+
+export interface PskFileOptions {
+  readonly config: PskFileConfig
+  readonly keys: ServiceKeys
+  /** The pinned group; later revisions come from the RPS. */
+  readonly group: Group
+  readonly log: Log
+  readonly metrics: Metrics
+  readonly clock: Clock
+  readonly random: Random
+  readonly timers: Timers
+  readonly fetch: typeof fetch
+}
+
+export interface PskFileWriter {
+  /** Reads the register again, now. */
+  look(): void
+  readonly isCurrent: boolean
+  readonly lines: number
+  close(): Promise<void>
+}
+
+/** Writes from here on. Rejects when the file that is there can't be read. */
+export async function openPskFile(options: PskFileOptions): Promise<PskFileWriter> {
+  const { config, keys, log, metrics, clock, random, timers, fetch } = options
+  const { name, file } = config
+  const { requestKey, hpkeKey } = keys
+  let group = options.group
+  let lines = 0
+  const guard = new Guard({
+    rpsUrl: config.rps.url,
+    audience: name,
+    name,
+    requestKey,
+    group,
+    random,
+    clock,
+    timers,
+    fetch,
+    log,
+    changed: () => writer.look(),
+  })
+  const authorize = requestSigner({ name, key: requestKey, clock, random })
+  // It serves nobody meanwhile: a pairing may take its own thread.
+  const pool = CryptoPool.start({ workers: 0, random, clock, timers })
+  const key = staticKey(name, {
+    group: () => group,
+    ask: (B, epoch) =>
+      askAgreeKey(
+        { group, epoch, B },
+        {
+          hpkeKey,
+          pool,
+          random,
+          timers,
+          authority: ({ url }) =>
+            createClient(dtaRoutes, { baseUrl: url, timeout: TIMEOUT, authorize, fetch }),
+        },
+      ),
+    clock,
+  })
+  const writer = new PskFile({
+    key,
+    devices: () => devicesOf(config, { authorize, fetch }),
+    bans: guard.follower,
+    read: () => readOr(file, ''),
+    write: async text => {
+      await writeFileAtomic(file, text, 0o600)
+      lines = text.split('\n').length - 1
+    },
+    reload: () => tellBroker(config),
+    every: (config.everySeconds ?? 10) * 1000,
+    clock,
+    timers,
+    log,
+    metrics,
+  })
+  const wait = (milliseconds: number) =>
+    new Promise<void>(resolve => void timers.after(milliseconds, resolve))
+  const endFollowing = timers.every(FOLLOW, () => {
+    followGroup({ rps: guard.rps, wait }, group).then(
+      newest => {
+        group = newest
+      },
+      (error: unknown) => log.warn({ err: error }, 'no look at the group document; tried again'),
+    )
+  })
+  guard.start()
+  await writer.start()
+  return {
+    look: () => writer.look(),
+    get isCurrent() {
+      return writer.isCurrent
+    },
+    get lines() {
+      return lines
+    },
+    async close() {
+      endFollowing()
+      await guard.stop()
+      await writer.stop()
+      await pool.close()
+    },
+  }
+}
+
+interface StaticKeyPorts {
+  readonly group: () => Group
+  readonly ask: (B: Uint8Array, epoch: number) => Promise<Uint8Array>
+  readonly clock: Clock
+}
+
+/** The static key of the current key epoch, asked for once. Refused FORBIDDEN where the group names no static server. */
+function staticKey(name: string, { group, ask, clock }: StaticKeyPorts): () => Promise<AgreeStaticKey> {
+  let held: AgreeStaticKey | undefined
+  return async () => {
+    const { groupId, slotRule } = group()
+    const recipient = group().recipient(name)
+    if (recipient?.kind !== 3 || !recipient.purposes.includes('agree'))
+      throw new Refused('FORBIDDEN', { log: `the group names no static server ${name} with keys of agree` })
+    const keys = group().keysAt('agree', slotAt(slotRule, Math.floor(clock() / 1000)))
+    if (keys === null) throw new Refused('RETRY_LATER', { log: 'the group has not begun' })
+    const { epoch, ivk } = keys
+    const party = { kind: 3, name, generation: recipient.generation } as const
+    if (held?.owner.epoch === epoch && held.owner.party.generation === party.generation) return held
+    const S = await ask(encodeName(groupId, party), epoch)
+    const verified = AgreeStaticKey.verify({ groupId, party, epoch }, ivk, G2.decode(S, 'S'))
+    S.fill(0)
+    if (verified === null)
+      throw new Refused('RETRY_LATER', {
+        log: 'the shares of the static key don’t make the key of this name',
+      })
+    held = verified
+    return verified
+  }
+}
+
+type Authorize = ReturnType<typeof requestSigner>
+
+/** From fleet, page by page, or from a file. */
+async function devicesOf(
+  { fleetUrl, devicesFile }: PskFileConfig,
+  { authorize, fetch }: { readonly authorize: Authorize; readonly fetch: typeof globalThis.fetch },
+): Promise<IdCore[]> {
+  if (devicesFile !== undefined) {
+    const text = await readFile(devicesFile, 'utf8')
+    return text
+      .split('\n')
+      .map(line => line.trim())
+      .filter(line => line !== '' && !line.startsWith('#'))
+      .map(line => IdCore.fromBase64Url(line))
+  }
+  const fleet = createClient(registerRoutes, {
+    baseUrl: fleetUrl as string,
+    timeout: TIMEOUT,
+    authorize,
+    fetch,
+  })
+  const found: IdCore[] = []
+  for (let more = true; more; ) {
+    const after = found.at(-1)?.mpinId
+    const page = await fleet.devices({ query: after === undefined ? {} : { after } })
+    found.push(...page.devices.map(mpinId => IdCore.fromBase64Url(mpinId)))
+    more = page.more && page.devices.length > 0
+  }
+  return found
+}
+
+/** SIGHUP to the process that the pid file names, or a command. Rejects when neither took it. */
+async function tellBroker({ reload }: PskFileConfig): Promise<void> {
+  if (reload?.pidFile !== undefined) {
+    const text = (await readFile(reload.pidFile, 'utf8')).trim()
+    if (!/^[1-9][0-9]{0,9}$/.test(text))
+      throw new ConfigError(`setting 'reload.pidFile': it holds no process id`)
+    process.kill(Number(text), 'SIGHUP')
+  }
+  const [program, ...args] = reload?.command ?? []
+  if (program === undefined) return
+  await new Promise<void>((resolve, reject) => {
+    const child = spawn(program, args, { stdio: 'ignore' })
+    child.once('error', reject)
+    child.once('close', status =>
+      status === 0 ? resolve() : reject(new Error(`the reload command ended with ${status}`)),
+    )
+  })
+}
+
+async function readOr(file: string, otherwise: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return otherwise
+    throw error
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * A file of `s1.` keys for a broker that reads such files (mosquitto's `psk_file`), one line for each device:
+ *
+ *   s1.<base64url(idCore)>:<key, 64 hexadecimal digits>
+ *
+ * The writer holds the static key and keeps the file current: a device of the register gets its line, one that is banned,
+ * revoked or gone loses it, and after a rotation all are written anew. The file is replaced as a whole, mode 0600, and the
+ * broker told to read it. When the ban events are lost for 30 s it is emptied: nobody comes in by it. A connection that
+ * stands is the broker's: it ends when the broker ends it.
+ *
+ * A line is a whole key: who reads the file can pose as each of these devices to this broker, and as the broker to them.
+ */
+import type { Log } from '@milagro-ts/api/log'
+import type { Metrics } from '@milagro-ts/api/metrics'
+import type { Timers } from '@milagro-ts/api/system'
+import { toHex } from '@milagro-ts/crypto/bytes'
+import type { IdCore } from '@milagro-ts/crypto/identity'
+import type { Clock } from '@milagro-ts/crypto/ports'
+import { type AgreeStaticKey, PskIdentity, serverAgreeStatic } from '@milagro-ts/crypto/static-agreement'
+import type { Bans } from './door.js'
+
+/** Milliseconds between two looks at everything but the register. */
+const LOOK = 1_000
+/** Milliseconds after a failure until the next attempt, unless somebody was banned. */
+const PAUSE = 5_000
+/** Milliseconds that the ban events may be missing at the start, before the former file is emptied. */
+const DEAF_AT_START = 30_000
+/** Pairings in one turn, a millisecond each: a ban shall not wait for a thousand of them. */
+const AT_ONCE = 16
+
+export interface PskFilePorts {
+  /** The key of the current key epoch; the same object until that ends. Rejects where there is none. */
+  readonly key: () => Promise<AgreeStaticKey>
+  /** Everybody in the register, the banned ones too. */
+  readonly devices: () => Promise<readonly IdCore[]>
+  readonly bans: Bans
+  /** The file as it is; empty when there is none. */
+  readonly read: () => Promise<string>
+  readonly write: (text: string) => Promise<void>
+  /** Tells the broker that the file is another. */
+  readonly reload: () => Promise<void>
+  /** Milliseconds between two looks at the register. */
+  readonly every: number
+  readonly clock: Clock
+  readonly timers: Timers
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+export class PskFile {
+  readonly #ports: PskFilePorts
+  /** By identity, of the key that they were computed with; before that, what the file held. */
+  readonly #keys = new Map<string, string>()
+  readonly #fresh = new Set<string>()
+  #key: AgreeStaticKey | undefined
+  #devices: readonly IdCore[] | undefined
+  #listed = Number.NEGATIVE_INFINITY
+  #written: string | undefined
+  #wantsReload = false
+  #startedAt = 0
+  #notBefore = Number.NEGATIVE_INFINITY
+  #again = false
+  #refreshing: Promise<void> | undefined
+  #endLooking = () => {}
+
+  constructor(ports: PskFilePorts) {
+    this.#ports = ports
+  }
+
+  /** Begins with the lines that are there, so that nobody is locked out by a restart. */
+  async start(): Promise<void> {
+    const { read, clock, timers } = this.#ports
+    this.#startedAt = clock()
+    this.#written = await read()
+    for (const line of this.#written.split('\n')) {
+      const [, identity, key] = /^(s1\.[\w-]{52}):([0-9a-f]{64})$/.exec(line) ?? []
+      if (identity !== undefined && key !== undefined) this.#keys.set(identity, key)
+    }
+    this.#endLooking = timers.every(LOOK, () => {
+      if (clock() >= this.#notBefore) this.look()
+    })
+    this.look()
+  }
+
+  async stop(): Promise<void> {
+    this.#endLooking()
+    await this.#refreshing
+  }
+
+  /** At a ban, and every second. Never throws. */
+  look(): void {
+    if (this.#refreshing !== undefined) {
+      this.#again = true
+      return
+    }
+    this.#refreshing = this.refresh()
+      .catch((error: unknown) => {
+        const { clock, log } = this.#ports
+        this.#notBefore = clock() + PAUSE
+        log.error({ err: error }, 'the PSK file is not current; tried again')
+      })
+      .finally(() => {
+        this.#refreshing = undefined
+      })
+  }
+
+  /** Whether the file holds a line for each device that may come in and no other, and the broker knows. */
+  get isCurrent(): boolean {
+    const isAtRest = this.#refreshing === undefined && !this.#wantsReload
+    return isAtRest && this.#devices !== undefined && this.#ports.bans.fresh && this.#missing().length === 0
+  }
+
+  /** The file as it should be now. Rejects where it can't be written, or the broker not be told. */
+  async refresh(): Promise<void> {
+    do {
+      this.#again = false
+      await this.#listDevices()
+      // Bans don't wait for the authorities.
+      await this.#put()
+      await this.#takeKey()
+      for (const idCore of this.#missing()) {
+        // Whoever was banned meanwhile comes first.
+        if (this.#again) break
+        this.#compute(idCore)
+        if (this.#fresh.size % AT_ONCE === 0) await new Promise(setImmediate)
+      }
+      await this.#put()
+    } while (this.#again)
+  }
+
+  async #listDevices(): Promise<void> {
+    const { devices, clock, every, log } = this.#ports
+    if (clock() - this.#listed < every) return
+    try {
+      this.#devices = await devices()
+      this.#listed = clock()
+    } catch (error) {
+      // Bans come by another way; only who is new has to wait.
+      log.warn({ err: error }, 'the register was not read; tried again')
+    }
+  }
+
+  async #takeKey(): Promise<void> {
+    const key = await this.#ports.key()
+    if (key === this.#key) return
+    this.#key = key
+    this.#fresh.clear()
+  }
+
+  #allowed(): readonly IdCore[] {
+    const { bans } = this.#ports
+    return (this.#devices ?? []).filter(({ mpinId }) => bans.list.denies(mpinId) === null)
+  }
+
+  #missing(): readonly IdCore[] {
+    return this.#allowed().filter(({ mpinId }) => !this.#fresh.has(mpinId))
+  }
+
+  #compute(idCore: IdCore): void {
+    const { identity, psk } = serverAgreeStatic(this.#key as AgreeStaticKey, idCore)
+    this.#keys.set(identity, toHex(psk))
+    this.#fresh.add(idCore.mpinId)
+  }
+
+  async #put(): Promise<void> {
+    const { bans, clock, write, reload, log, metrics } = this.#ports
+    const isStarting = this.#devices === undefined || !bans.fresh
+    if (isStarting && clock() - this.#startedAt < DEAF_AT_START) return
+    if (this.#devices === undefined && bans.fresh) return
+    if (bans.fresh) this.#startedAt = Number.NEGATIVE_INFINITY
+    const lines = bans.fresh ? this.#allowed().flatMap(idCore => this.#lineOf(idCore)) : []
+    const text = lines.map(line => `${line}\n`).join('')
+    if (text !== this.#written) {
+      await write(text)
+      this.#written = text
+      this.#wantsReload = true
+      metrics.count('writes')
+      metrics.gauge('lines', lines.length)
+      if (bans.fresh) log.info({ lines: lines.length }, 'PSK file written')
+      else log.error('the ban events are lost: the PSK file is empty')
+    }
+    if (!this.#wantsReload) return
+    await reload()
+    this.#wantsReload = false
+  }
+
+  #lineOf(idCore: IdCore): string[] {
+    const identity = PskIdentity.ofStatic(idCore).toString()
+    const key = this.#keys.get(identity)
+    return key === undefined ? [] : [`${identity}:${key}`]
+  }
+}

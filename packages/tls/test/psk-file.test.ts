@@ -1,0 +1,224 @@
+/** A file of `s1.` keys, kept current by bans, the list of devices and the ban events; and mosquitto that reads it. */
+import { readFile, stat, writeFile } from 'node:fs/promises'
+import { userInfo } from 'node:os'
+import { join } from 'node:path'
+import { createLog } from '@milagro-ts/api/log'
+import { createMetrics } from '@milagro-ts/api/metrics'
+import { systemRandom } from '@milagro-ts/api/system'
+import { toHex } from '@milagro-ts/crypto/bytes'
+import { agreePointG1, encodeName } from '@milagro-ts/crypto/identity'
+import { AgreeClientKey, clientAgreeStatic } from '@milagro-ts/crypto/static-agreement'
+import { openPskFile, type PskFileWriter } from '@milagro-ts/tls/psk-file-process'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { type Car, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
+import { freePort, haveTools, type Running, ran, started } from './tools.js'
+
+const hasMosquitto = haveTools('no PSK file of mosquitto’s is tested', 'mosquitto', 'mosquitto_pub')
+
+let world: World
+let rps: RunningRps
+let writer: PskFileWriter
+let logged: string[]
+let file: string
+let devices: string
+let told: string
+let reload: { command?: string[]; pidFile?: string }
+beforeEach(async () => {
+  world = await World.make({ trackingKind: 3 })
+  world.clock.now = NOON
+  rps = await world.startRps()
+  logged = []
+  file = join(world.folder, 'psk')
+  devices = join(world.folder, 'devices')
+  told = join(world.folder, 'told')
+  // Each reload is a line with what the broker would have read.
+  reload = { command: ['sh', '-c', `wc -l < ${file} >> ${told}`] }
+  await writeFile(devices, '')
+})
+afterEach(async () => {
+  await writer.close()
+  await world.close()
+})
+
+const open = async () => {
+  writer = await openPskFile({
+    config: {
+      name: 'tracking',
+      dataDir: world.folder,
+      groupId: world.groupId,
+      groupFile: join(world.folder, 'group.json'),
+      rps: { url: OWN },
+      file,
+      devicesFile: devices,
+      reload,
+    },
+    keys: world.tracking,
+    group: world.group,
+    log: createLog('psk-file', { destination: { write: line => void logged.push(line) } }),
+    metrics: createMetrics('psk_file'),
+    clock: () => world.clock.now,
+    random: systemRandom,
+    timers: world.clock,
+    fetch: (input, init) => fetch(String(input).replace(OWN, rps.url), init),
+  })
+}
+/** Milliseconds in one turn: heartbeats of the stream come meanwhile. */
+const TURN = 5
+async function pass(milliseconds: number): Promise<void> {
+  const end = world.clock.now + milliseconds
+  await until(() => {
+    world.clock.turn(TURN)
+    return world.clock.now >= end
+  })
+}
+/** What the car's own side computes. */
+function lineOf({ idCore }: Car): string {
+  const { groupId } = world.group
+  const C = encodeName(groupId, { kind: 1, idCore })
+  const key = AgreeClientKey.of({ groupId, idCore, epoch: 1 }, agreePointG1(C).mulSecret(world.secrets.agree))
+  const { identity, psk } = clientAgreeStatic(key, { kind: 3, name: 'tracking', generation: 1 })
+  return `${identity}:${toHex(psk)}`
+}
+const lines = async () =>
+  (await readFile(file, 'utf8').catch(() => '')).split('\n').filter(line => line !== '')
+const list = (...cars: Car[]) =>
+  writeFile(devices, `# fleet\n${cars.map(car => car.idCore.mpinId).join('\n')}\n`)
+const holds = (...cars: Car[]) =>
+  until(async () => {
+    world.clock.turn(TURN)
+    return JSON.stringify((await lines()).sort()) === JSON.stringify(cars.map(lineOf).sort())
+  })
+
+test('the static key is asked for without a slot, and each line is what the device computes', async () => {
+  const cars = [world.makeCar(), world.makeCar(), world.makeCar()]
+  await list(...cars)
+  await open()
+  await holds(...cars)
+  expect((await stat(file)).mode & 0o777).toBe(0o600)
+  await until(() => writer.isCurrent)
+  expect((await readFile(told, 'utf8')).trim().endsWith('3')).toBe(true)
+})
+
+test('a ban removes a line, its end brings it back, a new device gets one, one that leaves the list loses it', async () => {
+  const [one, two, three] = [world.makeCar(), world.makeCar(), world.makeCar()]
+  await list(one, two)
+  await open()
+  await holds(one, two)
+  await world.ban(rps, one)
+  await holds(two)
+  await world.unban(rps, one)
+  await holds(one, two)
+  await list(two, three)
+  await holds(two, three)
+  // Nothing new, nothing written: no reload for nothing.
+  await until(() => writer.isCurrent)
+  const before = await readFile(told, 'utf8')
+  await pass(25_000)
+  await until(() => writer.isCurrent)
+  expect(await readFile(told, 'utf8')).toBe(before)
+})
+
+test('ban events lost for half a minute: the file is empty, and full again when they are back', async () => {
+  const car = world.makeCar()
+  await list(car)
+  await open()
+  await holds(car)
+  const { port } = new URL(rps.url)
+  await rps.close()
+  world.clock.turn(29_000)
+  expect(await lines()).toEqual([lineOf(car)])
+  await holds()
+  await until(() => logged.join('').includes('the PSK file is empty'))
+  rps = await world.startRps({ config: { listen: { host: '127.0.0.1', port: Number(port) } } })
+  await holds(car)
+})
+
+test('a restart keeps the lines that are there, and a list that can’t be read adds and removes nobody', async () => {
+  const [car, banned] = [world.makeCar(), world.makeCar()]
+  await list(car, banned)
+  await open()
+  await holds(car, banned)
+  await writer.close()
+  for (const authority of world.authorities) authority.behaviour = 'frozen'
+  await world.ban(rps, banned)
+  await open()
+  expect(await lines()).toEqual([lineOf(car), lineOf(banned)].sort())
+  // Without a key of its own yet, bans still count.
+  await holds(car)
+  await writeFile(devices, 'no M-Pin ID\n')
+  await pass(10_000)
+  await until(() => logged.join('').includes('the register was not read'))
+  expect(await lines()).toEqual([lineOf(car)])
+})
+
+test('frozen from the start: no line, and the log says why', async () => {
+  for (const authority of world.authorities) authority.behaviour = 'frozen'
+  await list(world.makeCar())
+  await open()
+  await until(() => {
+    world.clock.turn(TURN)
+    return logged.join('').includes('the PSK file is not current')
+  })
+  expect(await lines()).toEqual([])
+  expect(writer.isCurrent).toBe(false)
+})
+
+test('no key stands in the log', async () => {
+  const car = world.makeCar()
+  await list(car)
+  await open()
+  await holds(car)
+  const [, key = ''] = lineOf(car).split(':')
+  for (const line of logged) expect(line).not.toContain(key)
+})
+
+describe.skipIf(!hasMosquitto)('mosquitto', () => {
+  test('takes the car by its line, not by a wrong key, an unknown identity, or after its ban', async () => {
+    const [car, other] = [world.makeCar(), world.makeCar()]
+    await list(car)
+    const port = await freePort()
+    const config = join(world.folder, 'mosquitto.conf')
+    const pidFile = join(world.folder, 'mosquitto.pid')
+    await writeFile(file, '', { mode: 0o600 })
+    await writeFile(
+      config,
+      [
+        `listener ${port} 127.0.0.1`,
+        'allow_anonymous true',
+        `psk_file ${file}`,
+        'psk_hint milagro',
+        'use_identity_as_username true',
+        `pid_file ${pidFile}`,
+        `user ${userInfo().username}`,
+        'log_type all',
+        '',
+      ].join('\n'),
+    )
+    const broker: Running = started(['mosquitto', '-c', config])
+    try {
+      await broker.said(/mosquitto version .* running/)
+      reload = { pidFile }
+      await open()
+      await holds(car)
+      await until(() => writer.isCurrent)
+      await broker.said(/Reloading config/)
+      const publish = (identity: string, key: string) =>
+        ran([
+          'mosquitto_pub',
+          ...['-h', '127.0.0.1', '-p', String(port), '--psk-identity', identity, '--psk', key],
+          ...['-q', '1', '-t', 't', '-m', 'm'],
+        ])
+      const [identity = '', key = ''] = lineOf(car).split(':')
+      const [unknown = '', itsKey = ''] = lineOf(other).split(':')
+      expect(await publish(identity, key)).toMatchObject({ status: 0 })
+      expect(broker.text()).toContain(`u'${identity}'`)
+      expect((await publish(identity, itsKey)).status).not.toBe(0)
+      expect((await publish(unknown, itsKey)).status).not.toBe(0)
+      await world.ban(rps, car)
+      await holds()
+      await until(async () => (await publish(identity, key)).status !== 0)
+    } finally {
+      await broker.end()
+    }
+  })
+})
