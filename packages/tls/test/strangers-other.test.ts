@@ -1,0 +1,175 @@
+/** GnuTLS' client at our server and its server for our client, and a client on wolfSSL: right key, wrong key, unknown. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { connect } from '@milagro-ts/tls/connect'
+import { createServer } from '@milagro-ts/tls/server'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { hex } from './openssl.js'
+import { freePort, haveTools, type Running, ran, started } from './tools.js'
+import { NAME, World } from './world.js'
+
+const hasGnuTls = haveTools('no handshake with GnuTLS is tested', 'gnutls-cli', 'gnutls-serv')
+const SOURCE = fileURLToPath(new URL('wolfssl-client.c', import.meta.url))
+const hasWolfSsl =
+  haveTools('no handshake with wolfSSL is tested', 'cc') &&
+  (await ran(['sh', '-c', 'echo "#include <wolfssl/ssl.h>" | cc -E - >/dev/null'])).status === 0
+if (!hasWolfSsl)
+  console.log('wolfSSL’s headers (libwolfssl-dev) are not here: no handshake with it is tested')
+
+/** TLS 1.3 with an external PSK and a key exchange, and nothing else. */
+const PRIORITY =
+  'NONE:+VERS-TLS1.3:+AES-128-GCM:+CHACHA20-POLY1305:+AEAD:+ECDHE-PSK:+GROUP-X25519:+GROUP-SECP256R1:+SIGN-ALL'
+
+let world: World
+let folder: string
+beforeEach(async () => {
+  world = await World.start()
+  folder = await mkdtemp(join(tmpdir(), 'milagro-strangers-'))
+})
+afterEach(async () => {
+  await world.close()
+  await rm(folder, { recursive: true })
+})
+
+/** Our server, which says one line to whoever is in. */
+async function ours(): Promise<{ port: number; inside: string[] }> {
+  const inside: string[] = []
+  const { door, timers, log } = world
+  const server = createServer({ door, timers, log }, (socket, peer) => {
+    inside.push(peer.mpinId)
+    socket.on('error', () => undefined)
+    socket.end('welcome\n')
+  })
+  server.on('tlsClientError', () => undefined)
+  return { port: await world.listen(server), inside }
+}
+
+describe.skipIf(!hasGnuTls)('gnutls-cli at our server', () => {
+  const client = (port: number, identity: string, key: Uint8Array) =>
+    ran([
+      'gnutls-cli',
+      ...['--port', String(port), '--priority', PRIORITY, '--pskusername', identity, '--pskkey', hex(key)],
+      ...['--disable-sni', '127.0.0.1'],
+    ])
+
+  test('the right key', async () => {
+    const { port, inside } = await ours()
+    const car = world.car(1)
+    const { identity, psk } = await car.externalPsk(NAME)
+    const { status, text } = await client(port, identity, psk)
+    expect(text).toContain('welcome')
+    expect(text).toMatch(/Description: \(TLS1\.3.*\)-\(ECDHE-PSK.*\)|\(TLS1\.3.*PSK/)
+    expect(text).not.toMatch(/Certificate type|Got a certificate list/)
+    expect(status).toBe(0)
+    expect(inside).toEqual([car.mpinId])
+  })
+
+  test('a wrong key and an unknown identity get the same answer', async () => {
+    const { port, inside } = await ours()
+    const { identity, psk } = await world.car(1).externalPsk(NAME)
+    const alertOf = (text: string) => /alert \[\d+\]: .*/.exec(text)?.[0]
+    const wrong = await client(port, identity, new Uint8Array(32).fill(1))
+    const unknown = await client(port, 'somebody', psk)
+    expect(alertOf(wrong.text)).toBeDefined()
+    expect(alertOf(unknown.text)).toBe(alertOf(wrong.text))
+    expect(wrong.status).not.toBe(0)
+    expect(inside).toEqual([])
+  })
+})
+
+describe.skipIf(!hasGnuTls)('our client at gnutls-serv', () => {
+  let server: Running
+  afterEach(() => server.end())
+  const at = async (identity: string, key: Uint8Array) => {
+    const port = await freePort()
+    const file = join(folder, 'psk')
+    await writeFile(file, `${identity}:${hex(key)}\n`, { mode: 0o600 })
+    server = started([
+      'gnutls-serv',
+      ...['--port', String(port), '--echo', '--priority', PRIORITY, '--pskpasswd', file],
+    ])
+    await server.said(/listening on IPv4/i)
+    return port
+  }
+  const echoed = async (port: number) => {
+    const socket = await connect({ host: '127.0.0.1', port, servername: NAME, identity: world.car(1) })
+    const answer = new Promise<string>((resolve, reject) => {
+      socket.once('data', chunk => resolve(chunk.toString()))
+      socket.once('error', reject)
+      socket.once('close', () => reject(new Error('closed')))
+    })
+    socket.write('hello\n')
+    return answer.finally(() => socket.destroy())
+  }
+
+  test('the right key', async () => {
+    // The identity is drawn once for a car and a slot: the same car in echoed() says the same.
+    const car = world.car(1)
+    const { identity, psk } = await car.externalPsk(NAME)
+    const port = await at(identity, psk)
+    const socket = await connect({ host: '127.0.0.1', port, servername: NAME, identity: car })
+    const answer = new Promise<string>(resolve => socket.once('data', chunk => resolve(chunk.toString())))
+    socket.write('hello\n')
+    expect(await answer).toBe('hello\n')
+    socket.destroy()
+  })
+
+  test('a wrong key, or an identity that it doesn’t know', async () => {
+    const port = await at('somebody', new Uint8Array(32).fill(1))
+    await expect(echoed(port)).rejects.toThrow()
+  })
+
+  test('its wrong key under the right identity', async () => {
+    const car = world.car(1)
+    const { identity } = await car.externalPsk(NAME)
+    const port = await at(identity, new Uint8Array(32).fill(1))
+    await expect(connect({ host: '127.0.0.1', port, servername: NAME, identity: car })).rejects.toThrow()
+  })
+})
+
+describe.skipIf(!hasWolfSsl)('a client on wolfSSL at our server', () => {
+  let built: string
+  let program: string
+  beforeAll(async () => {
+    built = await mkdtemp(join(tmpdir(), 'milagro-wolfssl-'))
+    program = join(built, 'client')
+    const { status, text } = await ran([
+      'cc',
+      '-Wall',
+      '-Wextra',
+      '-Werror',
+      '-o',
+      program,
+      SOURCE,
+      '-lwolfssl',
+    ])
+    expect(text).toBe('')
+    expect(status).toBe(0)
+  })
+  afterAll(() => rm(built, { recursive: true }))
+  const client = (port: number, identity: string, key: Uint8Array) =>
+    ran([program, String(port), identity], { env: { MILAGRO_KEY: hex(key) } })
+
+  test('the right key', async () => {
+    const { port, inside } = await ours()
+    const car = world.car(1)
+    const { identity, psk } = await car.externalPsk(NAME)
+    expect(await client(port, identity, psk)).toEqual({
+      status: 0,
+      text: expect.stringMatching(/^TLS_AES_128_GCM_SHA256 welcome\n/),
+    })
+    expect(inside).toEqual([car.mpinId])
+  })
+
+  test('a wrong key and an unknown identity fail alike', async () => {
+    const { port, inside } = await ours()
+    const { identity, psk } = await world.car(1).externalPsk(NAME)
+    const wrong = await client(port, identity, new Uint8Array(32).fill(1))
+    const unknown = await client(port, 'somebody', psk)
+    expect(wrong.status).toBe(1)
+    expect(unknown).toEqual(wrong)
+    expect(inside).toEqual([])
+  })
+})
