@@ -27,7 +27,21 @@ export interface RunningFleet {
   readonly fleetStore: Store<FleetSchema>
 }
 
-export async function runFleet(folder: Folder): Promise<RunningFleet> {
+/** What a test adds to the group: servers by their public keys, and what vehicles get keys for. */
+export interface FleetOptions {
+  readonly recipients?: readonly {
+    readonly name: string
+    readonly kind: 2 | 3
+    readonly requestKey: string
+    readonly hpkeKey: string
+  }[]
+  readonly devicePurposes?: ('device' | 'agree' | 'sign')[]
+}
+
+export async function runFleet(
+  folder: Folder,
+  { recipients = [], devicePurposes = ['device', 'sign'] }: FleetOptions = {},
+): Promise<RunningFleet> {
   const { url: dta, config: dtaConfig } = await folder.authority('ta1')
   const [rpsPort, fleetPort] = [await freePort(), await freePort()]
   const [rps, fleet] = [`http://127.0.0.1:${rpsPort}`, `http://127.0.0.1:${fleetPort}`]
@@ -43,7 +57,7 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
     dataDir: folder.file('fleet'),
     rps: { url: rps },
     rpsName: 'rps',
-    devicePurposes: ['device' as const, 'sign' as const],
+    devicePurposes,
   }
   const rpsConfig = {
     ...common,
@@ -52,7 +66,15 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
     publicUrl: rps,
     dataDir: folder.file('rps'),
     rpa: { url: fleet },
-    audiences: [{ name: fleet, service: 'fleet', pin: 'optional' as const, tlsExporter: 'absent' as const }],
+    audiences: [
+      { name: fleet, service: 'fleet', pin: 'optional' as const, tlsExporter: 'absent' as const },
+      ...recipients.map(({ name }) => ({
+        name,
+        service: name,
+        pin: 'optional' as const,
+        tlsExporter: 'absent' as const,
+      })),
+    ],
     groupId: '',
   }
   const rpsKeys = await openKeys({ config: rpsConfig, ...ports })
@@ -82,6 +104,7 @@ export async function runFleet(folder: Folder): Promise<RunningFleet> {
         fleetKeys.requestKey.publicKey.toBase64Url(),
         (await generateHpkeKey(systemRandom)).publicKey,
       ),
+      ...recipients.map(added => ({ ...added, generation: 1, purposes: ['agree'] })),
     ],
     slot: { length: 86_400 },
     policy: { lead: 1, grace: 300 },

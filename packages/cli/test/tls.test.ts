@@ -1,0 +1,343 @@
+/**
+ * `milagro tls` as processes of their own, in a whole system: an enrolled car reaches a service through its outbound gateway
+ * and the service's gateway, is known there, and is out when it is banned; a broker's PSK file follows the register.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { readFile, writeFile } from 'node:fs/promises'
+import { createServer, get } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { connect } from 'node:tls'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { freePort } from '../../../test/free-port.js'
+import { type RunningFleet, runFleet } from './running-fleet.js'
+import { Folder, milagro, milagroWith } from './world.js'
+
+const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url))
+const PIN = { MILAGRO_PIN: 'correct horse battery' }
+const SECRETS = { MILAGRO_GATEWAY_PASSPHRASE: 'one word', MILAGRO_PSK_FILE_PASSPHRASE: 'another word' }
+
+interface Started {
+  readonly child: ChildProcess
+  readonly err: () => string
+  /** The JSON line with this event; rejects when the process ends before. */
+  event(name: string): Promise<Record<string, string>>
+  ended: Promise<number | null>
+}
+function start(...argv: string[]): Started {
+  const child = spawn(process.execPath, [MAIN, ...argv], { env: { ...process.env, ...SECRETS } })
+  let out = ''
+  let err = ''
+  const looks = new Set<() => void>()
+  child.stderr.on('data', chunk => {
+    err += chunk
+  })
+  const ended = new Promise<number | null>(resolve => child.once('close', resolve))
+  const event = (name: string) =>
+    new Promise<Record<string, string>>((resolve, reject) => {
+      const look = () => {
+        const lines = out.split('\n').slice(0, -1)
+        const found = lines.map(line => JSON.parse(line)).find(line => line.event === name)
+        if (found !== undefined) resolve(found)
+      }
+      looks.add(look)
+      look()
+      void ended.then(() => reject(new Error(`it ended: ${err}`)))
+    })
+  child.stdout.on('data', chunk => {
+    out += chunk
+    for (const look of looks) look()
+  })
+  return { child, err: () => err, event, ended }
+}
+async function until(holds: () => Promise<boolean>): Promise<void> {
+  const end = performance.now() + 30_000
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error('it does not come about')
+    await new Promise(resolve => setTimeout(resolve, 50))
+  }
+}
+const body = (url: string) =>
+  new Promise<{ status: number | undefined; text: string }>((resolve, reject) => {
+    get(url, { agent: false }, async answer => {
+      try {
+        let text = ''
+        for await (const chunk of answer) text += chunk
+        resolve({ status: answer.statusCode, text })
+      } catch (error) {
+        reject(error)
+      }
+    }).on('error', reject)
+  })
+
+describe('exit code 2, and why, for wrong settings and flags', () => {
+  let folder: Folder
+  beforeAll(async () => {
+    folder = await Folder.make()
+  })
+  afterAll(() => folder.close())
+
+  test.each([
+    ['--server without --outbound', ['--server', 'x'], '--server goes with --outbound'],
+    ['--pass with --outbound', ['--outbound', '--pass', 'http'], '--pass goes without --outbound'],
+  ])('%s', async (_, flags, why) => {
+    expect(await milagro('tls', 'gateway', ...flags)).toMatchObject({
+      exit: 2,
+      err: expect.stringContaining(why),
+    })
+  })
+
+  const outbound = [
+    '--outbound',
+    '--to',
+    'h:1',
+    '--server',
+    'x',
+    '--store',
+    's',
+    '--rps',
+    'http://127.0.0.1:1',
+  ]
+  test.each([
+    ['no settings', [], "setting 'name' is missing"],
+    ['an address without a port', ['--listen', 'localhost'], "--listen: 'localhost' is no host:port"],
+    [
+      'an outbound gateway outside the loopback',
+      [...outbound, '--listen', '0.0.0.0:0'],
+      'on the loopback only',
+    ],
+  ])('%s', async (_, flags, why) => {
+    const process = start('tls', 'gateway', ...flags)
+    expect(await process.ended).toBe(2)
+    expect(process.err()).toContain(why)
+    expect(process.err().trim().split('\n').length).toBe(1)
+  })
+
+  test('a PSK file without a list of devices', async () => {
+    const config = await folder.write('p.json', {
+      name: 'b',
+      dataDir: folder.file('b'),
+      rps: { url: 'http://127.0.0.1:1' },
+      file: folder.file('psk'),
+    })
+    const process = start('tls', 'psk-file', '--config', config)
+    expect(await process.ended).toBe(2)
+    expect(process.err()).toContain("say one of the settings 'fleetUrl' and 'devicesFile'")
+  })
+})
+
+describe('a whole system', () => {
+  let folder: Folder
+  let fleet: RunningFleet
+  let service: { readonly port: number; readonly seen: (string | undefined)[] }
+  let running: Started[]
+  let operator: string[]
+  const car = ['--store', 'car.json']
+  let gatewayFile: string
+  let pskFileConfig: string
+
+  beforeAll(async () => {
+    folder = await Folder.make()
+    running = []
+    service = await startService()
+    const settings = {
+      name: 'gw.example',
+      dataDir: folder.file('gateway'),
+      listen: { host: '127.0.0.1', port: await freePort() },
+      adminListen: { host: '127.0.0.1', port: 0 },
+      to: { host: '127.0.0.1', port: service.port },
+      pass: 'http',
+      passName: 'instance',
+      workers: 1,
+      rps: { url: 'http://127.0.0.1:1' },
+    }
+    const broker = { name: 'broker.example', dataDir: folder.file('broker'), rps: settings.rps }
+    const files = { file: folder.file('psk'), fleetUrl: 'http://127.0.0.1:1' }
+    gatewayFile = await folder.write('gateway.json', settings)
+    pskFileConfig = await folder.write('psk-file.json', { ...broker, ...files })
+    const initialised = async (verb: string, config: string, kind: 2 | 3) => {
+      const { name, requestKey, hpkeKey } = await start('tls', verb, '--config', config, '--init').event(
+        'initialised',
+      )
+      return { name, requestKey, hpkeKey, kind } as {
+        name: string
+        requestKey: string
+        hpkeKey: string
+        kind: 2 | 3
+      }
+    }
+    fleet = await runFleet(folder, {
+      recipients: [
+        await initialised('gateway', gatewayFile, 2),
+        await initialised('psk-file', pskFileConfig, 3),
+      ],
+      devicePurposes: ['device', 'agree'],
+    })
+    const group = { groupId: fleet.groupId, groupFile: folder.file('group.json'), rps: { url: fleet.rps } }
+    await writeFile(gatewayFile, JSON.stringify({ ...settings, ...group }))
+    await writeFile(
+      pskFileConfig,
+      JSON.stringify({ ...broker, ...files, ...group, fleetUrl: fleet.fleet, everySeconds: 1 }),
+    )
+    car[1] = folder.file('car.json')
+    car.push('--rps', fleet.rps)
+    operator = ['--store', folder.file('op.json'), '--rps', fleet.rps]
+    const said = await milagroWith(
+      { ...PIN, MILAGRO_CODE: fleet.setupCode },
+      ...['device', 'enroll', ...operator, '--instance', `operator:${fleet.operator}`],
+      ...['--attribute', `operator=${fleet.operator}`, '--with-pin', '--slow-device', '1000'],
+    )
+    expect(said).toMatchObject({ exit: 0 })
+    await enrol('VIN 1', car)
+  })
+  afterAll(async () => {
+    for (const { child, ended } of running) {
+      child.kill()
+      await ended
+    }
+    await folder.close()
+  })
+
+  async function startService() {
+    const seen: (string | undefined)[] = []
+    const server = createServer((request, response) => {
+      const instance = request.headers['milagro-instance'] as string | undefined
+      seen.push(instance)
+      response.end(`hello ${instance}`)
+    })
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    folder.onClose(async () => {
+      server.closeAllConnections()
+      server.close()
+    })
+    return { port: (server.address() as AddressInfo).port, seen }
+  }
+  const asOperator = (...argv: string[]) =>
+    milagroWith(PIN, 'fleet', ...argv, ...operator, '--url', fleet.fleet, '--json')
+  async function enrol(vin: string, store: readonly string[]): Promise<string> {
+    const { json } = await asOperator('add', 'vehicle', vin, '--factors', '0')
+    const said = await milagroWith(
+      { MILAGRO_CODE: json.code as string },
+      ...['device', 'enroll', ...store, '--instance', vin, '--json'],
+    )
+    expect(said).toMatchObject({ exit: 0 })
+    return said.json.idCore as string
+  }
+  const running1 = (...argv: string[]) => {
+    const one = start(...argv)
+    running.push(one)
+    return one
+  }
+  const ban = async (vin: string) => {
+    expect(await asOperator('ban', '--vehicle', vin, '--reason', 'test')).toMatchObject({ exit: 0 })
+  }
+  const unban = async () => {
+    const { json } = await asOperator('list', 'bans')
+    const [{ id }] = json.bans as [{ id: number }]
+    expect(await asOperator('unban', String(id))).toMatchObject({ exit: 0 })
+  }
+
+  test('a car through both gateways; SIGHUP; a ban; SIGTERM', async () => {
+    const gateway = running1('tls', 'gateway', '--config', gatewayFile)
+    const { listen = '', adminUrl } = await gateway.event('ready')
+    await until(async () => (await body(`${adminUrl}/health/ready`)).status === 200)
+    const outbound = running1(
+      ...['tls', 'gateway', '--outbound', '--listen', '127.0.0.1:0', '--to', listen],
+      ...['--server', 'gw.example', ...car],
+    )
+    const { listen: near } = await outbound.event('ready')
+    expect(await body(`http://${near}/`)).toEqual({ status: 200, text: 'hello VIN%201' })
+    expect((await body(`${adminUrl}/metrics`)).text).toContain(
+      'milagro_gateway_requests_passed_on_total{outcome="OK"} 1',
+    )
+
+    // Another service from the next connection on; a wrong file changes nothing.
+    const other = await startService()
+    const settings = JSON.parse(await readFile(gatewayFile, 'utf8'))
+    await writeFile(gatewayFile, '{"to":')
+    gateway.child.kill('SIGHUP')
+    await until(async () => gateway.err().includes('the settings were not read again'))
+    expect((await body(`http://${near}/`)).status).toBe(200)
+    await writeFile(
+      gatewayFile,
+      JSON.stringify({ ...settings, to: { host: '127.0.0.1', port: other.port }, name: 'x' }),
+    )
+    gateway.child.kill('SIGHUP')
+    await until(async () => gateway.err().includes('the settings were read again'))
+    expect(gateway.err()).toMatch(/"settings":\["name"\].*these settings want a restart/)
+    await body(`http://${near}/`)
+    expect(other.seen).toEqual(['VIN%201'])
+
+    await ban('VIN 1')
+    await until(async () => (await body(`http://${near}/`).catch(() => null)) === null)
+    const before = other.seen.length
+    await expect(body(`http://${near}/`)).rejects.toThrow()
+    expect(other.seen.length).toBe(before)
+    await unban()
+    await until(async () => (await body(`http://${near}/`).catch(() => null))?.status === 200)
+
+    gateway.child.kill('SIGTERM')
+    expect(await gateway.ended).toBe(0)
+    await expect(body(`http://${near}/`)).rejects.toThrow()
+  })
+
+  test('psk: identity and key for a foreign program, which no process list shows', async () => {
+    const gateway = running1('tls', 'gateway', '--config', gatewayFile, '--pass', 'none')
+    const { listen = '' } = await gateway.event('ready')
+    const { exit, json } = await milagro('tls', 'psk', '--to', 'gw.example', ...car, '--json')
+    expect(exit).toBe(0)
+    expect(json).toMatchObject({ identity: expect.stringMatching(/^m1\./), slot: expect.any(Number) })
+    const { identity, key } = json as { identity: string; key: string }
+    const [host, port] = listen.split(':')
+    const answer = await new Promise<string>((resolve, reject) => {
+      const socket = connect({
+        host,
+        port: Number(port),
+        ciphers: 'TLS_AES_128_GCM_SHA256',
+        minVersion: 'TLSv1.3',
+        checkServerIdentity: () => new Error('no certificates'),
+        pskCallback: () => ({ identity, psk: Buffer.from(key, 'hex') }),
+      })
+      socket.once('error', reject)
+      socket.once('data', chunk => {
+        socket.destroy()
+        resolve(chunk.toString())
+      })
+      socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+    })
+    expect(answer).toMatch(/^HTTP\/1\.1 200 /)
+    expect(await milagro('tls', 'psk', '--to', 'nobody.example', ...car)).toMatchObject({
+      exit: 1,
+      err: expect.stringContaining('UNKNOWN_SERVER'),
+    })
+    // A static name is no server's, and a server's no static one.
+    expect(await milagro('tls', 'psk', '--to', 'broker.example', ...car)).toMatchObject({ exit: 1 })
+    expect(await milagro('tls', 'psk', '--to', 'gw.example', '--static', ...car)).toMatchObject({ exit: 1 })
+  })
+
+  test('psk-file: fleet’s devices, their own keys, bans and those who come later; --once', async () => {
+    const lineOf = async (store: readonly string[]) => {
+      const { json } = await milagro('tls', 'psk', '--to', 'broker.example', '--static', ...store, '--json')
+      return `${json.identity}:${json.key}`
+    }
+    const lines = async () => {
+      const text = await readFile(folder.file('psk'), 'utf8').catch(() => '')
+      return text.split('\n').filter(Boolean).sort()
+    }
+    const once = running1('tls', 'psk-file', '--config', pskFileConfig, '--once')
+    expect(await once.event('written')).toMatchObject({ lines: 1 })
+    expect(await once.ended).toBe(0)
+    expect(await lines()).toEqual([await lineOf(car)])
+    const writer = running1('tls', 'psk-file', '--config', pskFileConfig)
+    await writer.event('ready')
+    const second = ['--store', folder.file('second.json'), '--rps', fleet.rps]
+    await enrol('VIN 2', second)
+    const both = [await lineOf(car), await lineOf(second)].sort()
+    await until(async () => JSON.stringify(await lines()) === JSON.stringify(both))
+    await ban('VIN 2')
+    await until(async () => (await lines()).length === 1)
+    expect(await lines()).toEqual([await lineOf(car)])
+    writer.child.kill()
+    expect(await writer.ended).toBe(0)
+  })
+})
