@@ -69,6 +69,7 @@ const MOST_SHARED = 256
 export class HttpPassing {
   readonly #options: HttpPassingOptions
   readonly #server: Server
+  #isClosing = false
   readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: MOST_SHARED })
 
   constructor(options: HttpPassingOptions) {
@@ -86,16 +87,24 @@ export class HttpPassing {
     this.#server.emit('connection', socket)
   }
 
+  /** Requests under way are answered, and are the last on their connections. */
   close(): void {
-    this.#agent.destroy()
+    this.#isClosing = true
     this.#server.closeIdleConnections()
   }
 
+  /** After the last connection has gone. */
+  end(): void {
+    this.#agent.destroy()
+  }
+
   #pass(incoming: IncomingMessage, response: ServerResponse): void {
+    if (isAmbiguous(incoming)) return void response.writeHead(400, { connection: 'close' }).end()
     const onward = this.#onward(incoming, this.#agent, {})
     onward.once('response', answer => {
       this.#options.observe('OK')
-      response.writeHead(answer.statusCode ?? 502, answer.statusMessage, passedOn(answer))
+      const last = this.#isClosing ? { connection: 'close' } : {}
+      response.writeHead(answer.statusCode ?? 502, answer.statusMessage, { ...passedOn(answer), ...last })
       answer.pipe(response)
       // In the middle of an answer there is no other way to say that it isn't whole.
       answer.on('error', () => response.destroy())
@@ -120,6 +129,7 @@ export class HttpPassing {
   }
 
   #upgrade(incoming: IncomingMessage, socket: Duplex, head: Buffer): void {
+    if (isAmbiguous(incoming)) return void socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
     const { upgrade } = incoming.headers
     const agent = new Agent({ keepAlive: false })
     const onward = this.#onward(incoming, agent, { connection: 'upgrade', upgrade })
@@ -173,6 +183,12 @@ export class HttpPassing {
       onward.once(event, () => endWaiting())
     return onward
   }
+}
+
+/** Two Host headers, or a target that names another host: who reads the one and who reads the other would disagree. */
+function isAmbiguous({ rawHeaders, url = '' }: IncomingMessage): boolean {
+  const hosts = rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length
+  return hosts > 1 || !(url.startsWith('/') || url === '*')
 }
 
 /** Headers that are for the other end, as they came, one of them several times if it did. */

@@ -122,7 +122,7 @@ export class Gateway {
       await gone
       endWaiting()
     }
-    this.#http.close()
+    this.#http.end()
   }
 
   #enter(socket: TLSSocket, peer: TlsPeer): void {

@@ -405,6 +405,8 @@ describe('HTTP', () => {
     ['a folded header', 'X-A: 1\r\n Milagro-Id: x\r\n\r\n'],
     ['a space before the colon', 'Milagro-Id : x\r\n\r\n'],
     ['a bare line feed', 'X-A: 1\nMilagro-Id: x\r\n\r\n'],
+    ['two hosts', 'Host: y\r\nContent-Length: 0\r\n\r\n'],
+    ['two hosts of an upgrade', 'Host: y\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n'],
   ])('%s is refused at the gateway', async (_, rest) => {
     const gateway = await startGateway(world, { to, pass: 'http' })
     const socket = await dial(gateway, world.car(1))
@@ -460,6 +462,37 @@ describe('HTTP', () => {
     await new Promise(setImmediate)
     world.turn(10_000)
     expect(await asking).toMatchObject({ status: 503 })
+  })
+
+  test('a target that names another host is refused', async () => {
+    const gateway = await startGateway(world, { to, pass: 'http' })
+    const socket = await dial(gateway, world.car(1))
+    const answer = heard(socket)
+    socket.write('GET http://other.example/ HTTP/1.1\r\nHost: x\r\n\r\n')
+    expect((await answer).toString()).toMatch(/^HTTP\/1\.1 400 /)
+    expect(requests).toEqual([])
+    socket.destroy()
+  })
+
+  test('closing: the request under way is answered, and is the last on its connection', async () => {
+    let answer = () => {}
+    let arrived = () => {}
+    const asked = new Promise<void>(resolve => {
+      arrived = resolve
+    })
+    const slow = createHttp((_, response) => {
+      answer = () => response.end('at last')
+      arrived()
+    })
+    world.onClose(() => slow.closeAllConnections())
+    const port = await world.listen(slow)
+    const { gateway, ...at } = await startGateway(world, { to: { host: '127.0.0.1', port }, pass: 'http' })
+    const asking = ask(asCar(world.car(1), at))
+    await asked
+    const closing = gateway.close(5_000)
+    answer()
+    expect(await asking).toMatchObject({ status: 200, body: 'at last', headers: { connection: 'close' } })
+    await closing
   })
 
   test('no tunnel', async () => {
