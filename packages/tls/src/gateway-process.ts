@@ -90,7 +90,6 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       log,
       metrics,
       settings: () => gatewaySettings(config),
-      instance: async peer => peer.instance,
     })
     const ready = async (): Promise<Readiness> => ({
       ok: door.isOpen,

@@ -50,8 +50,6 @@ export interface GatewayOptions {
   readonly metrics: Metrics
   /** As of now. */
   readonly settings: () => GatewaySettings
-  /** What the RA knows a device by. Rejects where nobody says, or it isn't in force. */
-  readonly instance: (peer: TlsPeer) => Promise<string>
 }
 
 /** What the service gets before the device's own bytes; `level` for MQTT, whose client is told what goes wrong. */
@@ -61,7 +59,7 @@ interface First {
 }
 
 /** Why a connection that came through the door didn't reach the service. */
-type Fault = 'service-away' | 'too-many' | 'name-unknown' | MqttRefusal
+type Fault = 'service-away' | 'too-many' | MqttRefusal
 
 export class Gateway {
   readonly server: IdentityTlsServer
@@ -159,8 +157,7 @@ export class Gateway {
     const settings = this.#options.settings()
     if ((this.#perDevice.get(peer.mpinId) ?? 0) > settings.connectionsPerDevice)
       return this.#end(socket, 'too-many')
-    const device = await this.#deviceOf(peer, settings)
-    if (device === null) return this.#end(socket, 'name-unknown')
+    const device = passedOn(peer, settings)
     if (settings.pass === 'http') {
       this.#passedOn.set(socket, device)
       this.#http.take(socket)
@@ -190,17 +187,6 @@ export class Gateway {
     socket.end()
     socket.resume()
     return fault
-  }
-
-  async #deviceOf(peer: TlsPeer, { name }: GatewaySettings): Promise<PassedOn | null> {
-    const { mpinId, slot } = peer
-    if (name === 'mpinId') return { mpinId, slot }
-    try {
-      return { mpinId, slot, instance: await this.#options.instance(peer) }
-    } catch (error) {
-      this.#options.log.warn({ err: error, mpinId }, 'nobody says what a device is known by')
-      return null
-    }
   }
 
   /** What stands before the device's own bytes. */
@@ -264,6 +250,10 @@ export class Gateway {
       service.once('error', failed)
     })
   }
+}
+
+function passedOn({ mpinId, slot, instance }: TlsPeer, { name }: GatewaySettings): PassedOn {
+  return name === 'mpinId' ? { mpinId, slot } : { mpinId, slot, instance }
 }
 
 /** The CONNECT that the connection begins with; null when it ends before. DecodeError. */

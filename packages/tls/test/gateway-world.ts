@@ -18,10 +18,10 @@ export interface RunningGateway {
 export async function startGateway(
   world: World,
   settings: Partial<GatewaySettings> & Pick<GatewaySettings, 'to' | 'pass'>,
-  { instance = async () => INSTANCE }: { instance?: () => Promise<string> } = {},
 ): Promise<RunningGateway> {
   const { door, timers, log } = world
   const metrics = createMetrics('gateway')
+  world.permitted = async () => ({ attributes: {}, instance: INSTANCE })
   const running = {
     settings: {
       name: 'mpinId' as const,
@@ -32,7 +32,7 @@ export async function startGateway(
       ...settings,
     },
   }
-  const gateway = new Gateway({ door, timers, log, metrics, settings: () => running.settings, instance })
+  const gateway = new Gateway({ door, timers, log, metrics, settings: () => running.settings })
   const port = await world.listen(gateway.server)
   world.onClose(() => gateway.close(0).catch(() => undefined))
   return Object.assign(running, { gateway, port, metrics: () => metrics.registry.metrics() })

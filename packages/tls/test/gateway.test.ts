@@ -277,16 +277,6 @@ describe('who may stay', () => {
     expect(gateway.gateway.service).toContain('ECONNREFUSED')
     expect(await gateway.metrics()).toContain('gateway_connections_taken_total{outcome="service-away"} 1')
   })
-
-  test('an instance that nobody says: the device doesn’t get in nameless', async () => {
-    const unnamed = await startGateway(
-      world,
-      { to: gateway.settings.to, pass: 'proxy', name: 'instance' },
-      { instance: () => Promise.reject(new Error('the RPS is away')) },
-    )
-    expect(await outcome(dial(unnamed, world.car(1)))).toBe('closed')
-    expect(service1.length).toBe(0)
-  })
 })
 
 describe('HTTP', () => {
