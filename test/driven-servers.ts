@@ -849,7 +849,7 @@ export async function drivenFleet(): Promise<Driven[]> {
   )
   const brokers = requestSigning(
     world.config.publicUrl,
-    { name: 'broker', key: world.members.tracking.signKey },
+    { name: 'broker', key: world.broker },
     world.time.clock,
     other,
   )

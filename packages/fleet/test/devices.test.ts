@@ -12,7 +12,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-function as(name: string, key = world.members.tracking.signKey) {
+function as(name: string, key = world.broker) {
   const { random, time, url, config } = world
   const sign = requestSigner({ name, key, clock: time.clock, random })
   return createClient(registerRoutes, {
@@ -67,7 +67,9 @@ test('more than a page: each once, in order, and the last page says so', async (
 
 test('no server of another kind, no stranger, no operator', async () => {
   expect(await refusal(as('rps', world.members.rps.signKey).devices({ query: {} }))).toBe('FORBIDDEN')
-  expect(await refusal(as('tracking').devices({ query: {} }))).toBe('FORBIDDEN')
+  expect(await refusal(as('tracking', world.members.tracking.signKey).devices({ query: {} }))).toBe(
+    'FORBIDDEN',
+  )
   expect(await refusal(as('broker', world.members.rps.signKey).devices({ query: {} }))).toBe(
     'UNAUTHENTICATED',
   )

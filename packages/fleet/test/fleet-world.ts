@@ -25,7 +25,7 @@ import {
   signAccessToken,
   verifyEvent,
 } from '@milagro-ts/api/statements'
-import type { Timers } from '@milagro-ts/api/system'
+import { systemRandom, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { codeId, decodeEnrolmentCode, enrolmentMac, sixWordIndices } from '@milagro-ts/crypto/enrolment'
 import type { Attributes } from '@milagro-ts/crypto/identity'
@@ -226,6 +226,8 @@ export class World {
   keyCheck: KeyCheck = publicKeysFault
   config: FleetConfig
   members!: Members
+  /** Request key of the group's static server. */
+  broker!: Es256PrivateKey
   group!: Group
   store!: Store<FleetSchema>
   fleet!: Fleet
@@ -257,6 +259,7 @@ export class World {
     const { signers, requestKey, hpkeKey } = await openFleetKeys(world.#options())
     const members = await makeMembers({ n: Math.max(authorityUrls.length, 1) })
     const { proposal } = members
+    world.broker = await generateEs256()
     world.members = {
       ...members,
       proposal: {
@@ -273,8 +276,8 @@ export class World {
             kind: 3,
             generation: 1,
             purposes: ['agree'],
-            hpkeKey: members.tracking.hpkeKey,
-            requestKey: members.tracking.signKey.publicKey.toBase64Url(),
+            hpkeKey: toBase64Url((await generateHpkeKey(systemRandom)).publicKey),
+            requestKey: world.broker.publicKey.toBase64Url(),
           },
           {
             name: 'fleet',

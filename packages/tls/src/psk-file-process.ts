@@ -31,7 +31,7 @@ import { makeServiceKeys, readServiceKeys, type ServiceKeys } from './service-ke
 const TIMEOUT = 5_000
 const FOLLOW = 60_000
 /** Milliseconds that `once` takes at most, and between its looks. */
-const ONCE = 60_000
+const ONCE = 30_000
 const PAUSE = 50
 
 export interface PskFileFlags {

@@ -60,6 +60,7 @@ export class PskFile {
   #startedAt = 0
   #notBefore = Number.NEGATIVE_INFINITY
   #again = false
+  #isStopped = false
   #refreshing: Promise<void> | undefined
   #endLooking = () => {}
 
@@ -83,6 +84,7 @@ export class PskFile {
   }
 
   async stop(): Promise<void> {
+    this.#isStopped = true
     this.#endLooking()
     await this.#refreshing
   }
@@ -93,6 +95,7 @@ export class PskFile {
       this.#again = true
       return
     }
+    this.#again = false
     this.#refreshing = this.refresh()
       .catch((error: unknown) => {
         const { clock, log } = this.#ports
@@ -101,6 +104,8 @@ export class PskFile {
       })
       .finally(() => {
         this.#refreshing = undefined
+        // Somebody was banned while it failed.
+        if (this.#again && !this.#isStopped) this.look()
       })
   }
 
