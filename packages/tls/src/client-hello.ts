@@ -3,7 +3,7 @@
  * synchronous, and a pairing belongs in a worker. Nothing is decided here; what doesn't fit goes on to OpenSSL, which says
  * no in its own way, or is refused where it could only cost memory.
  */
-import { fromUtf8, readInteger } from '@milagro-ts/crypto/bytes'
+import { readInteger } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 
 /** Bytes of a ClientHello with its record headers, at most: post-quantum key shares take about 1.5 kB. */
@@ -47,7 +47,7 @@ function handshakeMessage(bytes: Uint8Array): Uint8Array | 'more' {
   let at = 0
   for (;;) {
     if (have >= 4) {
-      const message = Buffer.concat(fragments)
+      const message = fragments.length === 1 ? (fragments[0] as Uint8Array) : Buffer.concat(fragments)
       if (message[0] !== CLIENT_HELLO) throw malformed('not a ClientHello')
       const length = readInteger(message.subarray(1, 4), 3, FIELD)
       if (length > MOST_HELLO) throw malformed('too long')
@@ -97,12 +97,15 @@ function identitiesOf(offered: Reader): string[] {
     const identity = offered.vector(2)
     // The obfuscated ticket age, which external PSKs have no use for.
     offered.skip(4)
-    if (identity.length <= MOST_IDENTITY && identity.every(byte => byte >= 0x21 && byte <= 0x7e))
-      identities.push(fromUtf8(identity, FIELD))
+    if (identity.length > MOST_IDENTITY) continue
+    const text = Buffer.from(identity.buffer, identity.byteOffset, identity.length).toString('latin1')
+    if (PRINTED.test(text)) identities.push(text)
   }
   return identities
 }
 
+/** ASCII that is seen. */
+const PRINTED = /^[\x21-\x7e]*$/
 const FIELD = 'clientHello'
 const malformed = (why: string) => new DecodeError(FIELD, why)
 
@@ -117,18 +120,18 @@ class Reader {
     return this.#at >= this.#bytes.length
   }
   skip(length: number): void {
-    this.#take(length)
+    if (length > this.#bytes.length - this.#at) throw malformed('cut off')
+    this.#at += length
   }
   integer(size: 1 | 2): number {
-    return readInteger(this.#take(size), size, FIELD)
+    this.skip(size)
+    const low = this.#bytes[this.#at - 1] as number
+    return size === 1 ? low : ((this.#bytes[this.#at - 2] as number) << 8) | low
   }
   /** After a length of `size` bytes. */
   vector(size: 1 | 2): Uint8Array {
-    return this.#take(this.integer(size))
-  }
-  #take(length: number): Uint8Array {
-    if (length > this.#bytes.length - this.#at) throw malformed('cut off')
-    this.#at += length
+    const length = this.integer(size)
+    this.skip(length)
     return this.#bytes.subarray(this.#at - length, this.#at)
   }
 }

@@ -212,6 +212,13 @@ export class Door {
     return made ?? this.decoy(text)
   }
 
+  /** The PSK of who has come in by it in this slot and still may, without waiting; undefined for everybody else. */
+  pskKept(text: string): Uint8Array | undefined {
+    const held = this.#kept.get(text)
+    const identity = held === undefined ? null : this.#readable(text, 'm1')
+    return identity !== null && this.hears && this.#mayEnter(identity) ? held?.psk : undefined
+  }
+
   /** The PSK for an identity of TLS 1.2, as far as it is here; else it is made ready for the next attempt. */
   pskAtOnce(text: string, source: string): Uint8Array {
     const identity = this.#readable(text, 'm2')

@@ -91,7 +91,12 @@ export class IdentityTlsServer extends Server {
     // Until node:tls listens; what it meets afterwards is a tlsClientError.
     raw.on('error', () => raw.destroy())
     const endWaiting = timers.after(handshakeTimeout, () => raw.destroy())
-    const read = await helloOf(raw).finally(endWaiting)
+    let read: ReadHello | null
+    try {
+      read = await helloOf(raw)
+    } finally {
+      endWaiting()
+    }
     if (read === null || raw.destroyed) return
     const { identities, offersTls13, hasExtendedMasterSecret } = read.hello
     if (!offersTls13 && !hasExtendedMasterSecret) {
@@ -100,7 +105,7 @@ export class IdentityTlsServer extends Server {
     }
     const [identity] = identities
     if (identity !== undefined) {
-      const psk = await door.psk(identity, raw.remoteAddress ?? '')
+      const psk = door.pskKept(identity) ?? (await door.psk(identity, raw.remoteAddress ?? ''))
       if (raw.destroyed) return
       const prepared = this.#prepared.get(identity) ?? { psk, uses: 0 }
       prepared.uses++
@@ -123,7 +128,8 @@ export class IdentityTlsServer extends Server {
           ? this.#prepared.get(identity)?.psk
           : door.pskAtOnce(identity, socket.remoteAddress ?? '')
       if (psk !== undefined) this.#used.set(socket, { identity, psk })
-      return Buffer.from(psk ?? door.decoy(identity))
+      const { buffer, byteOffset, length } = psk ?? door.decoy(identity)
+      return Buffer.from(buffer, byteOffset, length)
     } catch (error) {
       this.#options.log.error({ err: error }, 'a PSK could not be given')
       return null
@@ -230,7 +236,7 @@ function helloOf(raw: Socket): Promise<ReadHello | null> {
     const look = () => {
       try {
         for (let chunk = raw.read() as Buffer | null; chunk !== null; chunk = raw.read() as Buffer | null) {
-          bytes = Buffer.concat([bytes, chunk])
+          bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk])
           const hello = clientHelloOf(bytes)
           if (hello === 'more') continue
           end()
