@@ -8,7 +8,7 @@ const root = fileURLToPath(new URL('../../../', import.meta.url))
 const folder = new URL('../examples/', import.meta.url)
 /** What they share is no example. */
 const examples = readdirSync(folder).filter(file => file !== 'world.mjs')
-const sources = readdirSync(new URL('../src/', import.meta.url))
+const sources = readdirSync(new URL('../src/', import.meta.url), { recursive: true, encoding: 'utf8' })
   .filter(file => file.endsWith('.ts'))
   .map(file => readFileSync(new URL(`../src/${file}`, import.meta.url), 'utf8'))
 
@@ -25,7 +25,9 @@ test.each(examples)('%s runs, and checks what it says', file => {
 
 test('each is in the documentation of one protocol', () => {
   const shown = sources.flatMap(text =>
-    [...text.matchAll(/\{@includeCode \.\.\/examples\/([a-z-]+\.mjs)\}/g)].map(([, file]) => file as string),
+    [...text.matchAll(/\{@includeCode (?:\.\.\/)+examples\/([a-z-]+\.mjs)\}/g)].map(
+      ([, file]) => file as string,
+    ),
   )
   expect(shown.sort()).toEqual([...examples].sort())
 })

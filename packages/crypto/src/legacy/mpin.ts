@@ -18,6 +18,8 @@
  * point, so either of them missing looks like a wrong PIN; ten thousand PINs, unstretched.
  *
  * Notation and formulas: Scott 2012, "M-Pin: A Multi-Factor Zero Knowledge Authentication Protocol"; AMCL version 3.
+ *
+ * {@includeCode ../../examples/legacy-login.mjs}
  */
 import type { Random } from '../ports.js'
 import type { LegacyCurve } from './curve.js'
