@@ -32,13 +32,15 @@ export function weightedSums(
   equations: readonly Equation[],
   weights: readonly Scalar[],
 ): { readonly V: G1; readonly X: G1 } {
-  const points = equations.map(({ U }) => U)
-  const scalars = [...weights]
+  // Who has many proofs here, all with the one A object, is one product: Σ r_ic_i·A.
+  const sums = new Map<G1, Scalar>()
   equations.forEach(({ cA }, i) => {
     if (cA === undefined) return
-    points.push(cA.A)
-    scalars.push(cA.c.multiply(weights[i] as Scalar))
+    const term = cA.c.multiply(weights[i] as Scalar)
+    sums.set(cA.A, sums.get(cA.A)?.add(term) ?? term)
   })
+  const points = [...equations.map(({ U }) => U), ...sums.keys()]
+  const scalars = [...weights, ...sums.values()]
   return {
     V: G1.sumOfProducts(
       equations.map(({ V }) => V),

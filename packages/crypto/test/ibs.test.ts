@@ -2,9 +2,16 @@
 import { fromHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { hashToScalar } from '@milagro-ts/crypto/hash-to-curve'
-import { Signature, type SignatureTerms, sign, signatureVerify } from '@milagro-ts/crypto/ibs'
+import {
+  Signature,
+  type SignatureClaim,
+  type SignatureTerms,
+  sign,
+  signaturesVerify,
+  signatureVerify,
+} from '@milagro-ts/crypto/ibs'
 import { IdCore, signIdentityPoint } from '@milagro-ts/crypto/identity'
-import { G1, G2 } from '@milagro-ts/crypto/points'
+import { G1, G2, PreparedG2 } from '@milagro-ts/crypto/points'
 import { describe, expect, test } from 'vitest'
 import { hexOf, point1, point2, readVectors } from './vector-files.js'
 import { car, digestOf, frozen, groupId, makeCar, scalarOf, seeded } from './world.js'
@@ -115,4 +122,71 @@ test('a random source that gives the same for ever draws another x for another m
   const other = sign(terms, keyOf(car), utf8('another'), frozen)
   // With one x and two challenges, (V − V')/(c − c') would be the key.
   expect(one.U.equals(other.U)).toBe(false)
+})
+
+describe('in a batch', () => {
+  const random = seeded('the verifier’s weights')
+  const COUNT = 24
+  const good = Array.from({ length: COUNT }, (_, i): SignatureClaim => {
+    const idCore = makeCar(i % 7)
+    const own = { ...terms, idCore }
+    const position = utf8(`{"pos":[48.1,${i}]}`)
+    return {
+      terms: own,
+      message: position,
+      signature: sign(own, keyOf(idCore), position, seeded(`position ${i}`)),
+    }
+  })
+  /** Another one's words under the signature. */
+  const forged = good.map((claim, i) => ({ ...claim, message: good[(i + 1) % COUNT]?.message as Uint8Array }))
+  const mixed = (bad: (i: number) => boolean) =>
+    good.map((claim, i) => (bad(i) ? (forged[i] as SignatureClaim) : claim))
+
+  test.each([
+    ['none is bad', () => false],
+    ['one is bad', (i: number) => i === 17],
+    ['the first and the last are bad', (i: number) => i === 0 || i === COUNT - 1],
+    ['all of one car are bad', (i: number) => i % 7 === 3],
+    ['all are bad', () => true],
+  ])('%s: each is decided as one by one', (_, bad) => {
+    const claims = mixed(bad)
+    const verdicts = signaturesVerify(claims, Ppub, random)
+    expect(verdicts).toEqual(claims.map((__, i) => !bad(i)))
+    expect(verdicts).toEqual(
+      claims.map(({ terms, message, signature }) => signatureVerify(terms, Ppub, message, signature)),
+    )
+  })
+
+  test('none, one, the same twice; by prepared lines, too', () => {
+    const [one] = good as [SignatureClaim]
+    const [other] = forged as [SignatureClaim]
+    const lines = PreparedG2.of(Ppub)
+    expect(signaturesVerify([], lines, random)).toEqual([])
+    expect(signaturesVerify([one], lines, random)).toEqual([true])
+    expect(signaturesVerify([other], lines, random)).toEqual([false])
+    expect(signaturesVerify([one, one, other, one], lines, random)).toEqual([true, true, false, true])
+  })
+
+  test('two whose faults cancel out are refused: the weights are the verifier’s own', () => {
+    const [a, b] = good as [SignatureClaim, SignatureClaim]
+    const fault = G1.generator.mulPublic(scalarOf('fault'))
+    const shifted = [
+      { ...a, signature: Signature.of(a.signature.U, a.signature.V.add(fault)) },
+      { ...b, signature: Signature.of(b.signature.U, b.signature.V.subtract(fault)) },
+    ]
+    expect(signaturesVerify(shifted, Ppub, random)).toEqual([false, false])
+  })
+
+  test('one car’s signature under another’s name, among its own', () => {
+    const [a] = good as [SignatureClaim]
+    const renamed = { ...a, terms: { ...a.terms, idCore: makeCar(1) } }
+    expect(signaturesVerify([a, renamed, a], Ppub, random)).toEqual([true, false, true])
+  })
+
+  test('a context of a length that is none', () => {
+    const [a] = good as [SignatureClaim]
+    expect(() => signaturesVerify([{ ...a, terms: { ...terms, context: '' } }], Ppub, random)).toThrow(
+      DecodeError,
+    )
+  })
 })

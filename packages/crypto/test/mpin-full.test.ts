@@ -19,6 +19,7 @@ import {
   masters,
   mustBe,
   nonceTerms,
+  scalarOf,
   seeded,
   timeTerms,
 } from './world.js'
@@ -178,6 +179,35 @@ describe('attacks', () => {
     })[1]
     const [confirmation] = thief.confirm(W)
     expect(awaitingR.accept(confirmation)).toBeNull()
+  })
+
+  test('R chosen to cancel h·A: h hashes R, so what was chosen for is another h', () => {
+    const { message, awaitingR, W } = begun()
+    const { A_dev } = keysOf(nonceTerms.idCore)
+    // With R = t·A − h·A anyone would know e(R + hA, S) = e(t·A, S) = e(t·P, S)^a; h is fixed only once R is.
+    const t = scalarOf('t')
+    const guessed = hashToScalar('FULL', digestOf('a guess'))
+    const R = A_dev.mulPublic(t).subtract(A_dev.mulPublic(guessed))
+    expect(awaitingR.accept({ R, confirmation: digestOf('a guess') })).toBeNull()
+    expect(R.equals(message.U_dev) || R.equals(W)).toBe(false)
+  })
+
+  test('D and S, stolen later, give the shared value of a recorded run and not its keys: x·W is missing', () => {
+    const { message, awaitingW, W, awaitingR } = begun()
+    const [first, awaitingConfirmation] = awaitingW.confirm(W)
+    const [second] = mustBe(awaitingR.accept(first))
+    const keys = mustBe(awaitingConfirmation.accept(second))
+    // The server again, with S and everything that was on the wire, but another w.
+    const proven = mustBe(DeviceProven.verify(message, binding, S_dev))
+    const [{ W: another }, again] = serverAnswer(proven, S_dev, seeded('the thief’s'))
+    expect(again.accept(first)).toBeNull()
+    // The client again, with D, but another x.
+    const { D_dev } = keysOf(nonceTerms.idCore)
+    const replayed = clientBegin({ terms: nonceTerms, binding, deviceKey: D_dev, random: seeded('x') })[1]
+    const [, thief] = replayed.confirm(W)
+    expect(thief.accept(second)).toBeNull()
+    expect(another.equals(W)).toBe(false)
+    expect(toHex(keys.client)).not.toBe(toHex(keys.server))
   })
 
   test('ρA_pin mixed into the first move tests no PIN: the device proof fails, and there is no run', () => {
