@@ -44,7 +44,13 @@ export async function signedOffline(story: Scene): Promise<Readonly<Record<strin
   }
   const verify = async (name: string, signature: string): Promise<Verdict> => {
     let out = ''
-    const io = { err: () => {}, env: {}, clock: systemClock, random: systemRandom, isTerminal: false }
+    const bytes = {
+      input: () => new ReadableStream<Uint8Array>({ start: controller => controller.close() }),
+      inputSize: 0,
+      output: async () => {},
+      isWatched: false,
+    }
+    const io = { err: () => {}, env: {}, clock: systemClock, random: systemRandom, isTerminal: false, bytes }
     const exit = await run(
       [
         ...[

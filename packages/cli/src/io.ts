@@ -19,6 +19,19 @@ export interface Io {
   readonly random: Random
   /** Whether somebody sits there who can be asked. */
   readonly isTerminal: boolean
+  /** What comes in and goes out as bytes; the rest of the command doesn't look at them. */
+  readonly bytes: ByteStreams
+}
+
+/** Standard input and output as streams. */
+export interface ByteStreams {
+  readonly input: () => ReadableStream<Uint8Array>
+  /** Bytes that will come, where that is known: a file, and not a pipe. */
+  readonly inputSize: number | undefined
+  /** Waits until whoever reads has taken it. */
+  readonly output: (bytes: Uint8Array) => Promise<void>
+  /** Whether somebody sees the error stream. */
+  readonly isWatched: boolean
 }
 
 /** Exit codes of every command. */

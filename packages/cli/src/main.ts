@@ -1,5 +1,6 @@
 /** The `milagro` command's process. */
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
+import { processStreams } from './process-streams.js'
 import { run } from './program.js'
 
 // Whoever reads may have enough, as `head` does: nothing that the command did depends on it.
@@ -15,4 +16,5 @@ process.exitCode = await run(process.argv.slice(2), {
   clock: systemClock,
   random: systemRandom,
   isTerminal: process.stdin.isTTY === true && process.stderr.isTTY === true,
+  bytes: processStreams(),
 })

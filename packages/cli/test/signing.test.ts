@@ -99,6 +99,86 @@ test('the signing key and the permit lie in the token store', async () => {
   expect(stored.identities[0].permit).toEqual(expect.any(String))
 })
 
+describe('as a compact JWS', () => {
+  const signedAs = async (form: string, ...more: string[]) => {
+    const out = folder.file(`track.${form}`)
+    const said = await device(
+      {},
+      ...['sign', folder.file('track.json'), '--context', CONTEXT, '--form', form],
+      ...['--out', out, '--store', folder.file('car.json'), ...more],
+    )
+    return { said, out, text: (await readFile(out, 'utf8').catch(() => '')).trim() }
+  }
+
+  test('with its payload, or detached; nobody is asked', async () => {
+    for (const form of ['jws', 'jws-detached']) {
+      const { said, out, text } = await signedAs(form)
+      expect(said).toMatchObject({ exit: 0, json: { idCore, slot: expect.any(Number) } })
+      const [head, payload] = text.split('.') as [string, string]
+      const header = JSON.parse(Buffer.from(head, 'base64url').toString())
+      expect(header).toMatchObject({
+        alg: 'MPIN-IBS-BLS12381-SHA256-V1',
+        typ: 'mpin-signed',
+        kid: idCore,
+        context: CONTEXT,
+      })
+      const carried = Buffer.from(payload, 'base64url').toString()
+      expect(carried).toBe(form === 'jws' ? '{"lat":52.5,"lon":13.4}' : '')
+      expect(await verify({ signature: out })).toMatchObject({ exit: 0, json: { valid: true, idCore } })
+    }
+  })
+
+  test('refused: another message, another context, a changed header, payload or signature, another form', async () => {
+    const { text } = await signedAs('jws')
+    const [head, payload, signature] = text.split('.') as [string, string, string]
+    const header = JSON.parse(Buffer.from(head, 'base64url').toString())
+    const headed = (change: object) =>
+      Buffer.from(JSON.stringify({ ...header, ...change })).toString('base64url')
+    const said = async (jws: string, asked: Asked = {}) => {
+      await writeFile(folder.file('changed.jws'), jws)
+      const { exit, json } = await verify({ signature: folder.file('changed.jws'), ...asked })
+      return exit === 0 ? 'valid' : json.code
+    }
+    expect(await said(text)).toBe('valid')
+    await writeFile(folder.file('other.json'), '{"lat":0,"lon":0}')
+    expect(await said(text, { file: folder.file('other.json') })).toBe('WRONG_PROOF')
+    expect(await said(`${head}..${signature}`, { file: folder.file('other.json') })).toBe('WRONG_PROOF')
+    expect(await said(text, { context: 'opens a door' })).toBe('WRONG_PROOF')
+    expect(
+      await said(`${headed({ context: 'opens a door' })}.${payload}.${signature}`, {
+        context: 'opens a door',
+      }),
+    ).toBe('WRONG_PROOF')
+    expect(await said(`${head}.${payload}x.${signature}`)).toBe('WRONG_PROOF')
+    expect(await said(`${head}.${payload}.${signature}.`)).toBe('MALFORMED')
+    expect(await said(`${head}.${payload}.${signature.slice(4)}`)).toBe('MALFORMED')
+    for (const change of [
+      { alg: 'none' },
+      { alg: 'ES256' },
+      { typ: 'JWT' },
+      { crit: ['b64'] },
+      { b64: false },
+    ])
+      expect(await said(`${headed(change)}.${payload}.${signature}`), JSON.stringify(change)).toBe(
+        'MALFORMED',
+      )
+    // The same U and V as fields beside the message were never signed, nor those of the fields as a JWS.
+    const { alg: _alg, typ: _typ, kid, ...rest } = header
+    await writeFile(
+      folder.file('from-jws.sig'),
+      JSON.stringify({ suite: 'BLS12381-SHA256-V1', v: 1, idCore: kid, ...rest, signature }),
+    )
+    expect((await verify({ signature: folder.file('from-jws.sig') })).json.code).toBe('WRONG_PROOF')
+    const fields = JSON.parse(await readFile(folder.file('track.sig'), 'utf8'))
+    expect(await said(`${head}..${fields.signature}`)).toBe('WRONG_PROOF')
+  })
+
+  test('a form that is none, and a context that is JWS’ own', async () => {
+    expect((await signedAs('cose')).said).toMatchObject({ exit: 2 })
+    expect(await verify({ context: 'jws:x' })).toMatchObject({ exit: 1, json: { code: 'MALFORMED' } })
+  })
+})
+
 describe('refused', () => {
   const changed = async (name: string, change: (signed: Record<string, unknown>) => void) => {
     const signed = JSON.parse(await readFile(folder.file('track.sig'), 'utf8'))

@@ -6,6 +6,7 @@ import { Writable } from 'node:stream'
 import { generateEs256, generateHpkeKey } from '@milagro-ts/api/keys'
 import { createLog } from '@milagro-ts/api/log'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
+import type { ByteStreams } from '@milagro-ts/cli/io'
 import { run } from '@milagro-ts/cli/program'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock } from '@milagro-ts/crypto/ports'
@@ -22,6 +23,30 @@ export interface Said {
   readonly json: Record<string, unknown>
 }
 
+/** Nothing on standard input, and nobody may write bytes. */
+export const noBytes: ByteStreams = {
+  input: () => new Blob([]).stream(),
+  inputSize: 0,
+  output: () => Promise.reject(new Error('no bytes were expected')),
+  isWatched: false,
+}
+
+/** Standard input from `input`; what goes to standard output is kept. */
+export function piped(input: Uint8Array): { bytes: ByteStreams; output: () => Uint8Array } {
+  const written: Uint8Array[] = []
+  return {
+    bytes: {
+      ...noBytes,
+      input: () => new Blob([input.slice()]).stream(),
+      inputSize: input.length,
+      output: async bytes => {
+        written.push(bytes.slice())
+      },
+    },
+    output: () => new Uint8Array(Buffer.concat(written)),
+  }
+}
+
 export const milagro = (...argv: string[]): Promise<Said> => milagroWith({}, ...argv)
 
 /** With an environment. */
@@ -30,7 +55,7 @@ export const milagroWith = (env: Record<string, string>, ...argv: string[]): Pro
 
 /** With an environment, by another clock, without a network. */
 export async function milagroAt(
-  world: { env?: Record<string, string>; clock?: Clock; fetch?: typeof fetch },
+  world: { env?: Record<string, string>; clock?: Clock; fetch?: typeof fetch; bytes?: ByteStreams },
   ...argv: string[]
 ): Promise<Said> {
   let out = ''
@@ -47,6 +72,7 @@ export async function milagroAt(
     clock: systemClock,
     random: systemRandom,
     isTerminal: false,
+    bytes: noBytes,
     ...world,
   })
   recorder?.line('error', err)

@@ -12,8 +12,10 @@ import type { EpochStep } from '@milagro-ts/api/key-rotation'
 import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads'
 import { type Code, Refused } from '@milagro-ts/api/problem'
 import type { AuthenticatedFields, LoginFields } from '@milagro-ts/api/schemas'
-import { type SignedFields, signedFields } from '@milagro-ts/api/signed-message'
+
+import { type SignedFields, type SignedForm, signedAs } from '@milagro-ts/api/signed-message'
 import { SLOT_KEY_CONTEXT } from '@milagro-ts/api/slot-key-request'
+
 import { verifyReceipt } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -486,9 +488,16 @@ export class Device {
 
   /**
    * Signs a message of any length for `context` so that anyone can check it without a network (api/signed-message.ts): with
-   * the current slot's permit, which is fetched only if none is in hand. NO_SIGN_KEY where the RA gave this device none.
+   * the current slot's permit, which is fetched only if none is in hand; as fields beside it, or as a compact JWS. NO_SIGN_KEY
+   * where the RA gave this device none.
    */
-  async signOffline(message: Uint8Array, context: string): Promise<SignedFields> {
+  signOffline(message: Uint8Array, context: string, form?: 'json'): Promise<SignedFields>
+  signOffline(message: Uint8Array, context: string, form: SignedForm): Promise<SignedFields | string>
+  async signOffline(
+    message: Uint8Array,
+    context: string,
+    form: SignedForm = 'json',
+  ): Promise<SignedFields | string> {
     if (context === SLOT_KEY_CONTEXT) throw new RangeError(`'${context}' is for slot keys alone`)
     const { groupId, idCore } = this
     const { unlocker, random } = this.#ports
@@ -504,7 +513,10 @@ export class Device {
       throw new ClientError('EPOCH_ENDED', 'the signing key is of an earlier key epoch')
     const signKey = await unlockKey(unlocker, { groupId, idCore, purpose: 'sign' }, device.sign)
     const terms = { groupId, idCore, slot, context, signEpoch }
-    return signedFields(terms, sign(terms, signKey, message, random), permit.permit)
+    return signedAs(form, message, terms, {
+      permit: permit.permit,
+      sign: (signed, bytes) => sign(signed, signKey, bytes, random),
+    })
   }
 
   /**

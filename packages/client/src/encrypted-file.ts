@@ -19,14 +19,14 @@
  * the stream ends, so nobody may take what came before an error for the file. Whoever holds a key opens what is sent to it
  * for ever, banned or not: a name without a slot has one key.
  */
-import type { Group } from '@milagro-ts/api/group'
+import type { PurposeKeys } from '@milagro-ts/api/group'
 import { concat, equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { ENCAPSULATION_LENGTH, encapsulate } from '@milagro-ts/crypto/ibe'
 import { decodeGroupId, encodeName, type IdCore } from '@milagro-ts/crypto/identity'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
-import { slotAt } from '@milagro-ts/crypto/time-permit'
+import { type SlotRule, slotAt } from '@milagro-ts/crypto/time-permit'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
 import { Decrypter, Encrypter, Stanza } from 'age-encryption'
 import type { Device } from './device.js'
@@ -77,7 +77,11 @@ export function decodeStanza({ args, body }: Pick<Stanza, 'args' | 'body'>): Fil
 export interface FileTerms {
   readonly to: readonly IdCore[]
   /** The pinned group, in the newest revision that is known. */
-  readonly group: Group
+  readonly group: {
+    readonly groupId: Uint8Array
+    readonly slotRule: SlotRule
+    readonly keysAt: (purpose: 'encrypt', slot: number) => Pick<PurposeKeys, 'epoch' | 'pub'> | null
+  }
   /** Unix milliseconds. */
   readonly now: number
   readonly random: Random

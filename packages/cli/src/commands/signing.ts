@@ -3,10 +3,11 @@ import { readFileSync } from 'node:fs'
 import { createClient } from '@milagro-ts/api/call'
 import { Group } from '@milagro-ts/api/group'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
-import { VerifiedMessage } from '@milagro-ts/api/signed-message'
+import { type SignedForm, VerifiedMessage } from '@milagro-ts/api/signed-message'
 import { verifyLeaves } from '@milagro-ts/api/statements'
 import { followGroup } from '@milagro-ts/client/group-store'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import type { IdCore } from '@milagro-ts/crypto/identity'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
 import { addressOf, answers, CommandRefused, hashOf, type Io, readJsonFile, UsageError } from '../io.js'
@@ -22,6 +23,8 @@ interface VerifyOptions {
   readonly leaves?: string
 }
 
+const FORMS: readonly SignedForm[] = ['json', 'jws', 'jws-detached']
+
 export function addSigning(program: Command, io: Io): void {
   answers(
     io,
@@ -33,15 +36,21 @@ export function addSigning(program: Command, io: Io): void {
         )
         .argument('<file>')
         .requiredOption('--context <text>', 'what it is for; whoever verifies says the same')
-        .requiredOption('--out <file>', 'where the signature goes, JSON'),
+        .requiredOption('--out <file>', 'where the signature goes')
+        .option('--form <form>', `${FORMS.join(', ')}: how it is written`, 'json'),
     ),
-    async (file: string, options: SessionOptions & { context: string; out: string }) => {
-      const signed = await (await openDevice(options, io)).signOffline(bytesOf(file), options.context)
-      await writeFileAtomic(options.out, `${JSON.stringify(signed)}\n`, 0o644)
-      const { idCore, slot } = signed
+    async (file: string, options: SessionOptions & { context: string; out: string; form: string }) => {
+      const { context, out } = options
+      const form = FORMS.find(known => known === options.form)
+      if (form === undefined) throw new UsageError(`--form: ${FORMS.join(', ')}`)
+      const device = await openDevice(options, io)
+      const signed = await device.signOffline(bytesOf(file), context, form)
+      await writeFileAtomic(out, `${typeof signed === 'string' ? signed : JSON.stringify(signed)}\n`, 0o644)
+      const { mpinId: idCore } = device
+      const { slot } = typeof signed === 'string' ? headerOf(signed) : signed
       return {
-        json: { idCore, slot, out: options.out },
-        text: [`signed by ${idCore}, slot ${slot}`, `written to ${options.out}`],
+        json: { idCore, slot, out },
+        text: [`signed by ${idCore}, slot ${slot}`, `written to ${out}`],
       }
     },
   )
@@ -67,14 +76,14 @@ export function addSigning(program: Command, io: Io): void {
       const group = await groupOf(options, io)
       const verified = VerifiedMessage.verify({
         message: bytesOf(file),
-        signed: readJsonFile(options.signature),
+        signed: signatureOf(options.signature),
         group,
         context: options.context,
         now: io.clock(),
       })
       const { idCore, slot } = verified
       const number =
-        options.leaves === undefined ? undefined : await checkLeaves(options.leaves, group, verified)
+        options.leaves === undefined ? undefined : await checkLeaves(options.leaves, group, [idCore])
       return {
         json: {
           valid: true,
@@ -89,22 +98,45 @@ export function addSigning(program: Command, io: Io): void {
   )
 }
 
-async function groupOf({ group: file, groupId, rps }: VerifyOptions, io: Io): Promise<Group> {
-  const pinned = hashOf(groupId, '--group-id')
-  const group = await Group.verifyFile(readJsonFile(file))
-  if (toBase64Url(group.groupId) !== pinned)
-    throw new CommandRefused(`this is group ${toBase64Url(group.groupId)}`)
+async function groupOf({ rps, ...file }: VerifyOptions, io: Io): Promise<Group> {
+  const group = await pinnedGroup(file)
   if (rps === undefined) return group
   const client = createClient(rpsRoutes, { baseUrl: addressOf(rps, '--rps'), fetch: io.fetch })
   return followGroup({ rps: client, wait: () => Promise.resolve() }, group)
 }
 
-/** The number of the state that doesn't ban the leaf. */
-async function checkLeaves(file: string, group: Group, { idCore }: VerifiedMessage): Promise<number> {
+/** The group of the file, if it is the pinned one. */
+export async function pinnedGroup({
+  group: file,
+  groupId,
+}: {
+  group: string
+  groupId: string
+}): Promise<Group> {
+  const pinned = hashOf(groupId, '--group-id')
+  const group = await Group.verifyFile(readJsonFile(file))
+  if (toBase64Url(group.groupId) !== pinned)
+    throw new CommandRefused(`this is group ${toBase64Url(group.groupId)}`)
+  return group
+}
+
+/** The number of the state that bans nobody of `who`. */
+export async function checkLeaves(file: string, group: Group, who: readonly IdCore[]): Promise<number> {
   const statement = new TextDecoder().decode(bytesOf(file)).trim()
   const { leaves, number } = await verifyLeaves({ statement, group })
-  if (leaves.has(idCore.leaf)) throw new CommandRefused(`leaf ${idCore.leaf} is banned by state ${number}`)
+  for (const { leaf } of who)
+    if (leaves.has(leaf)) throw new CommandRefused(`leaf ${leaf} is banned by state ${number}`)
   return number
+}
+
+/** Of a JWS that was made here. */
+const headerOf = (jws: string): { slot: number } =>
+  JSON.parse(new TextDecoder().decode(fromBase64Url(jws.split('.')[0] ?? '', 'jws.header')))
+
+/** A compact JWS begins with `eyJ`, which no JSON does. */
+function signatureOf(path: string): unknown {
+  const text = new TextDecoder().decode(bytesOf(path)).trim()
+  return text.startsWith('eyJ') ? text : readJsonFile(path)
 }
 
 function bytesOf(path: string): Uint8Array {
