@@ -96,7 +96,7 @@ export function signedAs(
 
 const jwsContext = () => new DecodeError('context', `those that begin with ${JWS_CONTEXT} are those of JWS`)
 
-function signedFields(
+export function signedFields(
   { groupId, idCore, slot, context }: SignatureTerms,
   signature: Signature,
   permit: Permit,

@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import { addCeremony } from './commands/ceremony.js'
 import { addDevice } from './commands/device.js'
 import { addDta } from './commands/dta.js'
+import { addEncryption } from './commands/encryption.js'
 import { addFleet } from './commands/fleet.js'
 import { addGroup } from './commands/group.js'
 import { addPermits } from './commands/permits.js'
@@ -49,6 +50,7 @@ export function milagro(io: Io, status: { exit: number }): Command {
   addFleet(program, io, status)
   addDevice(program, io)
   addSigning(program, io)
+  addEncryption(program, io)
   addPermits(program, io)
   addTls(program, io, status)
   addStore(program, io)

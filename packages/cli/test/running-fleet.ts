@@ -35,12 +35,12 @@ export interface FleetOptions {
     readonly requestKey: string
     readonly hpkeKey: string
   }[]
-  readonly devicePurposes?: ('device' | 'agree' | 'sign')[]
+  readonly devicePurposes?: ('device' | 'agree' | 'sign' | 'encrypt')[]
 }
 
 export async function runFleet(
   folder: Folder,
-  { recipients = [], devicePurposes = ['device', 'sign'] }: FleetOptions = {},
+  { recipients = [], devicePurposes = ['device', 'sign', 'encrypt'] }: FleetOptions = {},
 ): Promise<RunningFleet> {
   const { url: dta, config: dtaConfig } = await folder.authority('ta1')
   const [rpsPort, fleetPort] = [await freePort(), await freePort()]

@@ -1,0 +1,151 @@
+/** A file goes to a car by its M-Pin ID, through standard input and output; what was changed on the way is refused. */
+import { readdir, readFile } from 'node:fs/promises'
+import { Progress } from '@milagro-ts/cli/progress'
+import { toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type RunningFleet, runFleet } from './running-fleet.js'
+import { Folder, milagroAt, milagroWith, piped } from './world.js'
+
+let folder: Folder
+let system: RunningFleet
+let idCore: string
+const SLOW = ['--slow-device', '1000']
+const MESSAGE = Uint8Array.from({ length: 200_000 }, (_, i) => (i * 31 + (i >> 8)) & 255)
+const noNetwork: typeof fetch = () => Promise.reject(new Error('there is no network'))
+
+const through = async (input: Uint8Array, ...argv: string[]) => {
+  const { bytes, output } = piped(input)
+  const said = await milagroAt({ fetch: noNetwork, bytes }, ...argv)
+  return { ...said, output: output() }
+}
+const encrypt = (input: Uint8Array, to = [idCore], ...more: string[]) =>
+  through(
+    input,
+    ...['encrypt', '--to', ...to, '--group', folder.file('group.json'), '--group-id', system.groupId],
+    ...more,
+  )
+const decrypt = (input: Uint8Array, ...more: string[]) =>
+  through(input, 'decrypt', '--store', folder.file('car.json'), '--rps', system.rps, ...more)
+
+beforeAll(async () => {
+  folder = await Folder.make()
+  system = await runFleet(folder)
+  const operator = ['--store', folder.file('operator.json'), '--rps', system.rps]
+  await milagroWith(
+    { MILAGRO_PIN: '314159', MILAGRO_CODE: system.setupCode },
+    ...['device', 'enroll', '--with-pin', '--instance', `operator:${system.operator}`],
+    ...['--attribute', `operator=${system.operator}`, ...operator, ...SLOW],
+  )
+  const added = await milagroWith(
+    { MILAGRO_PIN: '314159' },
+    ...['fleet', 'add', 'vehicle', 'VIN-1', '--attribute', 'brand=Fiat'],
+    ...[...operator, '--url', system.fleet, '--json'],
+  )
+  const enrolled = await milagroWith(
+    { MILAGRO_CODE: added.json.code as string, MILAGRO_RPS_URL: system.rps },
+    ...['device', 'enroll', '--instance', 'VIN-1', '--attribute', 'brand=Fiat'],
+    ...['--store', folder.file('car.json'), '--json'],
+  )
+  idCore = enrolled.json.idCore as string
+}, 180_000)
+afterAll(() => folder.close())
+
+test('encrypted and decrypted without a network', async () => {
+  const { exit, output, err, out } = await encrypt(MESSAGE)
+  expect({ exit, err, out }).toEqual({ exit: 0, err: '', out: '' })
+  const opened = await decrypt(output)
+  expect({ exit: opened.exit, err: opened.err }).toEqual({ exit: 0, err: '' })
+  expect(Buffer.from(opened.output).equals(Buffer.from(MESSAGE))).toBe(true)
+})
+
+test('with --out there is a file when all of it is there, and none before', async () => {
+  const { exit } = await encrypt(MESSAGE, [idCore], '--out', folder.file('map.age'))
+  expect(exit).toBe(0)
+  const file = new Uint8Array(await readFile(folder.file('map.age')))
+  expect(await decrypt(file, '--out', folder.file('map'))).toMatchObject({ exit: 0 })
+  expect(Buffer.from(MESSAGE).equals(await readFile(folder.file('map')))).toBe(true)
+  const changed = file.map((byte, i) => (i === file.length - 3 ? byte ^ 1 : byte))
+  const said = await decrypt(changed, '--out', folder.file('changed'))
+  expect(said).toMatchObject({ exit: 1, err: 'milagro: MALFORMED: file: it was changed or cut off\n' })
+  expect((await readdir(folder.path)).filter(name => name.startsWith('changed'))).toEqual([])
+})
+
+test('on standard output a changed file ends at the last chunk that was authentic, and the command fails', async () => {
+  const { output } = await encrypt(MESSAGE)
+  const changed = output.map((byte, i) => (i === output.length - 3 ? byte ^ 1 : byte))
+  const said = await decrypt(changed)
+  expect(said.exit).toBe(1)
+  expect(said.output.length).toBeLessThan(MESSAGE.length)
+  expect(Buffer.from(said.output).equals(Buffer.from(MESSAGE.subarray(0, said.output.length)))).toBe(true)
+})
+
+test('a file for somebody else', async () => {
+  const bytes = Buffer.from(idCore, 'base64url')
+  bytes[38]! ^= 1
+  const { output } = await encrypt(MESSAGE, [toBase64Url(bytes)])
+  expect(await decrypt(output)).toMatchObject({ exit: 1, err: expect.stringContaining('NOT_A_RECIPIENT') })
+})
+
+test('a name that is none, a group that is another, nobody at all', async () => {
+  expect(await encrypt(MESSAGE, ['VIN-1'])).toMatchObject({
+    exit: 2,
+    err: expect.stringContaining('no M-Pin ID'),
+  })
+  const other = toBase64Url(new Uint8Array(32))
+  const group = ['--group', folder.file('group.json'), '--group-id', other]
+  expect(await through(MESSAGE, 'encrypt', '--to', idCore, ...group)).toMatchObject({ exit: 1 })
+  expect(await through(MESSAGE, 'encrypt', ...group)).toMatchObject({ exit: 2 })
+})
+
+describe('progress', () => {
+  test('a bar where the size is known, ten times a second at most, and gone at the end', () => {
+    let now = 0
+    const lines: string[] = []
+    const progress = new Progress(
+      text => lines.push(text),
+      () => now,
+      4_000_000,
+    )
+    for (let i = 0; i < 4; i++) {
+      now += i === 2 ? 10 : 500
+      progress.add(1_000_000)
+    }
+    progress.end()
+    expect(lines).toEqual([
+      '\r[######------------------]  25 %  1.0 MB  2.0 MB/s',
+      '\r[############------------]  50 %  2.0 MB  2.0 MB/s',
+      '\r[########################] 100 %  4.0 MB  2.6 MB/s',
+      `\r${' '.repeat(50)}\r`,
+    ])
+  })
+  test('of a pipe only what has come', () => {
+    const lines: string[] = []
+    const progress = new Progress(
+      text => lines.push(text),
+      () => 0,
+      undefined,
+    )
+    progress.add(2_500_000_000)
+    expect(lines).toEqual(['\r2.50 GB'])
+  })
+  test('nothing where nothing came', () => {
+    const lines: string[] = []
+    const progress = new Progress(
+      text => lines.push(text),
+      () => 0,
+      undefined,
+    )
+    progress.end()
+    expect(lines).toEqual([])
+  })
+  test('goes to the error stream of somebody who watches', async () => {
+    const { bytes } = piped(utf8('x'))
+    const said = await milagroAt(
+      { bytes: { ...bytes, isWatched: true } },
+      ...['encrypt', '--to', idCore, '--group', folder.file('group.json'), '--group-id', system.groupId],
+    )
+    expect(said.exit).toBe(0)
+    expect(said.err).toContain('100 %')
+    expect(said.err.endsWith('\r')).toBe(true)
+  })
+})
