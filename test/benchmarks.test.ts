@@ -3,8 +3,10 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { mark, type Result, runBenchmarks } from '../benchmarks/bench.mjs'
+import { measureEncrypt } from '../benchmarks/encrypt.mjs'
 import { figures, measure } from '../benchmarks/measure.mjs'
 import { measurePermits } from '../benchmarks/permits.mjs'
+import { measureSignatures } from '../benchmarks/signatures.mjs'
 import { measureSize } from '../benchmarks/sizes.mjs'
 import { TARGETS } from '../benchmarks/targets.mjs'
 import { measureTls, QUICK as TLS_QUICK } from '../benchmarks/tls/bench.mjs'
@@ -61,15 +63,12 @@ test('the command prints one JSON object', () => {
   })
 })
 
-test.each(['signatures', 'encrypt', 'no-such-row', '--no-such-flag'])(
-  '%s is refused with the usage',
-  name => {
-    const { stdout, stderr, status } = bench(name)
-    expect({ stdout, status }).toEqual({ stdout: '', status: 2 })
-    expect(stderr).toContain(name)
-    expect(stderr).toContain('npm run bench')
-  },
-)
+test.each(['no-such-row', '--no-such-flag'])('%s is refused with the usage', name => {
+  const { stdout, stderr, status } = bench(name)
+  expect({ stdout, status }).toEqual({ stdout: '', status: 2 })
+  expect(stderr).toContain(name)
+  expect(stderr).toContain('npm run bench')
+})
 
 test('TLS: every kind of handshake, memory and bulk, in two processes', async () => {
   const { rows, idle, bulk, aims } = await measureTls(TLS_QUICK)
@@ -103,6 +102,20 @@ test('permits: covers, issuing and what others do, on a small fleet', () => {
   // Built, it is as large as the formula says, or the other rows' figures mean nothing.
   for (const { bytes, modelled } of cascade)
     expect(Math.abs(bytes - modelled)).toBeLessThan(0.25 * modelled + 16)
+})
+
+test('signatures: what is good holds and what is false does not, on a small number', () => {
+  const { count, signUs, oneByOneUs, batchUs, withForgedUs, ratio } = measureSignatures({ quick: true })
+  expect(count).toBe(200)
+  for (const us of [signUs, oneByOneUs, batchUs, withForgedUs]) expect(us).toBeGreaterThan(0)
+  expect(ratio).toBeCloseTo(batchUs / oneByOneUs, 5)
+})
+
+test('encrypt: the bytes come back, beside plain age', async () => {
+  const { megabytes, ours, age, peakMB } = await measureEncrypt({ quick: true })
+  expect(megabytes).toBe(16)
+  expect(Math.min(ours, age)).toBeGreaterThan(0)
+  expect(peakMB).toBeGreaterThan(0)
 })
 
 describe('measuring', () => {
