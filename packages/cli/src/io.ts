@@ -26,6 +26,8 @@ export interface Io {
 /** Standard input and output as streams. */
 export interface ByteStreams {
   readonly input: () => ReadableStream<Uint8Array>
+  /** Nothing more is read: a pipe that goes on would keep the process. */
+  readonly close: () => void
   /** Bytes that will come, where that is known: a file, and not a pipe. */
   readonly inputSize: number | undefined
   /** Waits until whoever reads has taken it. */

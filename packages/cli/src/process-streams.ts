@@ -6,6 +6,9 @@ import type { ByteStreams } from './io.js'
 export function processStreams(): ByteStreams {
   return {
     input: () => Readable.toWeb(process.stdin) as ReadableStream<Uint8Array>,
+    close: () => {
+      process.stdin.destroy()
+    },
     get inputSize() {
       const stat = fstatSync(process.stdin.fd)
       return stat.isFile() ? stat.size : undefined

@@ -79,6 +79,26 @@ test('on standard output a changed file ends at the last chunk that was authenti
   expect(Buffer.from(said.output).equals(Buffer.from(MESSAGE.subarray(0, said.output.length)))).toBe(true)
 })
 
+test('what is no file is refused at once, however much of it would come', async () => {
+  let isClosed = false
+  const endless = new ReadableStream<Uint8Array>({ pull: controller => controller.enqueue(utf8('yes\n')) })
+  const { bytes } = piped(MESSAGE)
+  const said = await milagroAt(
+    {
+      bytes: {
+        ...bytes,
+        input: () => endless,
+        close: () => {
+          isClosed = true
+        },
+      },
+    },
+    ...['decrypt', '--store', folder.file('car.json'), '--rps', system.rps],
+  )
+  expect(said).toMatchObject({ exit: 1, err: 'milagro: MALFORMED: file: not a file of age v1\n' })
+  expect(isClosed).toBe(true)
+})
+
 test('a file for somebody else', async () => {
   const bytes = Buffer.from(idCore, 'base64url')
   bytes[38]! ^= 1

@@ -26,6 +26,7 @@ export interface Said {
 /** Nothing on standard input, and nobody may write bytes. */
 export const noBytes: ByteStreams = {
   input: () => new Blob([]).stream(),
+  close: () => {},
   inputSize: 0,
   output: () => Promise.reject(new Error('no bytes were expected')),
   isWatched: false,

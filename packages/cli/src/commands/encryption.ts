@@ -55,7 +55,7 @@ async function pour(
   out: string | undefined,
   through: (source: ReadableStream<Uint8Array>) => Promise<ReadableStream<Uint8Array>>,
 ): Promise<void> {
-  const { input, inputSize, output, isWatched } = io.bytes
+  const { input, close, inputSize, output, isWatched } = io.bytes
   const progress = isWatched ? new Progress(io.err, io.clock, inputSize) : undefined
   const counted = new TransformStream<Uint8Array, Uint8Array>({
     transform(chunk, controller) {
@@ -68,6 +68,7 @@ async function pour(
     if (out === undefined) await eachOf(stream, output)
     else await toFile(out, stream)
   } finally {
+    close()
     progress?.end()
   }
 }
