@@ -2,7 +2,7 @@
  * Every `decode`: what it made comes back, and anything else is a DecodeError or the one spelling of what came out. A
  * mutation fuzz from a fixed seed, with a budget of cases and not of seconds.
  */
-import { concat, fromBase64Url, fromHex, fromUtf8, toBase64Url, toHex, utf8 } from '@milagro-ts/crypto/bytes'
+import { fromBase64Url, fromHex, fromUtf8, toBase64Url, toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { decodeEnrolmentCode, encodeEnrolmentCode } from '@milagro-ts/crypto/enrolment'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { decodeGroupId, decodeUserCore, IdCore } from '@milagro-ts/crypto/identity'
@@ -14,6 +14,7 @@ import { authorityIssue, KeyShare } from '@milagro-ts/crypto/share-proof'
 import { Permit } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, encodeTlv } from '@milagro-ts/crypto/tlv'
 import { describe, expect, test } from 'vitest'
+import { dice, LONGER, mutate } from './fuzz.js'
 import {
   alphaOf,
   car,
@@ -46,36 +47,6 @@ const share = authorityIssue(
   scalarOf('share'),
   seeded('share'),
 )
-
-/** `npm run test:long`: more cases, from the seed that it prints. */
-const long = process.env.MILAGRO_LONG === '1'
-const LONGER = long ? 25 : 1
-
-/** Numbers from 0 up to a bound, from a seed. */
-function dice(name: string) {
-  const random = seeded(`${name} ${long ? process.env.MILAGRO_SEED : ''}`)
-  return (bound: number): number => new DataView(random(4).buffer).getUint32(0) % bound
-}
-
-function mutate(bytes: Uint8Array, roll: (bound: number) => number): Uint8Array {
-  const at = roll(bytes.length + 1)
-  switch (roll(7)) {
-    case 0: // flip a bit
-      return bytes.map((byte, i) => (i === at ? byte ^ (1 << roll(8)) : byte))
-    case 1: // another byte
-      return bytes.map((byte, i) => (i === at ? roll(256) : byte))
-    case 2: // cut off
-      return bytes.slice(0, at)
-    case 3: // take out
-      return concat(bytes.slice(0, at), bytes.slice(at + 1 + roll(8)))
-    case 4: // put in
-      return concat(bytes.slice(0, at), seeded(`in ${roll(2 ** 30)}`)(1 + roll(8)), bytes.slice(at))
-    case 5: // a boundary value in four places
-      return bytes.map((byte, i) => (i >= at && i < at + 4 ? ([0, 255, 128, 127][roll(4)] as number) : byte))
-    default: // one part twice
-      return concat(bytes.slice(0, at), bytes.slice(Math.max(0, at - roll(60))))
-  }
-}
 
 /** `decode` must give null (a DecodeError, checked) or the bytes that its result encodes to. */
 const outcome = (decode: () => Uint8Array): Uint8Array | null => {
