@@ -172,7 +172,7 @@ export class EventFollower {
       if (response.body === null) throw new Error('the RPS answered nothing')
       clocks?.agree(new URL(url).origin)
       let hasState = false
-      for await (const event of readEvents(response.body)) {
+      for await (const event of readEvents(endedBy(response.body, connection.signal))) {
         heard = true
         if (event?.event === 'state') {
           this.list.replace(await this.#options.verifyState(event.data))
@@ -198,4 +198,12 @@ export class EventFollower {
       this.#options.timers.after(milliseconds, resolve)
     })
   }
+}
+
+/**
+ * The body of an answer, which ends with the signal. Fetch alone would do, but on Node it loses the signal of an answer whose
+ * request object was collected: the reader then waits for a stream that nobody ends.
+ */
+function endedBy(body: ReadableStream<Uint8Array>, signal: AbortSignal): ReadableStream<Uint8Array> {
+  return body.pipeThrough(new TransformStream<Uint8Array, Uint8Array>(), { signal })
 }
