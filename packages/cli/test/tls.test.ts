@@ -268,6 +268,8 @@ describe('a whole system', () => {
     await body(`http://${near}/`)
     expect(other.seen).toEqual(['VIN%201'])
 
+    await writeFile(gatewayFile, JSON.stringify(settings))
+
     await ban('VIN 1')
     await until(async () => (await body(`http://${near}/`).catch(() => null)) === null)
     const before = other.seen.length

@@ -146,8 +146,10 @@ test('a restart keeps the lines that are there, and a list that can’t be read 
   // Without a key of its own yet, bans still count.
   await holds(car)
   await writeFile(devices, 'no M-Pin ID\n')
-  await pass(10_000)
-  await until(() => logged.join('').includes('the register was not read'))
+  await until(() => {
+    world.clock.turn(TURN)
+    return logged.join('').includes('the register was not read')
+  })
   expect(await lines()).toEqual([lineOf(car)])
 })
 
