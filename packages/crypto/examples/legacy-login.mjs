@@ -4,12 +4,11 @@ import { utf8 } from '@milagro-ts/crypto/bytes'
 import { BN254CX } from '@milagro-ts/crypto/legacy/curve'
 import { hashId, identityPoint } from '@milagro-ts/crypto/legacy/hash-to-curve'
 import {
-  Accepted,
   authorityIssueClientSecret,
   authorityIssuePermit,
   authorityIssueServerSecret,
   clientBegin,
-  serverChallenge,
+  serverAnswer,
   splitPin,
 } from '@milagro-ts/crypto/legacy/mpin'
 import { pinError, pinErrorTerms } from '@milagro-ts/crypto/legacy/pin-error'
@@ -30,14 +29,17 @@ const login = { curve: BN254CX, hashedId, day }
 const run = (/** @type {number} */ pin) => {
   const [{ U, UT }, awaiting] = clientBegin(login, random)
   assert(UT)
-  const y = serverChallenge(BN254CX, random)
-  const V = awaiting.prove(y, { token, pin, permit })
   // As octets: 04 | x | y, 65 of them.
   const received = { U: G1.decode(BN254CX, U.encode(), 'U'), UT: G1.decode(BN254CX, UT.encode(), 'UT') }
-  return /** @type {const} */ ([login, SS, received, y, G1.decode(BN254CX, V.encode(), 'V')])
+  const [y, awaitingV] = serverAnswer(login, received, random)
+  const V = G1.decode(BN254CX, awaiting.prove(y, { token, pin, permit }).encode(), 'V')
+  return {
+    accepted: awaitingV.accept(V, SS),
+    delta: () => pinError(pinErrorTerms(login, SS, received, y, V)),
+  }
 }
-assert(Accepted.verify(...run(2580)))
+assert(run(2580).accepted)
 const failed = run(2581)
-assert.equal(Accepted.verify(...failed), null)
+assert.equal(failed.accepted, null)
 // Why it is retired: the server learns by how much the PIN was wrong.
-assert.equal(pinError(pinErrorTerms(...failed)), 1)
+assert.equal(failed.delta(), 1)

@@ -5,7 +5,6 @@ import { BLS381, BN254CX, type LegacyCurve } from '@milagro-ts/crypto/legacy/cur
 import * as dvs from '@milagro-ts/crypto/legacy/dvs'
 import { hashId, identityPoint, mapit2 } from '@milagro-ts/crypto/legacy/hash-to-curve'
 import {
-  Accepted,
   authorityIssueClientSecret,
   authorityIssuePermit,
   authorityIssueServerSecret,
@@ -14,7 +13,7 @@ import {
   clientProveOnePass,
   joinPin,
   type Login,
-  serverChallenge,
+  serverAnswer,
   serverVerifyOnePass,
   splitPin,
 } from '@milagro-ts/crypto/legacy/mpin'
@@ -79,16 +78,20 @@ describe.each(worlds)(
     ) => {
       const clientLogin = client.login ?? today
       const [commitment, awaiting] = clientBegin(clientLogin, random)
-      const y = Scalar.decode(curve, serverChallenge(curve, random).encode())
+      const serverLogin = server.login ?? clientLogin
+      const received = sent(commitment)
+      const [challenge, awaitingV] = serverAnswer(serverLogin, received, random)
+      const y = Scalar.decode(curve, challenge.encode())
       const secrets = { token: client.token ?? token, pin: client.pin ?? 1234 }
       const V = awaiting.prove(
         y,
         clientLogin.day === undefined ? secrets : { ...secrets, permit: client.permit ?? permit },
       )
-      const terms = [server.login ?? clientLogin, server.SS ?? SS, sent(commitment), y, V] as const
+      const accepted = awaitingV.accept(G1.decode(curve, V.encode()), server.SS ?? SS) !== null
+      expect(() => awaitingV.accept(V, SS)).toThrow(TypeError)
       return {
-        accepted: Accepted.verify(...terms) !== null,
-        delta: () => pinError(pinErrorTerms(...terms)),
+        accepted,
+        delta: () => pinError(pinErrorTerms(serverLogin, server.SS ?? SS, received, y, V)),
       }
     }
 
@@ -139,23 +142,23 @@ describe.each(worlds)(
 
     test('a client answers one challenge', () => {
       const [, awaiting] = clientBegin(login, random)
-      awaiting.prove(serverChallenge(curve, random), { token, pin: 1234 })
-      expect(() => awaiting.prove(serverChallenge(curve, random), { token, pin: 1234 })).toThrow(TypeError)
+      awaiting.prove(Scalar.random(curve, random), { token, pin: 1234 })
+      expect(() => awaiting.prove(Scalar.random(curve, random), { token, pin: 1234 })).toThrow(TypeError)
     })
 
-    test('Full: one key after the right PIN, two after a wrong one or at a wrong server', () => {
+    test('Full: one key after the right PIN, none after a wrong one or at a wrong server', () => {
       const keys = (pin: number, at = SS) => {
         const [commitment, awaitingT] = full.clientBegin(today, random)
         const [answer, awaitingV] = full.serverAnswer(today, sent(commitment), random)
         const [V, K] = awaitingT.prove(answer, { token, pin, permit })
-        const [accepted, atServer] = awaitingV.accept(G1.decode(curve, V.encode()), at)
+        const accepted = awaitingV.accept(G1.decode(curve, V.encode()), at)
         expect(() => awaitingT.prove(answer, { token, pin, permit })).toThrow(TypeError)
         expect(() => awaitingV.accept(V, at)).toThrow(TypeError)
-        return { accepted: accepted !== null, same: toHex(K) === toHex(atServer) }
+        return accepted && toHex(accepted[1]) === toHex(K)
       }
-      expect(keys(1234)).toEqual({ accepted: true, same: true })
-      expect(keys(1235)).toEqual({ accepted: false, same: false })
-      expect(keys(1234, SS.add(SS))).toEqual({ accepted: false, same: false })
+      expect(keys(1234)).toBe(true)
+      expect(keys(1235)).toBe(null)
+      expect(keys(1234, SS.add(SS))).toBe(null)
     })
 
     test('DVS: another message, identity or public key is refused, and the authority can’t sign', () => {
@@ -291,14 +294,22 @@ describe.each(worlds)(
       })
     })
 
+    test('a message without the UT that permits need, or with one too many, or of no time', () => {
+      const said = { time: 1_700_000_000, message: empty }
+      const without = clientProveOnePass(login, { token, pin: 1234 }, said, random)
+      const withUT = clientProveOnePass(today, { token, pin: 1234, permit }, said, random)
+      expect(() => serverVerifyOnePass(today, SS, without, empty)).toThrow(
+        new DecodeError('UT', 'with permits, and only then'),
+      )
+      expect(() => serverVerifyOnePass(login, SS, withUT, empty)).toThrow(DecodeError)
+      for (const time of [0, -1, 1.5, 2 ** 32, Number.NaN])
+        expect(() => serverVerifyOnePass(login, SS, { ...without, time }, empty)).toThrow('time: seconds')
+    })
+
     test('what a caller can’t mean', () => {
       const A = identityPoint(curve, hashedId)
       for (const pin of [-1, 10_000, 1.5]) expect(() => joinPin(token, pin, A)).toThrow(RangeError)
       expect(() => permitOf(0)).toThrow(RangeError)
-      expect(() =>
-        clientProveOnePass(login, { token, pin: 1234 }, { time: 0, message: empty }, random),
-      ).toThrow(RangeError)
-      expect(() => run({ login }, { login: today })).toThrow(TypeError)
       expect(() =>
         clientProveOnePass(today, { token, pin: 1234 }, { time: 1, message: empty }, random),
       ).toThrow(TypeError)

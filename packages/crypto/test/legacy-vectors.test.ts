@@ -7,7 +7,6 @@ import { BLS381, BN254CX, type LegacyCurve } from '@milagro-ts/crypto/legacy/cur
 import { sign, signerKeyPair, signerLogin, signerToken, verify } from '@milagro-ts/crypto/legacy/dvs'
 import { hashId, identityPoint } from '@milagro-ts/crypto/legacy/hash-to-curve'
 import {
-  Accepted,
   authorityIssueClientSecret,
   authorityIssuePermit,
   authorityIssueServerSecret,
@@ -19,7 +18,7 @@ import {
   type Login,
   loginPoint,
   onePassChallenge,
-  serverChallenge,
+  serverAnswer,
   serverVerifyOnePass,
   splitPin,
 } from '@milagro-ts/crypto/legacy/mpin'
@@ -152,12 +151,11 @@ function expectTwoPasses(curve: LegacyCurve, run: Keys): ReturnType<typeof expec
   const { login, secrets, SS } = made
   const [commitment, awaiting] = clientBegin(login, drawing(run.x))
   expectCommitment(run, commitment)
-  const y = serverChallenge(curve, drawing(run.y))
+  const [y, awaitingV] = serverAnswer(login, commitmentOf(curve, run), drawing(run.y))
   expect(hex(y)).toBe(run.y)
   if (run.sum !== undefined) expect(hex(clientSum(login, secrets))).toBe(run.sum)
   expect(hex(awaiting.prove(y, secrets))).toBe(run.V)
-  const accepted = Accepted.verify(login, SS, commitmentOf(curve, run), y, G1.decode(curve, fromHex(run.V)))
-  expect(accepted !== null).toBe(run.accepted)
+  expect(awaitingV.accept(G1.decode(curve, fromHex(run.V)), SS) !== null).toBe(run.accepted)
   return made
 }
 
@@ -232,10 +230,12 @@ describe.each(numbered(amcl))('milagro-crypto-c 2.0.1, run $number on $curve: ac
     expect(hex(V)).toBe(run.V)
     expect(toHex(full.transcriptHash(login, commitment, answer, V))).toBe(run.full.HM)
     expect(toHex(clientKey)).toBe(run.full.clientKey)
-    const [accepted, serverKey] = awaitingV.accept(V, G2.decode(curve, fromHex(run.server)))
-    expect(accepted !== null).toBe(run.accepted)
-    expect(toHex(serverKey)).toBe(run.full.serverKey)
-    expect(toHex(serverKey) === toHex(clientKey)).toBe(run.accepted)
+    const SS = G2.decode(curve, fromHex(run.server))
+    const accepted = awaitingV.accept(V, SS)
+    expect(accepted && toHex(accepted[1])).toBe(run.accepted ? run.full.clientKey : null)
+    const w = Scalar.decode(curve, fromHex(run.full.w))
+    expect(toHex(full.serverKey(login, commitment, answer, V, w, SS))).toBe(run.full.serverKey)
+    expect(run.full.serverKey === run.full.clientKey).toBe(run.accepted)
   })
 
   test('DVS', () => {

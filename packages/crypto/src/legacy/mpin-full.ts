@@ -114,20 +114,32 @@ export class ServerAwaitingV {
   }
 
   /**
-   * The verdict, null for no, and K. The retired server had K in either case and ran on; whoever uses this checks the
-   * verdict first. TypeError at a second V.
+   * K, or null as of `Accepted.verify`. Divergence: the retired server had a key after a refused run as well.
+   * TypeError at a second V.
    */
-  accept(V: G1, SS: G2): [Accepted | null, Uint8Array] {
+  accept(V: G1, SS: G2): [Accepted, Uint8Array] | null {
     const w = this.#w
     if (w === undefined) throw new TypeError('this run has its V already')
     this.#w = undefined
     const [login, commitment, answer] = [this.#login, this.#commitment, this.#answer]
     const accepted = Accepted.verify(login, SS, commitment, answer.y, V)
-    const h = Scalar.reduce(login.curve, transcriptHash(login, commitment, answer, V))
-    const A = identityPoint(login.curve, login.hashedId)
-    const shared = GT.pairing(login.curve, [[commitment.Z.add(A.multiply(h)), SS]])
-    return [accepted, sessionKey(shared, moving(login, commitment).multiply(w))]
+    return accepted && [accepted, serverKey(login, commitment, answer, V, w, SS)]
   }
+}
+
+/** The server's K, whatever the verdict. w is secret. */
+export function serverKey(
+  login: Login,
+  commitment: FullCommitment,
+  answer: FullAnswer,
+  V: G1,
+  w: Scalar,
+  SS: G2,
+): Uint8Array {
+  const h = Scalar.reduce(login.curve, transcriptHash(login, commitment, answer, V))
+  const A = identityPoint(login.curve, login.hashedId)
+  const shared = GT.pairing(login.curve, [[commitment.Z.add(A.multiply(h)), SS]])
+  return sessionKey(shared, moving(login, commitment).multiply(w))
 }
 
 /** e(TOKEN, Q) and e(A, Q): what the retired client computed before the PIN was typed. Secret. */

@@ -21,6 +21,7 @@
  *
  * {@includeCode ../../examples/legacy-login.mjs}
  */
+import { DecodeError } from '../errors.js'
 import type { Random } from '../ports.js'
 import type { LegacyCurve } from './curve.js'
 import { hashToScalar, identityPoint, permitPoint } from './hash-to-curve.js'
@@ -113,8 +114,39 @@ export class ClientAwaitingY {
   }
 }
 
-/** y. */
-export const serverChallenge = (curve: LegacyCurve, random: Random): Scalar => Scalar.random(curve, random)
+/** The server's move, y, and the wait for V. */
+export function serverAnswer(
+  login: Login,
+  commitment: Commitment,
+  random: Random,
+): [Scalar, ServerAwaitingV] {
+  const y = Scalar.random(login.curve, random)
+  return [y, ServerAwaitingV.begin(login, commitment, y)]
+}
+
+export class ServerAwaitingV {
+  readonly #login: Login
+  readonly #commitment: Commitment
+  #y: Scalar | undefined
+
+  private constructor(login: Login, commitment: Commitment, y: Scalar) {
+    this.#login = login
+    this.#commitment = commitment
+    this.#y = y
+  }
+  /** For serverAnswer. */
+  static begin(login: Login, commitment: Commitment, y: Scalar): ServerAwaitingV {
+    return new ServerAwaitingV(login, commitment, y)
+  }
+
+  /** Null as of `Accepted.verify`. TypeError at a second V: one guess for each y. */
+  accept(V: G1, SS: G2): Accepted | null {
+    const y = this.#y
+    if (y === undefined) throw new TypeError('this run has its V already')
+    this.#y = undefined
+    return Accepted.verify(this.#login, SS, this.#commitment, y, V)
+  }
+}
 
 /** A run that held: only `verify` makes one. */
 export class Accepted {
@@ -164,7 +196,7 @@ export function serverVerifyOnePass(
   return Accepted.verify(login, SS, commitment, onePassChallenge(login, commitment, time, message), V)
 }
 
-/** GET_Y(time, U* | MESSAGE). Public. RangeError for a time that isn't 1…2³²−1. */
+/** GET_Y(time, U* | MESSAGE). Public. DecodeError for a time that isn't 1…2³²−1. */
 export function onePassChallenge(
   login: Login,
   commitment: Commitment,
@@ -172,7 +204,8 @@ export function onePassChallenge(
   message: Uint8Array,
 ): Scalar {
   // At 0 the retired hash left the time out.
-  if (!Number.isInteger(time) || time < 1) throw new RangeError('times count from 1 on')
+  if (!Number.isInteger(time) || time < 1 || time > 0xffff_ffff)
+    throw new DecodeError('time', 'seconds since 1970 expected')
   return hashToScalar(login.curve, time, moving(login, commitment).encode(), message)
 }
 
@@ -190,9 +223,9 @@ export function commit(login: Login, x: Scalar): Commitment {
   return login.day === undefined ? { U } : { U, UT: loginPoint(login).multiply(x) }
 }
 
-/** U*: UT with permits, U without. TypeError where the login and the message disagree about permits. */
+/** U*: UT with permits, U without. DecodeError for a message that has it otherwise. */
 export function moving({ day }: Login, { U, UT }: Commitment): G1 {
-  if ((day === undefined) !== (UT === undefined)) throw new TypeError('UT comes with permits, and only then')
+  if ((day === undefined) !== (UT === undefined)) throw new DecodeError('UT', 'with permits, and only then')
   return UT ?? U
 }
 
