@@ -46,6 +46,7 @@ export async function signedOffline(story: Scene): Promise<Readonly<Record<strin
     let out = ''
     const bytes = {
       input: () => new ReadableStream<Uint8Array>({ start: controller => controller.close() }),
+      close: () => {},
       inputSize: 0,
       output: async () => {},
       isWatched: false,
