@@ -978,6 +978,7 @@ class Run {
   #now = BEGIN
   /** Every key epoch that there has been: D = Σλ_j d_j of one device, as it was issued first in it. */
   readonly #epochs = new Map<number, PurposeKeys & { device?: G1 }>()
+  readonly #liarsEver = new Set<string>()
   /** Every coefficient that an honest one has drawn, and who. */
   readonly #drawn = new Map<string, string>()
 
@@ -1013,7 +1014,7 @@ class Run {
       if (this.#ceremonies.length > 3) break
     }
     for (const [k, kind] of plan.entries()) {
-      if (this.#group === undefined || this.#violations.length > 0) break
+      if (this.#group === undefined || this.#isStopped(this.#group) || this.#violations.length > 0) break
       const proposal =
         kind === 'rotate'
           ? this.#rotate(this.#group)
@@ -1089,6 +1090,7 @@ class Run {
         return [name, member]
       }),
     )
+    for (const name of lying.keys()) this.#liarsEver.add(name)
     const before = new Map([...this.#machines].map(([name, machine]) => [name, { ...machine }]))
     this.#pool.clear()
     const world = new World(ceremony, members, faults, chance, this.#arithmetic)
@@ -1249,19 +1251,31 @@ class Run {
       wrong(`key epoch ${inForce.epoch}, in force, is kept no more`)
   }
 
-  /** Who holds a share of a kept key epoch. */
-  #holders({ authorities }: Predecessor, epoch: number): (ScalarShare & { machine: Machine })[] {
+  /** Who goes by the document in force, and holds a share of a kept key epoch. */
+  #holders({ authorities, document }: Predecessor, epoch: number): (ScalarShare & { machine: Machine })[] {
+    const inForce = documentHash(document)
     return authorities.flatMap(({ index, name }) => {
       const machine = this.#machines.get(name)
       const scalar = machine?.shares?.get(epoch)
-      return machine === undefined || scalar === undefined ? [] : [{ index, scalar, machine }]
+      return machine?.document === undefined ||
+        scalar === undefined ||
+        !equalBytes(documentHash(machine.document), inForce)
+        ? []
+        : [{ index, scalar, machine }]
     })
+  }
+
+  /** Fewer than t have concluded, and whoever hasn't has lied: more than n − t can always stop a group. */
+  #isStopped(group: Predecessor): boolean {
+    const holders = this.#holders(group, newestOf(group, this.#purpose).epoch)
+    const others = group.authorities.filter(({ index }) => !holders.some(one => one.index === index))
+    return holders.length < group.t && others.every(({ name }) => this.#liarsEver.has(name))
   }
 
   /** Of each kept key epoch the group's key and a device's, from t of those who hold a share, whichever they are. */
   #checkKeys(wrong: (what: string) => void): void {
     const group = this.#group
-    if (group === undefined) return
+    if (group === undefined || this.#isStopped(group)) return
     const A = hashToG1(this.#purpose, DEVICE)
     const epochs = group.epochs(this.#purpose)
     for (const { epoch, ivk } of epochs) {
@@ -1292,7 +1306,7 @@ class Run {
   #checkDeltas(wrong: (what: string) => void): void {
     const group = this.#group
     const kept = group?.epochs(this.#purpose) ?? []
-    if (group === undefined || kept.length < 2) return
+    if (group === undefined || kept.length < 2 || this.#isStopped(group)) return
     const [later, former] = this.#chance.some(kept, 2).sort((one, other) => other.epoch - one.epoch) as [
       PurposeKeys,
       PurposeKeys,
