@@ -4,6 +4,8 @@ import { cp, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promise
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
+import { createClient } from '@milagro-ts/api/call'
+import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { PASSPHRASE, type RunningFleet, runFleet } from './running-fleet.js'
 import { Folder, milagroAt, milagroWith } from './world.js'
@@ -312,4 +314,76 @@ test('who is among the newest banned leaves is refused although its permit is go
         ...['--leaves', folder.file(`web/${name}`), '--json'],
       ),
     ).toMatchObject({ exit: 0, json: { valid: true } })
+})
+
+describe('the same work folder, after the group has changed', () => {
+  /** The documents as the authority has them, first revision first. */
+  async function documents(): Promise<string> {
+    const authority = createClient(dtaRoutes, { baseUrl: system.dta })
+    const params = { groupId: system.groupId }
+    const { revision: newest } = await authority.group({ params, query: {} })
+    const chain = await Promise.all(
+      Array.from({ length: newest }, (_, i) =>
+        authority.group({ params, query: { revision: String(i + 1) } }),
+      ),
+    )
+    return folder.write(`group-${newest}.json`, chain)
+  }
+  const place = () => folder.file('changed')
+  const check = (group: string) =>
+    milagroWith(
+      {},
+      ...['permits', 'verify', place(), '--group', group, '--group-id', system.groupId],
+      ...['--workers', '0', '--json'],
+    )
+
+  test('other RA keys: the state is signed anew, and what was made stays', async () => {
+    expect((await operator('fleet', 'rotate-key')).json).toMatchObject({ state: 'open' })
+    const config = folder.file('ta1.json')
+    const { revisions } = (await milagroWith({}, 'dta', 'status', '--config', config, '--json')).json as {
+      revisions: { documentHash: string }[]
+    }
+    const hash = revisions[0]?.documentHash as string
+    expect((await milagroWith({}, 'group', 'accept', hash, '--config', config)).exit).toBe(0)
+    expect((await operator('fleet', 'rotate-key', '--finish')).json).toMatchObject({ state: 'done' })
+
+    expect(await working('issue')).toMatchObject({ exit: 0, json: { permits: 32 } })
+    expect((await working('publish', '--out', place())).exit).toBe(0)
+    expect(await check(await documents())).toMatchObject({ exit: 0, json: { permits: 32, banned: 1 } })
+    // Whoever has the former document alone doesn't know the key.
+    expect(await check(folder.file('group.json'))).toMatchObject({ exit: 1, json: { code: 'NOT_APPROVED' } })
+  })
+
+  test('a reshare: the former authorities’ co-signatures count for nothing, the new ones’ do', async () => {
+    const group = await documents()
+    const { url, config } = await folder.authority('ta2')
+    const [proposal, out] = [folder.file('reshare.json'), folder.file('reshared.json')]
+    const reshare = () =>
+      milagroWith(
+        {},
+        ...['ceremony', 'reshare', '--authority', url, system.dta, '--t', '2', '--group', group],
+        ...['--proposal', proposal, '--out', out],
+      )
+    expect((await reshare()).exit).toBe(0)
+    for (const one of [folder.file('ta1.json'), config]) {
+      const join = ['ceremony', 'join', proposal, '--group', group, '--yes', '--config', one]
+      expect(await milagroWith({}, ...join)).toMatchObject({ exit: 0, err: '' })
+    }
+    expect((await reshare()).exit).toBe(0)
+
+    expect(await working('publish', '--out', place())).toMatchObject({
+      exit: 1,
+      json: { code: 'NOT_FOUND', why: expect.stringContaining('0 co-signatures') },
+    })
+    expect(await working('issue')).toMatchObject({ exit: 0, json: { permits: 32 } })
+    expect((await working('publish', '--out', place())).exit).toBe(0)
+    expect(await check(out)).toMatchObject({ exit: 0, json: { permits: 32, banned: 1 } })
+    expect(await check(group)).toMatchObject({ exit: 1, json: { code: 'NOT_APPROVED' } })
+
+    // And a ban makes new ones of it, by both.
+    expect((await operator('fleet', 'ban', '--vehicle', 'VIN-2', '--reason', 'stolen')).exit).toBe(0)
+    expect(await working('issue')).toMatchObject({ exit: 0, json: { banned: 2 } })
+    expect((await working('publish', '--out', place())).exit).toBe(0)
+    expect(await check(out)).toMatchObject({ exit: 0, json: { banned: 2 } })
+  })
 })
