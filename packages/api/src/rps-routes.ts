@@ -235,7 +235,11 @@ export const rpsRoutes = {
     summary:
       'A service that was sent `Authorization: MPIN` asks whether it holds; audience must be the service’s own.',
     caller: 'server',
-    body: Strict({ message: BytesUpTo(1024, 1, 'message') }),
+    body: Strict({
+      message: BytesUpTo(1024, 1, 'message'),
+      /** Of the connection that it came on (RFC 9266), where there is one: it counts if the audience's policy wants it. */
+      tlsExporter: Type.Optional(Bytes(32, 'bytes')),
+    }),
     response: AuthenticatedFields,
     refuses: ['UNAUTHENTICATED', 'FORBIDDEN', ...proofRefusals],
   },

@@ -95,12 +95,14 @@ export class Guard {
 
   /**
    * @param authorization The header's value.
+   * @param tlsExporter Of the connection that it came on, where TLS ends in this process (api/channel-binding.ts). An audience
+   * whose policy wants it takes one-pass proofs alone: a token is bound to no connection, and there is none for it.
    * Refused UNAUTHENTICATED, BANNED, REVOKED, EXPIRED …, RETRY_LATER while the RPS or its events can't be heard.
    */
-  async check(authorization: string | undefined): Promise<Holder> {
+  async check(authorization: string | undefined, tlsExporter?: Uint8Array): Promise<Holder> {
     const [scheme = '', credential = ''] = (authorization ?? '').split(' ', 2)
     if (scheme === 'Bearer') return this.#token(credential)
-    if (scheme === 'MPIN') return this.#onePass(credential)
+    if (scheme === 'MPIN') return this.#onePass(credential, tlsExporter)
     throw new Refused('UNAUTHENTICATED', { detail: 'a Bearer token or an MPIN proof' })
   }
 
@@ -146,9 +148,10 @@ export class Guard {
     return { idCore, userCore, amr, expiresAt: verified.expiresAt * 1000 }
   }
 
-  async #onePass(message: string): Promise<Holder> {
+  async #onePass(message: string, tlsExporter: Uint8Array | undefined): Promise<Holder> {
     const { audience, clock } = this.#options
-    const answer = await fromRps(this.rps.verifyOnePass({ body: { message } }))
+    const binding = tlsExporter === undefined ? {} : { tlsExporter: toBase64Url(tlsExporter) }
+    const answer = await fromRps(this.rps.verifyOnePass({ body: { message, ...binding } }))
     if (answer.audience !== audience) throw new Refused('UNAUTHENTICATED')
     const { idCore, userCore, amr } = answer
     this.follower.check(idCore, userCore)

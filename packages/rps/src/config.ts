@@ -20,7 +20,10 @@ export const AudiencePolicy = Strict({
   /** The recipient of the group document that may verify, redeem, look up and follow events for it. */
   service: Type.Optional(ServerNameSetting),
   pin: Type.Enum(['never', 'optional', 'required']),
-  /** Whether the challenge is bound to the TLS connection; required or absent, never "if present". */
+  /**
+   * Whether the challenge is bound to the TLS connection (RFC 9266) that the proof came on: required or absent, never "if
+   * present". A service whose TLS ends in its own process says so with each one-pass proof that it asks about.
+   */
   tlsExporter: Type.Enum(['absent', 'required']),
 })
 export type AudiencePolicy = Static<typeof AudiencePolicy>

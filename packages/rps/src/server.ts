@@ -566,6 +566,8 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
         audience: audiences.ofService(caller.name, message.audience),
         factors: 'identity',
         needsPermit: true,
+        tlsExporter:
+          body.tlsExporter === undefined ? undefined : fromBase64Url(body.tlsExporter, 'tlsExporter', 32),
       })
       return authenticatedFields(authenticated)
     },
