@@ -44,12 +44,13 @@ afterEach(async () => {
   await world.close()
 })
 
-const open = () =>
+const open = () => openBy(world.group)
+const openBy = (group: World['group']) =>
   openTlsService({
     name: 'tracking',
     requestKey: world.tracking.requestKey,
     hpkeKey: world.tracking.hpkeKey,
-    group: world.group,
+    group,
     // Requests are bound to the RPS' public address; where it listens is another.
     rpsUrl: OWN,
     fetch: async (input, init) => {
@@ -167,6 +168,37 @@ test('frozen: what is in hand goes on, nothing follows, and after slot and lead 
   for (const authority of world.authorities) authority.behaviour = 'honest'
   world.clock.turn(6_000)
   await until(async () => (await outcome(dial(car))) === 'in')
+})
+
+test('removed from the group: no further key, the stream is cut, and after half a minute everybody is out', async () => {
+  const car = world.makeCar()
+  const socket = await inside(car)
+  const recipients = world.group.document.recipients.filter(({ name }) => name !== 'tracking')
+  const document = await world.nextRevision({ recipients })
+  await rps.client.publishRevision({ body: { document } })
+  const before = world.group
+  await world.follow(document)
+  // Who holds its keys asks by the document that named it; authorities go by the one in force.
+  expect(await codeOf(openBy(before))).toBe('UNAUTHENTICATED')
+  expect(await codeOf(openBy(world.group))).toBe('FORBIDDEN')
+  await until(() => logged.some(line => line.includes('the stream of ban events')))
+  const gone = closed(socket)
+  world.clock.turn(31_000)
+  await gone
+  expect(await outcome(dial(car))).not.toBe('in')
+})
+
+test('neither a device’s key of `agree` nor a server’s request key logs anybody in at the RPS', async () => {
+  const car = world.makeCar()
+  const C = encodeName(world.group.groupId, { kind: 1, idCore: car.idCore })
+  const deviceKey = agreePointG1(C).mulSecret(world.secrets.agree)
+  expect(await codeOf(world.login(rps, car, { deviceKey }))).toBe('WRONG_PROOF')
+  const url = `${rps.url}/v1/whoami`
+  const request = { method: 'GET', url, body: new Uint8Array() }
+  const authorization = await world.authorize(world.tracking, rps.url, request)
+  const answer = await fetch(url, { headers: { authorization } })
+  expect([answer.status, ((await answer.json()) as { code: string }).code]).toEqual([401, 'UNAUTHENTICATED'])
+  expect((await world.login(rps, car)).authenticated.idCore).toBe(car.idCore.mpinId)
 })
 
 test('the stream lost: for half a minute it goes on, then everybody is out and nobody comes in, until it is back', async () => {
