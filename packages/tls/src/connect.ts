@@ -7,6 +7,7 @@
  * new connection, since pools don't tell PSKs apart.
  */
 import { Agent, type AgentOptions } from 'node:https'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import {
   type ConnectionOptions,
@@ -90,16 +91,24 @@ function sharedContext(options: SecureContextOptions): SecureContext {
   return known
 }
 
-/** For `https.request` and what goes by it, as one device. */
-export function httpsAgent(identity: TlsIdentity, options: Omit<AgentOptions, Fixed> = {}): Agent {
+export interface IdentityAgentOptions
+  extends Omit<AgentOptions, Fixed>,
+    Pick<ConnectOptions, 'clock' | 'timers' | 'notice' | 'tls12'> {}
+
+/**
+ * For `https.request` and what goes by it, as one device. A kept connection isn't used for another request once its slot is
+ * about to end.
+ */
+export function httpsAgent(identity: TlsIdentity, options: IdentityAgentOptions = {}): Agent {
   refuseFixed(options)
   return new IdentityAgent(identity, options)
 }
 
 class IdentityAgent extends Agent {
   readonly #identity: TlsIdentity
+  readonly #ending = new WeakSet<object>()
 
-  constructor(identity: TlsIdentity, options: Omit<AgentOptions, Fixed>) {
+  constructor(identity: TlsIdentity, options: IdentityAgentOptions) {
     super({ ...options, maxCachedSessions: 0 })
     this.#identity = identity
   }
@@ -115,10 +124,24 @@ class IdentityAgent extends Agent {
       ...(servername === undefined ? {} : { servername }),
       identity: this.#identity,
     }).then(
-      socket => callback?.(null, socket),
+      socket => {
+        socket.once('permit-ending', () => this.#retire(socket))
+        callback?.(null, socket)
+      },
       (error: Error) => (callback as (error: Error) => void)(error),
     )
     return undefined
+  }
+
+  override keepSocketAlive(socket: Duplex): boolean {
+    // The types say nothing of what node's own answers.
+    return !this.#ending.has(socket) && (super.keepSocketAlive(socket) as unknown as boolean)
+  }
+
+  #retire(socket: Duplex): void {
+    this.#ending.add(socket)
+    const isFree = Object.values(this.freeSockets).some(free => free?.includes(socket as Socket))
+    if (isFree) socket.destroy()
   }
 }
 

@@ -1,0 +1,310 @@
+/** What programs are made of, over TLS without certificates: fetch, HTTP/2, WebSockets, MQTT; one pool for each device. */
+import { once } from 'node:events'
+import { get } from 'node:https'
+import { httpsAgent } from '@milagro-ts/tls/connect'
+import { createSecureServer, connect as http2Connect } from '@milagro-ts/tls/http2'
+import { streamBuilder } from '@milagro-ts/tls/mqtt'
+import { createHttpsServer, createServer, peerOf } from '@milagro-ts/tls/server'
+import { buildConnector } from '@milagro-ts/tls/undici'
+import { acceptWebSockets } from '@milagro-ts/tls/ws'
+import { Aedes, type Client as BrokerClient } from 'aedes'
+import { MqttClient } from 'mqtt'
+import { Agent, fetch as undiciFetch } from 'undici'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { WebSocket, WebSocketServer } from 'ws'
+import { type Car, closed, NAME, RULE, SLOT, World } from './world.js'
+
+let world: World
+beforeEach(async () => {
+  world = await World.start()
+})
+afterEach(() => world.close())
+
+const ports = () => ({ door: world.door, timers: world.timers, log: world.log })
+const quiet = <S extends { on(event: 'tlsClientError', listener: () => void): S }>(server: S) =>
+  server.on('tlsClientError', () => undefined)
+async function https(): Promise<{ port: number; seen: string[] }> {
+  const seen: string[] = []
+  const server = createHttpsServer(ports(), (request, response, peer) => {
+    seen.push(`${request.method} ${request.url} ${request.peer.mpinId}`)
+    response.setHeader('content-type', 'text/plain')
+    request.pipe(response)
+    expect(peer).toBe(request.peer)
+  })
+  world.onClose(() => server.http.closeAllConnections())
+  return { port: await world.listen(quiet(server)), seen }
+}
+
+describe('fetch', () => {
+  const dispatcherOf = (car: Car) => {
+    const dispatcher = new Agent({ connect: buildConnector({ identity: car, servername: NAME }) })
+    world.onClose(() => dispatcher.destroy())
+    return dispatcher
+  }
+
+  test('node’s own and undici’s, as a device each: the handler knows whose request it is', async () => {
+    const { port, seen } = await https()
+    const [one, two] = [world.car(1), world.car(2)]
+    const url = `https://127.0.0.1:${port}`
+    const init = { method: 'POST', body: 'x'.repeat(70_000) }
+    // The types of undici and of node's own are two copies of one text.
+    const answer = await fetch(`${url}/one`, {
+      ...init,
+      dispatcher: dispatcherOf(one),
+    } as unknown as RequestInit)
+    expect(await answer.text()).toBe(init.body)
+    const other = await undiciFetch(`${url}/two`, { ...init, dispatcher: dispatcherOf(two) })
+    expect(await other.text()).toBe(init.body)
+    expect(seen).toEqual([`POST /one ${one.mpinId}`, `POST /two ${two.mpinId}`])
+  })
+
+  test('over one kept connection, and each dispatcher over its own', async () => {
+    const { port, seen } = await https()
+    const cars = [world.car(1), world.car(2)]
+    const dispatchers = cars.map(dispatcherOf)
+    for (let i = 0; i < 3; i++)
+      for (const [j, dispatcher] of dispatchers.entries()) {
+        const answer = await undiciFetch(`https://127.0.0.1:${port}/${j}`, { dispatcher })
+        await answer.text()
+      }
+    expect(world.computed).toBe(2)
+    expect(seen).toEqual(
+      Array(3)
+        .fill(cars.map((car, j) => `GET /${j} ${car.mpinId}`))
+        .flat(),
+    )
+  })
+
+  test('http is refused, and so is an option that would undo a guard', async () => {
+    const dispatcher = dispatcherOf(world.car(1))
+    await expect(undiciFetch('http://127.0.0.1:34567/', { dispatcher })).rejects.toMatchObject({
+      cause: { message: 'https alone: anything else would go unprotected' },
+    })
+    for (const option of ['pskCallback', 'ca', 'rejectUnauthorized', 'checkServerIdentity'])
+      expect(() => buildConnector({ identity: world.car(1), [option]: undefined })).toThrow(option)
+  })
+
+  test('a server that isn’t the one is an error of the request', async () => {
+    const { port, seen } = await https()
+    const connect = buildConnector({ identity: world.car(1), servername: 'other.example' })
+    const dispatcher = new Agent({ connect })
+    await expect(undiciFetch(`https://127.0.0.1:${port}`, { dispatcher })).rejects.toThrow('fetch failed')
+    await dispatcher.destroy()
+    expect(seen).toEqual([])
+  })
+})
+
+describe('HTTP/2', () => {
+  const serve = async () => {
+    const server = createSecureServer(ports(), (request, response, peer) => {
+      expect(peerOf(request.stream.session as object)).toBe(peer)
+      response.end(`${request.headers[':path']} ${request.peer.mpinId}`)
+    })
+    return { server, port: await world.listen(quiet(server)) }
+  }
+  const asked = async (session: Awaited<ReturnType<typeof http2Connect>>, path: string) => {
+    const stream = session.request({ ':path': path })
+    let text = ''
+    for await (const chunk of stream) text += String(chunk)
+    return text
+  }
+
+  test('many streams of one device over one connection, and a session of another beside it', async () => {
+    const { port } = await serve()
+    const cars = [world.car(1), world.car(2)]
+    for (const car of cars) {
+      const session = await http2Connect(`https://127.0.0.1:${port}`, { identity: car, servername: NAME })
+      const answers = await Promise.all(['/a', '/b', '/c'].map(path => asked(session, path)))
+      expect(answers).toEqual(['/a', '/b', '/c'].map(path => `${path} ${car.mpinId}`))
+      session.destroy()
+    }
+    expect(world.computed).toBe(2)
+  })
+
+  test('a ban ends the session', async () => {
+    const { port } = await serve()
+    const car = world.car(1)
+    const session = await http2Connect(`https://127.0.0.1:${port}`, { identity: car, servername: NAME })
+    await asked(session, '/a')
+    session.on('error', () => undefined)
+    const gone = new Promise<void>(resolve => session.once('close', () => resolve()))
+    world.banned.add(car.mpinId)
+    world.door.look()
+    await gone
+  })
+
+  test('a ban while requests are coming ends the session, and neither runs a handler nor ends the process', async () => {
+    const { server, port } = await serve()
+    const car = world.car(1)
+    const session = await http2Connect(`https://127.0.0.1:${port}`, { identity: car, servername: NAME })
+    session.on('error', () => undefined)
+    await asked(session, '/a')
+    const seen: unknown[] = []
+    server.http.prependListener('stream', stream => {
+      seen.push(stream)
+      world.banned.add(car.mpinId)
+      world.door.look()
+    })
+    const streams = ['/b', '/c', '/d'].map(path => asked(session, path))
+    for (const stream of await Promise.allSettled(streams))
+      expect(stream.status === 'rejected' || stream.value === '').toBe(true)
+    expect(seen.length).toBeGreaterThan(0)
+  })
+
+  test('where the server speaks none, or isn’t reached by https, it is an error', async () => {
+    const { port } = await https()
+    const identity = world.car(1)
+    await expect(http2Connect(`https://127.0.0.1:${port}`, { identity, servername: NAME })).rejects.toThrow(
+      'the server speaks no HTTP/2',
+    )
+    await expect(http2Connect(`http://127.0.0.1:${port}`, { identity })).rejects.toThrow(TypeError)
+  })
+
+  test('the server of HTTP takes no connection but from TLS', async () => {
+    const { server } = await serve()
+    expect(() => server.http.listen(0)).toThrow(TypeError)
+  })
+})
+
+describe('WebSockets', () => {
+  const serve = async () => {
+    const server = createHttpsServer(ports(), (_, response) => response.end())
+    const sockets = new WebSocketServer({ noServer: true })
+    const inside: string[] = []
+    acceptWebSockets(server, sockets, (socket: WebSocket, request, peer) => {
+      inside.push(peer.mpinId)
+      expect(request.peer).toBe(peer)
+      socket.on('error', () => undefined)
+      socket.on('message', (data, isBinary) => socket.send(data, { binary: isBinary }))
+    })
+    world.onClose(() => sockets.close())
+    return { port: await world.listen(quiet(server)), inside }
+  }
+  const dial = (port: number, car: Car) =>
+    new WebSocket(`wss://127.0.0.1:${port}/stream`, { agent: httpsAgent(car, { servername: NAME }) })
+
+  test('each message comes back, and the listener knows whose it is; a ban closes it', async () => {
+    const { port, inside } = await serve()
+    const cars = [world.car(1), world.car(2)]
+    const sockets: WebSocket[] = []
+    for (const car of cars) {
+      const socket = dial(port, car)
+      sockets.push(socket)
+      await once(socket, 'open')
+      socket.send('position')
+      expect(String((await once(socket, 'message'))[0])).toBe('position')
+    }
+    expect(inside.sort()).toEqual(cars.map(({ mpinId }) => mpinId).sort())
+    sockets[0]?.on('error', () => undefined)
+    const gone = new Promise<void>(resolve => sockets[0]?.once('close', () => resolve()))
+    world.banned.add(cars[0]?.mpinId ?? '')
+    world.door.look()
+    await gone
+    expect(sockets[1]?.readyState).toBe(WebSocket.OPEN)
+    sockets[1]?.terminate()
+  })
+
+  test('who is banned doesn’t get as far as the upgrade', async () => {
+    const { port, inside } = await serve()
+    world.banned.add(world.car(1).mpinId)
+    const socket = dial(port, world.car(1))
+    const [error] = await once(socket, 'error')
+    expect(error).toBeInstanceOf(Error)
+    expect(inside).toEqual([])
+  })
+})
+
+describe('MQTT', () => {
+  const event = (client: MqttClient, name: 'connect' | 'close') =>
+    new Promise<void>(resolve => {
+      client.once(name, () => resolve())
+    })
+  const serve = async () => {
+    const broker = await Aedes.createBroker()
+    const inside = new Map<string, string>()
+    broker.authenticate = ({ id, conn }: BrokerClient, _name, _password, done) => {
+      inside.set(id, peerOf(conn).mpinId)
+      done(null, true)
+    }
+    const server = createServer(ports(), socket => broker.handle(socket))
+    world.onClose(() => new Promise<void>(resolve => broker.close(resolve)))
+    return { port: await world.listen(quiet(server)), inside }
+  }
+  const clientOf = (port: number, car: Car, clientId: string, reconnectPeriod = 0) => {
+    const build = streamBuilder({ identity: car, host: '127.0.0.1', port, servername: NAME })
+    const client = new MqttClient(build, { clientId, reconnectPeriod, protocolVersion: 4 })
+    client.on('error', () => undefined)
+    world.onClose(() => client.endAsync(true))
+    return client
+  }
+
+  test('a car publishes, another hears it, and the broker knows both by their connections', async () => {
+    const { port, inside } = await serve()
+    const [sends, hears] = [world.car(1), world.car(2)]
+    const subscriber = clientOf(port, hears, 'two')
+    await event(subscriber, 'connect')
+    await subscriber.subscribeAsync('positions')
+    const publisher = clientOf(port, sends, 'one')
+    const heard = new Promise<[string, Buffer]>(resolve => {
+      subscriber.once('message', (topic, payload) => resolve([topic, payload]))
+    })
+    // Before it is connected: it waits.
+    await publisher.publishAsync('positions', 'y'.repeat(50_000))
+    const [topic, payload] = await heard
+    expect([topic, String(payload)]).toEqual(['positions', 'y'.repeat(50_000)])
+    expect(Object.fromEntries(inside)).toEqual({ one: sends.mpinId, two: hears.mpinId })
+  })
+
+  test('after a slot it connects again by itself, with the PSK of the next', async () => {
+    const { port } = await serve()
+    const car = world.car(1)
+    const client = clientOf(port, car, 'one', 1)
+    await event(client, 'connect')
+    await world.holdKeys(SLOT, SLOT + 1)
+    const gone = event(client, 'close')
+    world.turn(1_800_000 + 300_000)
+    await gone
+    await event(client, 'connect')
+    expect(world.asked).toEqual([car.mpinId, car.mpinId])
+    expect(RULE.length).toBe(3_600)
+  })
+
+  test('who is banned gets an error, and no broker sees a byte', async () => {
+    const { port, inside } = await serve()
+    world.banned.add(world.car(1).mpinId)
+    const build = streamBuilder({ identity: world.car(1), host: '127.0.0.1', port, servername: NAME })
+    const stream = build()
+    stream.write('CONNECT')
+    const [error] = await once(stream, 'error')
+    expect(error).toBeInstanceOf(Error)
+    expect(inside.size).toBe(0)
+    expect(() => streamBuilder({ identity: world.car(1), host: NAME, ca: 'mine' } as never)).toThrow(
+      TypeError,
+    )
+  })
+})
+
+describe('an agent whose slot is about to end', () => {
+  test('uses no kept connection for another request', async () => {
+    const { port } = await https()
+    const agent = httpsAgent(world.car(1), {
+      servername: NAME,
+      keepAlive: true,
+      clock: () => world.now,
+      timers: world.timers,
+    })
+    const fetched = () =>
+      new Promise<void>((resolve, reject) => {
+        get({ host: '127.0.0.1', port, agent }, response => response.resume().on('end', resolve)).on(
+          'error',
+          reject,
+        )
+      })
+    await fetched()
+    await expect.poll(() => Object.values(agent.freeSockets).flat().length).toBe(1)
+    const [free] = Object.values(agent.freeSockets).flat()
+    world.turn(1_800_000 - 60_000)
+    await closed(free as NonNullable<typeof free>)
+    agent.destroy()
+  })
+})
