@@ -1,8 +1,13 @@
 /** Chow–Choo: a run, the vector of an independent implementation, and what each stolen key is worth. */
-import { fromHex, toHex } from '@milagro-ts/crypto/bytes'
+import { concat, fromHex, toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { clientBegin, serverAgree } from '@milagro-ts/crypto/chow-choo'
+import { hashToScalar } from '@milagro-ts/crypto/hash-to-curve'
 import { agreePointG1, agreePointG2, encodeName } from '@milagro-ts/crypto/identity'
-import { G1, G2 } from '@milagro-ts/crypto/points'
+import { deriveKey } from '@milagro-ts/crypto/kdf'
+import { hedgedNonce, NONCE_ROLE } from '@milagro-ts/crypto/nonce'
+import { G1, G2, type GT, pairing } from '@milagro-ts/crypto/points'
+import { SUITE } from '@milagro-ts/crypto/suite'
+import { encodeTlv } from '@milagro-ts/crypto/tlv'
 import { describe, expect, test } from 'vitest'
 import { hexOf, point1, point2, readVectors } from './vector-files.js'
 import { car, frozen, groupId, makeCar, mustBe, scalarOf, seeded } from './world.js'
@@ -122,6 +127,60 @@ describe('no common key', () => {
       const { atClient, atImpostor } = against(move => serverAgree(names, instead, move, seeded('thief')))
       expect(atImpostor).not.toBe(atClient)
     }
+  })
+  test('key compromise: who stole the server’s key does not play the client to it by what it can compute', () => {
+    const stand = [
+      agreePointG2(names.IdC),
+      G2.generator,
+      agreePointG2(names.IdS).mulSecret(s),
+      agreePointG2(encodeName(groupId, { kind: 1, idCore: car, slot: 99 })).mulSecret(s),
+    ]
+    for (const instead of stand) {
+      const [move, awaiting] = clientBegin(names, instead, seeded('thief'))
+      const [answer, atServer] = serverAgree(names, serverKey, move, seeded('server'))
+      expect(toHex(awaiting.agree(answer))).not.toBe(toHex(atServer))
+    }
+    // With the client's own key the same moves succeed: it is the key alone that is missing.
+    const [move, awaiting] = clientBegin(names, clientKey, seeded('thief'))
+    const [answer, atServer] = serverAgree(names, serverKey, move, seeded('server'))
+    expect(toHex(awaiting.agree(answer))).toBe(toHex(atServer))
+  })
+  test('unknown key share: who passes the messages on under its own name has neither side’s key', () => {
+    // Mallory is enrolled. The client means the server; the server is told that it is Mallory who speaks.
+    const mallory = encodeName(groupId, { kind: 1, idCore: makeCar(7), slot: 100 })
+    const malloryKey = agreePointG2(mallory).mulSecret(s)
+    const [move, awaiting] = clientBegin(names, clientKey, seeded('client'))
+    const [answer, atServer] = serverAgree({ ...names, IdC: mallory }, serverKey, move, seeded('server'))
+    const atClient = toHex(awaiting.agree(answer))
+    expect(toHex(atServer)).not.toBe(atClient)
+    // Nor does it make the server's key with its own: y and w are the client's.
+    const [, own] = clientBegin({ ...names, IdC: mallory }, malloryKey, seeded('mallory'))
+    expect([atClient, toHex(atServer)]).not.toContain(toHex(own.agree(answer)))
+  })
+  test('forward secrecy: both keys stolen later open no recorded run; w or x beside them does', () => {
+    const { IdC, IdS } = names
+    const [move, awaiting] = clientBegin(names, clientKey, seeded('client'))
+    const [{ PS }, K] = serverAgree(names, serverKey, move, seeded('server'))
+    expect(toHex(awaiting.agree({ PS }))).toBe(toHex(K))
+    const [pc, ps, pg] = [move.PC.encode(), PS.encode(), move.PG.encode()]
+    const pi_c = hashToScalar('CHOW-CHOO', encodeTlv([pc, ps, pg, IdS]))
+    const pi_s = hashToScalar('CHOW-CHOO', encodeTlv([ps, pc, pg, IdC]))
+    const info = encodeTlv([utf8(SUITE), utf8('client'), IdC, utf8('server'), IdS, pc, ps, pg])
+    const keyWith = (shared: GT, ephemeral: G1) =>
+      toHex(deriveKey('CHOW-CHOO', concat(shared.toBytes(), ephemeral.encode()), info))
+    // s·(πs·Hk1(IdS) + PS) takes x·s·Hk1(IdS): with x the whole of it is computed, and by w the last factor alone.
+    const x = hedgedNonce(
+      NONCE_ROLE.xChowChoo,
+      seeded('server'),
+      serverKey.encode(),
+      encodeTlv([utf8(SUITE), utf8('client'), IdC, utf8('server'), IdS]),
+    )
+    expect(hexOf(agreePointG1(IdS).mulSecret(x))).toBe(hexOf(PS))
+    const shared = pairing(serverKey.mulSecret(x.add(pi_s)), agreePointG2(IdC).mulPublic(pi_c).add(move.PC))
+    expect(keyWith(shared, move.PG.mulSecret(x))).toBe(toHex(K))
+    // Even who has k itself lacks w·x·Hk1(IdS): what the keys and the messages give is none of it.
+    const without = [agreePointG1(IdS), PS, move.PG, PS.add(move.PG), serverKey, serverKey.add(PS)]
+    for (const instead of without) expect(keyWith(shared, instead)).not.toBe(toHex(K))
   })
   test('between a recorded run and a later one: both sides draw anew', () => {
     const run = (seed: string) => {
