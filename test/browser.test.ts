@@ -378,6 +378,88 @@ describe.runIf(chromiumFile !== undefined)('the pages, in a browser', () => {
     await until(heading('Vehicles'))
   })
 
+  test('faults of a log, unknown keys, one that lacks a key and one that leaves are seen; an operator acknowledges', async () => {
+    const findings = { shorter: 'a1'.repeat(12), unknown: 'b2'.repeat(12), lacking: 'c3'.repeat(12) }
+    const foundAt = Math.floor(systemClock() / 1000) - 60
+    const acknowledged = new Map<string, string>()
+    // Fleet's own answer, with what it would say of authorities that do worse than these.
+    const own = page.waitForResponse(response => response.url().endsWith('/v1/reconciliation'))
+    await go('Authorities', 'Trust authorities')
+    const text = await (await own).text()
+    await page.route('**/v1/reconciliation', async route => {
+      const answer = JSON.parse(text)
+      const known = (finding: string) => {
+        const reason = acknowledged.get(finding)
+        return {
+          finding,
+          ...(reason === undefined
+            ? {}
+            : { acknowledged: { by: `operator:${setup.operator}`, at: foundAt, reason } }),
+        }
+      }
+      const [first, second] = answer.authorities
+      const hash = first.unknown[0]?.idCoreHash ?? Buffer.alloc(32, 7).toString('base64url')
+      const detail = `it has 3 entries, it had 5 ${HOSTILE}`
+      Object.assign(first, {
+        intact: false,
+        faults: [{ fault: 'shorter', detail, foundAt, heads: [], ...known(findings.shorter) }],
+      })
+      const key = { number: 7, at: foundAt, purpose: 'device', idCoreHash: hash, ticketHash: hash }
+      Object.assign(second, {
+        leavesAt: foundAt + 86_400,
+        unknown: [{ ...key, why: 'no-vehicle', foundAt, ...known(findings.unknown) }],
+      })
+      answer.lacking = [
+        {
+          instance: CARS.coded,
+          idCoreHash: hash,
+          held: 1,
+          needed: 2,
+          missing: ['dta-3'],
+          ...known(findings.lacking),
+        },
+      ]
+      await route.fulfill({ json: answer })
+    })
+    await page.route('**/v1/reconciliation/acknowledgements', async route => {
+      const body = route.request().postDataJSON() as { findings: string[]; reason: string }
+      for (const finding of body.findings) acknowledged.set(finding, body.reason)
+      await route.fulfill({ json: {} })
+    })
+    await go('Vehicles')
+    await go('Authorities', 'Trust authorities')
+    const card = (name: string) => page.getByRole('article').filter({ hasText: name })
+    await until(card('dta-1').getByText('log changed'))
+    // As text, whatever a log's fault says.
+    await until(card('dta-1').getByText(`The log is shorter: it has 3 entries, it had 5 ${HOSTILE}`))
+    await until(card('dta-2').getByText('unknown keys: 1'))
+    await until(card('dta-2').getByText(/no\. 7 .* for no vehicle/))
+    await until(card('dta-2').getByText('leaving', { exact: true }))
+    await until(card('dta-2').getByText(/It has given notice/))
+    const lacking = page.getByRole('listitem').filter({ hasText: `${CARS.coded} logs in` })
+    await until(lacking.getByText(/in 1 logs of 2: missing at dta-3/))
+    await picture('authorities-findings')
+
+    for (const [within, reason] of [
+      [card('dta-1'), 'its disk was put back'],
+      [card('dta-2'), 'a test of its operator'],
+      [lacking, 'it catches up'],
+    ] as const) {
+      await button('Acknowledge', within).click()
+      await until(dialog())
+      await dialog().getByLabel('What happened').fill(reason)
+      if (acknowledged.size === 0) await picture('acknowledge')
+      await button('Acknowledge', dialog()).click()
+      await until(within.getByText(new RegExp(`Acknowledged by ${setup.operator}, .*: ${reason}`)))
+      expect(await dialog().count()).toBe(0)
+    }
+    expect([...acknowledged.keys()]).toEqual(Object.values(findings))
+    await until(card('dta-1').getByText('acknowledged', { exact: true }))
+    expect(await button('Acknowledge').count()).toBe(0)
+    await picture('authorities-acknowledged')
+    await page.unrouteAll({ behavior: 'wait' })
+  })
+
   test('on a phone, in the dark: everything fits', async () => {
     await page.emulateMedia({ colorScheme: 'dark' })
     await go('Vehicles')
