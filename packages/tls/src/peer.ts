@@ -34,7 +34,7 @@ import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
 import { Permit, slotAt, slotStart, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, encodeTlv, need } from '@milagro-ts/crypto/tlv'
 import { type ConnectOptions, connect } from './connect.js'
-import { type Guest, TlsPeer } from './door.js'
+import { type Guest, type Permitted, TlsPeer } from './door.js'
 import { type IdentityServerOptions, IdentityTlsServer } from './server.js'
 
 /** Milliseconds from a connection, or from the end of the handshake, to the other's permit. */
@@ -46,6 +46,8 @@ const LONGEST = 256
 /** RFC 9266. */
 const EXPORTER = { label: 'EXPORTER-Channel-Binding', length: 32 } as const
 const ROLE = { connects: 1, answers: 2 } as const
+/** Between devices nobody says what the RA knows of one. */
+const UNKNOWN: Permitted = { attributes: {}, instance: '' }
 type Role = keyof typeof ROLE
 
 /** A device as it opens and answers channels: a Device of the client package is one, after `preparePeers`. Asks nobody. */
@@ -168,6 +170,7 @@ export async function connectPeer({
     const { slotRule, policy } = identity.group
     const other = TlsPeer.admit(
       PskIdentity.ofSlot('m1', peer, offered.slot, G1.generator),
+      UNKNOWN,
       slotRule,
       policy.grace,
     )
@@ -220,6 +223,12 @@ class PeerDoor {
     return identity === null || psk === null ? this.decoy(text) : psk
   }
 
+  /** Each is computed when it comes. */
+  pskKept(): undefined {}
+  /** Devices speak TLS 1.3 to each other. */
+  pskAtOnce(text: string): Uint8Array {
+    return this.decoy(text)
+  }
   decoy(text: string): Uint8Array {
     return hmacSha256(this.#secret, utf8(text))
   }
@@ -227,7 +236,7 @@ class PeerDoor {
   authenticated(text: string): TlsPeer | null {
     const identity = this.#mayEnter(text)
     const { slotRule, policy } = this.#ports.identity.group
-    return identity === null ? null : TlsPeer.admit(identity, slotRule, policy.grace)
+    return identity === null ? null : TlsPeer.admit(identity, UNKNOWN, slotRule, policy.grace)
   }
 
   enter(guest: Guest, peer: TlsPeer): () => void {

@@ -33,7 +33,7 @@ import { type Fixed, PROTOCOL, refuseFixed, SECURE_OPTIONS, SERVER_TLS12 } from 
 const HANDSHAKE_TIMEOUT = 10_000
 
 export interface IdentityServerOptions extends Omit<TlsOptions, Fixed> {
-  readonly door: Pick<Door, 'psk' | 'decoy' | 'authenticated' | 'enter'>
+  readonly door: Pick<Door, 'psk' | 'pskKept' | 'pskAtOnce' | 'decoy' | 'authenticated' | 'enter'>
   readonly timers: Timers
   readonly log: Log
   /** Whether TLS 1.2 is taken as well, from stacks that have nothing better; they need a second attempt at first. */
