@@ -2,7 +2,7 @@
 import { createClient } from '@milagro-ts/api/call'
 import { DEVICES_PAGE, registerRoutes } from '@milagro-ts/api/register-routes'
 import { requestSigner } from '@milagro-ts/api/request-auth'
-import { be16, be32, concat, fromBase64Url, toHex } from '@milagro-ts/crypto/bytes'
+import { be32, concat, fromBase64Url, toHex } from '@milagro-ts/crypto/bytes'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { refusal, World } from './fleet-world.js'
 
@@ -39,12 +39,17 @@ test('vehicles in force by the order of their bytes, from anywhere; banned ones 
 })
 
 test('more than a page: each once, in order, and the last page says so', async () => {
-  const { id } = await world.api.addVehicle({ body: { instance: 'MANY', attributes: { brand: 'Acme' } } })
-  const many = Array.from({ length: DEVICES_PAGE + 1 }, (_, i) => ({
+  const csv = ['vin,brand', ...Array.from({ length: DEVICES_PAGE + 1 }, (_, i) => `MANY-${i},Acme`)].join(
+    '\n',
+  )
+  await world.api.importVehicles({ body: { csv } })
+  const { db } = world.store
+  const devices = await db.selectFrom('device').select('id').where('instance', 'like', 'MANY-%').execute()
+  const many = devices.map(({ id }, i) => ({
     device_id: id,
-    generation: i,
+    generation: 0,
     leaf: 1_000_000 + i,
-    id_core: concat(be32(1_000_000 + i), be16(i), new Uint8Array(33)),
+    id_core: concat(be32(1_000_000 + i), new Uint8Array(35)),
     salt: new Uint8Array(16),
     issue_date: '2026-01-01',
     issued_at: world.seconds,

@@ -91,7 +91,7 @@ describe.skipIf(!hasGnuTls)('our client at gnutls-serv', () => {
       'gnutls-serv',
       ...['--port', String(port), '--echo', '--priority', PRIORITY, '--pskpasswd', file],
     ])
-    await server.said(/listening on IPv4/i)
+    await server.said(/listening on IPv4 [^\n]*done/i)
     return port
   }
   const echoed = async (port: number) => {
