@@ -46,7 +46,8 @@ export class LegacyCurve {
     this.twist = twist
     this.tower = new Tower(p)
     const { fp, fp2, frobeniusConstants } = this.tower
-    const bTwisted = fp2.multiply({ re: b, im: 0n }, twist === 'M' ? fp2.xi : fp2.invert(fp2.xi))
+    // 1/ξ = (1 − i)/2
+    const bTwisted = twist === 'M' ? { re: b, im: b } : { re: b / 2n, im: -b / 2n }
     this.g1 = new GroupLaw(fp, b)
     this.g2 = new GroupLaw(fp2, bTwisted)
     this.generator1 = this.g1.fromAffine(generator1)
@@ -76,6 +77,7 @@ interface Parameters {
   readonly name: 'BN254CX' | 'BLS381'
   readonly family: Family
   readonly u: bigint
+  /** Even: half of it stands in the D-twist. */
   readonly b: bigint
   readonly twist: 'D' | 'M'
   readonly size: number

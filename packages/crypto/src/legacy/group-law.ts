@@ -34,17 +34,17 @@ export class GroupLaw<T> {
     const f = this.field
     const xx = f.multiply(a.x, b.x)
     const yy = f.multiply(a.y, b.y)
-    const zz = f.multiply(this.#b3, f.multiply(a.z, b.z))
+    const zz = f.timesSmall(f.multiply(a.z, b.z), this.#b3)
     const xy = f.subtract(f.multiply(f.add(a.x, a.y), f.add(b.x, b.y)), f.add(xx, yy))
-    const yz = f.add(f.multiply(a.y, b.z), f.multiply(a.z, b.y))
-    const xz = f.multiply(this.#b3, f.add(f.multiply(a.x, b.z), f.multiply(a.z, b.x)))
+    const yz = f.sumOfTwo(a.y, b.z, a.z, b.y)
+    const xz = f.timesSmall(f.sumOfTwo(a.x, b.z, a.z, b.x), this.#b3)
     const xx3 = f.add(f.add(xx, xx), xx)
     const sum = f.add(yy, zz)
     const difference = f.subtract(yy, zz)
     return {
-      x: f.subtract(f.multiply(xy, difference), f.multiply(yz, xz)),
-      y: f.add(f.multiply(xx3, xz), f.multiply(difference, sum)),
-      z: f.add(f.multiply(sum, yz), f.multiply(xx3, xy)),
+      x: f.sumOfTwo(xy, difference, f.negate(yz), xz),
+      y: f.sumOfTwo(xx3, xz, difference, sum),
+      z: f.sumOfTwo(sum, yz, xx3, xy),
     }
   }
 
@@ -52,14 +52,14 @@ export class GroupLaw<T> {
   double({ x, y, z }: Projective<T>): Projective<T> {
     const f = this.field
     const yy = f.square(y)
-    const zz = f.multiply(this.#b3, f.square(z))
+    const zz = f.timesSmall(f.square(z), this.#b3)
     const yy2 = f.add(yy, yy)
     const yy8 = f.add(f.add(yy2, yy2), f.add(yy2, yy2))
     const difference = f.subtract(yy, f.add(f.add(zz, zz), zz))
     const xy = f.multiply(x, y)
     return {
       x: f.multiply(difference, f.add(xy, xy)),
-      y: f.add(f.multiply(difference, f.add(yy, zz)), f.multiply(yy8, zz)),
+      y: f.sumOfTwo(difference, f.add(yy, zz), yy8, zz),
       z: f.multiply(yy8, f.multiply(y, z)),
     }
   }

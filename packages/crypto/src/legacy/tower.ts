@@ -26,6 +26,10 @@ export interface Field<T> {
   negate(a: T): T
   multiply(a: T, b: T): T
   square(a: T): T
+  /** a·b + c·d, reduced once. */
+  sumOfTwo(a: T, b: T, c: T, d: T): T
+  /** By a constant of a few bits, not reduced. */
+  timesSmall(a: T, small: T): T
   /** RangeError for zero. */
   invert(a: T): T
   isZero(a: T): boolean
@@ -55,6 +59,12 @@ export class PrimeField implements Field<bigint> {
   }
   square(a: bigint): bigint {
     return (a * a) % this.p
+  }
+  sumOfTwo(a: bigint, b: bigint, c: bigint, d: bigint): bigint {
+    return (a * b + c * d) % this.p
+  }
+  timesSmall(a: bigint, small: bigint): bigint {
+    return a * small
   }
   invert(a: bigint): bigint {
     return invertModulo(a, this.p)
@@ -102,6 +112,16 @@ export class QuadraticField implements Field<Fp2> {
   square({ re, im }: Fp2): Fp2 {
     const { p } = this.fp
     return { re: ((re + im) * (re - im)) % p, im: (2n * re * im) % p }
+  }
+  sumOfTwo(a: Fp2, b: Fp2, c: Fp2, d: Fp2): Fp2 {
+    const { p } = this.fp
+    return {
+      re: (a.re * b.re - a.im * b.im + c.re * d.re - c.im * d.im) % p,
+      im: (a.re * b.im + a.im * b.re + c.re * d.im + c.im * d.re) % p,
+    }
+  }
+  timesSmall(a: Fp2, small: Fp2): Fp2 {
+    return { re: a.re * small.re - a.im * small.im, im: a.re * small.im + a.im * small.re }
   }
   scale(a: Fp2, by: bigint): Fp2 {
     return { re: this.fp.multiply(a.re, by), im: this.fp.multiply(a.im, by) }
