@@ -34,7 +34,7 @@ import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
 import { Permit, slotAt, slotStart, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, encodeTlv, need } from '@milagro-ts/crypto/tlv'
 import { type ConnectOptions, connect } from './connect.js'
-import { type Guest, type Permitted, TlsPeer } from './door.js'
+import { type Guest, TlsPeer } from './door.js'
 import { type IdentityServerOptions, IdentityTlsServer } from './server.js'
 
 /** Milliseconds from a connection, or from the end of the handshake, to the other's permit. */
@@ -45,9 +45,9 @@ const LOOK = 1_000
 const LONGEST = 256
 /** RFC 9266. */
 const EXPORTER = { label: 'EXPORTER-Channel-Binding', length: 32 } as const
+/** Between devices nobody says what the RA knows of them: no attributes, no instance. */
+const UNTOLD = { attributes: {}, instance: '' } as const
 const ROLE = { connects: 1, answers: 2 } as const
-/** Between devices nobody says what the RA knows of one. */
-const UNKNOWN: Permitted = { attributes: {}, instance: '' }
 type Role = keyof typeof ROLE
 
 /** A device as it opens and answers channels: a Device of the client package is one, after `preparePeers`. Asks nobody. */
@@ -67,7 +67,7 @@ export class PeerRefused extends Error {
 }
 
 export interface PeerServerOptions
-  extends Omit<IdentityServerOptions, 'door' | 'timers' | 'log' | 'handshakeTimeout'> {
+  extends Omit<IdentityServerOptions, 'door' | 'timers' | 'log' | 'handshakeTimeout' | 'tls12'> {
   readonly identity: PeerIdentity
   /** Whom this device lets in; asked when a handshake begins and ends, and every second of a channel. */
   readonly allow: (idCore: IdCore) => boolean
@@ -81,7 +81,7 @@ export interface PeerServerOptions
   readonly timeout?: number
 }
 
-export interface ConnectPeerOptions extends Omit<ConnectOptions, 'identity' | 'servername'> {
+export interface ConnectPeerOptions extends Omit<ConnectOptions, 'identity' | 'servername' | 'tls12'> {
   readonly identity: PeerIdentity
   /** The device that is to be at the other end. */
   readonly peer: IdCore
@@ -170,7 +170,7 @@ export async function connectPeer({
     const { slotRule, policy } = identity.group
     const other = TlsPeer.admit(
       PskIdentity.ofSlot('m1', peer, offered.slot, G1.generator),
-      UNKNOWN,
+      UNTOLD,
       slotRule,
       policy.grace,
     )
@@ -225,10 +225,11 @@ class PeerDoor {
 
   /** Each is computed when it comes. */
   pskKept(): undefined {}
-  /** Devices speak TLS 1.3 to each other. */
+  /** Of TLS 1.2, which devices don't speak among themselves. */
   pskAtOnce(text: string): Uint8Array {
     return this.decoy(text)
   }
+
   decoy(text: string): Uint8Array {
     return hmacSha256(this.#secret, utf8(text))
   }
@@ -236,7 +237,7 @@ class PeerDoor {
   authenticated(text: string): TlsPeer | null {
     const identity = this.#mayEnter(text)
     const { slotRule, policy } = this.#ports.identity.group
-    return identity === null ? null : TlsPeer.admit(identity, UNKNOWN, slotRule, policy.grace)
+    return identity === null ? null : TlsPeer.admit(identity, UNTOLD, slotRule, policy.grace)
   }
 
   enter(guest: Guest, peer: TlsPeer): () => void {
