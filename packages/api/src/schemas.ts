@@ -84,7 +84,7 @@ export const RevisionQuery = Strict({
   revision: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,9}$' })),
 })
 /** A slot in a query. */
-export const SlotQuery = Type.String({ pattern: '^(?:0|[1-9][0-9]{0,9})$' })
+export const SlotQuery = Type.String({ pattern: '^(?:0|[1-9][0-9]{0,9})$', maxLength: 10 })
 export const GroupIdField = Bytes(32, 'known')
 export const IdCoreField = Bytes(39)
 export const UserCoreField = Bytes(32)

@@ -19,6 +19,7 @@ import { threadKeyCheck } from '@milagro-ts/api/server-pool'
 import type { Signer } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { IdCore } from '@milagro-ts/crypto/identity'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { createCallbacks } from '@milagro-ts/rpa/callbacks'
@@ -326,7 +327,7 @@ async function devicesFor(
 ) {
   if (group.current.recipient(caller.name)?.kind !== 3)
     throw new Refused('FORBIDDEN', { detail: `${caller.name} is no static server of the group` })
-  const after = query.after === undefined ? undefined : fromBase64Url(query.after, 'after', 39)
+  const after = query.after === undefined ? undefined : IdCore.fromBase64Url(query.after, 'after').bytes
   const found = await register.inForce(after, DEVICES_PAGE + 1)
   return { devices: found.slice(0, DEVICES_PAGE).map(toBase64Url), more: found.length > DEVICES_PAGE }
 }
