@@ -354,10 +354,10 @@ describe('reconciliation', () => {
     const slotKey = { purpose: 'agree', kind: 'slot' } as const
     const { idCore } = await enrolled('VIN-K')
     const before = (await alarms()).length
-    authorities[1].issue(idCore, undefined, slotKey)
+    authorities[0].issue(idCore, undefined, slotKey)
     await run()
     expect(await alarms()).toHaveLength(before)
-    authorities[1].issue(new Uint8Array(39).fill(1), undefined, slotKey)
+    authorities[0].issue(new Uint8Array(39).fill(1), undefined, slotKey)
     expect(await named(/agree key that belongs to no vehicle/)).toContain('entry')
   })
 })
