@@ -78,7 +78,8 @@ async function drive(config: CarConfig, env: Environment, signal: AbortSignal): 
 function trackingOf({ tracking, trackingTls }: CarConfig, device: Device): Client<typeof trackingRoutes> {
   if (trackingTls === undefined) return createClient(trackingRoutes, { baseUrl: tracking })
   const { url: baseUrl, name: servername } = trackingTls
-  const agent = httpsAgent(device, { servername, keepAlive: true, maxSockets: 1 })
+  // Slots may be shorter than the usual notice, and a request that breaks off at the end of one is made again.
+  const agent = httpsAgent(device, { servername, keepAlive: true, maxSockets: 1, notice: 0 })
   const fetch = agentFetch(agent, socket => {
     say({ event: 'connected', server: servername })
     socket.once('close', () => say({ event: 'disconnected', server: servername }))

@@ -228,10 +228,10 @@ class Story {
     return present(this.servers.trackingTls, 'the tracking server’s TLS')
   }
 
-  /** The tracking server over TLS as a device, a connection for each request. */
+  /** The tracking server over TLS as a device, a connection for each request. Its slots are shorter than a notice. */
   over(device: Device): typeof fetch {
     const { name: servername } = this.trackingTls
-    return this.observer.over(agentFetch(httpsAgent(device, { servername })))
+    return this.observer.over(agentFetch(httpsAgent(device, { servername, notice: 0 })))
   }
 
   /** What was seen of a route, with the process that answered. */
