@@ -34,6 +34,7 @@ const STEPS = [
   'former-permit',
   'banned-car-permit',
   'no-share-for-banned',
+  'peer-channel',
   'unbanned',
   'lying-authority',
   'second-ticket',

@@ -44,6 +44,7 @@ import { readNotes } from './car-notes.js'
 import { Cars } from './cars.js'
 import { Observer, type Seen } from './observer.js'
 import { Operator } from './operator.js'
+import { peerChannel } from './peer-channel.js'
 import { freePorts, ManagedProcess, type ProcessEvent, unlessAborted } from './processes.js'
 import { rawProof } from './raw-proof.js'
 import { AUTHORITIES, REPLACEMENT, SERVERS, type ServerName, Servers } from './servers.js'
@@ -99,6 +100,7 @@ const STEPS: readonly (readonly [name: string, play: (story: Story) => Promise<O
   ['former-permit', formerPermit],
   ['banned-car-permit', bannedCarPermit],
   ['no-share-for-banned', noShareForBanned],
+  ['peer-channel', carsAlone],
   ['unbanned', unbanned],
   ['lying-authority', lyingAuthority],
   ['second-ticket', secondTicket],
@@ -761,6 +763,13 @@ async function noShareForBanned(story: Story): Promise<Observed> {
     })
   }
   return { ...fromRa, authorities: refusals }
+}
+
+/** Two cars without a server, beside the one that is still banned. */
+async function carsAlone(story: Story): Promise<Observed> {
+  const { code } = await addVehicle(story, 'probe-7')
+  const neighbour = { code, instance: vinOf('probe-7'), attributes: ATTRIBUTES }
+  return peerChannel(story, { neighbour, banned: await storeOf(story, 'car-2') })
 }
 
 async function unbanned(story: Story): Promise<Observed> {
