@@ -36,6 +36,7 @@ const STEPS = [
   'no-share-for-banned',
   'peer-channel',
   'unbanned',
+  'broker-behind-gateway',
   'lying-authority',
   'second-ticket',
   'relay-swaps-key',

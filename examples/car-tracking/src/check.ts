@@ -40,6 +40,7 @@ import { Permit, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import { TokenKeys } from '@milagro-ts/rpa/token-keys'
 import { connect, httpsAgent } from '@milagro-ts/tls/connect'
 import { agentFetch } from './agent-fetch.js'
+import { brokerBehindGateway } from './broker.js'
 import { readNotes } from './car-notes.js'
 import { Cars } from './cars.js'
 import { Observer, type Seen } from './observer.js'
@@ -47,7 +48,7 @@ import { Operator } from './operator.js'
 import { peerChannel } from './peer-channel.js'
 import { freePorts, ManagedProcess, type ProcessEvent, unlessAborted } from './processes.js'
 import { rawProof } from './raw-proof.js'
-import { AUTHORITIES, REPLACEMENT, SERVERS, type ServerName, Servers } from './servers.js'
+import { AUTHORITIES, GATEWAY, REPLACEMENT, SERVERS, type ServerName, Servers } from './servers.js'
 import { signedOffline } from './signed-offline.js'
 import { stolenRequestKey, stolenTicketKey } from './stolen-keys.js'
 import { checkBatch, headPayload, trackStart } from './track-chain.js'
@@ -102,6 +103,7 @@ const STEPS: readonly (readonly [name: string, play: (story: Story) => Promise<O
   ['no-share-for-banned', noShareForBanned],
   ['peer-channel', carsAlone],
   ['unbanned', unbanned],
+  ['broker-behind-gateway', positionByBroker],
   ['lying-authority', lyingAuthority],
   ['second-ticket', secondTicket],
   ['relay-swaps-key', relaySwapsKey],
@@ -117,8 +119,9 @@ const STEPS: readonly (readonly [name: string, play: (story: Story) => Promise<O
 export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boolean> {
   const begin = performance.now()
   const folder = await mkdtemp(join(tmpdir(), 'milagro-check-'))
-  const everybody = [...SERVERS, REPLACEMENT] as const
-  const ports = await freePorts(2 * everybody.length + 1)
+  const everybody = [...SERVERS, REPLACEMENT, GATEWAY] as const
+  const ports = await freePorts(2 * everybody.length + 2)
+  const [tls, broker] = ports.slice(-2) as [number, number]
   const portsOf = (name: ServerName) => {
     const at = 2 * everybody.indexOf(name)
     return { public: ports[at] as number, admin: ports[at + 1] as number }
@@ -132,7 +135,8 @@ export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boo
       'dta-4': portsOf('dta-4'),
       rps: portsOf('rps'),
       fleet: portsOf('fleet'),
-      tracking: { ...portsOf('tracking'), tls: ports.at(-1) as number },
+      tracking: { ...portsOf('tracking'), tls },
+      gateway: { ...portsOf('gateway'), broker },
     },
     slotLength: SLOT,
     grace: 0,
@@ -142,7 +146,7 @@ export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boo
     random: systemRandom,
     progress: () => {},
   })
-  const story = new Story(folder, servers)
+  const story = new Story(folder, servers, broker)
   let playing = 'start'
   let isGreen = false
   try {
@@ -171,7 +175,10 @@ class Story {
   readonly servers: Servers
   readonly cars: Cars
   readonly observer = new Observer()
-  readonly others: ManagedProcess[] = []
+  /** Processes that end with the story. */
+  readonly others: { end(): Promise<void> }[] = []
+  /** The port of the broker behind the gateway. */
+  readonly broker: number
   /** By the car's name. */
   readonly codes = new Map<string, string>()
   readonly idCores = new Map<string, string>()
@@ -190,9 +197,10 @@ class Story {
   /** The RA's word for car-2, given before its ban. */
   formerStatement = ''
 
-  constructor(folder: string, servers: Servers) {
+  constructor(folder: string, servers: Servers, broker: number) {
     this.folder = folder
     this.servers = servers
+    this.broker = broker
     this.cars = new Cars(folder)
   }
 
@@ -780,6 +788,28 @@ async function unbanned(story: Story): Promise<Observed> {
   const stored = await story.told('car-2', 'stored', from)
   await fleet.unban({ params: { id: String(story.driverBan) } })
   return { ...lifted, car: { name: 'car-2', pid: story.car('car-2').pid, stored: stored.number } }
+}
+
+/** A car's position by MQTT, to a broker that knows nothing of the group; a ban ends its connection. */
+async function positionByBroker(story: Story): Promise<Observed> {
+  const { fleet } = story.operator
+  const { probe, tracking: audience } = story
+  let lifted = ''
+  const observed = await brokerBehindGateway(story, {
+    endsWithin: BAN_WITHIN,
+    ban: async () => {
+      lifted = String((await fleet.ban({ body: { vehicle: story.probeVehicle, reason: 'story' } })).id)
+    },
+  })
+  if (lifted === '') return observed
+  await fleet.unban({ params: { id: lifted } })
+  await story.eventually('the probe logs in again', () =>
+    probe.login({ audience }).then(
+      () => true,
+      () => undefined,
+    ),
+  )
+  return observed
 }
 
 async function lyingAuthority(story: Story): Promise<Observed> {

@@ -39,7 +39,9 @@ export const AUTHORITIES = ['dta-1', 'dta-2', 'dta-3'] as const
 export const SERVERS = [...AUTHORITIES, 'rps', 'fleet', 'tracking'] as const
 /** Takes the place of an authority that is gone for good. */
 export const REPLACEMENT = 'dta-4'
-export type ServerName = (typeof SERVERS)[number] | typeof REPLACEMENT
+/** In front of an MQTT broker, where one is shown: a server of the group as well. */
+export const GATEWAY = 'gateway'
+export type ServerName = (typeof SERVERS)[number] | typeof REPLACEMENT | typeof GATEWAY
 /** Authorities that make a key: any two of the three. */
 const T = 2
 
@@ -48,10 +50,12 @@ export interface Ports {
   readonly admin: number
   /** Of the tracking server alone: where vehicles come in by TLS. */
   readonly tls?: number
+  /** Of the gateway alone: the broker behind it. */
+  readonly broker?: number
 }
 export interface ServersOptions {
   readonly folder: string
-  /** The replacement's only where one may be needed. */
+  /** The replacement's only where one may be needed, the gateway's only where the group is to have one. */
   readonly ports: Readonly<Record<(typeof SERVERS)[number], Ports> & Partial<Record<ServerName, Ports>>>
   /** Seconds. */
   readonly slotLength: number
@@ -74,6 +78,7 @@ const ENVIRONMENT: Readonly<Record<ServerName, string>> = {
   rps: 'MILAGRO_RPS_PASSPHRASE_FILE',
   fleet: 'MILAGRO_FLEET_PASSPHRASE_FILE',
   tracking: 'MILAGRO_TRACKING_PASSPHRASE_FILE',
+  gateway: 'MILAGRO_GATEWAY_PASSPHRASE_FILE',
 }
 
 /** The live map, as built: a part of fleet's console. */
@@ -120,7 +125,7 @@ export class Servers {
   /** Starts everything; makes what isn't there yet. ProcessFailure, Refused or Unreachable name who failed. */
   async start(): Promise<void> {
     await mkdir(this.#path('logs'), { recursive: true, mode: 0o700 })
-    await Promise.all(SERVERS.map(name => this.#passphrase(name)))
+    await Promise.all(this.#withKeys.map(name => this.#passphrase(name)))
     const isNew = !existsSync(this.#path('group.json'))
     if (isNew) await this.#foundGroup()
     this.#group = await Group.verifyFile(JSON.parse(await readFile(this.#path('group.json'), 'utf8')))
@@ -141,7 +146,8 @@ export class Servers {
   /** Ends everything in an order in which nobody misses anybody: who asks first, who is asked last. */
   async end(): Promise<void> {
     this.#isEnding = true
-    await Promise.all((['tracking', 'fleet', 'rps'] as const).map(name => this.#running.get(name)?.end()))
+    const services = [GATEWAY, 'tracking', 'fleet', 'rps'] as const
+    await Promise.all(services.map(name => this.#running.get(name)?.end()))
     await Promise.all(([...AUTHORITIES, REPLACEMENT] as const).map(name => this.#running.get(name)?.end()))
   }
 
@@ -153,11 +159,11 @@ export class Servers {
   async #foundGroup(): Promise<void> {
     const { progress, clock, random, slotLength, grace } = this.#options
     progress('making keys')
-    await Promise.all(SERVERS.map(name => this.#settings(name)))
-    const said = await Promise.all(SERVERS.map(name => runToEnd(this.#processOptions(name, ['--init']))))
-    const [rps, fleet, tracking] = (['rps', 'fleet', 'tracking'] as const).map(name =>
-      initialised(name, said[SERVERS.indexOf(name)] ?? []),
-    ) as [Initialised, Initialised, Initialised]
+    const names = this.#withKeys
+    await Promise.all(names.map(name => this.#settings(name)))
+    const said = await Promise.all(names.map(name => runToEnd(this.#processOptions(name, ['--init']))))
+    const made = (name: ServerName) => initialised(name, said[names.indexOf(name)] ?? [])
+    const [rps, fleet] = [made('rps'), made('fleet')]
     await this.#startAll(AUTHORITIES)
     progress('founding the group, 2 of 3, in a ceremony')
     const recipient = ({ name, requestKey, hpkeKey }: Initialised, purposes: Purposes) => {
@@ -171,7 +177,8 @@ export class Servers {
         recipients: [
           recipient(rps, ['device', 'pin']),
           recipient(fleet, ['agree']),
-          recipient(tracking, ['agree']),
+          recipient(made('tracking'), ['agree']),
+          ...(names.includes(GATEWAY) ? [recipient(made(GATEWAY), ['agree'])] : []),
         ],
         slot: { length: slotLength },
         policy: { lead: 1, grace },
@@ -245,6 +252,11 @@ export class Servers {
     await writeFileAtomic(this.#path('group.json'), `${JSON.stringify(documents, null, 2)}\n`, 0o644)
   }
 
+  /** Who makes keys before there is a group. */
+  get #withKeys(): readonly ServerName[] {
+    return this.#options.ports.gateway === undefined ? SERVERS : [...SERVERS, GATEWAY]
+  }
+
   #portsOf(name: ServerName): Ports {
     const ports = this.#options.ports[name]
     if (ports === undefined) throw new TypeError(`${name} has no ports`)
@@ -254,13 +266,14 @@ export class Servers {
   async #settings(name: ServerName, port = this.#portsOf(name).public): Promise<void> {
     const host = '127.0.0.1'
     const { tls } = this.#portsOf('tracking')
-    const common = {
+    const { gateway } = this.#options.ports
+    const listening = {
       name,
       listen: { host, port },
       adminListen: { host, port: this.#portsOf(name).admin },
-      publicUrl: this.url(name),
       dataDir: this.dataDir(name),
     }
+    const common = { ...listening, publicUrl: this.url(name) }
     const pinned = {
       groupId: this.#group === undefined ? NO_GROUP : this.groupId,
       groupFile: this.#path('group.json'),
@@ -281,6 +294,9 @@ export class Servers {
         audiences: [
           { name: this.url('tracking'), service: 'tracking', pin: 'optional', tlsExporter: 'absent' },
           { name: this.url('fleet'), service: 'fleet', pin: 'optional', tlsExporter: 'absent' },
+          ...(gateway === undefined
+            ? []
+            : [{ name: this.url(GATEWAY), service: GATEWAY, pin: 'optional', tlsExporter: 'absent' }]),
         ],
       },
       fleet: {
@@ -298,6 +314,13 @@ export class Servers {
         rps: { url: this.url('rps') },
         webOrigins: [this.url('fleet')],
       },
+      gateway: {
+        ...listening,
+        ...pinned,
+        rps: { url: this.url('rps') },
+        to: { host, port: gateway?.broker },
+        pass: 'mqtt',
+      },
     }[name]
     await writeFileAtomic(this.#path(`${name}.json`), `${JSON.stringify(settings, null, 2)}\n`)
   }
@@ -311,7 +334,12 @@ export class Servers {
     return {
       name,
       file: this.#program(name),
-      args: ['--config', this.#path(`${name}.json`), ...more],
+      args: [
+        ...(name === GATEWAY ? ['tls', 'gateway'] : []),
+        '--config',
+        this.#path(`${name}.json`),
+        ...more,
+      ],
       env: { [ENVIRONMENT[name]]: this.#path(`${name}.passphrase`) },
       logFile: join(this.#path('logs'), `${name}.log`),
     }
@@ -321,6 +349,7 @@ export class Servers {
     if (name === 'rps') return this.#options.rpsMain ?? programFile('rps')
     if (name === 'fleet') return programFile('fleet')
     if (name === 'tracking') return fileURLToPath(new URL('../dist/tracking-main.js', import.meta.url))
+    if (name === GATEWAY) return fileURLToPath(import.meta.resolve('@milagro-ts/cli/main'))
     return programFile('dta')
   }
 
