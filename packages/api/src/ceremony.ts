@@ -26,6 +26,9 @@
  * their round is over, so a recorded ceremony and stolen long-term keys give nothing. Nobody's share is in force before
  * everybody has stored his.
  *
+ * A result also says which documents of former ceremonies from this revision its speaker abandons: it has not signed them
+ * and never will. So whoever has signed one of them knows when it can't find its signatures any more, and is free.
+ *
  * Whoever lied is named and leaves; the ceremony ends and a new proposal, without him, starts another (in a refresh
  * and a reshare the dealers are a fixed set anyway, and a founding has nothing to lose).
  */
@@ -165,7 +168,14 @@ const Answer = Strict({
   /** Of whoever has issued so far, in a reshare: how long its ledger is, and the ledger's hash. */
   ledger: Type.Optional(Strict({ entries: Uint32, hash: Bytes(32) })),
 })
-const Result = Strict({ ...Said, documentHash: Bytes(32) })
+/** Documents that one result abandons at most. */
+export const ABANDONED = 64
+const Result = Strict({
+  ...Said,
+  documentHash: Bytes(32),
+  /** Hashes of documents that the speaker has computed, has not signed and never will. */
+  abandons: Type.Optional(Type.Array(Bytes(32), { minItems: 1, maxItems: ABANDONED })),
+})
 
 /** The rounds in order; dealers alone speak in some of them. */
 export const ROUNDS = ['join', 'commit', 'open', 'deal', 'answer', 'result'] as const
@@ -849,6 +859,23 @@ export async function statedLedgers(
   return stated
 }
 
+/** Who abandons which document in its result: indices in the group in force, by the documents' hashes in base64url. */
+export async function abandonedDocuments(
+  ceremony: Ceremony,
+  rounds: CeremonyRounds,
+): Promise<ReadonlyMap<string, ReadonlySet<number>>> {
+  const { result } = await readRounds(ceremony, rounds, 6)
+  const abandoned = new Map<string, Set<number>>()
+  ceremony.participants.forEach(({ signKey }, p) => {
+    // A member that deals nothing here may have dealt there.
+    const index = ceremony.group?.authorities.find(one => one.signKey.equals(signKey))?.index
+    if (index === undefined) return
+    for (const hash of (needed(result)[p] as Payloads['result']).abandons ?? [])
+      abandoned.set(hash, (abandoned.get(hash) ?? new Set()).add(index))
+  })
+  return abandoned
+}
+
 /**
  * One participant's memory of one ceremony. Secrets are inside: keep it sealed, and write it before what was said
  * leaves. Each round forgets what the next ones don't need.
@@ -879,6 +906,8 @@ export interface CeremonyPorts {
   readonly current?: Shares
   /** Of a dealer in a reshare, asked for at its answer: from then on nothing is added to it. */
   readonly ledger?: () => Promise<{ readonly entries: number; readonly hash: Uint8Array }>
+  /** Hashes of documents that the result abandons; whoever says so keeps to it, after a crash as well. */
+  readonly abandons?: readonly Uint8Array[]
 }
 
 /**
@@ -1088,8 +1117,12 @@ const MOVES: Readonly<Record<Round, (state: Moving) => Promise<Moved>>> = {
     const document = await checkCeremony(ceremony, rounds, ports.arithmetic)
     if (me.member !== undefined) checkOwnShares(ceremony, document, me.member, sharesOf(record))
     const { shares } = record
+    const abandons = (ports.abandons ?? []).map(hash => toBase64Url(hash))
     return {
-      payload: { documentHash: toBase64Url(documentHash(document)) },
+      payload: {
+        documentHash: toBase64Url(documentHash(document)),
+        ...(abandons.length > 0 && { abandons }),
+      },
       keep: { ...(shares && { shares }), document },
     }
   },

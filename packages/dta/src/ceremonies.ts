@@ -5,15 +5,20 @@
  *   running    joined; what it has said so far is in its record, sealed     signed, concluded, given up
  *   signed     everybody's results are here and it has signed the document  concluded
  *   concluded  the document is in force, the new share serves the group     –
- *   given up   took too long or issued meanwhile; is never signed           concluded, if enough others have signed
+ *   given up   took too long, issued meanwhile, or gave a result in         concluded, if enough others have signed
+ *              another ceremony from the same revision; is never signed
  *
  * Each move is written before its answer leaves; asked again it gives the same bytes. Until it is concluded the group
  * is served with the old share: an interrupted ceremony changes nothing, and is run again or forgotten. From a dealer's
  * answer in a reshare to the conclusion its ledger gets no new line (ledger.ts).
  *
- * One document per revision number is signed here, in the table that revisions of the RA use too.
+ * One document per revision number is signed here, in the table that revisions of the RA use too. Another takes its place
+ * only when so many have abandoned the former, for ever, in the results of the new ceremony that fewer than t are left
+ * who may sign it: of two documents of one number never both find t honest signatures.
  */
 import {
+  ABANDONED,
+  abandonedDocuments,
   Ceremony,
   type CeremonyPorts,
   type CeremonyProposal,
@@ -48,6 +53,7 @@ import {
 } from './ledger.js'
 import { LocalShares } from './master-shares.js'
 import { RecordSeal } from './record-seal.js'
+import { forgetSigned } from './revisions.js'
 
 type State = 'running' | 'signed' | 'concluded' | 'given up'
 
@@ -174,8 +180,12 @@ export class Ceremonies {
           ])
           return ledgerSummary(connection, (ceremony.group as Group).groupId)
         })
-      const record = await ceremonyMove(ceremony, before, round, rounds, { ...this.#ports(ceremony), ledger })
-      if (record !== before) await this.#write(ceremony, record)
+      const givesUp =
+        round === 'result' && before.said.result === undefined ? await this.#unsigned(ceremony) : []
+      const abandons = givesUp.map(({ document }) => document)
+      const ports = { ...this.#ports(ceremony), ledger, abandons }
+      const record = await ceremonyMove(ceremony, before, round, rounds, ports)
+      if (record !== before) await this.#write(ceremony, record, givesUp)
       return { message: said(record, round) }
     })
   }
@@ -189,12 +199,13 @@ export class Ceremonies {
       const { document, signature } = await ceremonySign(ceremony, record, rounds, this.#ports(ceremony))
       if (signature === null)
         throw new Refused('CONFLICT', { detail: 'a new member signs nothing: the former group does' })
-      if (standing.state === 'running') {
+      if (standing.state === 'running' || standing.state === 'given up') {
         this.#refuseLate(standing)
         this.#refuseOvertaken(ceremony)
         this.#refuseUntimely(ceremony)
       }
       const hash = documentHash(document)
+      const free = standing.state === 'running' ? await this.#freeOf(ceremony, rounds) : undefined
       return store.atomic(connection => {
         const written = connection.run(
           "UPDATE ceremony SET state = 'signed' WHERE ceremony_hash = ? AND state = 'running' " +
@@ -207,7 +218,11 @@ export class Ceremonies {
           ? signature
           : {
               index: signature.index,
-              signature: signedOnce(connection, groupId, document, hash, signature.signature),
+              signature: signedOnce(connection, groupId, document, {
+                hash,
+                free,
+                fresh: signature.signature,
+              }),
             }
       })
     })
@@ -228,6 +243,7 @@ export class Ceremonies {
       // Concluded already: no more pairings for whoever sends a public document again and again.
       if (standing.state === 'concluded')
         return { groupId: toBase64Url(former?.groupId ?? documentHash(own)), revision: own.revision }
+      this.#refuseOvertaken(ceremony)
       const group =
         former === undefined
           ? await Group.verifyFirst(document, poolKeyCheck(pool))
@@ -256,6 +272,7 @@ export class Ceremonies {
           kept,
           ceremony.hash,
         ])
+        forgetSigned(connection, group.groupId)
         if (shares === null) vault.destroy(connection, group.groupId)
         // Back again after it had left.
         else forgetDeparture(connection, group.groupId, clock())
@@ -413,6 +430,62 @@ export class Ceremonies {
       })
   }
 
+  /** Other ceremonies from the same revision in which this authority has given a result and has not signed. */
+  async #unsigned(ceremony: Ceremony): Promise<{ ceremony: Uint8Array; document: Uint8Array }[]> {
+    const others = await this.#others(ceremony, ['running', 'given up'])
+    return others.slice(0, ABANDONED)
+  }
+
+  /**
+   * The hash of the document that this authority has signed with the number, once fewer than t of its dealers may still
+   * sign it: all others abandon it in the results of `ceremony`.
+   */
+  async #freeOf(ceremony: Ceremony, rounds: CeremonyRounds): Promise<Uint8Array | undefined> {
+    const { group } = ceremony
+    if (group === undefined) return undefined
+    const [signed] = await this.#authority.store.atomic(connection =>
+      connection.all('SELECT document_hash FROM signed_revision WHERE group_id = ? AND number = ?', [
+        group.groupId,
+        group.document.revision + 1,
+      ]),
+    )
+    if (signed === undefined) return undefined
+    const hash = signed.document_hash as Uint8Array
+    const others = await this.#others(ceremony, ['signed'])
+    const former = others.find(({ document }) => equalBytes(document, hash))
+    if (former === undefined) return undefined
+    const abandoned = (await abandonedDocuments(ceremony, rounds)).get(toBase64Url(hash))
+    const left = former.dealers.filter(dealer => abandoned?.has(dealer) !== true)
+    if (left.length >= group.t) return undefined
+    this.#authority.log.warn(
+      { groupId: toBase64Url(group.groupId), revision: group.document.revision + 1, left: left.length },
+      'a document that was signed here is abandoned by the others; another is signed with its number',
+    )
+    return hash
+  }
+
+  /** Other ceremonies from the same revision that have come to a document here, the newest first. */
+  async #others(
+    { hash, group, proposal }: Ceremony,
+    states: readonly State[],
+  ): Promise<{ ceremony: Uint8Array; document: Uint8Array; dealers: number[] }[]> {
+    if (group === undefined || proposal.kind === 'found') return []
+    const rows = await this.#authority.store.atomic(connection =>
+      connection.all('SELECT * FROM ceremony WHERE group_id = ? ORDER BY started_at DESC', [group.groupId]),
+    )
+    const found: { ceremony: Uint8Array; document: Uint8Array; dealers: number[] }[] = []
+    for (const row of rows) {
+      const other = JSON.parse(row.proposal as string) as CeremonyProposal
+      if (other.kind === 'found' || other.previous !== proposal.previous) continue
+      if (equalBytes(row.ceremony_hash as Uint8Array, hash) || !states.includes(row.state as State)) continue
+      const { ceremony, record } = await this.#standing(row)
+      if (record.document === undefined) continue
+      const dealers = ceremony.dealers.map(({ dealer }) => dealer)
+      found.push({ ceremony: ceremony.hash, document: documentHash(record.document), dealers })
+    }
+    return found
+  }
+
   async #underWay(hashText: string): Promise<Standing> {
     const standing = await this.#find(fromBase64Url(hashText, 'ceremonyHash', 32))
     if (standing === null)
@@ -461,14 +534,25 @@ export class Ceremonies {
     return Group.verifyChain(chain, group.groupId, poolKeyCheck(this.#authority.pool))
   }
 
-  async #write(ceremony: Ceremony, record: CeremonyRecord): Promise<void> {
-    const written = await this.#authority.store.atomic(connection =>
-      connection.run('UPDATE ceremony SET sealed = ? WHERE ceremony_hash = ?', [
-        this.#seal(record, ceremony.hash),
-        ceremony.hash,
-      ]),
-    )
-    if (written === 0) throw overtaken()
+  /** @param givesUp Other ceremonies, never signed from then on. */
+  async #write(
+    ceremony: Ceremony,
+    record: CeremonyRecord,
+    givesUp: readonly { readonly ceremony: Uint8Array }[],
+  ): Promise<void> {
+    const sealed = this.#seal(record, ceremony.hash)
+    await this.#authority.store.atomic(connection => {
+      for (const { ceremony: other } of givesUp) {
+        const given = connection.run(
+          "UPDATE ceremony SET state = 'given up' WHERE ceremony_hash = ? AND state IN ('running', 'given up')",
+          [other],
+        )
+        if (given === 0) throw overtaken()
+      }
+      const terms = [sealed, ceremony.hash]
+      if (connection.run('UPDATE ceremony SET sealed = ? WHERE ceremony_hash = ?', terms) === 0)
+        throw overtaken()
+    })
     this.#opened.set(toBase64Url(ceremony.hash), record)
   }
 
@@ -487,19 +571,26 @@ export class Ceremonies {
   }
 }
 
-/** The signature that this authority has given for that revision number. CONFLICT if it was for another document. */
+/**
+ * The signature that this authority has given for that revision number. CONFLICT if it was for another document, unless
+ * that is `free`.
+ */
 function signedOnce(
   connection: Connection,
   groupId: Uint8Array,
   { revision }: GroupDocument,
-  hash: Uint8Array,
-  signature: string,
+  { hash, free, fresh }: { hash: Uint8Array; free: Uint8Array | undefined; fresh: string },
 ): string {
   connection.run(
     'INSERT INTO signed_revision (group_id, number, document_hash, signature) VALUES (?, ?, ?, ?) ' +
       'ON CONFLICT DO NOTHING',
-    [groupId, revision, hash, signature],
+    [groupId, revision, hash, fresh],
   )
+  if (free !== undefined)
+    connection.run(
+      'UPDATE signed_revision SET document_hash = ?, signature = ? WHERE group_id = ? AND number = ? AND document_hash = ?',
+      [hash, fresh, groupId, revision, free],
+    )
   const [row] = connection.all(
     'SELECT document_hash, signature FROM signed_revision WHERE group_id = ? AND number = ?',
     [groupId, revision],

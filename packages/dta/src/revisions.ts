@@ -7,7 +7,8 @@
  *           <-- signature --
  *           -- document, t signatures -->     taken into force
  *
- * One document per revision number is ever signed here. With 2t > n two documents of one number can't both find t
+ * One document per revision number is signed here; another, of a ceremony, only when the former can't find its signatures
+ * any more (ceremonies.ts). With 2t > n two documents of one number can't both find t
  * signatures unless an authority breaks this rule, so the chain doesn't fork.
  */
 import { canonicalBytes } from '@milagro-ts/api/canonical-json'
@@ -83,12 +84,13 @@ export async function concludeRevision(
     throw new Refused('NOT_APPROVED', { detail: "this authority's operator has not accepted the revision" })
   const next = await group.verifyNext(document)
   checkChanges(group.document, document)
-  const written = await authority.store.atomic(connection =>
-    connection.run(
+  const written = await authority.store.atomic(connection => {
+    forgetSigned(connection, next.groupId)
+    return connection.run(
       'INSERT INTO revision (group_id, number, document) VALUES (?, ?, ?) ON CONFLICT DO NOTHING',
       [next.groupId, next.revision, JSON.stringify(next.document)],
-    ),
-  )
+    )
+  })
   if (written === 0) throw new Refused('RETRY_LATER', { detail: 'a revision is being taken into force' })
   authority.groups.replace(next)
   authority.log.info(
@@ -96,6 +98,14 @@ export async function concludeRevision(
     'revision taken into force',
   )
   return { revision: next.revision }
+}
+
+/**
+ * Another revision comes into force: ceremonies from the former one that were signed here can't be concluded any more, and
+ * keep nothing from being issued.
+ */
+export function forgetSigned(connection: Connection, groupId: Uint8Array): void {
+  connection.run("UPDATE ceremony SET state = 'given up' WHERE group_id = ? AND state = 'signed'", [groupId])
 }
 
 /** Everything but RA keys, recipients, policy and the authorities' addresses stays as it is. */
