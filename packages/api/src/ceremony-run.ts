@@ -3,7 +3,8 @@
  * relays, so that whoever is at fault is named here too, and keeps the transcript, which anybody can replay.
  *
  * A run that broke off is run again with the same proposal: every move answers with the same bytes the second time, so
- * it goes on where it stopped.
+ * it goes on where it stopped. Once all results are said, t are enough: t signatures make the document, and with t members
+ * that have concluded it is in force, whoever else has died meanwhile.
  */
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
@@ -48,13 +49,21 @@ export interface CeremonyResult {
   readonly group: Group
   /** One JSON text a line. */
   readonly transcript: readonly string[]
+  /** Who has not concluded, and why: they go on with their old shares until they are told again. */
+  readonly unconcluded: readonly Failure[]
+}
+
+export interface Failure {
+  readonly name: string
+  readonly why: string
 }
 
 /**
  * @param revisions The group's documents from the first to the one in force; none in a founding.
  * @param clients By participants' names.
  * @param onTranscript Called with every line as soon as it is known, so that what a failed run has said is kept.
- * Throws CeremonyFault naming who is at fault, Refused naming who refused, Unreachable naming who didn't answer.
+ * Throws CeremonyFault naming who is at fault, Refused naming who refused, Unreachable naming who didn't answer. Of the
+ * signatures and of the conclusion, only when fewer than t are left (of the signatures of a founding: n).
  */
 export async function ceremonyRun({
   proposal,
@@ -78,20 +87,37 @@ export async function ceremonyRun({
     transcript.push(text)
     onTranscript(text)
   }
-  const all = <T>(
+  const asked = async <T>(name: string, move: CeremonyProgress['move'], ask: Asking<T>): Promise<T> => {
+    const client = clients.get(name)
+    if (client === undefined) throw new RangeError(`no client for ${name}`)
+    const answer = await ask(client, name).catch((error: unknown) => named(name, move, error))
+    onProgress({ move, name })
+    return answer
+  }
+  const all = <T>(names: readonly string[], move: CeremonyProgress['move'], ask: Asking<T>) =>
+    Promise.all(names.map(name => asked(name, move, ask)))
+  /** The first failure is thrown when fewer than `least` of those who count have answered. */
+  const most = async <T>(
     names: readonly string[],
-    move: CeremonyProgress['move'],
-    ask: (client: CeremonyClient, name: string) => Promise<T>,
-  ) =>
-    Promise.all(
-      names.map(async name => {
-        const client = clients.get(name)
-        if (client === undefined) throw new RangeError(`no client for ${name}`)
-        const answer = await ask(client, name).catch((error: unknown) => named(name, move, error))
-        onProgress({ move, name })
-        return answer
-      }),
-    )
+    move: 'sign' | 'conclude',
+    { least, counts = () => true }: { least: number; counts?: (name: string) => boolean },
+    ask: Asking<T>,
+  ) => {
+    const failures: (Failure & { error: unknown })[] = []
+    const answers: T[] = []
+    let count = 0
+    const outcomes = await Promise.allSettled(names.map(name => asked(name, move, ask)))
+    for (const [i, outcome] of outcomes.entries()) {
+      const name = names[i] as string
+      if (outcome.status === 'fulfilled') {
+        answers.push(outcome.value)
+        if (counts(name)) count++
+      } else failures.push({ name, why: whyOf(outcome.reason), error: outcome.reason })
+    }
+    const [first] = failures
+    if (first !== undefined && count < least) throw first.error
+    return { answers, failures: failures.map(({ name, why }) => ({ name, why })) }
+  }
   const everybody = ceremony.participants.map(({ name }) => name)
 
   note({ proposal })
@@ -117,15 +143,28 @@ export async function ceremonyRun({
   const unsigned = await checkCeremony(ceremony, rounds)
   await checkResults(ceremony, rounds, unsigned)
   const signers = ceremony.dealers.map(({ name }) => name)
-  const signatures = await all(signers, 'sign', client => client.signCeremony({ params, body: { rounds } }))
+  const needed = predecessor === undefined ? signers.length : predecessor.t
+  const { answers: signatures } = await most(signers, 'sign', { least: needed }, client =>
+    client.signCeremony({ params, body: { rounds } }),
+  )
   const document = { ...unsigned, signatures }
   const group =
     predecessor === undefined ? await Group.verifyFirst(document) : await predecessor.verifyNext(document)
   note({ document: group.document })
-  await all(everybody, 'conclude', client =>
+  const isMember = (name: string) => ceremony.members.some(member => member.name === name)
+  const { failures } = await most(everybody, 'conclude', { least: ceremony.t, counts: isMember }, client =>
     client.concludeCeremony({ params, body: { document: group.document } }),
   )
-  return { group, transcript }
+  return { group, transcript, unconcluded: failures }
+}
+
+type Asking<T> = (client: CeremonyClient, name: string) => Promise<T>
+
+/** Of what `named` throws; a programmer's mistake is no answer of a member. */
+function whyOf(error: unknown): string {
+  if (error instanceof Refused) return `${error.detail ?? error.code} (${error.code})`
+  if (error instanceof Unreachable || error instanceof UnexpectedAnswer) return error.message
+  throw error
 }
 
 async function predecessorOf(

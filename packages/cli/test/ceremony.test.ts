@@ -1,6 +1,6 @@
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, rename, writeFile } from 'node:fs/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { Folder, milagro } from './world.js'
+import { Folder, milagro, milagroAt } from './world.js'
 
 let folder: Folder
 beforeEach(async () => {
@@ -119,6 +119,55 @@ describe('a group', () => {
     expect(await verdictOn(['{"proposal":{}}'])).toContain('line 2: proposal: wrong shape')
     expect(await verdictOn(['nonsense'])).toContain('line 1: not a line of a transcript')
   })
+})
+
+test('one that is gone at the end is named in a warning, the document is written, and the same command ends it', async () => {
+  const operators = (await Promise.all(['ta1', 'ta2', 'ta3'].map(name => folder.authority(name)))) as [
+    Authority,
+    Authority,
+    Authority,
+  ]
+  const proposal = folder.file('proposal.json')
+  const out = folder.file('group.json')
+  const urls = operators.map(({ url }) => url)
+  const run = ['ceremony', 'run', await folder.plan(urls, 2), '--proposal', proposal, '--out', out]
+  expect((await milagro(...run)).exit).toBe(0)
+  for (const { config } of operators)
+    expect((await milagro('ceremony', 'join', proposal, '--yes', '--config', config)).exit).toBe(0)
+  const without = (...gone: readonly Authority[]) => ({
+    fetch: ((input, init) =>
+      gone.some(({ url }) => String(input).startsWith(url)) && String(input).endsWith('/conclude')
+        ? Promise.reject(new TypeError('fetch failed'))
+        : fetch(input, init)) as typeof fetch,
+  })
+  const [, ta2, ta3] = operators
+  expect(await milagroAt(without(ta2, ta3), ...run)).toMatchObject({
+    exit: 3,
+    err: expect.stringContaining('ta2, conclude'),
+  })
+  await expect(readFile(out)).rejects.toThrow('ENOENT')
+  const made = await milagroAt(without(ta3), ...run, '--json')
+  expect(made).toMatchObject({
+    exit: 0,
+    json: { n: 3, t: 2, unconcluded: ['ta3'] },
+    err: expect.stringContaining('warning: not concluded: ta3, conclude'),
+  })
+  expect((await milagro('group', 'verify', out)).exit).toBe(0)
+  expect(await milagro(...run, '--json')).toMatchObject({ exit: 0, json: { unconcluded: [] }, err: '' })
+
+  // A refresh is said again with the file that has its result in it already.
+  const refresh = ['ceremony', 'refresh', '--group', out, '--proposal', folder.file('refresh.json')]
+  const next = ['--out', folder.file('group-2.json')]
+  expect((await milagro(...refresh, ...next)).exit).toBe(0)
+  for (const { config } of operators) {
+    const join = ['ceremony', 'join', folder.file('refresh.json'), '--group', out, '--yes']
+    expect((await milagro(...join, '--config', config)).exit).toBe(0)
+  }
+  const refreshed = await milagroAt(without(ta3), ...refresh, ...next, '--json')
+  expect(refreshed).toMatchObject({ exit: 0, json: { revision: 2, unconcluded: ['ta3'] } })
+  await rename(folder.file('group-2.json'), out)
+  const ended = await milagro(...refresh, ...next, '--json')
+  expect(ended).toMatchObject({ exit: 0, json: { revision: 2, unconcluded: [] } })
 })
 
 test('an operator says no, the coordinator reads why; time is what was chosen', async () => {

@@ -2,7 +2,12 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type CeremonyProposal, ceremonyHash } from '@milagro-ts/api/ceremony'
+import {
+  type CeremonyProposal,
+  type CeremonyRounds,
+  ceremonyHash,
+  type Round,
+} from '@milagro-ts/api/ceremony'
 import { type CeremonyClient, ceremonyRun, verifyTranscript } from '@milagro-ts/api/ceremony-run'
 import { documentHash, type Group } from '@milagro-ts/api/group'
 import { generateHpkeKey } from '@milagro-ts/api/keys'
@@ -123,6 +128,25 @@ async function keyFrom(group: Group, car: Car, ticket: string[], from: readonly 
   return combineG1(shares)
 }
 
+/** All of them, some of whom are down from a move on. */
+function stoppedAt(
+  move: Round | 'sign' | 'conclude',
+  ...names: readonly string[]
+): Map<string, CeremonyClient> {
+  const clients = new Map<string, CeremonyClient>(byName(world.authorities))
+  const down = () => Promise.reject(new Refused('RETRY_LATER', { detail: 'down' }))
+  for (const name of names) {
+    const client = clients.get(name) as CeremonyClient
+    clients.set(name, {
+      ...client,
+      ceremonyRound: input => (input.params.round === move ? down() : client.ceremonyRound(input)),
+      signCeremony: input => (move === 'sign' ? down() : client.signCeremony(input)),
+      concludeCeremony: input => (move === 'conclude' ? down() : client.concludeCeremony(input)),
+    })
+  }
+  return clients
+}
+
 const at = (i: number): Running => world.authorities[i] as Running
 
 describe('a group of three, two of whom suffice', () => {
@@ -189,14 +213,7 @@ describe('an interrupted ceremony', () => {
     const proposal = refreshOf(group)
     await acceptBy(world.authorities, proposal)
     for (const stopAt of ['commit', 'open', 'deal', 'answer', 'result', 'sign'] as const) {
-      const clients = new Map<string, CeremonyClient>(byName(world.authorities))
-      const ta2 = clients.get('ta2') as CeremonyClient
-      const down = () => Promise.reject(new Refused('RETRY_LATER', { detail: 'down' }))
-      clients.set('ta2', {
-        ...ta2,
-        ceremonyRound: input => (input.params.round === stopAt ? down() : ta2.ceremonyRound(input)),
-        signCeremony: input => (stopAt === 'sign' ? down() : ta2.signCeremony(input)),
-      })
+      const clients = stoppedAt(stopAt, ...(stopAt === 'sign' ? ['ta2', 'ta3'] : ['ta2']))
       const attempt = ceremonyRun({ proposal, clients, revisions: group.documents })
       await expect(attempt).rejects.toThrow('ta2')
       for (const [i, authority] of world.authorities.entries())
@@ -315,4 +332,136 @@ test('a ceremony ends when the time that was chosen is over', async () => {
   world.clock.now += 120_001
   clients.set('ta3', ta3)
   await expect(ceremonyRun({ proposal, clients })).rejects.toThrow('took longer than the 120 s agreed on')
+})
+
+describe('a document that one has signed and the others refuse', () => {
+  /** Runs until ta1 alone has signed; the rounds. */
+  async function signedByTa1(proposal: CeremonyProposal, group: Group): Promise<CeremonyRounds> {
+    await acceptBy(world.authorities, proposal)
+    const clients = stoppedAt('sign', 'ta2', 'ta3')
+    let rounds: CeremonyRounds | undefined
+    const ta1 = clients.get('ta1') as CeremonyClient
+    clients.set('ta1', {
+      ...ta1,
+      signCeremony: input => {
+        rounds = input.body.rounds
+        return ta1.signCeremony(input)
+      },
+    })
+    await expect(ceremonyRun({ proposal, clients, revisions: group.documents })).rejects.toThrow('ta2, sign')
+    return rounds as CeremonyRounds
+  }
+  const signs = (i: number, proposal: CeremonyProposal, rounds: CeremonyRounds) =>
+    codeOf(
+      at(i).client.signCeremony({
+        params: { ceremonyHash: toBase64Url(ceremonyHash(proposal)) },
+        body: { rounds },
+      }),
+    )
+  const again = (proposal: CeremonyProposal, group: Group, clients = byName(world.authorities)) =>
+    ceremonyRun({ proposal, clients, revisions: group.documents })
+  const resharedToItself = (group: Group, dealers: number[], t: number) =>
+    reshareOf(group, { dealers, t, members: world.authorities })
+
+  test.each(['refresh', 'reshare'] as const)(
+    'keeps a group of all of three from nothing: after a late %s another comes into force, and the late one never',
+    async kind => {
+      const { group } = await run(foundingOf(world, 3), world.authorities)
+      const proposed = kind === 'refresh' ? refreshOf(group) : await resharedToItself(group, [1, 2, 3], 3)
+      const late = { ...proposed, within: 60 }
+      const rounds = await signedByTa1(late, group)
+      world.clock.now += 600_001
+      await expect(again(late, group)).rejects.toThrow('ta2, sign')
+      const next = await run(refreshOf(group), world.authorities, group)
+      expect(next.group.revision).toBe(2)
+      // Not even with clocks that are set back, and after a restart.
+      world.clock.now -= 600_001
+      world.authorities[1] = await restart(at(1), { clock: world.clock })
+      for (const i of [0, 1, 2]) expect(await signs(i, late, rounds)).toMatch(/^(CONFLICT|EXPIRED)$/)
+      // What had been handed over keeps nothing from being issued.
+      const car = await makeCar(founded(next.group))
+      const ticket = await ticketFor(founded(next.group), car)
+      await keyFrom(next.group, car, ticket, world.authorities)
+    },
+  )
+
+  test('keeps its number while enough others may still sign it', async () => {
+    const { group } = await run(foundingOf(world, 2), world.authorities)
+    const first = refreshOf(group)
+    const rounds = await signedByTa1(first, group)
+    // ta3 has no part in the second, and abandons nothing.
+    const members = [at(0), at(1), await startMore('ta4')]
+    const second = await reshareOf(group, { dealers: [1, 2], t: 2, members })
+    await expect(run(second, members, group)).rejects.toThrow(
+      'ta1, sign: this authority has signed another document with that number',
+    )
+    expect(await signs(1, first, rounds)).toBe('EXPIRED')
+    // ta1 and ta3 are two of three: the first comes into force, at ta2 as well, and the second never does.
+    const made = await again(first, group)
+    expect([made.group.revision, made.unconcluded]).toEqual([2, []])
+    await expect(again(second, group, byName(members))).rejects.toThrow('ta1')
+    const car = await makeCar(founded(made.group))
+    await keyFrom(made.group, car, await ticketFor(founded(made.group), car), [at(1), at(2)])
+  })
+
+  test('is abandoned as well by one that deals nothing in the next ceremony', async () => {
+    const { group } = await run(foundingOf(world, 2), world.authorities)
+    await signedByTa1(refreshOf(group), group)
+    const next = await run(await resharedToItself(group, [1, 2], 2), world.authorities, group)
+    expect([next.group.revision, next.group.document.signatures.length]).toEqual([2, 2])
+  })
+
+  test('is not abandoned by a result that came before its own', async () => {
+    const { group } = await run(foundingOf(world, 2), world.authorities)
+    const [first, second] = [refreshOf(group), refreshOf(group)]
+    await acceptBy(world.authorities, second)
+    await expect(again(second, group, stoppedAt('result', 'ta1'))).rejects.toThrow('ta1, result')
+    await signedByTa1(first, group)
+    // ta2 and ta3 have spoken in the second before there was anything to abandon: ta1 knows nothing of what they do now.
+    await expect(again(second, group)).rejects.toThrow(
+      'ta1, sign: this authority has signed another document with that number',
+    )
+    const made = await again(first, group)
+    expect([made.group.revision, made.unconcluded]).toEqual([2, []])
+  })
+
+  test('is never signed by one whose operator has said no after its result', async () => {
+    const { group } = await run(foundingOf(world, 2), world.authorities)
+    const proposal = refreshOf(group)
+    const rounds = await signedByTa1(proposal, group)
+    const body = { hash: toBase64Url(ceremonyHash(proposal)), reason: 'a strange fingerprint' }
+    await at(1).admin.reject({ body })
+    expect(await signs(1, proposal, rounds)).toBe('EXPIRED')
+  })
+})
+
+describe('at the end', () => {
+  test('one that has died keeps nobody from the document, and concludes when it is back', async () => {
+    const { group } = await run(foundingOf(world, 2), world.authorities)
+    const proposal = refreshOf(group)
+    await acceptBy(world.authorities, proposal)
+    const run2 = (clients: Map<string, CeremonyClient>) =>
+      ceremonyRun({ proposal, clients, revisions: group.documents })
+    await expect(run2(stoppedAt('conclude', 'ta1', 'ta3'))).rejects.toThrow('ta1, conclude')
+    const made = await run2(stoppedAt('conclude', 'ta3'))
+    expect(made.group.revision).toBe(2)
+    expect(made.unconcluded).toEqual([{ name: 'ta3', why: 'ta3, conclude: down (RETRY_LATER)' }])
+    const car = await makeCar(founded(made.group))
+    const ticket = await ticketFor(founded(made.group), car)
+    const key = await keyFrom(made.group, car, ticket, [at(0), at(1)])
+    expect((await run2(byName(world.authorities))).unconcluded).toEqual([])
+    expect((await keyFrom(made.group, car, ticket, [at(0), at(2)])).equals(key)).toBe(true)
+  })
+
+  test('t signatures are enough, but of a founding all', async () => {
+    const proposal = foundingOf(world, 2)
+    await acceptBy(world.authorities, proposal)
+    const clients = stoppedAt('sign', 'ta2')
+    await expect(ceremonyRun({ proposal, clients })).rejects.toThrow('ta2, sign')
+    const { group } = await ceremonyRun({ proposal, clients: byName(world.authorities) })
+    const refresh = refreshOf(group)
+    await acceptBy(world.authorities, refresh)
+    const made = await ceremonyRun({ proposal: refresh, clients, revisions: group.documents })
+    expect([made.group.document.signatures.length, made.unconcluded]).toEqual([2, []])
+  })
 })

@@ -7,7 +7,7 @@ import { createClient, Unreachable } from '@milagro-ts/api/call'
 import { Ceremony, CeremonyFault, type CeremonyProposal, ceremonyHash } from '@milagro-ts/api/ceremony'
 import { type CeremonyProgress, ceremonyRun, verifyTranscript } from '@milagro-ts/api/ceremony-run'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
-import { fingerprint, Group } from '@milagro-ts/api/group'
+import { documentHash, fingerprint, Group } from '@milagro-ts/api/group'
 import { Refused } from '@milagro-ts/api/problem'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -270,8 +270,9 @@ function withinOf({ within }: RunOptions): { within?: number } {
   return { within: 60 * minutes }
 }
 
-async function runCeremony(io: Io, options: RunOptions, group: Group | undefined): Promise<Outcome> {
+async function runCeremony(io: Io, options: RunOptions, inForce: Group | undefined): Promise<Outcome> {
   const proposal = readJsonFile(options.proposal) as CeremonyProposal
+  const group = inForce && (await asProposed(proposal, inForce))
   const ceremony = Ceremony.read(proposal, group)
   const clients = new Map(
     [...addressesOf(proposal, ceremony)].map(([name, url]) => [
@@ -301,14 +302,39 @@ async function runCeremony(io: Io, options: RunOptions, group: Group | undefined
   }
   const groupId = toBase64Url(made.groupId)
   const { n, t, revision, shareEpoch } = made
+  const { unconcluded } = result
+  for (const { why } of unconcluded) io.err(`warning: not concluded: ${why}\n`)
+  if (unconcluded.length > 0)
+    io.err(
+      `warning: the new document is in force without ${unconcluded.map(({ name }) => name).join(', ')}. The same command again concludes there too, once back; for what is lost: milagro ceremony recover\n`,
+    )
   return {
-    json: { groupId, fingerprint: fingerprint(made.groupId), revision, n, t, shareEpoch, out: options.out },
+    json: {
+      groupId,
+      fingerprint: fingerprint(made.groupId),
+      revision,
+      n,
+      t,
+      shareEpoch,
+      out: options.out,
+      unconcluded: unconcluded.map(({ name }) => name),
+    },
     text: [
       `group ${groupId}, revision ${revision}: ${t} of ${n} authorities, share epoch ${shareEpoch}`,
       `fingerprint ${fingerprint(made.groupId)}`,
       `written to ${options.out}`,
     ],
   }
+}
+
+/** The group as of the revision that the proposal starts from: said again, a command may find its own result in the file. */
+async function asProposed(proposal: CeremonyProposal, group: Group): Promise<Group> {
+  if (proposal.kind === 'found') return group
+  const { documents, groupId } = group
+  const last = documents.findIndex(document => toBase64Url(documentHash(document)) === proposal.previous)
+  return last === -1 || last === documents.length - 1
+    ? group
+    : Group.verifyChain(documents.slice(0, last + 1), groupId)
 }
 
 /** Who takes part, with whose keys, for people to compare. */
@@ -372,7 +398,7 @@ function progressOf(io: Io, ceremony: Ceremony): (progress: CeremonyProgress) =>
 /** The same error, with what to do next. */
 function explained(error: unknown, { proposal, transcript }: RunOptions): never {
   if (error instanceof Unreachable)
-    throw new Unreachable(`${error.message}. Nothing has changed; the same command again goes on from here`)
+    throw new Unreachable(`${error.message}. The same command again goes on from here`)
   if (!(error instanceof Refused)) throw error
   const next =
     error instanceof CeremonyFault || error.code === 'WRONG_SHARE'
