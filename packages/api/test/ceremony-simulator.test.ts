@@ -43,6 +43,10 @@ test.each<[number, string]>([
   [261480, 'a coordinator forgets what was signed, and an equivocator keeps it from learning it again'],
   [261486, 'an equivocator has lost its own past and does not conclude'],
   [261529, 'an equivocator does not conclude a reshare'],
+  [
+    301211,
+    'an equivocator does not conclude the founding, and has nothing to refresh of its key epoch later',
+  ],
   [267584, 'an equivocator does not conclude a reshare to all of three, and so stops the group'],
 ])('seed %i: %s', async seed => {
   expect((await simulate(seed)).violations).toEqual([])

@@ -1173,10 +1173,12 @@ class Run {
     if (ending.kind === 'fault' && !isLiar(ending.who) && !(ending.code === 'CONFLICT' && equivocated))
       wrong(`${ending.who}, who is honest, is named: ${ending.code} ${ending.round}`)
     const isUntimely = ending.kind === 'refused' && members.get(ending.by)?.untimely === true
+    const hasNothing = ending.kind === 'refused' && this.#hasNothingToDeal(ending.by, ceremony, before)
     if (
       ending.kind === 'refused' &&
       ending.code !== 'EXPIRED' &&
       !isUntimely &&
+      !hasNothing &&
       !(ending.code === 'CONFLICT' && equivocated)
     )
       wrong(`${ending.by} refuses, and nobody is named: ${ending.code} ${ending.why}`)
@@ -1186,6 +1188,7 @@ class Run {
       wrong(`${ending.who.join()} were asked for a day and said nothing`)
     const excused =
       liars.length > 0 ||
+      hasNothing ||
       world.network.longPartition ||
       world.faults.includes('clock') ||
       (isUntimely && this.#mayBeUntimely(world))
@@ -1265,11 +1268,22 @@ class Run {
     })
   }
 
-  /** Fewer than t have concluded, and whoever hasn't has lied: more than n − t can always stop a group. */
+  /** Fewer than t hold a share of a kept key epoch, and whoever doesn't has lied: more than n − t can always stop a group. */
   #isStopped(group: Predecessor): boolean {
-    const holders = this.#holders(group, newestOf(group, this.#purpose).epoch)
-    const others = group.authorities.filter(({ index }) => !holders.some(one => one.index === index))
-    return holders.length < group.t && others.every(({ name }) => this.#liarsEver.has(name))
+    return group.epochs(this.#purpose).some(({ epoch }) => {
+      const holders = this.#holders(group, epoch)
+      const others = group.authorities.filter(({ index }) => !holders.some(one => one.index === index))
+      return holders.length < group.t && others.every(({ name }) => this.#liarsEver.has(name))
+    })
+  }
+
+  /** It has lied and not concluded, in a former ceremony, and so has nothing to deal of a key epoch that is kept. */
+  #hasNothingToDeal(name: string, { secrets, proposal }: Ceremony, before: ReadonlyMap<string, Standing>) {
+    return (
+      (proposal.kind === 'refresh' || proposal.kind === 'reshare') &&
+      this.#liarsEver.has(name) &&
+      secrets.some(({ epoch }) => before.get(name)?.shares?.has(epoch) !== true)
+    )
   }
 
   /** Of each kept key epoch the group's key and a device's, from t of those who hold a share, whichever they are. */
@@ -1313,7 +1327,13 @@ class Run {
     ]
     const step = `from key epoch ${former.epoch} to ${later.epoch}`
     const A = hashToG1(this.#purpose, DEVICE)
-    const shares = this.#chance.some(this.#holders(group, later.epoch), group.t).flatMap(holder => {
+    const holders = this.#holders(group, later.epoch)
+    const ofBoth = this.#holders(group, former.epoch).map(({ index }) => index)
+    // Whoever has lied and not concluded may have shares since a rotation, and none from before it.
+    const able = holders.filter(
+      ({ index, machine }) => ofBoth.includes(index) || !this.#liarsEver.has(machine.party.name),
+    )
+    const shares = this.#chance.some(able, Math.min(group.t, able.length)).flatMap(holder => {
       const { index, machine } = holder
       const delta = deltaOf(machine, former.epoch, later.epoch)
       if (delta === undefined) return []
