@@ -37,7 +37,7 @@ export const dtaMigrations: readonly Migration[] = [
         group_id BLOB NOT NULL REFERENCES served_group, number INTEGER NOT NULL, document TEXT NOT NULL,
         PRIMARY KEY (group_id, number)
       ) STRICT, WITHOUT ROWID`.execute(db)
-      // The one document per revision number that this authority ever signed.
+      // The one document per revision number that this authority has signed, and signs until it is abandoned.
       await sql`CREATE TABLE signed_revision (
         group_id BLOB NOT NULL REFERENCES served_group, number INTEGER NOT NULL,
         document_hash BLOB NOT NULL, signature TEXT NOT NULL,
