@@ -187,7 +187,7 @@ test('audit ends with 1 until an operator has acknowledged what was found', asyn
   const acknowledge = (...more: string[]) => operator('fleet', 'acknowledge', ...more)
   expect((await acknowledge(finding as string)).exit).toBe(2)
   const known = ['--reason', 'its disk was put back']
-  expect((await acknowledge('0'.repeat(24), ...known)).json).toMatchObject({ code: 'NOT_FOUND' })
+  expect((await acknowledge('5c1e09d27a4b8f6033b1c7e2', ...known)).json).toMatchObject({ code: 'NOT_FOUND' })
   expect(await acknowledge(finding as string, ...known)).toMatchObject({ exit: 0, err: '' })
   expect((await acknowledge(finding as string, ...known)).json).toMatchObject({ code: 'CONFLICT' })
   const audit = await operator('fleet', 'audit')

@@ -302,9 +302,11 @@ describe('reconciliation', () => {
     const before = await alarms()
     const reason = 'a test of the authority’s operator'
     const acknowledge = (findings: string[]) => world.api.acknowledge({ body: { findings, reason } })
-    expect(await refusal(acknowledge(['0'.repeat(24)]))).toBe('NOT_FOUND findings')
+    expect(await refusal(acknowledge(['5c1e09d27a4b8f6033b1c7e2']))).toBe('NOT_FOUND findings')
     // All or none.
-    expect(await refusal(acknowledge([first!.finding, 'f'.repeat(24)]))).toBe('NOT_FOUND findings')
+    expect(await refusal(acknowledge([first!.finding, 'e07b42a95d183c6f901f6ab4']))).toBe(
+      'NOT_FOUND findings',
+    )
     expect((await found()).map(({ acknowledged }) => acknowledged)).toEqual([undefined, undefined])
 
     await acknowledge([first!.finding])
