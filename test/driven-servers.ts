@@ -1043,7 +1043,7 @@ export async function drivenFleet(): Promise<Driven[]> {
         unknown: async () => [
           {
             what: 'a finding that isn’t there',
-            fields: { body: { findings: ['0'.repeat(24)], reason: 'known' } },
+            fields: { body: { findings: ['5c1e09d27a4b8f6033b1c7e2'], reason: 'known' } },
           },
         ],
       },
