@@ -253,6 +253,7 @@ export class KillCampaign {
     const wanted = [
       `device/${idCore}`,
       `agree/${idCore}`,
+      `sign/${idCore}`,
       `pin/${idCore}/${token.userCore}/${token.pinGen}`,
     ].map(key => toHex(identityHash(key)))
     const issued = (await this.#ledgers()).map(
