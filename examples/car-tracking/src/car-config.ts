@@ -12,6 +12,8 @@ export const CarConfig = Strict({
   /** Addresses of the authentication server and of the tracking server, which is the audience. */
   rps: Url,
   tracking: Url,
+  /** Address of the folder with the group's permit bundles, on any HTTP server or cache: asked before the RPS is. */
+  bundles: Type.Optional(Type.String({ pattern: '^https?://[^\\s]+$' })),
   /** Where the tracking server takes vehicles by TLS without certificates, and its name in the group document. */
   trackingTls: Type.Optional(
     Strict({ url: Type.String({ pattern: '^https://[^/\\s]+$' }), name: ServerNameSetting }),

@@ -1,6 +1,6 @@
 /**
  * A simulated car's process: `node dist/car-main.js --config car.json [--gpx track.gpx]`. It enrols if it hasn't yet,
- * logs in, drives and reports until SIGTERM. Every event is a JSON line on standard output.
+ * logs in, drives, reports and keeps ahead of the slots until SIGTERM. Every event is a JSON line on standard output.
  */
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -11,13 +11,12 @@ import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/confi
 import { systemClock } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
 import { adviceOn } from '@milagro-ts/client/errors'
-import { fileTokenStore } from '@milagro-ts/client/file-token-store'
-import type { DeviceOptions } from '@milagro-ts/client/ports'
 import type { Session } from '@milagro-ts/client/session'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { httpsAgent } from '@milagro-ts/tls/connect'
 import { agentFetch } from './agent-fetch.js'
 import { type CarConfig, loadCarConfig } from './car-config.js'
+import { deviceOptionsOf, keepAhead } from './car-device.js'
 import { readNotes, writeNotes } from './car-notes.js'
 import { Drive, generatedTrack, parseGpx } from './gpx.js'
 import { type CarIdentity, SimulatedCar } from './simulated-car.js'
@@ -67,11 +66,16 @@ async function drive(config: CarConfig, env: Environment, signal: AbortSignal): 
     interval: positionEvery,
     say,
   })
+  const ahead = keepAhead(device, say)
   say({ event: 'ready', idCore: device.mpinId, pid: process.pid })
-  await Promise.all([
-    until(signal, positionEvery, () => car.tick()),
-    until(signal, reportEvery, () => car.report()),
-  ])
+  try {
+    await Promise.all([
+      until(signal, positionEvery, () => car.tick()),
+      until(signal, reportEvery, () => car.report()),
+    ])
+  } finally {
+    await ahead.close()
+  }
 }
 
 /** By TLS as this very device, where the tracking server has that; `connected` and `disconnected` are said. */
@@ -89,18 +93,11 @@ function trackingOf({ tracking, trackingTls }: CarConfig, device: Device): Clien
 
 /** The identity in the store; a new one by code or words when there is none. */
 async function enrolled(config: CarConfig, env: Environment): Promise<Device> {
-  const options: DeviceOptions = {
-    rps: config.rps,
-    store: fileTokenStore(join(config.dataDir, 'token.json')),
-    ...(config.slowIterations === undefined
-      ? {}
-      : { pinCost: { iterations: config.slowIterations, slowDevice: true as const } }),
-  }
   const code = optionalSecret('MILAGRO_CAR_CODE', env)
   const { attributes, instance, groupId } = config
   const begin = performance.now()
   const device = await Device.enrol({
-    ...options,
+    ...deviceOptionsOf(config, say),
     attributes,
     instance,
     ...(code === undefined ? {} : { code }),
