@@ -11,6 +11,7 @@ import { signJws, verifyJws } from '@milagro-ts/api/jws'
 import { decodeHpkeKey, Es256PrivateKey, Es256PublicKey, generateEs256 } from '@milagro-ts/api/keys'
 import { Peaks } from '@milagro-ts/api/merkle-tree'
 import { Refused } from '@milagro-ts/api/problem'
+import { RevokedLeaves } from '@milagro-ts/api/revoked-leaves'
 import { JWS_ALG, VerifiedMessage } from '@milagro-ts/api/signed-message'
 import { readEvents } from '@milagro-ts/api/sse'
 import { parseStrictJson } from '@milagro-ts/api/strict-json'
@@ -183,6 +184,10 @@ const targets: Readonly<Record<string, Target>> = {
   'crypto/mpin LoginClaim.fromJson': {
     good: [json(loginWithPin().toJson())],
     again: bytes => void LoginClaim.fromJson(parsed(bytes)),
+  },
+  'api/revoked-leaves RevokedLeaves.decode': {
+    good: [RevokedLeaves.of([9, 5, 2 ** 32 - 1].map(leaf => ({ leaf, slot: 328 }))).encode()],
+    again: bytes => RevokedLeaves.decode(bytes).encode(),
   },
   'crypto/permit-tree BannedLeaves.decode': {
     good: [BannedLeaves.of([1, 5, 9, 2 ** 32 - 1]).encode()],

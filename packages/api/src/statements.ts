@@ -45,6 +45,7 @@ import type { GroupDocument } from './group-document.js'
 import { signJws, type VerificationKeys, type VerifiedJws, verifyJws } from './jws.js'
 import { decodeHpkeKey, type Es256PrivateKey } from './keys.js'
 import { Refused } from './problem.js'
+import { RevokedLeaves } from './revoked-leaves.js'
 import {
   Bytes,
   BytesUpTo,
@@ -122,7 +123,7 @@ export const StatePayload = Strict({
 })
 export type StatePayload = Static<typeof StatePayload>
 
-/** Most bytes of banned leaves in one statement: a million of them. */
+/** Most bytes of leaves in one statement: a million that are banned, half a million that are revoked. */
 const LEAVES = 4_000_000
 /** Characters of a `mpin-leaves+jwt`. */
 export const LEAVES_JWS = 8_388_608
@@ -133,8 +134,10 @@ export const LeavesPayload = Strict({
   groupId: GroupIdField,
   /** Of the newest event. */
   number: Uint32,
-  /** be32 each, ascending: what is banned as a device, and what is revoked. Absent: none. */
+  /** be32 each, ascending: what is banned as a device. Absent: none. */
   leaves: Type.Optional(BytesUpTo(LEAVES)),
+  /** What is revoked (revoked-leaves.ts): none of it is in `leaves`. Absent: none, or the RA has put it into `leaves`. */
+  revoked: Type.Optional(BytesUpTo(LEAVES)),
 })
 export type LeavesPayload = Static<typeof LeavesPayload>
 
@@ -517,7 +520,10 @@ export const leavesHash = (payload: LeavesPayload): Uint8Array => canonicalHash(
 /** The leaves that get no permits, as the RA signed them. The higher number replaces the lower. */
 export class LeavesState {
   readonly number: number
+  /** All of them, the revoked ones too. */
   readonly leaves: BannedLeaves
+  /** Those of them that the RA is held to. */
+  readonly revoked: RevokedLeaves
   /** 32 bytes: two states of one number are one when these are equal. */
   readonly hash: Uint8Array
   /** As it is passed on. */
@@ -525,7 +531,11 @@ export class LeavesState {
 
   private constructor(payload: LeavesPayload, bytes: Uint8Array, statement: string) {
     this.number = payload.number
-    this.leaves = BannedLeaves.decode(fromBase64Url(payload.leaves ?? '', 'leaves'))
+    const banned = BannedLeaves.decode(fromBase64Url(payload.leaves ?? '', 'leaves'))
+    this.revoked = RevokedLeaves.decode(fromBase64Url(payload.revoked ?? '', 'revoked'))
+    this.leaves = this.revoked.size === 0 ? banned : banned.and(this.revoked.leaves)
+    if (this.leaves.size !== banned.size + this.revoked.size)
+      throw new DecodeError('revoked', 'a leaf is among the banned ones, too')
     this.hash = sha256(bytes)
     this.statement = statement
   }

@@ -2,6 +2,7 @@
  * Revoked leaves stay among the banned ones until every key that they may have is of an ended key epoch; then they leave,
  * with an event's number, and whoever was revoked comes back by nothing all the same.
  */
+import { verifyState } from '@milagro-ts/api/statements'
 import { Device } from '@milagro-ts/client/device'
 import { memoryTokenStore } from '@milagro-ts/client/token-store'
 import { BannedLeaves } from '@milagro-ts/crypto/permit-tree'
@@ -103,8 +104,15 @@ test('a revoked leaf leaves when its key epochs have ended, and its device stays
   await passSlots(servers, calendar, 2)
   const permit = await honest.device.permit()
   expect(permit.covers(thief.device.idCore)).toBe(true)
-  // Neither a login nor a step to a later key epoch: the RPS' deny list says no, and without it the register does.
+  // Neither a login nor a step to a later key epoch: the RPS' deny list says no; and when it has the state anew, which
+  // names it no more, the register does.
   expect(await enter()).toBe('REVOKED')
-  await servers.stores.get('rps')!.atomic(connection => connection.run('DELETE FROM denied'))
+  const rps = servers.stores.get('rps')!
+  await rps.atomic(connection => connection.run('DELETE FROM revocation'))
   expect(await enter()).toBe('REVOKED')
+  const denied = await rps.read(reader => reader.all('SELECT id_core FROM denied'))
+  expect(denied.map(({ id_core }) => id_core)).not.toContainEqual(thief.device.idCore.bytes)
+  const [row] = await rps.read(reader => reader.all('SELECT state FROM revocation'))
+  const { payload } = await verifyState({ state: row?.state as string, group })
+  expect(payload.revoked).toEqual([])
 })

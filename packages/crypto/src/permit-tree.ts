@@ -136,6 +136,11 @@ export class BannedLeaves {
     return this.#leaves.length
   }
 
+  /** These and more of them. RangeError for what is no leaf. */
+  and(leaves: Iterable<number>): BannedLeaves {
+    return BannedLeaves.of([...this.#leaves, ...leaves])
+  }
+
   has(leaf: number): boolean {
     return this.#leaves[this.#firstFrom(leaf)] === leaf
   }

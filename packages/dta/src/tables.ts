@@ -188,6 +188,14 @@ export const dtaMigrations: readonly Migration[] = [
       )
     },
   },
+  {
+    id: 8,
+    name: 'revoked leaves',
+    async up(db) {
+      // Those of the newest state that it names as revoked: be32 leaf, be32 slot, ascending.
+      await sql`ALTER TABLE leaves ADD COLUMN revoked BLOB NOT NULL DEFAULT x''`.execute(db)
+    },
+  },
 ]
 
 /** The subtrees of every entry that is in the log already. */

@@ -1,4 +1,5 @@
 /** Permits for nodes at an authority: the newest banned leaves, their cover, and everything that it refuses. */
+import { type RevokedLeaf, RevokedLeaves } from '@milagro-ts/api/revoked-leaves'
 import {
   signLeaves,
   signTree,
@@ -86,6 +87,14 @@ describe('the banned leaves', () => {
   })
 
   test.each<[string, () => Promise<unknown>, string]>([
+    [
+      'with one that is revoked and banned',
+      async () => {
+        const revoked = toBase64Url(RevokedLeaves.of([{ leaf: 7, slot: MIDDAY_SLOT }]).encode())
+        return show(await signLeaves({ ...payloadOf([7], number + 1), revoked }, signer()))
+      },
+      'MALFORMED',
+    ],
     [
       'by a server that composes no permits',
       async () => show(await stateOf([], number + 1), world.tracking),
@@ -238,4 +247,39 @@ describe('permits for nodes', () => {
     await ask(await treeOf([], number, { slot: MIDDAY_SLOT + 2 }), [ROOT])
     expect(await codeOf(ask(await treeOf([], number), [ROOT]))).toBe('EXPIRED')
   })
+})
+
+// The last of the file: from here on no state is taken that doesn't name these leaves.
+test('a state without a leaf that was revoked, and whose keys have not ended, is refused with an alarm', async () => {
+  const [thief, other] = [
+    { leaf: 9, slot: MIDDAY_SLOT },
+    { leaf: 12, slot: MIDDAY_SLOT - 1 },
+  ]
+  const next = (leaves: readonly number[], ...entries: RevokedLeaf[]) => {
+    const revoked = toBase64Url(RevokedLeaves.of(entries).encode())
+    return signLeaves({ ...payloadOf(leaves, number + 1), revoked }, signer())
+  }
+  await show(await next([3], thief, other))
+  number++
+  const early = {
+    gone: await stateOf([3], number + 1),
+    'one of two gone': await next([3], other),
+    'merely banned': await next([3, 9], other),
+    'revoked before': await next([3], { ...thief, slot: 0 }, other),
+  }
+  for (const [how, statement] of Object.entries(early))
+    expect(await codeOf(show(statement)), how).toBe('CONFLICT')
+  const alarms = world.logged.filter(line => line.includes('left out a revoked leaf'))
+  expect(alarms).toHaveLength(Object.keys(early).length)
+  world.authorities[0] = await restart(first(), { clock: world.clock, logged: world.logged })
+  expect(await codeOf(show(early.gone))).toBe('CONFLICT')
+
+  // None of them was taken: the number is free. Who was only banned may go, and the revoked have no permits either.
+  const good = await next([20], thief, other)
+  await show(good)
+  number++
+  const { hash } = await verifyLeaves({ statement: good, group: world.group })
+  const tree = await treeOf([], number, { leavesHash: toBase64Url(hash) })
+  await ask(tree, coverOf([9, 12, 20]))
+  expect(await codeOf(ask(tree, [{ depth: 32, index: thief.leaf }]))).toBe('NOT_APPROVED')
 })

@@ -40,6 +40,7 @@ import { type Hooks, notesOf } from './hooks.js'
 import type {
   AccountTable,
   CodeTable,
+  CounterTable,
   DeviceTable,
   EnrolmentTable,
   FleetSchema,
@@ -231,11 +232,13 @@ export class Enrolments implements Directory {
         .where('identity.revoked_at', 'is', null)
         .orderBy('account.id')
         .execute()
-      const { value: leftOutBefore } = await tx
-        .selectFrom('counter')
-        .select('value')
-        .where('name', '=', 'leaves left out before')
-        .executeTakeFirstOrThrow()
+      const number = await lastNumber(tx)
+      const counter = async (name: CounterTable['name']) => {
+        const row = tx.selectFrom('counter').select('value').where('name', '=', name)
+        return (await row.executeTakeFirstOrThrow()).value
+      }
+      const leftOutBefore = await counter('leaves left out before')
+      const unnamedUntil = await counter('revoked not named until')
       const revoked = await tx
         .selectFrom('identity')
         .select(['id_core', 'revoked_at'])
@@ -243,13 +246,14 @@ export class Enrolments implements Directory {
         .orderBy('id')
         .execute()
       return {
-        number: await lastNumber(tx),
+        number,
         banned: [
           ...devices.map(({ id_core }) => ({ idCore: IdCore.decode(id_core) })),
           ...users.map(({ id_core, user_core }) => ({ idCore: IdCore.decode(id_core), userCore: user_core })),
         ],
         revoked: revoked.map(({ id_core, revoked_at }) => ({
           idCore: IdCore.decode(id_core),
+          ...(number > unnamedUntil ? { since: revoked_at as number } : {}),
           keysEnded: (revoked_at as number) < leftOutBefore,
         })),
       }

@@ -172,8 +172,11 @@ export interface EventTable {
 }
 
 export interface CounterTable {
-  /** `leaf`, `event`: the last one given out. The others are times (ended-keys.ts): noted, and in force since the newest event. */
-  name: 'leaf' | 'event' | 'keys ended before' | 'leaves left out before'
+  /**
+   * `leaf`, `event`: the last one given out. `… before` are times (ended-keys.ts): noted, and in force since the newest event.
+   * `revoked not named until`: an event's number, until which states of the leaves were signed before they named the revoked.
+   */
+  name: 'leaf' | 'event' | 'keys ended before' | 'leaves left out before' | 'revoked not named until'
   value: number
 }
 
@@ -405,6 +408,15 @@ export const migrations: readonly Migration[] = [
     name: 'acknowledgements',
     async up(db) {
       for (const statement of ACKNOWLEDGEMENTS) await sql.raw(statement).execute(db)
+    },
+  },
+  {
+    id: 7,
+    name: 'revoked leaves by name',
+    async up(db) {
+      // One number has one set, byte for byte: states name the revoked from the next event on.
+      await sql`INSERT INTO counter (name, value)
+        SELECT 'revoked not named until', value FROM counter WHERE name = 'event'`.execute(db)
     },
   },
 ]

@@ -21,7 +21,6 @@ import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { IdCore } from '@milagro-ts/crypto/identity'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
-import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { createCallbacks } from '@milagro-ts/rpa/callbacks'
 import { RegistrationAuthority } from '@milagro-ts/rpa/registration-authority'
 import type { Store } from '@milagro-ts/store/database'
@@ -273,10 +272,8 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
         )
       }
       const noteEnded = async () => {
-        const { slotRule } = group.current
-        const seconds = Math.max(slotRule.origin, Math.floor(clock() / 1000))
-        if (await noteEndedKeys(store, group.current, slotAt(slotRule, seconds)))
-          log.info('keys of revoked devices have ended: their leaves are left out from the next event on')
+        if (await noteEndedKeys(store, group.current, Math.floor(clock() / 1000)))
+          log.info('keys of revoked devices have ended: they are left out from the next event on')
       }
       // What is signed here is of the key epoch of its slot: a new one must be known before its first slot.
       const follow = () => {

@@ -104,15 +104,25 @@ export interface Standing {
     | undefined
 }
 
+export interface Revoked {
+  readonly idCore: IdCore
+  /**
+   * Unix seconds. Authorities refuse a state that leaves it out before its keys have ended. Where it isn't said, nobody holds
+   * the RA to that. May change together with the number of the state only.
+   */
+  readonly since?: number | undefined
+  /**
+   * All keys that it may have are of ended key epochs (api/ended-keys.ts), so states leave it out. May change together with
+   * the number of the state only.
+   */
+  readonly keysEnded?: boolean | undefined
+}
+
 export interface Revocations {
   /** Of the newest event; goes up only. */
   readonly number: number
   readonly banned: readonly { readonly idCore: IdCore; readonly userCore?: Uint8Array | undefined }[]
-  /**
-   * `keysEnded`: all keys that it may have are of ended key epochs, so its leaf is left out of the banned leaves. May change
-   * together with `number` only.
-   */
-  readonly revoked: readonly { readonly idCore: IdCore; readonly keysEnded?: boolean | undefined }[]
+  readonly revoked: readonly Revoked[]
 }
 
 export interface Happening {

@@ -14,6 +14,7 @@
 
 import type { Group } from '@milagro-ts/api/group'
 import { Refused } from '@milagro-ts/api/problem'
+import { type RevokedLeaf, RevokedLeaves } from '@milagro-ts/api/revoked-leaves'
 import { sixWords } from '@milagro-ts/api/six-words'
 import {
   type EventPayload,
@@ -48,7 +49,7 @@ import { sha256 } from '@milagro-ts/crypto/sha256'
 import { type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
-import type { Allotted, Approval, IdentityRecord, Revocations } from './directory.js'
+import type { Allotted, Approval, IdentityRecord, Revocations, Revoked } from './directory.js'
 
 /** Seconds that a ticket holds; a registration that is asked for again gets a fresh one when it is over. */
 const TICKET_LIFETIME = 3600
@@ -178,7 +179,9 @@ export class RegistrationAuthority {
       number,
       iat: this.#now(),
       banned: banned.map(({ idCore, userCore }) => ({ idCore: idCore.mpinId, ...userFields(userCore) })),
-      revoked: revoked.map(({ idCore }) => ({ idCore: idCore.mpinId, leaf: idCore.leaf })),
+      revoked: revoked
+        .filter(({ keysEnded }) => keysEnded !== true)
+        .map(({ idCore }) => ({ idCore: idCore.mpinId, leaf: idCore.leaf })),
     }
     return signState(payload, this.#signer(group))
   }
@@ -198,12 +201,17 @@ export class RegistrationAuthority {
     // A driver is banned online alone: permits speak for vehicles.
     const devices = banned.filter(({ userCore }) => userCore === undefined || userCore.length === 0)
     const living = revoked.filter(({ keysEnded }) => keysEnded !== true)
-    const leaves = BannedLeaves.of([...devices, ...living].map(({ idCore }) => idCore.leaf))
+    const dated = living.filter(({ since }) => since !== undefined)
+    const others = living.filter(({ since }) => since === undefined)
+    const leaves = BannedLeaves.of([...devices, ...others].map(({ idCore }) => idCore.leaf))
     const state: LeavesPayload = {
       suite: SUITE,
       groupId: toBase64Url(group.groupId),
       number,
       ...(leaves.size === 0 ? {} : { leaves: toBase64Url(leaves.encode()) }),
+      ...(dated.length === 0
+        ? {}
+        : { revoked: toBase64Url(RevokedLeaves.of(dated.map(revokedLeaf(group))).encode()) }),
     }
     const payload: TreePayload = {
       suite: SUITE,
@@ -322,6 +330,14 @@ function userFields(
     ...(pinGen === undefined ? {} : { pinGen }),
   }
 }
+
+/** A clock from before the group's first slot is in that one. */
+const revokedLeaf =
+  ({ slotRule }: Group) =>
+  ({ idCore: { leaf }, since = 0 }: Revoked): RevokedLeaf => ({
+    leaf,
+    slot: slotAt(slotRule, Math.max(slotRule.origin, since)),
+  })
 
 function epochAt(group: Group, purpose: Purpose, slot: number): number {
   const epoch = group.epochAt(purpose, slot)

@@ -1,10 +1,8 @@
 /** Since when a revoked device's keys are worth nothing, by the key epochs of a group. */
+import { keysEndedBefore } from '@milagro-ts/api/ended-keys'
 import type { Group } from '@milagro-ts/api/group'
-import { keysEndedBefore } from '@milagro-ts/fleet/ended-keys'
 import { describe, expect, test } from 'vitest'
 
-const RULE = { origin: 1_000_000, length: 100 }
-const begin = (slot: number) => RULE.origin + slot * RULE.length
 type Rotated = 'device' | 'agree' | 'sign'
 
 /** First slots of each purpose's key epochs, the first in slot 0; each rotation is a revision. */
@@ -18,10 +16,7 @@ function groupOf(rotations: Readonly<Record<Rotated, readonly number[]>>) {
   }))
   const epochAt = (name: Rotated, slot: number) =>
     epochs(name).findLast(({ firstSlot }) => firstSlot <= slot)?.epoch ?? null
-  return { slotRule: RULE, documents, epochAt } as unknown as Pick<
-    Group,
-    'epochAt' | 'documents' | 'slotRule'
-  >
+  return { documents, epochAt } as unknown as Pick<Group, 'epochAt' | 'documents'>
 }
 
 describe('revoked before', () => {
@@ -31,21 +26,16 @@ describe('revoked before', () => {
   test.each([
     ['no rotation', all(), 50, 0],
     ['one that has not begun', all(100), 99, 0],
-    ['one: its key may have been there ahead', all(100), 100, begin(0)],
-    ['two, of which the second has not begun', all(100, 200), 199, begin(0)],
-    ['two: the begin of the first', all(100, 200), 200, begin(100)],
-    ['three: the begin of the second', all(100, 200, 300), 301, begin(200)],
-    [
-      'a purpose that is never rotated',
-      groupOf({ device: [100, 200], agree: [100, 200], sign: [] }),
-      250,
-      begin(0),
-    ],
+    ['one: its key may have been there ahead', all(100), 100, 0],
+    ['two, of which the second has not begun', all(100, 200), 199, 0],
+    ['two: the begin of the first', all(100, 200), 200, 100],
+    ['three: the begin of the second', all(100, 200, 300), 301, 200],
+    ['a purpose that is never rotated', groupOf({ device: [100, 200], agree: [100, 200], sign: [] }), 250, 0],
     [
       'purposes rotated apart: the earliest',
       groupOf({ device: [100, 200], agree: [150], sign: [120] }),
       250,
-      begin(100),
+      100,
     ],
     ['the group has not begun', { ...all(), epochAt: () => null }, 5, 0],
   ])('%s', (_, group, slot, before) => {
