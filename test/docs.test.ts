@@ -95,12 +95,15 @@ test.each(Object.entries(openApiFiles()))(
 describe('commands', () => {
   const { scripts } = readJson('package.json') as unknown as { scripts: Record<string, string> }
 
+  /** Of a program, or of a flag before it that names a file. */
+  const fileOf = (word: string) => word.replace(/^--[a-z-]+=/, '')
+
   test.each(markdown)('%s names scripts that exist', file => {
     const commands = [...read(file).matchAll(/(?:^|`|&& )(npm|node) +([^`#\n]*)/gm)]
     const unknown = commands
       .map(([, tool, rest = '']) => [tool, ...rest.trim().split(/\s+/)])
       .filter(([tool, first = '', second = '']) => {
-        if (tool === 'node') return /[./]/.test(first) && !existsSync(ROOT + first)
+        if (tool === 'node') return /[./]/.test(first) && !existsSync(ROOT + fileOf(first))
         if (first === 'start' || first === 'test') return !(first in scripts)
         return first === 'run' ? !(second in scripts) : !['ci', 'install'].includes(first)
       })
@@ -109,7 +112,9 @@ describe('commands', () => {
   })
 
   test('scripts name files that exist', () => {
-    const files = Object.values(scripts).flatMap(command => /^node (\S+)/.exec(command)?.slice(1) ?? [])
+    const files = Object.values(scripts).flatMap(
+      command => /^node ((?:--\S+ )*\S+)/.exec(command)?.[1]?.split(' ').map(fileOf) ?? [],
+    )
     expect(files.filter(file => !existsSync(ROOT + file))).toEqual([])
   })
 })

@@ -21,6 +21,8 @@ export interface ProcessOptions {
   /** The program, a JavaScript file for this very Node. */
   readonly file: string
   readonly args: readonly string[]
+  /** Node's own. */
+  readonly nodeFlags?: readonly string[]
   /** Added to a small environment; nothing else of the parent's environment is passed on. */
   readonly env?: Readonly<Record<string, string>>
   /** Where its standard error is appended. */
@@ -49,7 +51,8 @@ export class ManagedProcess {
     this.#log = createWriteStream(options.logFile, { flags: 'a', mode: 0o600 })
     const passed = ['PATH', 'HOME', 'TMPDIR', 'SystemRoot', 'NODE_OPTIONS', 'NODE_EXTRA_CA_CERTS']
     const inherited = Object.fromEntries(passed.map(name => [name, process.env[name]]))
-    this.#child = spawn(process.execPath, ['--import', LIFELINE, options.file, ...options.args], {
+    const { nodeFlags = [], file, args } = options
+    this.#child = spawn(process.execPath, ['--import', LIFELINE, ...nodeFlags, file, ...args], {
       env: { ...inherited, ...options.env },
       stdio: ['ignore', 'pipe', 'pipe'],
       // A group of its own: Ctrl-C in the terminal reaches the parent only, which then ends everybody in order.

@@ -27,6 +27,7 @@ import { programFile } from '@milagro-ts/cli/programs'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
+import { NO_TICKETS } from '@milagro-ts/tls/tickets'
 import {
   ManagedProcess,
   type ProcessEvent,
@@ -334,6 +335,8 @@ export class Servers {
     return {
       name,
       file: this.#program(name),
+      // Of these two, who comes in by TLS is given no session ticket.
+      nodeFlags: name === 'tracking' || name === GATEWAY ? [NO_TICKETS] : [],
       args: [
         ...(name === GATEWAY ? ['tls', 'gateway'] : []),
         '--config',

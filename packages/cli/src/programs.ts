@@ -1,4 +1,6 @@
-/** The servers' programs: where their files are, and becoming one of them. */
+/** The servers' programs: where their files are, and becoming one of them; and this program anew. */
+import { spawn } from 'node:child_process'
+import { constants } from 'node:os'
 import { fileURLToPath } from 'node:url'
 
 const PROGRAMS = {
@@ -21,4 +23,31 @@ export async function become(kind: ServerKind, args: readonly string[]): Promise
   process.argv = [process.execPath, programFile(kind), ...args]
   await PROGRAMS[kind]()
   return Number(process.exitCode ?? 0)
+}
+
+/** What is passed on to a process that does this one's work. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/**
+ * This command in a process of its own, whose Node gets these flags as well: those that take effect when it starts. The same
+ * standard streams; signals are passed on. The exit code.
+ */
+export function again(flags: readonly string[]): Promise<number> {
+  const child = spawn(process.execPath, [...process.execArgv, ...flags, ...process.argv.slice(1)], {
+    // A group of its own: Ctrl-C reaches this process alone, and the other once.
+    detached: true,
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+  })
+  for (const signal of SIGNALS) process.on(signal, () => child.kill(signal))
+  return new Promise((resolve, reject) => {
+    child.once('error', reject)
+    child.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal ?? 'SIGTERM']))
+  })
+}
+
+/** In the process that `again` starts: it ends when the one that started it does, by whatever death. */
+export function endWithStarter(): void {
+  if (process.channel == null) return
+  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
+  process.channel.unref()
 }

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFile, writeFile } from 'node:fs/promises'
 import { createServer, get } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect as connectTcp } from 'node:net'
 import { connect } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -57,6 +57,15 @@ async function until(holds: () => Promise<boolean>): Promise<void> {
     await new Promise(resolve => setTimeout(resolve, 50))
   }
 }
+const listens = ([host, port]: readonly string[]) =>
+  new Promise<boolean>(resolve => {
+    const socket = connectTcp({ host, port: Number(port) })
+    socket.once('error', () => resolve(false))
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+  })
 const body = (url: string) =>
   new Promise<{ status: number | undefined; text: string }>((resolve, reject) => {
     get(url, { agent: false }, async answer => {
@@ -285,7 +294,7 @@ describe('a whole system', () => {
 
   test('psk: identity and key for a foreign program, which no process list shows', async () => {
     const gateway = running1('tls', 'gateway', '--config', gatewayFile, '--pass', 'none')
-    const { listen = '' } = await gateway.event('ready')
+    const { listen = '', pid } = await gateway.event('ready')
     const { exit, json } = await milagro('tls', 'psk', '--to', 'gw.example', ...car, '--json')
     expect(exit).toBe(0)
     expect(json).toMatchObject({ identity: expect.stringMatching(/^m1\./), slot: expect.any(Number) })
@@ -301,6 +310,7 @@ describe('a whole system', () => {
         pskCallback: () => ({ identity, psk: Buffer.from(key, 'hex') }),
       })
       socket.once('error', reject)
+      socket.on('session', () => reject(new Error('the gateway sends session tickets')))
       socket.once('data', chunk => {
         socket.destroy()
         resolve(chunk.toString())
@@ -315,6 +325,11 @@ describe('a whole system', () => {
     // A static name is no server's, and a server's no static one.
     expect(await milagro('tls', 'psk', '--to', 'broker.example', ...car)).toMatchObject({ exit: 1 })
     expect(await milagro('tls', 'psk', '--to', 'gw.example', '--static', ...car)).toMatchObject({ exit: 1 })
+
+    // What listens is a process of its own (no-tickets.cnf), and none is left behind.
+    expect(Number(pid)).not.toBe(gateway.child.pid)
+    gateway.child.kill('SIGKILL')
+    await until(async () => !(await listens(listen.split(':'))))
   })
 
   test('psk-file: fleet’s devices, their own keys, bans and those who come later; --once', async () => {

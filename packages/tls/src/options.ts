@@ -45,7 +45,7 @@ export const CLIENT_TLS12 = { minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2', ciph
 export const SERVER_TLS12 = { ...PROTOCOL, minVersion: 'TLSv1.2', ciphers: `${TLS13}:${TLS12}` } as const
 
 /**
- * Tickets resume a connection without asking for its PSK: a banned device would walk in. Nor does anybody negotiate
+ * Tickets resume a connection without asking for its PSK: a banned device would walk in (what is left of them: tickets.ts). Nor does anybody negotiate
  * TLS 1.2 anew inside a connection.
  */
 export const SECURE_OPTIONS = constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION

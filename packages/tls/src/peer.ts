@@ -36,6 +36,7 @@ import { decodeTlv, encodeTlv, need } from '@milagro-ts/crypto/tlv'
 import { type ConnectOptions, connect } from './connect.js'
 import { type Guest, TlsPeer } from './door.js'
 import { type IdentityServerOptions, IdentityTlsServer } from './server.js'
+import { warnOfTickets } from './tickets.js'
 
 /** Milliseconds from a connection, or from the end of the handshake, to the other's permit. */
 const TIMEOUT = 10_000
@@ -126,7 +127,10 @@ export class PeerServer extends Server {
         },
       )
     })
-    this.once('listening', () => this.#door.start())
+    this.once('listening', () => {
+      this.#door.start()
+      void warnOfTickets(log)
+    })
     this.once('close', () => this.#door.stop())
   }
 

@@ -2,7 +2,7 @@
  * A TLS server without certificates, over node:tls: same sockets, same events, same options where they are the caller's.
  *
  *   raw connection     the ClientHello is read, its first PSK identity goes through the door, a worker computes the PSK
- *   node:tls           gets the bytes back and does the handshake by that PSK, TLS 1.3, psk_dhe_ke, no ticket
+ *   node:tls           gets the bytes back and does the handshake by that PSK, TLS 1.3, psk_dhe_ke, no ticket (tickets.ts)
  *   secureConnection   (socket, peer): only for whom the door still lets in when the handshake is over; `socket.peer`
  *   permit-ending      on the socket, a minute before the slot ends; at slot end and grace, or at a ban, it is closed
  *
@@ -28,6 +28,7 @@ import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { type ClientHello, clientHelloOf } from './client-hello.js'
 import { type Door, TlsPeer } from './door.js'
 import { type Fixed, PROTOCOL, refuseFixed, SECURE_OPTIONS, SERVER_TLS12 } from './options.js'
+import { warnOfTickets } from './tickets.js'
 
 /** Milliseconds from a connection to the end of its handshake. */
 const HANDSHAKE_TIMEOUT = 10_000
@@ -75,6 +76,7 @@ export class IdentityTlsServer extends Server {
     })
     this.#tls.on('secureConnection', socket => this.#secure(socket))
     this.#tls.on('tlsClientError', (error, socket) => this.emit('tlsClientError', error, socket))
+    this.once('listening', () => void warnOfTickets(log))
     this.on('connection', (raw: Socket) => {
       this.#prepare(raw).catch((error: unknown) => {
         const isExpected = error instanceof PoolUnavailable || error instanceof DecodeError

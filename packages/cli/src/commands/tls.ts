@@ -3,6 +3,7 @@ import type { GatewayFlags, OutboundFlags } from '@milagro-ts/tls/gateway-proces
 import type { PskFileFlags } from '@milagro-ts/tls/psk-file-process'
 import type { Command } from 'commander'
 import { answers, type Io, UsageError } from '../io.js'
+import { again } from '../programs.js'
 import { openDevice, type SessionOptions, withSession } from '../session.js'
 
 export function addTls(program: Command, io: Io, status: { exit: number }): void {
@@ -37,6 +38,11 @@ export function addTls(program: Command, io: Io, status: { exit: number }): void
       const misplaced = Object.entries(others).find(([, value]) => value !== undefined)?.[0]
       if (misplaced !== undefined)
         throw new UsageError(`--${misplaced} goes ${outbound ? 'without' : 'with'} --outbound`)
+      const { hasOpensslConfiguration, NO_TICKETS } = await import('@milagro-ts/tls/tickets')
+      if (!outbound && init !== true && !hasOpensslConfiguration(io.env, process.execArgv)) {
+        status.exit = await again([NO_TICKETS])
+        return
+      }
       const { runGateway, runOutbound } = await import('@milagro-ts/tls/gateway-process')
       await (outbound ? runOutbound(options, io.env) : runGateway(options, io.env))
       status.exit = Number(process.exitCode ?? 0)
