@@ -2,11 +2,11 @@
  * The group document as fleet knows it: the chain of revisions from the pinned groupId on, kept in the database, so
  * that nothing that a file or an RPS says can lead back to an older one.
  */
-import { readFile } from 'node:fs/promises'
 import { type Client, createClient, Unreachable } from '@milagro-ts/api/call'
 import { ConfigError } from '@milagro-ts/api/config'
 import { Group, type KeyCheck } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { readGroupFile } from '@milagro-ts/api/group-file'
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
@@ -44,7 +44,7 @@ export class GroupInForce {
     const rows = await ports.store.db.selectFrom('revision').select('document').orderBy('number').execute()
     const kept = rows.map(({ document }): unknown => JSON.parse(document))
     try {
-      const documents = kept.length > 0 ? kept : await readFileOf(ports)
+      const documents = kept.length > 0 ? kept : await readGroupFile(ports.groupFile)
       const group = await Group.verifyChain(documents, ports.groupId, ports.keyCheck)
       const opened = new GroupInForce(ports, group)
       if (kept.length === 0) for (const document of group.documents) await opened.#keep(document)
@@ -89,22 +89,5 @@ export class GroupInForce {
       .values({ number: document.revision, document: JSON.stringify(document) })
       .onConflict(conflict => conflict.doNothing())
       .execute()
-  }
-}
-
-async function readFileOf({ groupFile }: GroupPorts): Promise<unknown[]> {
-  let text: string
-  try {
-    text = await readFile(groupFile, 'utf8')
-  } catch (error) {
-    throw new ConfigError(
-      `setting 'groupFile': cannot read '${groupFile}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`,
-    )
-  }
-  try {
-    const value: unknown = JSON.parse(text)
-    return Array.isArray(value) ? value : [value]
-  } catch {
-    throw new ConfigError(`setting 'groupFile': '${groupFile}' is not JSON`)
   }
 }

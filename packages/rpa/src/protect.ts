@@ -9,13 +9,12 @@ import { readFile } from 'node:fs/promises'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { TLSSocket } from 'node:tls'
 import { tlsExporter } from '@milagro-ts/api/channel-binding'
-import { Group } from '@milagro-ts/api/group'
+import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { Es256PrivateKey } from '@milagro-ts/api/keys'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { toRefused } from '@milagro-ts/api/serve'
 import { threadKeyCheck } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
-import { fromBase64Url } from '@milagro-ts/crypto/bytes'
 import { Guard, type Holder } from './guard.js'
 
 export interface GuardSettings {
@@ -39,15 +38,13 @@ export type ProvenRequest = IncomingMessage & { proven: Holder }
 /** Reads and checks the files, and begins to follow the bans. Rejects for what can't be read, or is of another group. */
 export async function openGuard(settings: GuardSettings): Promise<Guard> {
   const { rps, audience, name, keyFile, groupFile, groupId, log = createLog(settings.name) } = settings
-  const document: unknown = JSON.parse(await readFile(groupFile, 'utf8'))
-  const revisions: unknown[] = Array.isArray(document) ? document : [document]
   const ports = { random: systemRandom, clock: systemClock, timers: systemTimers }
   const guard = new Guard({
     rpsUrl: rps,
     audience,
     name,
     requestKey: await Es256PrivateKey.fromJwk(JSON.parse(await readFile(keyFile, 'utf8')), 'keyFile'),
-    group: await Group.verifyChain(revisions, fromBase64Url(groupId, 'groupId', 32), threadKeyCheck(ports)),
+    group: await pinnedGroup({ groupFile, groupId }, threadKeyCheck(ports)),
     ...ports,
     fetch,
     log,

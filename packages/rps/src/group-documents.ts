@@ -2,12 +2,12 @@
  * The chain of group documents, from the pinned groupId on. Kept in the store, so that replicas on one store follow
  * one revision; never gone back from. The RPS only serves it: whoever reads it checks it again.
  */
-import { readFile } from 'node:fs/promises'
 import { createClient, Unreachable } from '@milagro-ts/api/call'
 import { ConfigError } from '@milagro-ts/api/config'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { documentHash, Group, type KeyCheck } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { readGroupFile } from '@milagro-ts/api/group-file'
 import { Refused } from '@milagro-ts/api/problem'
 import { equalBytes, fromBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Connection, Reader, Store } from '@milagro-ts/store/database'
@@ -115,13 +115,7 @@ async function firstDocuments(
   { groupFile, groupUrl, groupId }: RpsConfig,
   fetch: typeof globalThis.fetch,
 ): Promise<readonly unknown[]> {
-  if (groupFile !== undefined) {
-    const text = await readFile(groupFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
-      throw new ConfigError(`setting 'groupFile': cannot read '${groupFile}' (${error.code ?? 'error'})`)
-    })
-    const value = parsed(text, groupFile)
-    return Array.isArray(value) ? value : [value]
-  }
+  if (groupFile !== undefined) return readGroupFile(groupFile)
   if (groupUrl === undefined)
     throw new ConfigError(`set 'groupFile' or 'groupUrl': there is no group document yet`)
   const authority = createClient(dtaRoutes, { baseUrl: groupUrl, fetch })
@@ -137,12 +131,4 @@ async function firstDocuments(
   for (let number = 1; number < newest.revision; number++)
     documents.push(await revision({ revision: String(number) }))
   return [...documents, newest]
-}
-
-function parsed(text: string, path: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    throw new ConfigError(`setting 'groupFile': '${path}' is not JSON`)
-  }
 }

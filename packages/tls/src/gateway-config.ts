@@ -2,13 +2,9 @@
  * Settings of a gateway, of an outbound gateway and of a PSK file's writer: JSON file < environment (`MILAGRO_GATEWAY_…`,
  * `MILAGRO_OUTBOUND_…`, `MILAGRO_PSK_FILE_…`) < flags. The passphrase of the keys is not among them.
  */
-import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { ConfigError, type ConfigSources, loadConfig } from '@milagro-ts/api/config'
-import { Group } from '@milagro-ts/api/group'
-import { Refused } from '@milagro-ts/api/problem'
 import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
-import { threadKeyCheck } from '@milagro-ts/api/server-pool'
 import {
   ListenSetting,
   LogLevelSetting,
@@ -16,10 +12,6 @@ import {
   UrlSetting,
   WorkersSetting,
 } from '@milagro-ts/api/settings'
-import type { Timers } from '@milagro-ts/api/system'
-import { fromBase64Url } from '@milagro-ts/crypto/bytes'
-import { DecodeError } from '@milagro-ts/crypto/errors'
-import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import Type, { type Static } from 'typebox'
 import { PASS } from './gateway.js'
 
@@ -157,33 +149,4 @@ export function addressFlag(text: string, flag: string): { readonly host: string
   const host = v6 ?? name
   if (host === undefined || Number(port) > 65_535) throw new ConfigError(`${flag}: '${text}' is no host:port`)
   return { host, port: Number(port) }
-}
-
-/** The pinned group out of `groupFile`; else a ConfigError. */
-export async function readGroup(
-  { groupFile, groupId }: Pick<GatewayConfig, 'groupFile' | 'groupId'>,
-  ports: { readonly random: Random; readonly clock: Clock; readonly timers: Timers },
-): Promise<Group> {
-  if (groupFile === undefined || groupId === undefined)
-    throw new ConfigError("settings 'groupFile' and 'groupId' are missing")
-  const wrong = (why: string) => new ConfigError(`setting 'groupFile': ${why}`)
-  let text: string
-  try {
-    text = readFileSync(groupFile, 'utf8')
-  } catch (error) {
-    throw wrong(`cannot read '${groupFile}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
-  }
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    throw wrong(`'${groupFile}' is not JSON`)
-  }
-  const documents = Array.isArray(value) ? value : [value]
-  try {
-    return await Group.verifyChain(documents, fromBase64Url(groupId, 'groupId', 32), threadKeyCheck(ports))
-  } catch (error) {
-    if (!(error instanceof Refused) && !(error instanceof DecodeError)) throw error
-    throw wrong(`'${groupFile}': ${error.message}`)
-  }
 }

@@ -5,10 +5,12 @@
 import type { Server } from 'node:net'
 import { createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import { type Environment, readSecret } from '@milagro-ts/api/config'
+import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { type Listen, refuseListen } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { runProcess, type Serving, say } from '@milagro-ts/api/process'
+import { threadKeyCheck } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -20,7 +22,6 @@ import {
   loadOutboundConfig,
   type OutboundConfig,
   RELOADABLE,
-  readGroup,
 } from './gateway-config.js'
 import type { OutboundSettings } from './outbound-gateway.js'
 import { makeServiceKeys, readServiceKeys } from './service-keys.js'
@@ -78,7 +79,7 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
     const service = await openTlsService({
       name,
       ...keys,
-      group: await readGroup(config, PORTS),
+      group: await pinnedGroup(config, threadKeyCheck(PORTS)),
       rpsUrl: config.rps.url,
       log,
       ...(workers === undefined ? {} : { workers }),

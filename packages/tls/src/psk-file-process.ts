@@ -5,12 +5,14 @@ import { createClient } from '@milagro-ts/api/call'
 import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Group } from '@milagro-ts/api/group'
+import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
 import { runProcess, say } from '@milagro-ts/api/process'
 import { registerRoutes } from '@milagro-ts/api/register-routes'
 import { requestSigner } from '@milagro-ts/api/request-auth'
+import { threadKeyCheck } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
 import { followGroup } from '@milagro-ts/client/group-store'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -23,7 +25,7 @@ import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { Guard } from '@milagro-ts/rpa/guard'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { askAgreeKey } from './agree-shares.js'
-import { loadPskFileConfig, type PskFileConfig, readGroup } from './gateway-config.js'
+import { loadPskFileConfig, type PskFileConfig } from './gateway-config.js'
 import { PskFile } from './psk-file.js'
 import { makeServiceKeys, readServiceKeys, type ServiceKeys } from './service-keys.js'
 
@@ -60,7 +62,7 @@ export function runPskFile(flags: PskFileFlags, env: Environment): Promise<void>
     const writer = await openPskFile({
       config,
       keys: await readServiceKeys(folder),
-      group: await readGroup(config, ports),
+      group: await pinnedGroup(config, threadKeyCheck(ports)),
       log,
       metrics: createMetrics('milagro_psk_file'),
       ...ports,
