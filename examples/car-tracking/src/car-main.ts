@@ -6,7 +6,7 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { type Client, createClient } from '@milagro-ts/api/call'
+import { createClient } from '@milagro-ts/api/call'
 import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
 import { systemClock } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
@@ -18,8 +18,9 @@ import { agentFetch } from './agent-fetch.js'
 import { type CarConfig, loadCarConfig } from './car-config.js'
 import { deviceOptionsOf, keepAhead } from './car-device.js'
 import { readNotes, writeNotes } from './car-notes.js'
+import { ChannelLogin } from './channel-login.js'
 import { Drive, generatedTrack, parseGpx } from './gpx.js'
-import { type CarIdentity, SimulatedCar } from './simulated-car.js'
+import { type CarIdentity, type CarOptions, SimulatedCar } from './simulated-car.js'
 import { trackingRoutes } from './tracking-routes.js'
 
 /** Milliseconds between two attempts at what can't be done yet. */
@@ -57,8 +58,12 @@ async function drive(config: CarConfig, env: Environment, signal: AbortSignal): 
     config.driver === undefined ? undefined : await patiently(signal, () => seated(device, config, env))
   const notes = join(dataDir, 'track.json')
   const car = new SimulatedCar({
-    identity: identityOf(device, config, env, user),
-    tracking: trackingOf(config, device),
+    ...(config.trackingTls === undefined
+      ? {
+          identity: byTokens(device, config, env, user),
+          tracking: createClient(trackingRoutes, { baseUrl: config.tracking }),
+        }
+      : onConnections(device, config.trackingTls, config, env, user)),
     drive: new Drive(track, config.speed ?? DEFAULT_SPEED),
     notes: await readNotes(notes),
     save: changed => writeNotes(notes, changed),
@@ -78,17 +83,50 @@ async function drive(config: CarConfig, env: Environment, signal: AbortSignal): 
   }
 }
 
-/** By TLS as this very device, where the tracking server has that; `connected` and `disconnected` are said. */
-function trackingOf({ tracking, trackingTls }: CarConfig, device: Device): Client<typeof trackingRoutes> {
-  if (trackingTls === undefined) return createClient(trackingRoutes, { baseUrl: tracking })
-  const { url: baseUrl, name: servername } = trackingTls
-  // Slots may be shorter than the usual notice, and a request that breaks off at the end of one is made again.
-  const agent = httpsAgent(device, { servername, keepAlive: true, maxSockets: 1, notice: 0 })
-  const fetch = agentFetch(agent, socket => {
-    say({ event: 'connected', server: servername })
-    socket.once('close', () => say({ event: 'disconnected', server: servername }))
+/**
+ * By TLS as this very device, logged in on each connection; `connected`, `logged-in` and `disconnected` are said. What it
+ * signs is for the public audience: a receipt is bound to what was signed, and to no connection.
+ */
+function onConnections(
+  device: Device,
+  { url: baseUrl, name }: NonNullable<CarConfig['trackingTls']>,
+  { tracking }: CarConfig,
+  env: Environment,
+  driver: string | undefined,
+): Pick<CarOptions, 'identity' | 'tracking'> {
+  let user = driver
+  const login = new ChannelLogin({
+    prove: tlsExporter => device.onePass({ audience: name, tlsExporter, ...factorsOf(user, env) }),
+    loggedIn: () => say({ event: 'logged-in', driver: user !== undefined }),
   })
-  return createClient(trackingRoutes, { baseUrl, fetch })
+  // Slots may be shorter than the usual notice, and a request that breaks off at the end of one is made again.
+  const agent = httpsAgent(device, { servername: name, keepAlive: true, maxSockets: 1, notice: 0 })
+  const fetch = agentFetch(agent, {
+    authorization: login.authorization,
+    answered: login.answered,
+    opened: socket => {
+      say({ event: 'connected', server: name })
+      socket.once('close', () => say({ event: 'disconnected', server: name }))
+    },
+  })
+  return {
+    tracking: createClient(trackingRoutes, { baseUrl, fetch }),
+    identity: {
+      groupId: device.groupId,
+      idCore: device.mpinId,
+      async authorization({ fresh }) {
+        if (fresh) login.forget()
+        return undefined
+      },
+      login: () => device.login({ audience: tracking }),
+      receipt: payload => device.sign({ audience: tracking, payload }),
+      leaveDriver() {
+        const had = user !== undefined
+        user = undefined
+        return had
+      },
+    },
+  }
 }
 
 /** The identity in the store; a new one by code or words when there is none. */
@@ -126,25 +164,25 @@ async function seated(device: Device, config: CarConfig, env: Environment): Prom
 }
 
 /** The SDK's device and session as the car sees them. */
-function identityOf(
+function byTokens(
   device: Device,
-  config: CarConfig,
+  { tracking: audience }: CarConfig,
   env: Environment,
   driver: string | undefined,
 ): CarIdentity {
-  const audience = config.tracking
   let user = driver
   let session: Session | undefined
+  const accessToken = async (fresh: boolean): Promise<string> => {
+    if (session !== undefined) return session.accessToken({ fresh })
+    session = await device.session({ audience, ...factorsOf(user, env) })
+    say({ event: 'logged-in', driver: user !== undefined })
+    return session.accessToken()
+  }
   return {
     groupId: device.groupId,
     idCore: device.mpinId,
-    async accessToken({ fresh }) {
-      if (session !== undefined) return session.accessToken({ fresh })
-      const factors = user === undefined ? {} : { user, pin: readSecret('MILAGRO_CAR_PIN', env) }
-      session = await device.session({ audience, ...factors })
-      say({ event: 'logged-in', driver: user !== undefined })
-      return session.accessToken()
-    },
+    authorization: async ({ fresh }) => `Bearer ${await accessToken(fresh)}`,
+    login: () => accessToken(true),
     receipt: payload => device.sign({ audience, payload }),
     leaveDriver() {
       if (user === undefined) return false
@@ -154,6 +192,10 @@ function identityOf(
       return true
     },
   }
+}
+
+function factorsOf(user: string | undefined, env: Environment): { user?: string; pin?: string } {
+  return user === undefined ? {} : { user, pin: readSecret('MILAGRO_CAR_PIN', env) }
 }
 
 /** Makes an attempt again while the SDK says that it is worth it. */

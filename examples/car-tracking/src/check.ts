@@ -9,8 +9,10 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { TLSSocket } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { type Client, createClient } from '@milagro-ts/api/call'
+import { tlsExporter } from '@milagro-ts/api/channel-binding'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { generateHpkeKey } from '@milagro-ts/api/keys'
 import { type Code, Refused } from '@milagro-ts/api/problem'
@@ -39,7 +41,7 @@ import { SUITE } from '@milagro-ts/crypto/suite'
 import { Permit, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import { TokenKeys } from '@milagro-ts/rpa/token-keys'
 import { connect, httpsAgent } from '@milagro-ts/tls/connect'
-import { agentFetch } from './agent-fetch.js'
+import { agentFetch, type OnConnections } from './agent-fetch.js'
 import { brokerBehindGateway } from './broker.js'
 import { readNotes } from './car-notes.js'
 import { Cars } from './cars.js'
@@ -238,10 +240,15 @@ class Story {
     return present(this.servers.trackingTls, 'the tracking server’s TLS')
   }
 
-  /** The tracking server over TLS as a device, a connection for each request. Its slots are shorter than a notice. */
-  over(device: Device): typeof fetch {
+  /** The tracking server over one connection of TLS as a device, and another when it ends. Slots are shorter than a notice. */
+  over(device: Device, on: OnConnections = {}): typeof fetch {
     const { name: servername } = this.trackingTls
-    return this.observer.over(agentFetch(httpsAgent(device, { servername, notice: 0 })))
+    const agent = httpsAgent(device, { servername, keepAlive: true, maxSockets: 1, notice: 0 })
+    return this.observer.over(agentFetch(agent, on))
+  }
+  /** The probe's proof for the tracking server, bound to this connection of its own. */
+  proofOn(socket: TLSSocket): Promise<string> {
+    return this.probe.onePass({ audience: this.trackingTls.name, tlsExporter: tlsExporter(socket) })
   }
 
   /** What was seen of a route, with the process that answered. */
@@ -520,21 +527,26 @@ async function login(story: Story): Promise<Observed> {
 
 async function onePass(story: Story): Promise<Observed> {
   await story.clearOfSlotEnd()
-  const overTls = story.over(story.probe)
-  const whoami = (header: string) =>
-    overTls(`${story.trackingTls.url}/v1/tracks/end`, { headers: { authorization: header } })
+  let proof: Promise<string> | undefined
+  const overTls = story.over(story.probe, {
+    authorization: socket => {
+      proof ??= story.proofOn(socket)
+      return proof
+    },
+  })
+  const end = async () => {
+    await overTls(`${story.trackingTls.url}/v1/tracks/end`)
+    return story.saw('GET /v1/tracks/end')
+  }
   // For its first Δ seconds the RPS can't speak for what was used before, and takes no proof by time.
-  const authorization = await story.eventually('a one-pass proof to be taken', async () => {
-    const proof = await story.probe.onePass({ audience: story.tracking })
-    const { status } = await whoami(proof)
-    if (status === 200) return proof
-    const { code } = story.saw('GET /v1/tracks/end')
-    expect(code === 'CLOCK', `the one-pass proof is ${status} ${code}`)
+  const first = await story.eventually('a one-pass proof to be taken', async () => {
+    proof = undefined
+    const seen = await end()
+    if (seen.status === 200) return seen
+    expect(seen.code === 'CLOCK', `the one-pass proof is ${seen.status} ${seen.code}`)
     return undefined
   })
-  const first = story.saw('GET /v1/tracks/end')
-  await whoami(authorization)
-  const again = story.saw('GET /v1/tracks/end')
+  const again = await end()
   expect(again.code === 'REPLAYED', `the same proof again is ${again.status} ${again.code}`)
   const rps = createClient(rpsRoutes, { baseUrl: story.servers.url('rps'), fetch: story.observer.fetch })
   const own = await story.probe.onePass({ audience: story.servers.url('rps') })
@@ -561,28 +573,46 @@ async function positionsStored(story: Story): Promise<Observed> {
 }
 
 /**
- * Who has stolen a car's token has nothing by it: over the public listener no vehicle comes in, and the thief's own
- * connection is another identity.
+ * A login that somebody takes on its way is good on the connection that it is bound to and nowhere else: not on the thief's
+ * own, not on another one of the same car. A token is bound to none, and over the public listener no vehicle comes in.
  */
 async function anothersToken(story: Story): Promise<Observed> {
   const { trackingTls, tracking: audience, probe } = story
   await story.clearOfSlotEnd()
-  const store = await storeOf(story, 'car-3')
-  const thief = await Device.open(story.deviceOptions(store))
+  const thief = await Device.open(story.deviceOptions(await storeOf(story, 'car-3')))
+  const end = async (over: typeof fetch, authorization?: string, origin = trackingTls.url) => {
+    await over(`${origin}/v1/tracks/end`, authorization === undefined ? {} : { headers: { authorization } })
+    return story.saw('GET /v1/tracks/end')
+  }
+  let channel: TLSSocket | undefined
+  const its = story.over(probe, {
+    opened: socket => {
+      channel = socket
+    },
+  })
+  const nobody = await end(its)
+  expect(
+    nobody.code === 'UNAUTHENTICATED',
+    `before its login a connection is ${nobody.status} ${nobody.code}`,
+  )
+  const stolen = await story.proofOn(present(channel, 'the probe’s connection'))
+  const relayed = await end(story.over(thief), stolen)
+  expect(
+    relayed.code === 'WRONG_PROOF',
+    `the login on another’s connection is ${relayed.status} ${relayed.code}`,
+  )
+  const moved = await end(story.over(probe), stolen)
+  expect(moved.code === 'WRONG_PROOF', `the login on another connection is ${moved.status} ${moved.code}`)
+  const own = await end(its, stolen)
+  expect(own.status === 200, `the login on its own connection is ${own.status} ${own.code}`)
+  const after = await end(its)
+  expect(after.status === 200, `the connection that is logged in is ${after.status} ${after.code}`)
   const { accessToken } = await probe.login({ audience })
-  const headers = { authorization: `Bearer ${accessToken}` }
-  const end = (fetch: typeof globalThis.fetch, origin: string) =>
-    fetch(`${origin}/v1/tracks/end`, { headers })
-  await end(story.over(probe), trackingTls.url)
-  const own = story.saw('GET /v1/tracks/end')
-  expect(own.status === 200, `the token on its own connection is ${own.status} ${own.code}`)
-  await end(story.over(thief), trackingTls.url)
-  const other = story.saw('GET /v1/tracks/end')
-  expect(other.code === 'WRONG_PROOF', `the token on another’s connection is ${other.status} ${other.code}`)
-  await end(story.observer.fetch, audience)
-  const withoutTls = story.saw('GET /v1/tracks/end')
+  const token = await end(its, `Bearer ${accessToken}`)
+  expect(token.code === 'UNAUTHENTICATED', `a token is ${token.status} ${token.code}`)
+  const withoutTls = await end(story.observer.fetch, `Bearer ${accessToken}`, audience)
   expect(withoutTls.code === 'NOT_FOUND', `without TLS it is ${withoutTls.status} ${withoutTls.code}`)
-  return { ...other, own, withoutTls }
+  return { ...relayed, moved, own, token, withoutTls }
 }
 
 async function garbagePermit(story: Story): Promise<Observed> {
@@ -963,7 +993,13 @@ async function killedAndRestarted(story: Story): Promise<Observed> {
     ended.every(how => how === 'SIGKILL'),
     'both were killed',
   )
-  await Promise.all(before.map(({ name, from }) => story.told(name, 'trouble', from)))
+  // Whose connection wasn't logged in yet hears it from the tracking server.
+  const isMet = ({ event, code }: ProcessEvent) => event === 'trouble' || code === 'RETRY_LATER'
+  await Promise.all(
+    before.map(({ name, from }) =>
+      story.car(name).waitFor(isMet, { from, within: PATIENCE, what: '‘trouble’ or RETRY_LATER' }),
+    ),
+  )
   const [rps, dta] = await Promise.all([servers.startOne('rps'), servers.startOne('dta-2')])
   const again = before.map(({ name }) => story.car(name).events.length)
   const cars = await Promise.all(

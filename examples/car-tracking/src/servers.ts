@@ -102,7 +102,7 @@ export class Servers {
   adminUrl(name: ServerName): string {
     return `http://127.0.0.1:${this.#portsOf(name).admin}`
   }
-  /** Where the tracking server takes vehicles by TLS, and its name in the group; undefined: over its public listener. */
+  /** Where the tracking server takes vehicles by TLS, and its name, for which they log in there; undefined: over its public listener. */
   get trackingTls(): { readonly url: string; readonly name: string } | undefined {
     const { tls } = this.#portsOf('tracking')
     return tls === undefined ? undefined : { url: `https://127.0.0.1:${tls}`, name: 'tracking' }
@@ -293,7 +293,11 @@ export class Servers {
         webOrigins: [this.url('fleet')],
         deltaSeconds: this.#options.deltaSeconds,
         audiences: [
+          // People, and what cars sign; then cars on their own connections.
           { name: this.url('tracking'), service: 'tracking', pin: 'optional', tlsExporter: 'absent' },
+          ...(tls === undefined
+            ? []
+            : [{ name: 'tracking', service: 'tracking', pin: 'optional', tlsExporter: 'required' }]),
           { name: this.url('fleet'), service: 'fleet', pin: 'optional', tlsExporter: 'absent' },
           ...(gateway === undefined
             ? []

@@ -25,8 +25,13 @@ export interface CarIdentity {
   readonly groupId: Uint8Array
   /** base64url */
   readonly idCore: string
-  /** An access token for the tracking server; renewed before it ends. `fresh` throws the one in hand away. */
-  accessToken(options: { fresh: boolean }): Promise<string>
+  /**
+   * What a request to the tracking server carries: an access token, renewed before it ends. Undefined where the car logs in
+   * on its connections. `fresh` throws the login in hand away.
+   */
+  authorization(options: { fresh: boolean }): Promise<string | undefined>
+  /** Logs in at the RPS, which says why a car isn't let in where TLS says nothing. */
+  login(): Promise<unknown>
   /** The RPS' receipt over a payload that the car signs for the tracking server. */
   receipt(payload: Uint8Array): Promise<string>
   /** Goes on without the driver; false when there was none. */
@@ -62,7 +67,7 @@ export class SimulatedCar {
   readonly #options: CarOptions
   #notes: Notes
   #receipt: { readonly number: number; readonly receipt: string } | undefined
-  #needsToken = false
+  #needsLogin = false
   #stored = 0
   #saving: Promise<unknown> = Promise.resolve()
 
@@ -108,10 +113,10 @@ export class SimulatedCar {
         const receipt = await identity.receipt(headPayload(batch.number, batch.head))
         this.#receipt = { number: batch.number, receipt }
       }
-      const token = await identity.accessToken({ fresh: this.#needsToken })
-      this.#needsToken = false
+      const credential = await this.#credential(this.#needsLogin)
+      this.#needsLogin = false
       const { end } = await tracking.append({
-        authorization: `Bearer ${token}`,
+        ...credential,
         body: {
           number: batch.number,
           previous: toBase64Url(batch.previous),
@@ -144,7 +149,7 @@ export class SimulatedCar {
     const { identity, say } = this.#options
     const waiting = this.#notes.waiting.length + (this.#notes.unanswered?.positions.length ?? 0)
     if (isTurnedAway(error)) {
-      const why = await identity.accessToken({ fresh: true }).then(
+      const why = await identity.login().then(
         () => undefined,
         (refusal: unknown) => refusal,
       )
@@ -155,23 +160,26 @@ export class SimulatedCar {
     }
     if (!(error instanceof Refused)) throw error
     if (DRIVERS.includes(error.code) && identity.leaveDriver()) {
-      this.#needsToken = true
+      this.#needsLogin = true
       return say({ event: 'driver-left', code: error.code })
     }
     if (error.code === 'CONFLICT' || error.code === 'REPLAYED') await this.#rebase()
-    else if (error.code !== 'RETRY_LATER') this.#needsToken = true
+    else if (error.code !== 'RETRY_LATER') this.#needsLogin = true
     say({ event: 'refused', code: error.code, waiting })
   }
 
   /** The track stands elsewhere than the car's notes say (they were lost, or restored): carries on from there. */
   async #rebase(): Promise<void> {
-    const { identity, tracking } = this.#options
-    const token = await identity.accessToken({ fresh: true })
-    const end = decodeEnd(await tracking.end({ authorization: `Bearer ${token}` }))
+    const end = decodeEnd(await this.#options.tracking.end(await this.#credential(true)))
     const { unanswered, waiting } = this.#notes
     const again = [...(unanswered?.positions ?? []), ...waiting].filter(position => position.at > end.at)
     this.#receipt = undefined
     await this.#change({ end, unanswered: undefined, waiting: again })
+  }
+
+  async #credential(fresh: boolean): Promise<{ authorization?: string }> {
+    const authorization = await this.#options.identity.authorization({ fresh })
+    return authorization === undefined ? {} : { authorization }
   }
 
   /** Takes the change at once, and is done when the file has it; one save at a time, so the newest is the last. */

@@ -149,7 +149,8 @@ async function run({ fresh, open, portBase }: Flags): Promise<void> {
     ports,
     slotLength: SLOT,
     grace: GRACE,
-    deltaSeconds: 60,
+    // One machine, one clock; and for so long after the first start no car is logged in.
+    deltaSeconds: 10,
     clock: systemClock,
     random: systemRandom,
     progress: step => say(`  ${step}`),

@@ -10,8 +10,9 @@ export const TrackingConfig = Strict({
   listen: ListenSetting,
   adminListen: ListenSetting,
   /**
-   * Where vehicles come in, by TLS without certificates. Then they come in nowhere else, and the public listener is for
-   * the people who read: a browser has no keys for such TLS.
+   * Where vehicles come in, by TLS without certificates, and log in for the audience `name`, which the RPS wants bound to
+   * their connection. Then they come in nowhere else, and the public listener is for the people who read: a browser has
+   * no keys for such TLS.
    */
   tlsListen: Type.Optional(ListenSetting),
   /** Origin of the public listener; also the audience of tokens, one-pass proofs and receipts. */

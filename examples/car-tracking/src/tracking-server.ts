@@ -7,14 +7,18 @@
  *   for this audience, of the same vehicle, over this head  (4) the batch carries the track on  (5) stored, shown to
  *   readers.
  *
- * Where `tlsListen` is set, vehicles come in by TLS without certificates and nowhere else, and (1) must be of the very
- * identity that the connection is: a token that was stolen is good on no other vehicle's connection.
+ * Where `tlsListen` is set, vehicles come in by TLS without certificates and nowhere else, for an audience of its own: the
+ * server's name. There (1) is a login of the connection: a one-pass proof of the very identity that the connection is, bound
+ * to it (RFC 9266), with its first request; those after it carry none. A proof or token that was stolen is good on no other
+ * connection. People come by plain HTTP and for `publicUrl`: a browser has no keys for such TLS.
  *
  * Readers are operators: identities that the RA has given an `operator:` instance.
  */
 import type { Server as HttpServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import { createAdmin } from '@milagro-ts/api/admin'
+import { tlsExporter } from '@milagro-ts/api/channel-binding'
 import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey } from '@milagro-ts/api/keys'
 import { listenBoth } from '@milagro-ts/api/listen'
@@ -107,10 +111,23 @@ export function createTracking(options: TrackingOptions): TrackingServer {
   const { follower, keys } = guard
   const proven = (meta: Meta) => guard.check(meta.headers.authorization)
 
-  async function provenOnItsConnection(meta: Meta): Promise<Holder> {
-    const holder = await proven(meta)
-    if (meta.socket === undefined || peerOf(meta.socket).mpinId !== holder.idCore.mpinId)
-      throw new Refused('WRONG_PROOF', { detail: 'the credential is another identity’s than the connection' })
+  const bound = guard.for(config.name)
+  /** Good for as long as the connection, which ends with its slot. */
+  const logins = new WeakMap<Socket, Holder>()
+
+  async function loggedIn({ socket, headers: { authorization } }: Meta): Promise<Holder> {
+    if (!(socket instanceof TLSSocket)) throw new TypeError('no connection of the vehicles’ entrance')
+    const known = logins.get(socket)
+    if (authorization === undefined && known !== undefined) {
+      follower.check(known.idCore.mpinId, known.userCore)
+      return known
+    }
+    // Whoever tries to be somebody else is nobody until that holds.
+    logins.delete(socket)
+    const holder = await bound.check(authorization, tlsExporter(socket))
+    if (peerOf(socket).mpinId !== holder.idCore.mpinId)
+      throw new Refused('WRONG_PROOF', { detail: 'the proof is another identity’s than the connection' })
+    logins.set(socket, holder)
     return holder
   }
 
@@ -229,7 +246,7 @@ export function createTracking(options: TrackingOptions): TrackingServer {
   mount(app, readerRoutes, handlers, { operator })
   const inside = createApp({ title: 'milagro-ts tracking, for vehicles', log, metrics })
   if (config.tlsListen === undefined) mount(app, vehicleRoutes, handlers, { identity: proven })
-  else mount(inside, vehicleRoutes, handlers, { identity: provenOnItsConnection })
+  else mount(inside, vehicleRoutes, handlers, { identity: loggedIn })
   const entrance = entranceOf(options, inside.server)
   const admin = createAdmin({
     title: 'milagro-ts tracking admin',

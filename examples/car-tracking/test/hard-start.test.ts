@@ -535,7 +535,8 @@ async function live(): Promise<void> {
     identity: {
       groupId: car.groupId,
       idCore,
-      accessToken: async () => (await car.login({ audience })).accessToken,
+      authorization: async () => `Bearer ${(await car.login({ audience })).accessToken}`,
+      login: () => car.login({ audience }),
       receipt: payload => car.sign({ audience, payload }),
       leaveDriver: () => false,
     },

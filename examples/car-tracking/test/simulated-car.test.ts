@@ -26,11 +26,11 @@ class Tracking {
   end: TrackEnd = start
   positions = 0
   fail: 'before' | 'after' | 'tls' | Refused | undefined
-  tokens: string[] = []
+  credentials: string[] = []
 
   readonly client: CarOptions['tracking'] = {
     append: async ({ authorization, body }) => {
-      this.tokens.push(authorization ?? '')
+      this.credentials.push(authorization ?? '')
       if (this.fail instanceof Refused) throw this.fail
       if (this.fail === 'before') throw new Unreachable('down')
       if (this.fail === 'tls')
@@ -68,7 +68,8 @@ let notes: Notes | null
 let events: CarEvent[]
 let hasDriver: boolean
 let receipts: number
-let freshTokens: number
+let freshLogins: number
+let logins: number
 let refusal: Refused | undefined
 beforeEach(() => {
   tracking = new Tracking()
@@ -77,7 +78,8 @@ beforeEach(() => {
   events = []
   hasDriver = false
   receipts = 0
-  freshTokens = 0
+  freshLogins = 0
+  logins = 0
   refusal = undefined
 })
 
@@ -86,10 +88,13 @@ const car = () =>
     identity: {
       groupId,
       idCore: CAR.mpinId,
-      accessToken: async ({ fresh }) => {
-        if (fresh) freshTokens++
-        if (fresh && refusal !== undefined) throw refusal
+      authorization: async ({ fresh }) => {
+        if (fresh) freshLogins++
         return hasDriver ? 'with-driver' : 'alone'
+      },
+      login: async () => {
+        logins++
+        if (refusal !== undefined) throw refusal
       },
       receipt: async () => {
         receipts++
@@ -194,8 +199,8 @@ test('a driver who is banned leaves; the car goes on alone', async () => {
   expect(events).toEqual([{ event: 'driver-left', code: 'BANNED' }])
   tracking.fail = undefined
   expect(await driving.report()).toBe(true)
-  expect(tracking.tokens).toEqual(['Bearer with-driver', 'Bearer alone'])
-  expect(freshTokens).toBe(1)
+  expect(tracking.credentials).toEqual(['with-driver', 'alone'])
+  expect(freshLogins).toBe(1)
 })
 
 test('a car that is banned keeps what it drives until it is un-banned', async () => {
@@ -255,7 +260,7 @@ describe('a car that TLS turns away asks the RPS why', () => {
     tracking.fail = 'tls'
     expect(await driving.report()).toBe(false)
     expect(events).toMatchObject([{ event: 'trouble', waiting: 2 }])
-    expect(freshTokens).toBe(1)
+    expect(logins).toBe(1)
     tracking.fail = undefined
     expect(await driving.report()).toBe(true)
     expect(tracking.positions).toBe(2)
@@ -266,6 +271,6 @@ describe('a car that TLS turns away asks the RPS why', () => {
     await drive(driving, 2)
     tracking.fail = 'before'
     await driving.report()
-    expect(freshTokens).toBe(0)
+    expect(logins).toBe(0)
   })
 })

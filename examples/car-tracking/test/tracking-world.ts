@@ -104,7 +104,7 @@ export class TrackingWorld {
   /** What /v1/verifications answers; by message. */
   readonly onePass = new Map<
     string,
-    { idCore: string; amr: ('device' | 'pin')[]; slot: number; audience: string }
+    { idCore: string; amr: ('device' | 'pin')[]; slot: number; audience: string; tlsExporter?: string }
   >()
   /** Authorization headers that the stub has seen on calls of servers. */
   readonly requests: string[] = []
@@ -285,6 +285,14 @@ export class TrackingWorld {
     )
   }
 
+  /** A one-pass proof that the RPS takes for the vehicles' audience, over this exporter alone. */
+  boundProof({ mpinId: idCore }: IdCore, tlsExporter: Uint8Array): string {
+    const message = `proof-${this.onePass.size}`
+    const answer = { idCore, amr: ['device' as const], slot: 1, audience: 'tracking' }
+    this.onePass.set(message, { ...answer, tlsExporter: toBase64Url(tlsExporter) })
+    return `MPIN ${message}`
+  }
+
   receipt(idCore: IdCore, batch: Batch, more: Partial<ReceiptPayload> & { by?: 'stranger' } = {}) {
     const { by, ...changes } = more
     return signReceipt(
@@ -392,14 +400,20 @@ export class TrackingWorld {
       return new Response(body, { headers: { 'content-type': 'text/event-stream' } })
     }
     if (pathname === '/v1/verifications') {
-      const { message } = JSON.parse(new TextDecoder().decode(init.body as Uint8Array)) as { message: string }
-      const answer = this.onePass.get(message)
-      return answer === undefined ? asProblem(new Refused('WRONG_PROOF')) : Response.json(answer)
+      const body = JSON.parse(new TextDecoder().decode(init.body as Uint8Array)) as Verification
+      const { tlsExporter, ...answer } = this.onePass.get(body.message) ?? {}
+      const holds = 'idCore' in answer && tlsExporter === body.tlsExporter
+      return holds ? Response.json(answer) : asProblem(new Refused('WRONG_PROOF'))
     }
     const idCore = pathname.slice('/v1/identities/'.length)
     const instance = idCore === OPERATOR.mpinId ? 'operator:ada' : `vin-${idCore.slice(-4)}`
     return Response.json({ attributes: {}, instance })
   }
+}
+
+interface Verification {
+  readonly message: string
+  readonly tlsExporter?: string
 }
 
 function asProblem(refused: Refused): Response {

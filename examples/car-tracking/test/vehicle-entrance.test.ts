@@ -1,7 +1,10 @@
 /** The tracking server by TLS without certificates: real connections, a door under one master secret, time by hand. */
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import { tlsExporter } from '@milagro-ts/api/channel-binding'
 import { Refused } from '@milagro-ts/api/problem'
 import { agentFetch } from '@milagro-ts/car-tracking/agent-fetch'
+import { ChannelLogin } from '@milagro-ts/car-tracking/channel-login'
 import type { Batch } from '@milagro-ts/car-tracking/track-chain'
 import { VehicleEntrance } from '@milagro-ts/car-tracking/vehicle-entrance'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -56,15 +59,19 @@ afterEach(async () => {
   await tls.close()
 })
 
-const fetchAs = (who: Car) =>
-  agentFetch(httpsAgent(who, { servername: NAME, keepAlive: true, maxSockets: 1 }), socket =>
-    opened.push(socket),
-  )
+/** As this car over its own connection, which it logs in; or with another login in the place of its own. */
+const fetchAs = (who: Car, login?: string) =>
+  agentFetch(httpsAgent(who, { servername: NAME, keepAlive: true, maxSockets: 1 }), {
+    opened: socket => void opened.push(socket),
+    ...(login === undefined ? loginOf(who) : { authorization: async () => login }),
+  })
+const loginOf = (who: Car) =>
+  new ChannelLogin({ prove: async exporter => world.boundProof(who.idCore, exporter) })
 
-async function report(fetch: typeof globalThis.fetch, token: string, origin = url) {
+async function report(fetch: typeof globalThis.fetch, origin = url) {
   const answer = await fetch(`${origin}/v1/tracks`, {
     method: 'POST',
-    headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
+    headers: { 'content-type': 'application/json' },
     body: JSON.stringify({
       number: batch.number,
       previous: toBase64Url(batch.previous),
@@ -76,37 +83,68 @@ async function report(fetch: typeof globalThis.fetch, token: string, origin = ur
   return { status: answer.status, body: (await answer.json()) as { code?: string; stored?: number } }
 }
 
-test('a car reports over one connection, as itself', async () => {
+test('a car logs in once on its connection, and reports over it as itself', async () => {
   const fetch = fetchAs(car)
-  const token = await world.token(car.idCore)
-  expect(await report(fetch, token)).toMatchObject({ status: 200, body: { stored: 3 } })
-  const end = await fetch(`${url}/v1/tracks/end`, { headers: { authorization: `Bearer ${token}` } })
+  expect(await report(fetch)).toMatchObject({ status: 200, body: { stored: 3 } })
+  const end = await fetch(`${url}/v1/tracks/end`)
   expect(await end.json()).toMatchObject({ next: 2 })
   expect(opened).toHaveLength(1)
+  expect(world.onePass.size).toBe(1)
 })
 
-describe('a token that was stolen', () => {
-  test('is refused on another identity’s connection, and nothing is stored', async () => {
-    const token = await world.token(car.idCore)
-    expect((await report(fetchAs(another), token)).body.code).toBe('WRONG_PROOF')
-    expect(await report(fetchAs(car), token)).toMatchObject({ body: { stored: 3 } })
+describe('a login that was taken on its way', () => {
+  /** Bound to a connection of the car's. */
+  const stolen = async () => {
+    const { port } = new URL(url)
+    const socket = await connect({ identity: car, servername: NAME, host: '127.0.0.1', port: Number(port) })
+    opened.push(socket)
+    return world.boundProof(car.idCore, tlsExporter(socket))
+  }
+
+  test('opens no other connection, not even of the same car, and stores nothing', async () => {
+    const login = await stolen()
+    for (const who of [another, car])
+      expect((await report(fetchAs(who, login))).body.code).toBe('WRONG_PROOF')
+    expect(await report(fetchAs(car))).toMatchObject({ body: { stored: 3 } })
   })
 
   test('is of no use on the public listener, where no vehicle comes in', async () => {
     const { port } = world.server.app.server.address() as AddressInfo
-    const token = await world.token(car.idCore)
-    const answer = await report(globalThis.fetch, token, `http://127.0.0.1:${port}`)
-    expect(answer.body.code).toBe('NOT_FOUND')
+    const login = await stolen()
+    const byHttp: typeof globalThis.fetch = (input, init) =>
+      globalThis.fetch(input, {
+        ...init,
+        headers: { ...(init?.headers as Record<string, string>), authorization: login },
+      })
+    expect((await report(byHttp, `http://127.0.0.1:${port}`)).body.code).toBe('NOT_FOUND')
   })
+})
 
-  test('a one-pass proof of another is refused on this connection, too', async () => {
-    const proof = { idCore: car.mpinId, amr: ['device' as const], slot: 1, audience: 'http://tracking.test' }
-    world.onePass.set('AAAA', proof)
-    const headers = { authorization: 'MPIN AAAA' }
-    const answer = await fetchAs(another)(`${url}/v1/tracks/end`, { headers })
-    expect(await answer.json()).toMatchObject({ code: 'WRONG_PROOF' })
-    expect((await fetchAs(car)(`${url}/v1/tracks/end`, { headers })).status).toBe(200)
-  })
+test('a token, or another’s proof over this very connection, is no login, and ends the one that was', async () => {
+  const fetch = fetchAs(car)
+  await report(fetch)
+  const end = async (authorization?: string) => {
+    const answer = await fetch(
+      `${url}/v1/tracks/end`,
+      authorization === undefined ? {} : { headers: { authorization } },
+    )
+    return ((await answer.json()) as { code?: string }).code
+  }
+  expect(await end()).toBeUndefined()
+  expect(await end(`Bearer ${await world.token(car.idCore)}`)).toBe('UNAUTHENTICATED')
+  expect(await end()).toBe('UNAUTHENTICATED')
+  const [socket] = opened
+  const others = world.boundProof(another.idCore, tlsExporter(socket as TLSSocket))
+  expect(await end(others)).toBe('WRONG_PROOF')
+})
+
+test('a ban ends a login at once, before its connection is gone', async () => {
+  const fetch = fetchAs(car)
+  await report(fetch)
+  await world.event('ban', car.idCore)
+  await expect
+    .poll(async () => ((await (await fetch(`${url}/v1/tracks/end`)).json()) as { code?: string }).code)
+    .toBe('BANNED')
 })
 
 test('readers’ routes are not for vehicles: over TLS there are none', async () => {
@@ -116,7 +154,7 @@ test('readers’ routes are not for vehicles: over TLS there are none', async ()
 
 test('a ban in the middle ends the connection, and the next handshake fails as with a wrong key', async () => {
   const fetch = fetchAs(car)
-  await report(fetch, await world.token(car.idCore))
+  await report(fetch)
   const [socket] = opened
   tls.banned.add(car.mpinId)
   tls.door.look()

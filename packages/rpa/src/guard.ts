@@ -99,11 +99,18 @@ export class Guard {
    * whose policy wants it takes one-pass proofs alone: a token is bound to no connection, and there is none for it.
    * Refused UNAUTHENTICATED, BANNED, REVOKED, EXPIRED …, RETRY_LATER while the RPS or its events can't be heard.
    */
-  async check(authorization: string | undefined, tlsExporter?: Uint8Array): Promise<Holder> {
-    const [scheme = '', credential = ''] = (authorization ?? '').split(' ', 2)
-    if (scheme === 'Bearer') return this.#token(credential)
-    if (scheme === 'MPIN') return this.#onePass(credential, tlsExporter)
-    throw new Refused('UNAUTHENTICATED', { detail: 'a Bearer token or an MPIN proof' })
+  check(authorization: string | undefined, tlsExporter?: Uint8Array): Promise<Holder> {
+    return this.#check(this.#options.audience, authorization, tlsExporter)
+  }
+
+  /**
+   * The same door for another audience of this service, which the RPS may ask more of: what logs in for the one is no
+   * credential for the other.
+   */
+  for(audience: string): Pick<Guard, 'check'> {
+    return {
+      check: (authorization, tlsExporter) => this.#check(audience, authorization, tlsExporter),
+    }
   }
 
   /** What the RA says of an identity: attributes and instance, of the user too. */
@@ -138,8 +145,19 @@ export class Guard {
     }
   }
 
-  async #token(token: string): Promise<Holder> {
-    const { rpsUrl: issuer, audience, clock } = this.#options
+  async #check(
+    audience: string,
+    authorization: string | undefined,
+    tlsExporter: Uint8Array | undefined,
+  ): Promise<Holder> {
+    const [scheme = '', credential = ''] = (authorization ?? '').split(' ', 2)
+    if (scheme === 'Bearer') return this.#token(audience, credential)
+    if (scheme === 'MPIN') return this.#onePass(audience, credential, tlsExporter)
+    throw new Refused('UNAUTHENTICATED', { detail: 'a Bearer token or an MPIN proof' })
+  }
+
+  async #token(audience: string, token: string): Promise<Holder> {
+    const { rpsUrl: issuer, clock } = this.#options
     const keys = await this.keys.forToken(token)
     const verified = await verifyAccessToken({ token, keys, issuer, audience, now: clock() })
     const { idCore, amr } = verified
@@ -148,8 +166,8 @@ export class Guard {
     return { idCore, userCore, amr, expiresAt: verified.expiresAt * 1000 }
   }
 
-  async #onePass(message: string, tlsExporter: Uint8Array | undefined): Promise<Holder> {
-    const { audience, clock } = this.#options
+  async #onePass(audience: string, message: string, tlsExporter: Uint8Array | undefined): Promise<Holder> {
+    const { clock } = this.#options
     const binding = tlsExporter === undefined ? {} : { tlsExporter: toBase64Url(tlsExporter) }
     const answer = await fromRps(this.rps.verifyOnePass({ body: { message, ...binding } }))
     if (answer.audience !== audience) throw new Refused('UNAUTHENTICATED')
