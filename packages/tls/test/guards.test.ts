@@ -14,9 +14,13 @@ import {
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { connect, httpsAgent } from '@milagro-ts/tls/connect'
 import { createHttpsServer, createServer } from '@milagro-ts/tls/server'
+import { buildConnector } from '@milagro-ts/tls/undici'
+import { acceptWebSockets } from '@milagro-ts/tls/ws'
+import { Agent as Dispatcher, fetch as undiciFetch } from 'undici'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { type ClientOptions, WebSocket, WebSocketServer } from 'ws'
 import { cert, key } from './someones-certificate.js'
-import { NAME, outcome, World } from './world.js'
+import { type Car, NAME, outcome, World } from './world.js'
 
 const SUITE = { ciphers: 'TLS_AES_128_GCM_SHA256', minVersion: 'TLSv1.3' } as const
 
@@ -164,41 +168,126 @@ describe('3: one pool for two devices', () => {
       }).on('error', reject)
     })
 
-  test('without the guard the second device speaks as the first: pools don’t look at pskCallback', async () => {
-    const [one, two] = [await world.car(1).externalPsk(NAME), await world.car(2).externalPsk(NAME)]
+  type Psk = Awaited<ReturnType<Car['externalPsk']>>
+  const psks = async (): Promise<[Psk, Psk]> => [
+    await world.car(1).externalPsk(NAME),
+    await world.car(2).externalPsk(NAME),
+  ]
+  /** A server as one would write it, which answers and greets by the name that a connection has proven. */
+  const naive = async (...known: readonly Psk[]) => {
     const names = new WeakMap<object, string>()
     const server = httpsServer(
       {
         ...SUITE,
         pskCallback: (socket, name) => {
+          const psk = known.find(({ identity }) => identity === name)?.psk
+          if (psk === undefined) return null
           names.set(socket, name)
-          return Buffer.from(name === one.identity ? one.psk : two.psk)
+          return Buffer.from(psk)
         },
       },
-      (req, response) => response.end(names.get(req.socket)),
+      // Whoever resumes a session isn't asked for a PSK.
+      ({ socket }, response) => response.end(names.get(socket) ?? 'resumed'),
     )
-    const at = await listening(server)
+    const sockets = new WebSocketServer({ noServer: true })
+    server.on('upgrade', (request, socket, head) =>
+      sockets.handleUpgrade(request, socket, head, opened => opened.send(String(names.get(socket)))),
+    )
+    world.onClose(() => {
+      for (const client of sockets.clients) client.terminate()
+      server.closeAllConnections()
+    })
+    return listening(server)
+  }
+  const ours = async () => {
+    const { door, timers, log } = world
+    const server = createHttpsServer({ door, timers, log }, (_, response, peer) => response.end(peer.mpinId))
+    const sockets = new WebSocketServer({ noServer: true })
+    acceptWebSockets(server, sockets, (socket: WebSocket, _, { mpinId }) => socket.send(mpinId))
+    world.onClose(() => server.http.closeAllConnections())
+    return listening(server)
+  }
+  const greeted = (socket: WebSocket) =>
+    new Promise<string>((resolve, reject) => {
+      socket.once('message', data => {
+        socket.terminate()
+        resolve(String(data))
+      })
+      socket.once('error', reject)
+    })
+
+  test('without the guard the second device speaks as the first: pools don’t look at pskCallback', async () => {
+    const [one, two] = await psks()
+    const at = await naive(one, two)
     const agent = new Agent({ keepAlive: true, maxSockets: 1 })
-    const as = ({ identity, psk }: typeof one) =>
+    const as = ({ identity, psk }: Psk) =>
       answered({ ...at, ...SUITE, agent, pskCallback: () => ({ identity, psk }) } as RequestOptions)
     expect(await as(one)).toBe(one.identity)
     expect(await as(two)).toBe(one.identity)
+    // A WebSocket begins as a request, and takes a connection that the pool has kept.
+    const options = { agent, ...SUITE, pskCallback: () => two } as ClientOptions
+    expect(await greeted(new WebSocket(`wss://127.0.0.1:${at.port}`, options))).toBe(one.identity)
     agent.destroy()
-    server.closeAllConnections()
+  })
+
+  test('nor do they where they keep TLS sessions: the second resumes what the first has proven', async () => {
+    const [one, two] = await psks()
+    const at = await naive(one, two)
+    const agent = new Agent()
+    const as = ({ identity, psk }: Psk) =>
+      answered({ ...at, ...SUITE, agent, pskCallback: () => ({ identity, psk }) } as RequestOptions)
+    expect(await as(one)).toBe(one.identity)
+    expect(await as(two)).toBe('resumed')
+    const known = one
+    const own = httpsAgent({ externalPsk: async () => known }, { servername: NAME })
+    for (let i = 0; i < 2; i++) expect(await answered({ ...at, agent: own })).toBe(known.identity)
+  })
+
+  test('undici’s know a connection by its origin: who asks its connector for another device gets the first', async () => {
+    const [one, two] = await psks()
+    const { port } = await naive(one, two)
+    const url = `https://127.0.0.1:${port}`
+    let whose = one
+    const shared = new Dispatcher({
+      connections: 1,
+      connect: (_, callback) => {
+        const { identity, psk } = whose
+        const pskCallback = () => ({ identity, psk })
+        secured({ host: '127.0.0.1', port, ...SUITE, pskCallback }).then(
+          socket => callback(null, socket),
+          error => callback(error, null),
+        )
+      },
+    })
+    const as = async (dispatcher: Dispatcher) => (await undiciFetch(url, { dispatcher })).text()
+    expect(await as(shared)).toBe(one.identity)
+    whose = two
+    expect(await as(shared)).toBe(one.identity)
+    await shared.destroy()
+
+    // With the guard the connector is a device's, and nothing in a request says another.
+    for (const known of [one, two]) {
+      const identity = { externalPsk: async () => known }
+      const dispatcher = new Dispatcher({ connect: buildConnector({ identity, servername: NAME }) })
+      expect(await as(dispatcher)).toBe(known.identity)
+      await dispatcher.destroy()
+    }
   })
 
   test('with it a device is the agent’s, and one that is given with a request is an error', async () => {
-    const { door, timers, log } = world
-    const server = createHttpsServer({ door, timers, log }, (_, response, peer) => response.end(peer.mpinId))
-    world.onClose(() => server.http.closeAllConnections())
-    const at = await listening(server)
+    const at = await ours()
     const cars = [world.car(1), world.car(2)]
     const agents = cars.map(car => httpsAgent(car, { servername: NAME, keepAlive: true, maxSockets: 1 }))
-    for (const [i, car] of cars.entries())
-      expect(await answered({ ...at, agent: agents[i] })).toBe(car.mpinId)
+    const url = `wss://127.0.0.1:${at.port}`
+    for (const [i, car] of cars.entries()) {
+      const agent = agents[i] as Agent
+      expect(await answered({ ...at, agent })).toBe(car.mpinId)
+      expect(await greeted(new WebSocket(url, { agent }))).toBe(car.mpinId)
+    }
     const psk = await world.car(2).externalPsk(NAME)
-    const options = { ...at, agent: httpsAgent(world.car(1), { servername: NAME }), pskCallback: () => psk }
-    await expect(answered(options as RequestOptions)).rejects.toThrow(TypeError)
+    const options = { agent: httpsAgent(world.car(1), { servername: NAME }), pskCallback: () => psk }
+    await expect(answered({ ...at, ...options } as RequestOptions)).rejects.toThrow(TypeError)
+    await expect(greeted(new WebSocket(url, options as ClientOptions))).rejects.toThrow(TypeError)
     for (const agent of agents) agent.destroy()
   })
 })

@@ -1,17 +1,17 @@
-/** GnuTLS' client at our server and its server for our client, and a client on wolfSSL: right key, wrong key, unknown. */
+/** Clients on GnuTLS and wolfSSL at our server and servers on both for our client: right key, wrong key, unknown. */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { connect } from '@milagro-ts/tls/connect'
+import { connect, type TlsIdentity } from '@milagro-ts/tls/connect'
 import { createServer } from '@milagro-ts/tls/server'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { hex } from './openssl.js'
 import { freePort, haveTools, type Running, ran, started } from './tools.js'
-import { NAME, World } from './world.js'
+import { NAME, outcome, World } from './world.js'
 
 const hasGnuTls = haveTools('no handshake with GnuTLS is tested', 'gnutls-cli', 'gnutls-serv')
-const SOURCE = fileURLToPath(new URL('wolfssl-client.c', import.meta.url))
+const SOURCE = fileURLToPath(new URL('wolfssl.c', import.meta.url))
 const hasWolfSsl =
   haveTools('no handshake with wolfSSL is tested', 'cc') &&
   (await ran(['sh', '-c', 'echo "#include <wolfssl/ssl.h>" | cc -E - >/dev/null'])).status === 0
@@ -130,30 +130,22 @@ describe.skipIf(!hasGnuTls)('our client at gnutls-serv', () => {
   })
 })
 
-describe.skipIf(!hasWolfSsl)('a client on wolfSSL at our server', () => {
+describe.skipIf(!hasWolfSsl)('wolfSSL', () => {
   let built: string
   let program: string
   beforeAll(async () => {
     built = await mkdtemp(join(tmpdir(), 'milagro-wolfssl-'))
-    program = join(built, 'client')
-    const { status, text } = await ran([
-      'cc',
-      '-Wall',
-      '-Wextra',
-      '-Werror',
-      '-o',
-      program,
-      SOURCE,
-      '-lwolfssl',
-    ])
+    program = join(built, 'wolfssl')
+    const build = ['cc', '-Wall', '-Wextra', '-Werror', '-o', program, SOURCE, '-lwolfssl'] as const
+    const { status, text } = await ran(build)
     expect(text).toBe('')
     expect(status).toBe(0)
   })
   afterAll(() => rm(built, { recursive: true }))
   const client = (port: number, identity: string, key: Uint8Array) =>
-    ran([program, String(port), identity], { env: { MILAGRO_KEY: hex(key) } })
+    ran([program, 'client', String(port), identity], { env: { MILAGRO_KEY: hex(key) } })
 
-  test('the right key', async () => {
+  test('its client at our server: the right key', async () => {
     const { port, inside } = await ours()
     const car = world.car(1)
     const { identity, psk } = await car.externalPsk(NAME)
@@ -164,7 +156,7 @@ describe.skipIf(!hasWolfSsl)('a client on wolfSSL at our server', () => {
     expect(inside).toEqual([car.mpinId])
   })
 
-  test('a wrong key and an unknown identity fail alike', async () => {
+  test('its client at our server: a wrong key and an unknown identity fail alike', async () => {
     const { port, inside } = await ours()
     const { identity, psk } = await world.car(1).externalPsk(NAME)
     const wrong = await client(port, identity, new Uint8Array(32).fill(1))
@@ -172,5 +164,28 @@ describe.skipIf(!hasWolfSsl)('a client on wolfSSL at our server', () => {
     expect(wrong.status).toBe(1)
     expect(unknown).toEqual(wrong)
     expect(inside).toEqual([])
+  })
+
+  test('our client at its server: the right key, a wrong one, and an identity that it doesn’t know', async () => {
+    const car = world.car(1)
+    const { identity, psk } = await car.externalPsk(NAME)
+    const port = await freePort()
+    const server = started([program, 'server', String(port), identity], { MILAGRO_KEY: hex(psk) })
+    try {
+      await server.said(/listening/)
+      const as = (who: TlsIdentity) =>
+        outcome(connect({ host: '127.0.0.1', port, servername: NAME, identity: who }))
+      expect(await as(car)).toBe('in')
+      const offered = await car.externalPsk(NAME)
+      expect(
+        await as({ externalPsk: async () => ({ ...offered, psk: new Uint8Array(32).fill(1) }) }),
+      ).not.toBe('in')
+      expect(await as(world.car(2))).not.toBe('in')
+      // None of them has ended it.
+      expect(await as(car)).toBe('in')
+      expect(server.text()).toContain('binder does not verify')
+    } finally {
+      await server.end()
+    }
   })
 })

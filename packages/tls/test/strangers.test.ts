@@ -128,3 +128,62 @@ describe.skipIf(opensslVersion === undefined)('our client at openssl s_server', 
     expect(await outcome(connect(options))).not.toBe('in')
   })
 })
+
+describe.skipIf(opensslVersion === undefined)('TLS 1.2, by explicit choice', () => {
+  const SUITE = 'ECDHE-PSK-CHACHA20-POLY1305'
+  /** Fatal, from the server. */
+  const alertOf = (said: string) => /SSL alert number \d+/.exec(said)?.[0]
+
+  test('openssl s_client: in by the right key once the server knows the device; else one alert for everybody', async () => {
+    const inside: string[] = []
+    const { door, timers, log } = world
+    const server = createServer({ door, timers, log, tls12: true }, (socket, peer) => {
+      inside.push(peer.mpinId)
+      socket.on('error', () => undefined)
+      socket.end('welcome')
+    })
+    const port = await world.listen(server.on('tlsClientError', () => undefined))
+    const client = (identity: string, psk: Uint8Array) =>
+      openssl(
+        [
+          ...['s_client', '-connect', `127.0.0.1:${port}`, '-tls1_2', '-cipher', SUITE],
+          ...['-psk_identity', identity, '-psk', hex(psk)],
+        ],
+        { until: /welcome/ },
+      )
+    const car = world.car(1)
+    const { identity, psk } = await car.externalPsk(NAME, 'm2')
+    const first = alertOf(await client(identity, psk))
+    expect(first).toBeDefined()
+    let said = ''
+    await expect
+      .poll(async () => (said = await client(identity, psk)), { timeout: 10_000 })
+      .toContain('welcome')
+    expect(said).toContain(`New, TLSv1.2, Cipher is ${SUITE}`)
+    expect(said).toContain('no peer certificate available')
+    expect(inside).toEqual([car.mpinId])
+    const wrong = new Uint8Array(32).fill(1)
+    expect(alertOf(await client(identity, wrong))).toBe(first)
+    expect(alertOf(await client('somebody', psk))).toBe(first)
+    expect(inside).toHaveLength(1)
+  })
+
+  test('our client at openssl s_server: the right key, and a wrong one', async () => {
+    const car = world.car(1)
+    const { identity, psk } = await car.externalPsk(NAME, 'm2')
+    const to = async (key: Uint8Array) => {
+      const server = await opensslServer([
+        ...['-tls1_2', '-cipher', SUITE],
+        ...['-psk_identity', identity, '-psk', hex(key)],
+      ])
+      world.onClose(() => server.end())
+      return connect({ host: '127.0.0.1', port: server.port, servername: NAME, identity: car, tls12: true })
+    }
+    const socket = await to(psk)
+    const answer = new Promise<string>(resolve => socket.once('data', chunk => resolve(chunk.toString())))
+    socket.write('hello\n')
+    expect(await answer).toBe('olleh\n')
+    socket.destroy()
+    await expect(to(new Uint8Array(32).fill(1))).rejects.toThrow()
+  })
+})
