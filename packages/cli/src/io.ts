@@ -6,6 +6,7 @@ import { Refused } from '@milagro-ts/api/problem'
 import { ClientError } from '@milagro-ts/client/errors'
 import { fromBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import { IdCore } from '@milagro-ts/crypto/identity'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { StoreError } from '@milagro-ts/store/store-error'
 import { type Command, CommanderError } from 'commander'
@@ -134,6 +135,16 @@ export function hashOf(given: string, what: string): string {
   } catch (error) {
     if (!(error instanceof DecodeError)) throw error
     throw new UsageError(`${what}: '${text}' is not 32 bytes in base64url (43 characters)`)
+  }
+}
+
+/** The device of an M-Pin ID. UsageError, which names the flag, for what is none. */
+export function mpinIdOf(text: string, flag: string): IdCore {
+  try {
+    return IdCore.fromBase64Url(text.trimStart())
+  } catch (error) {
+    if (!(error instanceof DecodeError)) throw error
+    throw new UsageError(`${flag}: '${text}' is no M-Pin ID (52 characters of base64url)`)
   }
 }
 

@@ -8,10 +8,11 @@ import { createServer, get } from 'node:http'
 import { type AddressInfo, connect as connectTcp } from 'node:net'
 import { connect } from 'node:tls'
 import { fileURLToPath } from 'node:url'
+import { fromUtf8, utf8 } from '@milagro-ts/crypto/bytes'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { freePort } from '../../../test/free-port.js'
 import { type RunningFleet, runFleet } from './running-fleet.js'
-import { Folder, milagro, milagroWith } from './world.js'
+import { Folder, milagro, milagroAt, milagroWith, piped } from './world.js'
 
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url))
 const PIN = { MILAGRO_PIN: 'correct horse battery' }
@@ -180,7 +181,7 @@ describe('a whole system', () => {
         await initialised('gateway', gatewayFile, 2),
         await initialised('psk-file', pskFileConfig, 3),
       ],
-      devicePurposes: ['device', 'agree'],
+      devicePurposes: ['device', 'agree', 'sign'],
     })
     const group = { groupId: fleet.groupId, groupFile: folder.file('group.json'), rps: { url: fleet.rps } }
     await writeFile(gatewayFile, JSON.stringify({ ...settings, ...group }))
@@ -356,5 +357,75 @@ describe('a whole system', () => {
     expect(await lines()).toEqual([await lineOf(car)])
     writer.child.kill()
     expect(await writer.ended).toBe(0)
+  })
+  test('peer: two devices that have prepared, and no network; each direction ends by itself', async () => {
+    const other = ['--store', folder.file('third.json'), '--rps', fleet.rps]
+    await enrol('VIN 3', other)
+    const idOf = async (store: readonly string[]) => {
+      const { json } = await milagro('device', 'list', '--store', store[1] as string, '--json')
+      return (json.identities as { idCore: string }[])[0]?.idCore as string
+    }
+    const [own, its] = [await idOf(car), await idOf(other)]
+    const at = `127.0.0.1:${await freePort()}`
+    const offline: typeof fetch = () => Promise.reject(new TypeError('there is no network here'))
+    const listening = (allow: string, says: string) => {
+      const { bytes, output } = piped(utf8(says))
+      let heard = ''
+      let look = () => {}
+      const hear = (text: string) => {
+        heard += text
+        look()
+      }
+      const listen = ['--listen', at, '--allow', allow]
+      const ended = milagroAt({ fetch: offline, bytes, hear }, 'tls', 'peer', 'listen', ...listen, ...other)
+      const isUp = new Promise<void>((resolve, reject) => {
+        look = () => heard.includes('listening on') && resolve()
+        void ended.then(({ err }) => reject(new Error(err)))
+      })
+      return { ended, isUp, output }
+    }
+    const dialling = async (says: string, to = its) => {
+      const { bytes, output } = piped(utf8(says))
+      const said = await milagroAt(
+        { fetch: offline, bytes },
+        ...['tls', 'peer', 'connect', '--to', to, '--at', at],
+        ...car,
+      )
+      return { ...said, output: fromUtf8(output(), 'output') }
+    }
+
+    expect(await dialling('')).toMatchObject({ exit: 1, err: expect.stringContaining('peer prepare') })
+    for (const store of [car, other]) {
+      const { exit, json } = await milagro('tls', 'peer', 'prepare', ...store, '--json')
+      expect(exit).toBe(0)
+      expect(json.slots).toHaveLength(2)
+    }
+
+    expect(await dialling('')).toMatchObject({ exit: 3, err: expect.stringContaining('ECONNREFUSED') })
+    const answering = listening(own, 'and a long answer. '.repeat(5_000))
+    await answering.isUp
+    const { exit, err, output } = await dialling('hello')
+    expect([exit, err]).toEqual([0, `${its} has answered\n`])
+    expect(output).toBe('and a long answer. '.repeat(5_000))
+    expect((await answering.ended).err).toContain(`${own} has come in\n`)
+    expect(fromUtf8(answering.output(), 'output')).toBe('hello')
+
+    // Whoever isn't expected doesn't come in, and the one who waits goes on waiting.
+    const choosy = listening(own, '')
+    await choosy.isUp
+    expect(
+      await dialling(
+        '',
+        its.replace(/.$/, last => (last === 'A' ? 'Q' : 'A')),
+      ),
+    ).toMatchObject({ exit: 1 })
+    expect(await dialling('hello again')).toMatchObject({ exit: 0 })
+    await choosy.ended
+    expect(fromUtf8(choosy.output(), 'output')).toBe('hello again')
+    expect(await dialling('', own)).toMatchObject({ exit: 2 })
+    expect(await dialling('', 'nobody')).toMatchObject({
+      exit: 2,
+      err: expect.stringContaining('no M-Pin ID'),
+    })
   })
 })

@@ -56,7 +56,17 @@ export const milagroWith = (env: Record<string, string>, ...argv: string[]): Pro
 
 /** With an environment, by another clock, without a network. */
 export async function milagroAt(
-  world: { env?: Record<string, string>; clock?: Clock; fetch?: typeof fetch; bytes?: ByteStreams },
+  {
+    hear,
+    ...world
+  }: {
+    env?: Record<string, string>
+    clock?: Clock
+    fetch?: typeof fetch
+    bytes?: ByteStreams
+    /** Told what goes to the error stream, as it goes. */
+    hear?: (text: string) => void
+  },
   ...argv: string[]
 ): Promise<Said> {
   let out = ''
@@ -67,6 +77,7 @@ export async function milagroAt(
     },
     err: text => {
       err += text
+      hear?.(text)
     },
     env: {},
     fetch,

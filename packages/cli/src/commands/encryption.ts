@@ -2,10 +2,8 @@
 import { randomUUID } from 'node:crypto'
 import { open, rename, rm } from 'node:fs/promises'
 import { decryptFile, encryptFile } from '@milagro-ts/client/encrypted-file'
-import { DecodeError } from '@milagro-ts/crypto/errors'
-import { IdCore } from '@milagro-ts/crypto/identity'
 import type { Command } from 'commander'
-import { type Io, UsageError } from '../io.js'
+import { type Io, mpinIdOf } from '../io.js'
 import { Progress } from '../progress.js'
 import { openDevice, type SessionOptions, withSession } from '../session.js'
 import { checkLeaves, pinnedGroup } from './signing.js'
@@ -31,7 +29,7 @@ export function addEncryption(program: Command, io: Io): void {
     )
     .option('--out <file>', 'where it goes, when it is whole; standard output unless said')
     .action(async (options: EncryptOptions) => {
-      const to = options.to.map(recipientOf)
+      const to = options.to.map(text => mpinIdOf(text, '--to'))
       const group = await pinnedGroup(options)
       if (options.leaves !== undefined) await checkLeaves(options.leaves, group, to)
       const terms = { to, group, now: io.clock(), random: io.random }
@@ -98,14 +96,5 @@ async function toFile(path: string, stream: ReadableStream<Uint8Array>): Promise
   } catch (error) {
     await rm(unfinished, { force: true })
     throw error
-  }
-}
-
-function recipientOf(text: string): IdCore {
-  try {
-    return IdCore.fromBase64Url(text.trimStart())
-  } catch (error) {
-    if (!(error instanceof DecodeError)) throw error
-    throw new UsageError(`--to: '${text}' is no M-Pin ID (52 characters of base64url)`)
   }
 }

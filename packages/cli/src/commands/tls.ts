@@ -5,6 +5,7 @@ import type { Command } from 'commander'
 import { answers, type Io, UsageError } from '../io.js'
 import { again } from '../programs.js'
 import { openDevice, type SessionOptions, withSession } from '../session.js'
+import { addPeer } from './peer.js'
 
 export function addTls(program: Command, io: Io, status: { exit: number }): void {
   const tls = program
@@ -84,6 +85,8 @@ export function addTls(program: Command, io: Io, status: { exit: number }): void
       return answer(identity, psk, { slot, endsAt: Math.floor(endsAt / 1000) })
     },
   )
+
+  addPeer(tls, io)
 }
 
 function answer(identity: string, psk: Uint8Array, more: object) {
