@@ -1082,6 +1082,8 @@ export async function drivenTracking(): Promise<Driven[]> {
   })
   const body = async (more: Parameters<typeof world.receipt>[2] = {}, who = CAR) =>
     bodyOf(second, await world.receipt(who, second, more))
+  const { receipt: _, ...unsigned } = bodyOf(second, '')
+  const signedBody = (signed = world.signed(CAR, second)) => ({ ...unsigned, signed })
   const who = (route: Route) => (route.caller === 'operator' ? OPERATOR : CAR)
 
   const server: DrivenServer = {
@@ -1113,6 +1115,24 @@ export async function drivenTracking(): Promise<Driven[]> {
         fields: async () => ({ body: await body() }),
         unknown: async () => [
           { what: 'another car’s receipt', fields: { body: await body({}, OTHER_CAR) } },
+          { what: 'neither receipt nor signature', fields: { body: unsigned } },
+          { what: 'both of them', fields: { body: { ...(await body()), ...signedBody() } } },
+          {
+            what: 'another car’s signature',
+            fields: { body: signedBody(world.signed(OTHER_CAR, second)) },
+          },
+          {
+            what: 'a signature for another purpose',
+            fields: { body: signedBody(world.signed(CAR, second, { context: 'another' })) },
+          },
+          {
+            what: 'a signature of a slot of long ago',
+            fields: { body: signedBody(world.signed(CAR, second, { slot: 1 })) },
+          },
+          {
+            what: 'a signature with another car’s permit',
+            fields: { body: signedBody(world.signed(CAR, second, { permitOf: OTHER_CAR })) },
+          },
           { what: 'a receipt by somebody else', fields: { body: await body({ by: 'stranger' }) } },
           {
             what: 'a receipt for another service',

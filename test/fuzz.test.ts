@@ -12,7 +12,13 @@ import { decodeHpkeKey, Es256PrivateKey, Es256PublicKey, generateEs256 } from '@
 import { Peaks } from '@milagro-ts/api/merkle-tree'
 import { Refused } from '@milagro-ts/api/problem'
 import { RevokedLeaves } from '@milagro-ts/api/revoked-leaves'
-import { JWS_ALG, VerifiedMessage } from '@milagro-ts/api/signed-message'
+import {
+  decodeSignedLine,
+  encodeSignedLine,
+  JWS_ALG,
+  signedFields,
+  VerifiedMessage,
+} from '@milagro-ts/api/signed-message'
 import { readEvents } from '@milagro-ts/api/sse'
 import { parseStrictJson } from '@milagro-ts/api/strict-json'
 import { decodeStanza, decryptFile, encodeStanza, encryptFile } from '@milagro-ts/client/encrypted-file'
@@ -92,6 +98,11 @@ const token = await signJws('mpin-fuzz', { a: 1 }, signing, 'kid')
 const joins = AwaitingJoins.of(1, digestOf('blind'), secrets, token)
 const origin = digestOf('origin')
 const { document, group } = await makeGroup({ n: 2, t: 2 })
+const fields = signedFields(
+  { groupId: group.groupId, idCore: car, slot: 0, context: 'fuzz', signEpoch: 1 },
+  signature,
+  permit,
+)
 const nodes = [
   { depth: 0, index: 0 },
   { depth: 32, index: 7 },
@@ -307,16 +318,7 @@ const targets: Readonly<Record<string, Target>> = {
     good: [
       utf8(`${jwsHead()}.${toBase64Url(utf8('m'))}.${toBase64Url(signature.encode())}`),
       utf8(`${jwsHead()}..${toBase64Url(signature.encode())}`),
-      json({
-        suite: 'BLS12381-SHA256-V1',
-        v: 1,
-        groupId: toBase64Url(group.groupId),
-        idCore: car.mpinId,
-        slot: 0,
-        context: 'fuzz',
-        signature: toBase64Url(signature.encode()),
-        permit: toBase64Url(permit.encode()),
-      }),
+      json(fields),
     ],
     again: bytes => {
       const text = latin1(bytes)
@@ -329,6 +331,17 @@ const targets: Readonly<Record<string, Target>> = {
     refuses: [DecodeError, Refused],
     cases: 600,
     isRefused: true,
+  },
+  'api/signed-message decodeSignedLine': {
+    good: [
+      utf8(encodeSignedLine({ message: utf8('m'), signed: fields })),
+      utf8('{"message":"","signed":"eyJ.."}'),
+    ],
+    again: bytes => {
+      const { message, signed } = decodeSignedLine(latin1(bytes))
+      return utf8(encodeSignedLine({ message, signed: signed as typeof fields }))
+    },
+    isForgiving: true,
   },
   'client/encrypted-file decodeStanza': {
     good: [json({ args: encodeStanza(stanza).args, body: toHex(encodeStanza(stanza).body) })],

@@ -31,6 +31,11 @@ export const CarConfig = Strict({
   seed: Type.Optional(Type.Integer({ minimum: 0 })),
   /** Metres per second. */
   speed: Type.Optional(Type.Number({ exclusiveMinimum: 0, maximum: 200 })),
+  /**
+   * Who vouches for a batch: the RPS, asked for a receipt each time, or the car `itself`, by its key of `sign` and its permit.
+   * The RPS unless said.
+   */
+  signs: Type.Optional(Type.Enum(['itself', 'rps'])),
   /** Between two positions, and between two batches. */
   positionEvery: Milliseconds,
   reportEvery: Milliseconds,

@@ -21,6 +21,7 @@ import { readNotes, writeNotes } from './car-notes.js'
 import { ChannelLogin } from './channel-login.js'
 import { Drive, generatedTrack, parseGpx } from './gpx.js'
 import { type CarIdentity, type CarOptions, SimulatedCar } from './simulated-car.js'
+import { HEAD_CONTEXT } from './track-chain.js'
 import { trackingRoutes } from './tracking-routes.js'
 
 /** Milliseconds between two attempts at what can't be done yet. */
@@ -84,13 +85,13 @@ async function drive(config: CarConfig, env: Environment, signal: AbortSignal): 
 }
 
 /**
- * By TLS as this very device, logged in on each connection; `connected`, `logged-in` and `disconnected` are said. What it
- * signs is for the public audience: a receipt is bound to what was signed, and to no connection.
+ * By TLS as this very device, logged in on each connection; `connected`, `logged-in` and `disconnected` are said. A receipt is
+ * for the public audience: it is bound to what was signed, and to no connection.
  */
 function onConnections(
   device: Device,
   { url: baseUrl, name }: NonNullable<CarConfig['trackingTls']>,
-  { tracking }: CarConfig,
+  config: CarConfig,
   env: Environment,
   driver: string | undefined,
 ): Pick<CarOptions, 'identity' | 'tracking'> {
@@ -118,8 +119,8 @@ function onConnections(
         if (fresh) login.forget()
         return undefined
       },
-      login: () => device.login({ audience: tracking }),
-      receipt: payload => device.sign({ audience: tracking, payload }),
+      login: () => device.login({ audience: config.tracking }),
+      word: wordBy(device, config),
       leaveDriver() {
         const had = user !== undefined
         user = undefined
@@ -128,6 +129,14 @@ function onConnections(
     },
   }
 }
+
+/** What the car says for the head of a batch: its own signature, or the RPS' receipt for the public audience. */
+const wordBy =
+  (device: Device, { signs, tracking: audience }: CarConfig): CarIdentity['word'] =>
+  async payload =>
+    signs === 'itself'
+      ? { signed: await device.signOffline(payload, HEAD_CONTEXT) }
+      : { receipt: await device.sign({ audience, payload }) }
 
 /** The identity in the store; a new one by code or words when there is none. */
 async function enrolled(config: CarConfig, env: Environment): Promise<Device> {
@@ -166,7 +175,7 @@ async function seated(device: Device, config: CarConfig, env: Environment): Prom
 /** The SDK's device and session as the car sees them. */
 function byTokens(
   device: Device,
-  { tracking: audience }: CarConfig,
+  config: CarConfig,
   env: Environment,
   driver: string | undefined,
 ): CarIdentity {
@@ -174,7 +183,7 @@ function byTokens(
   let session: Session | undefined
   const accessToken = async (fresh: boolean): Promise<string> => {
     if (session !== undefined) return session.accessToken({ fresh })
-    session = await device.session({ audience, ...factorsOf(user, env) })
+    session = await device.session({ audience: config.tracking, ...factorsOf(user, env) })
     say({ event: 'logged-in', driver: user !== undefined })
     return session.accessToken()
   }
@@ -183,7 +192,7 @@ function byTokens(
     idCore: device.mpinId,
     authorization: async ({ fresh }) => `Bearer ${await accessToken(fresh)}`,
     login: () => accessToken(true),
-    receipt: payload => device.sign({ audience, payload }),
+    word: wordBy(device, config),
     leaveDriver() {
       if (user === undefined) return false
       user = undefined

@@ -19,6 +19,7 @@ import { type Code, Refused } from '@milagro-ts/api/problem'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import { type SignedFields, VerifiedMessage } from '@milagro-ts/api/signed-message'
 import {
   signPermitStatement,
   signTicket,
@@ -53,8 +54,10 @@ import { rawProof } from './raw-proof.js'
 import { AUTHORITIES, GATEWAY, REPLACEMENT, SERVERS, type ServerName, Servers } from './servers.js'
 import { signedOffline } from './signed-offline.js'
 import { stolenRequestKey, stolenTicketKey } from './stolen-keys.js'
-import { checkBatch, headPayload, trackStart } from './track-chain.js'
+import { checkBatch, HEAD_CONTEXT, headPayload, trackStart } from './track-chain.js'
 
+/** The car that signs its batches by itself; of the others the RPS gives receipts. */
+const SIGNS_ITSELF = 'car-3'
 /** Seconds. */
 const SLOT = 15
 const DELTA = 5
@@ -298,6 +301,7 @@ class Story {
         instance: vinOf(name),
         attributes: ATTRIBUTES,
         seed: Number(name.slice(-1)),
+        signs: name === SIGNS_ITSELF ? 'itself' : 'rps',
         positionEvery: 200,
         reportEvery: 400,
         slowIterations: ITERATIONS,
@@ -1224,6 +1228,7 @@ async function nothingLost(story: Story): Promise<Observed> {
     const idCore = IdCore.fromBase64Url(notes.idCore)
     let end = trackStart(servers.group.groupId, idCore.bytes)
     let positions = 0
+    let signedItself = 0
     for (let from: number | undefined = 1; from !== undefined; ) {
       const page: Awaited<ReturnType<typeof operator.tracking.track>> = await operator.tracking.track({
         params: { idCore: notes.idCore },
@@ -1234,16 +1239,9 @@ async function nothingLost(story: Story): Promise<Observed> {
         const after = checkBatch(idCore.bytes, end, { ...stored, previous: end.head, head })
         if (typeof after === 'string')
           throw new StepFailed(`${name}’s track breaks at batch ${stored.number}: ${after}`)
-        const receipt = await verifyReceipt({
-          receipt: stored.receipt,
-          keys: await keys.forToken(stored.receipt),
-          issuer: servers.url('rps'),
-        })
-        const signed = toBase64Url(sha256(headPayload(stored.number, head)))
-        expect(
-          receipt.payloadHash === signed && receipt.sub === notes.idCore,
-          `${name} signed batch ${stored.number}`,
-        )
+        const signer = await signerOf(stored, headPayload(stored.number, head), servers, keys)
+        expect(signer === notes.idCore, `${name} signed batch ${stored.number}`)
+        if (stored.signed !== undefined) signedItself++
         positions += stored.positions.length
         end = after
       }
@@ -1256,9 +1254,30 @@ async function nothingLost(story: Story): Promise<Observed> {
       positions + unsent === notes.taken,
       `${name} took ${notes.taken}, stored ${positions}, still holds ${unsent}`,
     )
-    cars.push({ car: name, batches: end.next - 1, positions, unsent, taken: notes.taken })
+    const batches = end.next - 1
+    expect(
+      signedItself === (name === SIGNS_ITSELF ? batches : 0),
+      `${name} has the signatures that it is to have`,
+    )
+    cars.push({ car: name, batches, signedItself, positions, unsent, taken: notes.taken })
   }
   return { ...story.saw('GET /v1/jwks'), cars }
+}
+
+/** Who stands behind a batch's head: by the RPS' receipt, or by the car's own signature as it held when it came. */
+async function signerOf(
+  { receipt, signed, receivedAt }: { receipt?: string; signed?: SignedFields; receivedAt: number },
+  payload: Uint8Array,
+  servers: Servers,
+  keys: TokenKeys,
+): Promise<string | null> {
+  if (receipt === undefined) {
+    const claim = { message: payload, signed, group: servers.group, context: HEAD_CONTEXT, now: receivedAt }
+    return VerifiedMessage.verify(claim).idCore.mpinId
+  }
+  const issuer = servers.url('rps')
+  const verified = await verifyReceipt({ receipt, keys: await keys.forToken(receipt), issuer })
+  return verified.payloadHash === toBase64Url(sha256(payload)) ? verified.sub : null
 }
 
 /** This process with the RPS' request key: what its thief could ask of the RA and of the authorities. */

@@ -13,6 +13,7 @@ import type { Drive } from './gpx.js'
 import {
   appendBatch,
   type Batch,
+  type HeadWord,
   headPayload,
   type Position,
   type TrackEnd,
@@ -32,8 +33,8 @@ export interface CarIdentity {
   authorization(options: { fresh: boolean }): Promise<string | undefined>
   /** Logs in at the RPS, which says why a car isn't let in where TLS says nothing. */
   login(): Promise<unknown>
-  /** The RPS' receipt over a payload that the car signs for the tracking server. */
-  receipt(payload: Uint8Array): Promise<string>
+  /** A word for a payload: the RPS' receipt for the tracking server, or the car's own signature with its permit. */
+  word(payload: Uint8Array): Promise<HeadWord>
   /** Goes on without the driver; false when there was none. */
   leaveDriver(): boolean
 }
@@ -66,7 +67,7 @@ const DRIVERS: readonly Code[] = ['BANNED', 'LOCKED', 'WRONG_PIN']
 export class SimulatedCar {
   readonly #options: CarOptions
   #notes: Notes
-  #receipt: { readonly number: number; readonly receipt: string } | undefined
+  #word: { readonly number: number; readonly word: HeadWord } | undefined
   #needsLogin = false
   #stored = 0
   #saving: Promise<unknown> = Promise.resolve()
@@ -109,9 +110,9 @@ export class SimulatedCar {
     const batch = await this.#nextBatch()
     if (batch === null) return true
     try {
-      if (this.#receipt?.number !== batch.number) {
-        const receipt = await identity.receipt(headPayload(batch.number, batch.head))
-        this.#receipt = { number: batch.number, receipt }
+      if (this.#word?.number !== batch.number) {
+        const word = await identity.word(headPayload(batch.number, batch.head))
+        this.#word = { number: batch.number, word }
       }
       const credential = await this.#credential(this.#needsLogin)
       this.#needsLogin = false
@@ -122,7 +123,7 @@ export class SimulatedCar {
           previous: toBase64Url(batch.previous),
           positions: [...batch.positions],
           head: toBase64Url(batch.head),
-          receipt: this.#receipt.receipt,
+          ...this.#word.word,
         },
       })
       await this.#change({ end: decodeEnd(end), unanswered: undefined })
@@ -163,6 +164,8 @@ export class SimulatedCar {
       this.#needsLogin = true
       return say({ event: 'driver-left', code: error.code })
     }
+    // A signature is of a slot, and the batch may have waited for longer.
+    if (error.code === 'EXPIRED') this.#word = undefined
     if (error.code === 'CONFLICT' || error.code === 'REPLAYED') await this.#rebase()
     else if (error.code !== 'RETRY_LATER') this.#needsLogin = true
     say({ event: 'refused', code: error.code, waiting })
@@ -173,7 +176,7 @@ export class SimulatedCar {
     const end = decodeEnd(await this.#options.tracking.end(await this.#credential(true)))
     const { unanswered, waiting } = this.#notes
     const again = [...(unanswered?.positions ?? []), ...waiting].filter(position => position.at > end.at)
-    this.#receipt = undefined
+    this.#word = undefined
     await this.#change({ end, unanswered: undefined, waiting: again })
   }
 

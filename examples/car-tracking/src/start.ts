@@ -341,6 +341,8 @@ async function startCar(folder: string, car: ExampleCar, servers: Servers, cars:
     attributes,
     // All in one town, so that the map shows their streets.
     seed: CARS.indexOf(car) * TOWNS.length,
+    // Of a car with a driver the RPS says who drove; the others ask nobody.
+    signs: driver === undefined ? 'itself' : 'rps',
     positionEvery: 1_000,
     reportEvery: 3_000,
     ...(driver === undefined ? {} : { driver: { attributes: { driverName: driver } } }),

@@ -4,13 +4,17 @@
  *   vehicle                                                tracking server
  *   head₀ = trackStart(groupId, idCore)                    the same, before the first batch
  *   headₙ = SHA-256(TLV{idCore, n, headₙ₋₁, positions})
- *   receipt = RPS's receipt over headPayload(n, headₙ)
- *        -- n, headₙ₋₁, positions, headₙ, receipt -->      checkBatch(end, batch): n and headₙ₋₁ are where the track
+ *   word = over headPayload(n, headₙ): the RPS's receipt,
+ *          or the vehicle's own signature with its permit
+ *        -- n, headₙ₋₁, positions, headₙ, word -->         checkBatch(end, batch): n and headₙ₋₁ are where the track
  *                                                          ends, times only ascend, headₙ is recomputed
  *
  * So a batch that is lost, sent twice, swapped with another or put on another vehicle's track does not fit, and
- * whoever holds the last head and its receipt can show that nothing before it was changed.
+ * whoever holds the last head and its word can show that nothing before it was changed. A receipt costs a request to the
+ * RPS for each batch and is checked with the RPS' public keys; a signature costs nobody anything until it is checked, by
+ * whoever has the group document.
  */
+import type { SignedFields } from '@milagro-ts/api/signed-message'
 import { be16, be32, be64, concat, equalBytes, readInteger, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { sha256 } from '@milagro-ts/crypto/sha256'
@@ -27,6 +31,9 @@ export interface Position {
   /** Compass degrees, 0–359. */
   readonly heading: number
 }
+
+/** Who says that the head is the vehicle's: the RPS, or the vehicle itself. */
+export type HeadWord = { readonly receipt: string } | { readonly signed: SignedFields }
 
 /** Where a track ends: the number that its next batch has, the head it builds on, and the time of its last position. */
 export interface TrackEnd {
@@ -89,7 +96,10 @@ export function checkBatch(idCore: Uint8Array, end: TrackEnd, batch: Batch): Tra
   return { next: batch.number + 1, head: batch.head, at }
 }
 
-/** What the vehicle signs at the RPS, and what the receipt's payloadHash is the SHA-256 of. */
+/** What a vehicle's own signature over a head is for. */
+export const HEAD_CONTEXT = 'head of a track'
+
+/** What the vehicle signs, at the RPS or by itself; the receipt's payloadHash is the SHA-256 of it. */
 export function headPayload(number: number, head: Uint8Array): Uint8Array {
   return encodeTlv([utf8('track-head'), be32(number), head])
 }

@@ -2,6 +2,7 @@
  * Tracks at rest: one row per batch with its positions as the very bytes that its head is the hash of, and one row
  * per track for where it ends. Both change in one transaction.
  */
+import type { SignedFields } from '@milagro-ts/api/signed-message'
 import {
   type Connection,
   type Migration,
@@ -16,6 +17,7 @@ import {
   checkBatch,
   decodePositions,
   encodePositions,
+  type HeadWord,
   type Position,
   type TrackEnd,
 } from './track-chain.js'
@@ -27,7 +29,7 @@ export interface StoredBatch {
   readonly receivedAt: number
   readonly positions: readonly Position[]
   readonly head: Uint8Array
-  readonly receipt: string
+  readonly word: HeadWord
 }
 export interface LastSeen {
   readonly idCore: string
@@ -50,6 +52,22 @@ export const trackMigrations: readonly Migration[] = [
         id_core TEXT NOT NULL REFERENCES track, number INTEGER NOT NULL, user_core TEXT, received_at INTEGER NOT NULL,
         positions BLOB NOT NULL, head BLOB NOT NULL, receipt TEXT NOT NULL,
         PRIMARY KEY (id_core, number)) STRICT, WITHOUT ROWID`.execute(db)
+    },
+  },
+  {
+    id: 2,
+    name: 'signed by the vehicle itself',
+    async up(db) {
+      await sql`CREATE TABLE batch_with_word (
+        id_core TEXT NOT NULL REFERENCES track, number INTEGER NOT NULL, user_core TEXT, received_at INTEGER NOT NULL,
+        positions BLOB NOT NULL, head BLOB NOT NULL, receipt TEXT, signed TEXT,
+        PRIMARY KEY (id_core, number), CHECK ((receipt IS NULL) <> (signed IS NULL))) STRICT, WITHOUT ROWID`.execute(
+        db,
+      )
+      await sql`INSERT INTO batch_with_word
+        SELECT id_core, number, user_core, received_at, positions, head, receipt, NULL FROM batch`.execute(db)
+      await sql`DROP TABLE batch`.execute(db)
+      await sql`ALTER TABLE batch_with_word RENAME TO batch`.execute(db)
     },
   },
 ]
@@ -80,7 +98,7 @@ export class TrackStore {
     idCore: { readonly text: string; readonly bytes: Uint8Array },
     start: TrackEnd,
     batch: Batch,
-    more: { readonly userCore: string | undefined; readonly receivedAt: number; readonly receipt: string },
+    more: { readonly userCore: string | undefined; readonly receivedAt: number; readonly word: HeadWord },
   ): Promise<Appended> {
     return this.#store.atomic(connection => {
       const end = endOf(connection, idCore.text, start)
@@ -94,8 +112,8 @@ export class TrackStore {
         [idCore.text, after.next, after.head, after.at, batch.positions.length],
       )
       connection.run(
-        `INSERT INTO batch (id_core, number, user_core, received_at, positions, head, receipt)
-         VALUES (?, ?, ?, ?, ?, ?, ?)`,
+        `INSERT INTO batch (id_core, number, user_core, received_at, positions, head, receipt, signed)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
         [
           idCore.text,
           batch.number,
@@ -103,7 +121,8 @@ export class TrackStore {
           more.receivedAt,
           encodePositions(batch.positions),
           batch.head,
-          more.receipt,
+          'receipt' in more.word ? more.word.receipt : null,
+          'signed' in more.word ? JSON.stringify(more.word.signed) : null,
         ],
       )
       return { end: after, stored: batch.positions.length }
@@ -164,6 +183,9 @@ function asBatch(row: Row): StoredBatch {
     receivedAt: row.received_at as number,
     positions: decodePositions(row.positions as Uint8Array),
     head: row.head as Uint8Array,
-    receipt: row.receipt as string,
+    word:
+      row.signed === null
+        ? { receipt: row.receipt as string }
+        : { signed: JSON.parse(row.signed as string) as SignedFields },
   }
 }

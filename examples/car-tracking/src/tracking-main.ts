@@ -6,7 +6,7 @@ import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { readFlags, runProcess, say } from '@milagro-ts/api/process'
-import { threadKeyCheck } from '@milagro-ts/api/server-pool'
+import { startServerPool, threadKeyCheck } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { TrackStore, trackMigrations } from './track-store.js'
@@ -37,9 +37,14 @@ await runProcess('tracking', async () => {
     // Loaded only now, so that a start that is refused says so at once.
     const { createTracking } = await import('./tracking-server.js')
     const { openTlsService } = await import('@milagro-ts/tls/service')
-    const ports = { random: systemRandom, clock: systemClock, timers: systemTimers }
-    const group = await pinnedGroup(config, threadKeyCheck(ports))
+    const group = await pinnedGroup(
+      config,
+      threadKeyCheck({ random: systemRandom, clock: systemClock, timers: systemTimers }),
+    )
     const log = createLog(config.name, { level: config.logLevel ?? 'info' })
+    const ports = { clock: systemClock, random: systemRandom, log, metrics: createMetrics('tracking') }
+    // A thread starts with the first signature that comes.
+    const pool = startServerPool({ config: { workers: 1 } }, ports)
     const { name, rps } = config
     const server = createTracking({
       config,
@@ -47,14 +52,19 @@ await runProcess('tracking', async () => {
       requestKey,
       adminToken: adminTokenOf(dataDir, systemRandom),
       store,
+      pool,
       ...ports,
-      log,
-      metrics: createMetrics('tracking'),
+      timers: systemTimers,
       fetch,
       openTls: () => openTlsService({ name, requestKey, hpkeKey, group, rpsUrl: rps.url, log, workers: 1 }),
     })
     const urls = await server.start()
-    return { urls, close: () => server.close().then(() => store.close()) }
+    const close = async () => {
+      await server.close()
+      await pool.close()
+      await store.close()
+    }
+    return { urls, close }
   } catch (error) {
     await store.close()
     throw error

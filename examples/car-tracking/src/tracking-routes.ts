@@ -1,6 +1,7 @@
 /** Routes of the tracking server. */
 import type { RouteTable } from '@milagro-ts/api/route'
 import { Bytes, IdCoreField, Jws, Strict, Uint32, UserCoreField } from '@milagro-ts/api/schemas'
+import { SignedFields } from '@milagro-ts/api/signed-message'
 import Type, { type Static } from 'typebox'
 import { LAT_LIMIT, LON_LIMIT } from './gpx.js'
 
@@ -36,6 +37,14 @@ const identityRefusals = [
   'CLOCK',
 ] as const
 
+/** Who says that the head is the vehicle's: exactly one of them. */
+const headWord = {
+  /** The RPS' receipt over the head. */
+  receipt: Type.Optional(Jws()),
+  /** The vehicle's own signature over it, with its permit of the slot. */
+  signed: Type.Optional(SignedFields),
+}
+
 const Vehicle = Strict({
   idCore: IdCoreField,
   /** Who was proven on the last batch beside the vehicle. */
@@ -52,14 +61,14 @@ export const vehicleRoutes = {
     method: 'POST',
     path: '/v1/tracks',
     summary:
-      'The next batch of the caller’s track with the RPS’ receipt over its head. The last batch may be sent again.',
+      'The next batch of the caller’s track, its head with the RPS’ receipt or signed by the vehicle itself. The last batch may be sent again.',
     caller: 'identity',
     body: Strict({
       number: Type.Integer({ minimum: 1, maximum: 0xffff_ffff }),
       previous: Bytes(32),
       positions: Type.Array(PositionField, { minItems: 1, maxItems: MOST_POSITIONS }),
       head: Bytes(32),
-      receipt: Jws(),
+      ...headWord,
     }),
     response: Strict({ end: TrackEndField, stored: Type.Integer({ minimum: 0 }) }),
     refuses: [...identityRefusals, 'CONFLICT'],
@@ -87,7 +96,8 @@ export const readerRoutes = {
   track: {
     method: 'GET',
     path: '/v1/vehicles/:idCore/track',
-    summary: 'A vehicle’s batches from number `from` on, each with its head and the receipt over it.',
+    summary:
+      'A vehicle’s batches from number `from` on, each with its head and who says that it is the vehicle’s.',
     caller: 'operator',
     params: Strict({ idCore: IdCoreField }),
     query: Strict({ from: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,9}$' })) }),
@@ -100,7 +110,7 @@ export const readerRoutes = {
           receivedAt: UnixMilliseconds,
           positions: Type.Array(PositionField),
           head: Bytes(32),
-          receipt: Jws(),
+          ...headWord,
         }),
       ),
       /** Absent at the track's end. */

@@ -3,9 +3,12 @@
  * a token the moment its holder is banned.
  *
  *   POST /v1/tracks: (1) the credential: an access token for this server's audience, or `Authorization: MPIN`, which
- *   the RPS checks  (2) the ban events are fresh (else RETRY_LATER) and don't deny the holder  (3) the RPS' receipt:
- *   for this audience, of the same vehicle, over this head  (4) the batch carries the track on  (5) stored, shown to
- *   readers.
+ *   the RPS checks  (2) the ban events are fresh (else RETRY_LATER) and don't deny the holder  (3) who says that the head
+ *   is the vehicle's: the RPS' receipt, for this audience, of the same vehicle, over this head; or the vehicle's own
+ *   signature over it with its permit of the slot  (4) the batch carries the track on  (5) stored, shown to readers.
+ *
+ * Signatures and permits that come within a few milliseconds are verified together, in a worker, 64 at a time at most; each
+ * has a verdict of its own, and what finds too many waiting is RETRY_LATER (crypto/node-pool.ts).
  *
  * Where `tlsListen` is set, vehicles come in by TLS without certificates and nowhere else, for an audience of its own: the
  * server's name. There (1) is a login of the connection: a one-pass proof of the very identity that the connection is, bound
@@ -26,11 +29,14 @@ import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
 import { createApp, type Handlers, type Meta, mount } from '@milagro-ts/api/serve'
+import { type SignedFields, VerifiedMessage } from '@milagro-ts/api/signed-message'
 import { SseWriter } from '@milagro-ts/api/sse'
 import { type ReceiptPayload, verifyReceipt } from '@milagro-ts/api/statements'
 import type { Timers } from '@milagro-ts/api/system'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import { IdCore } from '@milagro-ts/crypto/identity'
+import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import type { EventFollower } from '@milagro-ts/rpa/ban-events'
@@ -38,7 +44,15 @@ import { Guard, type Holder } from '@milagro-ts/rpa/guard'
 import { peerOf } from '@milagro-ts/tls/server'
 import type { TlsService } from '@milagro-ts/tls/service'
 import type { FastifyInstance } from 'fastify'
-import { type Batch, type BatchFault, headPayload, type TrackEnd, trackStart } from './track-chain.js'
+import {
+  type Batch,
+  type BatchFault,
+  HEAD_CONTEXT,
+  type HeadWord,
+  headPayload,
+  type TrackEnd,
+  trackStart,
+} from './track-chain.js'
 import type { TrackStore } from './track-store.js'
 import type { TrackingConfig } from './tracking-config.js'
 import { readerRoutes, type trackingRoutes, vehicleRoutes } from './tracking-routes.js'
@@ -61,6 +75,8 @@ export interface TrackingOptions {
   readonly adminToken: string
   /** Closed by its opener. */
   readonly store: TrackStore
+  /** Where vehicles' own signatures are verified; closed by its opener. */
+  readonly pool: CryptoPool
   readonly random: Random
   readonly clock: Clock
   readonly timers: Timers
@@ -89,7 +105,7 @@ interface Watcher {
 }
 
 export function createTracking(options: TrackingOptions): TrackingServer {
-  const { config, group, store, clock, timers, log, metrics, fetch } = options
+  const { config, group, store, pool, clock, timers, log, metrics, fetch } = options
   const watchers = new Set<Watcher>()
   const guard = new Guard({
     rpsUrl: config.rps.url,
@@ -147,6 +163,38 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     }
   }
 
+  /** Who the vehicle's word for the head is of; each by itself, however many are checked together. */
+  async function wordFor(
+    { receipt, signed }: { readonly receipt?: string; readonly signed?: SignedFields },
+    batch: Batch,
+    { idCore }: Proven,
+  ): Promise<{ readonly word: HeadWord; readonly userCore: string | undefined }> {
+    const payload = headPayload(batch.number, batch.head)
+    if (receipt !== undefined && signed === undefined) {
+      const { aud, sub, userCore, payloadHash } = await receiptOf(receipt)
+      if (
+        aud !== config.publicUrl ||
+        sub !== idCore.mpinId ||
+        !equalBytes(fromBase64Url(payloadHash, 'payloadHash', 32), sha256(payload))
+      )
+        throw new Refused('WRONG_PROOF', { detail: 'the receipt is not for this head of this vehicle' })
+      return { word: { receipt }, userCore }
+    }
+    if (signed === undefined || receipt !== undefined)
+      throw new DecodeError('receipt', 'a receipt or a signature of the vehicle’s own')
+    // A look at what is claimed costs no pairing.
+    if (signed.idCore !== idCore.mpinId)
+      throw new Refused('WRONG_PROOF', { detail: 'signed by another vehicle' })
+    const item = { message: payload, signed, context: HEAD_CONTEXT, now: clock() }
+    await guard
+      .bySigner(inForce => VerifiedMessage.verifyIn(pool, { ...item, group: inForce }))
+      .catch((error: unknown) => {
+        if (!(error instanceof Refused) || error.code !== 'NOT_APPROVED') throw error
+        throw new Refused('WRONG_PROOF', { detail: error.detail })
+      })
+    return { word: { signed }, userCore: undefined }
+  }
+
   const startOf = (idCore: IdCore) => trackStart(group.groupId, idCore.bytes)
 
   const handlers: Handlers<typeof trackingRoutes, Proven, Holder> = {
@@ -161,21 +209,13 @@ export function createTracking(options: TrackingOptions): TrackingServer {
       if (batch.positions.some(position => position.at > now + AHEAD)) {
         throw new Refused('CLOCK', { detail: 'a position is of the future' })
       }
-      const receipt = await receiptOf(body.receipt)
-      const signed = sha256(headPayload(batch.number, batch.head))
-      if (
-        receipt.aud !== config.publicUrl ||
-        receipt.sub !== caller.idCore.mpinId ||
-        !equalBytes(fromBase64Url(receipt.payloadHash, 'payloadHash', 32), signed)
-      ) {
-        throw new Refused('WRONG_PROOF', { detail: 'the receipt is not for this head of this vehicle' })
-      }
-      follower.check(receipt.sub, receipt.userCore)
+      const { word, userCore } = await wordFor(body, batch, caller)
+      follower.check(caller.idCore.mpinId, userCore)
       const appended = await store.append(
         { text: caller.idCore.mpinId, bytes: caller.idCore.bytes },
         startOf(caller.idCore),
         batch,
-        { userCore: caller.userCore, receivedAt: now, receipt: body.receipt },
+        { userCore: caller.userCore, receivedAt: now, word },
       )
       if (typeof appended === 'string') throw refusalOf(appended)
       metrics.count('positions', { outcome: appended.stored > 0 ? 'stored' : 'again' })
@@ -207,8 +247,9 @@ export function createTracking(options: TrackingOptions): TrackingServer {
       const last = batches.at(-1)
       return {
         start: toBase64Url(startOf(idCore).head),
-        batches: batches.map(({ userCore, head, positions, ...batch }) => ({
+        batches: batches.map(({ userCore, head, positions, word, ...batch }) => ({
           ...batch,
+          ...word,
           ...(userCore === undefined ? {} : { userCore }),
           positions: [...positions],
           head: toBase64Url(head),

@@ -537,7 +537,7 @@ async function live(): Promise<void> {
       idCore,
       authorization: async () => `Bearer ${(await car.login({ audience })).accessToken}`,
       login: () => car.login({ audience }),
-      receipt: payload => car.sign({ audience, payload }),
+      word: async payload => ({ receipt: await car.sign({ audience, payload }) }),
       leaveDriver: () => false,
     },
     tracking: operator.tracking,

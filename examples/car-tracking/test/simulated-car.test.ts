@@ -67,7 +67,7 @@ let now: number
 let notes: Notes | null
 let events: CarEvent[]
 let hasDriver: boolean
-let receipts: number
+let words: number
 let freshLogins: number
 let logins: number
 let refusal: Refused | undefined
@@ -77,7 +77,7 @@ beforeEach(() => {
   notes = null
   events = []
   hasDriver = false
-  receipts = 0
+  words = 0
   freshLogins = 0
   logins = 0
   refusal = undefined
@@ -96,9 +96,9 @@ const car = () =>
         logins++
         if (refusal !== undefined) throw refusal
       },
-      receipt: async () => {
-        receipts++
-        return 'receipt'
+      word: async () => {
+        words++
+        return { receipt: 'receipt' }
       },
       leaveDriver: () => {
         const had = hasDriver
@@ -149,7 +149,7 @@ describe('nothing is lost and nothing is stored twice', () => {
     expect(await driving.report()).toBe(true)
     expect(await driving.report()).toBe(true)
     expect(tracking).toMatchObject({ positions: 5, end: { next: 3 } })
-    expect(receipts).toBe(2)
+    expect(words).toBe(2)
   })
 
   test('when the car starts again with a batch unanswered', async () => {

@@ -2,7 +2,10 @@ import type { Batch, TrackEnd } from '@milagro-ts/car-tracking/track-chain'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { FAIL_CLOSED_AFTER } from '@milagro-ts/rpa/ban-events'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { CAR, DRIVER, OPERATOR, OTHER_CAR, PUBLIC_URL, TrackingWorld } from './tracking-world.js'
+import { CAR, DRIVER, idCoreOf, OPERATOR, OTHER_CAR, PUBLIC_URL, TrackingWorld } from './tracking-world.js'
+
+/** The built file: a thread can't load a source. */
+const BUILT = new URL('../../../packages/crypto/dist/node-pool.js', import.meta.url)
 
 let world: TrackingWorld
 let first: Batch
@@ -125,6 +128,107 @@ describe('a receipt is for one head of one vehicle', () => {
   test('another car’s token does not carry a car’s receipt', async () => {
     const other = `Bearer ${await world.token(OTHER_CAR)}`
     expect((await world.send(first, other, await world.receipt(CAR, first))).body.code).toBe('WRONG_PROOF')
+  })
+})
+
+describe('a head that the vehicle signs itself', () => {
+  test('is stored, and shown as it was signed', async () => {
+    const signed = world.signed(CAR, first)
+    expect((await world.send(first, bearer, signed)).body).toMatchObject({ stored: 3 })
+    const operator = `Bearer ${await world.token(OPERATOR, { amr: ['device', 'pin'] })}`
+    const track = await world.call('GET', `/v1/vehicles/${CAR.mpinId}/track`, operator)
+    expect(track.body.batches).toMatchObject([{ number: 1, signed }])
+    expect((track.body.batches as object[])[0]).not.toHaveProperty('receipt')
+  })
+
+  test.each([
+    ['of another car', () => world.signed(OTHER_CAR, first), 'WRONG_PROOF'],
+    ['in this car’s name', () => ({ ...world.signed(OTHER_CAR, first), idCore: CAR.mpinId }), 'WRONG_PERMIT'],
+    ['over another number', () => world.signed(CAR, { ...first, number: 2 }), 'WRONG_PROOF'],
+    ['for another purpose', () => world.signed(CAR, first, { context: 'opens a door' }), 'WRONG_PROOF'],
+    ['with another car’s permit', () => world.signed(CAR, first, { permitOf: OTHER_CAR }), 'WRONG_PERMIT'],
+    ['of a slot that is over', () => world.signed(CAR, first, { slot: 100 }), 'EXPIRED'],
+    [
+      'of another group',
+      () => ({ ...world.signed(CAR, first), groupId: toBase64Url(world.start(CAR).head) }),
+      'WRONG_PROOF',
+    ],
+    [
+      'with points that are none',
+      () => ({ ...world.signed(CAR, first), signature: toBase64Url(new Uint8Array(96).fill(7)) }),
+      'MALFORMED',
+    ],
+  ])('%s: refused', async (_what, signed, code) => {
+    expect((await world.send(first, bearer, signed())).body.code).toBe(code)
+    expect(await stored()).toEqual([])
+  })
+
+  test('banned since its permit was made: refused', async () => {
+    const signed = world.signed(CAR, first)
+    await world.event('ban', CAR)
+    await world.until(() => world.server.follower.list.number === 6)
+    expect((await world.send(first, bearer, signed)).body.code).toBe('BANNED')
+  })
+
+  test('both a receipt and a signature, or neither', async () => {
+    const body = {
+      number: 1,
+      previous: toBase64Url(first.previous),
+      positions: first.positions,
+      head: toBase64Url(first.head),
+    }
+    const both = { ...body, receipt: await world.receipt(CAR, first), signed: world.signed(CAR, first) }
+    for (const sent of [both, body])
+      expect((await world.call('POST', '/v1/tracks', bearer, sent)).body.code).toBe('MALFORMED')
+    expect(await stored()).toEqual([])
+  })
+
+  test('of many at once one product decides, and a false one is its own sender’s', async () => {
+    const batches: number[] = []
+    const busy = await TrackingWorld.make({
+      // The window is the test's: it closes when all are there.
+      pool: {
+        batch: 6,
+        wait: 60_000,
+        workers: 1,
+        script: BUILT,
+        on: (event, { size }) => event === 'batch' && batches.push(size as number),
+      },
+    })
+    try {
+      await busy.follow()
+      const cars = [1, 2, 3, 4, 5, 6].map(idCoreOf)
+      const answers = await Promise.all(
+        cars.map(async (idCore, i) => {
+          const [batch] = busy.batch(idCore, busy.start(idCore), busy.positions(2))
+          const signed = busy.signed(idCore, i === 3 ? { ...batch, number: 9 } : batch)
+          return busy.send(batch, `Bearer ${await busy.token(idCore)}`, signed)
+        }),
+      )
+      expect(answers.map(({ body }) => body.code ?? body.stored)).toEqual([2, 2, 2, 'WRONG_PROOF', 2, 2])
+      // The permits in one, the signatures in another.
+      expect(batches).toEqual([6, 6])
+    } finally {
+      await busy.close()
+    }
+  })
+
+  test('too many at once: those that find no room come again later', async () => {
+    const busy = await TrackingWorld.make({
+      pool: { limit: 2, batch: 64, wait: 60_000, workers: 1, script: BUILT },
+    })
+    try {
+      await busy.follow()
+      const token = `Bearer ${await busy.token(CAR)}`
+      const waits = busy.send(first, token, busy.signed(CAR, first))
+      await busy.until(() => busy.pool.waiting === 2)
+      const turnedAway = await busy.send(first, token, busy.signed(CAR, first))
+      expect(turnedAway).toMatchObject({ status: 503, body: { code: 'RETRY_LATER' } })
+      await busy.pool.close()
+      expect((await waits).body.code).toBe('RETRY_LATER')
+    } finally {
+      await busy.close()
+    }
   })
 })
 

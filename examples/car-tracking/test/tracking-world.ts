@@ -1,12 +1,12 @@
 /** A tracking server in the test's process, with an RPS that is a fetch function: it signs what tests ask for. */
 import { Writable } from 'node:stream'
-import { groupMake } from '@milagro-ts/api/founding'
 import { documentHash, Group, type KeyCheck, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
 import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
+import { type SignedFields, signedFields } from '@milagro-ts/api/signed-message'
 import {
   type EventPayload,
   type ReceiptPayload,
@@ -15,10 +15,11 @@ import {
   signReceipt,
   signState,
 } from '@milagro-ts/api/statements'
-import type { Timers } from '@milagro-ts/api/system'
+import { systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
 import {
   appendBatch,
   type Batch,
+  HEAD_CONTEXT,
   headPayload,
   type Position,
   type TrackEnd,
@@ -27,12 +28,15 @@ import {
 import { TrackStore } from '@milagro-ts/car-tracking/track-store'
 import { createTracking, type TrackingServer } from '@milagro-ts/car-tracking/tracking-server'
 import { concat, toBase64Url } from '@milagro-ts/crypto/bytes'
-import { IdCore } from '@milagro-ts/crypto/identity'
+import { sign } from '@milagro-ts/crypto/ibs'
+import { IdCore, signIdentityPoint } from '@milagro-ts/crypto/identity'
+import { CryptoPool, type PoolOptions } from '@milagro-ts/crypto/node-pool'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { SUITE } from '@milagro-ts/crypto/suite'
+import { Permit, permitInput, permitPoint, slotAt } from '@milagro-ts/crypto/time-permit'
 import type { TlsService } from '@milagro-ts/tls/service'
 import { fixedRandom } from '../../../packages/api/test/fixed-random.js'
-import { MemberAuthority, makeMembers } from '../../../packages/api/test/founding-members.js'
+import { type Fixture, makeGroup } from '../../../packages/api/test/group-fixture.js'
 
 export const PUBLIC_URL = 'http://tracking.test'
 export const RPS_URL = 'http://rps.test'
@@ -81,18 +85,16 @@ export const OPERATOR = idCoreOf(9)
 export const DRIVER = toBase64Url(new Uint8Array(32).fill(3))
 
 /** One group for all worlds of a file: its pairings take longer than everything else here. */
-let founded: ReturnType<typeof found> | undefined
-async function found() {
-  const members = await makeMembers({ n: 1 })
-  const clients = [new MemberAuthority(members, 1)]
-  return { members, group: await groupMake({ proposal: members.proposal, clients }) }
-}
+let founded: Promise<Fixture> | undefined
 
 export class TrackingWorld {
   readonly clock = new FakeClock()
   group: Group
   readonly server: TrackingServer
   readonly store: TrackStore
+  readonly pool: CryptoPool
+  /** Of the worlds' one group; for those who sign by themselves. */
+  readonly #secrets: Fixture['secrets']
   #url: Promise<string> | undefined
   #ra: Es256PrivateKey
   readonly #firstRa: Es256PrivateKey
@@ -113,6 +115,7 @@ export class TrackingWorld {
 
   private constructor(made: {
     group: Group
+    secrets: Fixture['secrets']
     ra: Es256PrivateKey
     authority: Es256PrivateKey
     requestKey: Es256PrivateKey
@@ -120,6 +123,7 @@ export class TrackingWorld {
     stranger: Es256PrivateKey
     store: TrackStore
     openTls: (() => Promise<TlsService>) | undefined
+    pool: Partial<PoolOptions>
   }) {
     this.group = made.group
     this.#ra = made.ra
@@ -128,6 +132,9 @@ export class TrackingWorld {
     this.#tokenKey = made.tokenKey
     this.#stranger = made.stranger
     this.store = made.store
+    this.#secrets = made.secrets
+    const ports = { random: fixedRandom('weights'), clock: () => this.clock.now, timers: systemTimers }
+    this.pool = CryptoPool.start({ ...ports, workers: 0, ...made.pool })
     this.server = createTracking({
       config: {
         name: 'tracking',
@@ -145,6 +152,7 @@ export class TrackingWorld {
       requestKey: made.requestKey,
       adminToken: 'an admin token of a test',
       store: made.store,
+      pool: this.pool,
       random: fixedRandom('tracking'),
       clock: () => this.clock.now,
       timers: this.clock,
@@ -159,19 +167,23 @@ export class TrackingWorld {
   /**
    * @param keyCheck Where the group's document is checked, and where those after it.
    * @param openTls For a server that takes vehicles by TLS.
+   * @param pool How signatures of vehicles are verified; on this thread unless said.
    */
   static async make({
     file = ':memory:',
     keyCheck,
     openTls,
+    pool = {},
   }: {
     file?: string
     keyCheck?: KeyCheck
     openTls?: () => Promise<TlsService>
+    pool?: Partial<PoolOptions>
   } = {}): Promise<TrackingWorld> {
-    founded ??= found()
-    const { members, group } = await founded
+    founded ??= makeGroup({ n: 1, t: 1 })
+    const { members, group, secrets } = await founded
     return new TrackingWorld({
+      secrets,
       group:
         keyCheck === undefined ? group : await Group.verifyChain(group.documents, group.groupId, keyCheck),
       ra: members.ra[0]!,
@@ -181,11 +193,13 @@ export class TrackingWorld {
       stranger: await generateEs256(),
       store: await TrackStore.open(file),
       openTls,
+      pool,
     })
   }
 
   async close() {
     await this.server.close()
+    await this.pool.close()
     await this.store.close()
   }
 
@@ -310,6 +324,23 @@ export class TrackingWorld {
     )
   }
 
+  /** The vehicle's own signature over the batch's head, with its permit. */
+  signed(
+    idCore: IdCore,
+    batch: Batch,
+    more: { context?: string; permitOf?: IdCore; slot?: number } = {},
+  ): SignedFields {
+    const { groupId, slotRule } = this.group
+    const { permit, sign: s } = this.#secrets
+    const slot = more.slot ?? slotAt(slotRule, this.#seconds)
+    const target = { type: 'id', idCore: more.permitOf ?? idCore } as const
+    const HT = permitPoint(permitInput({ groupId, permitEpoch: 1, rule: slotRule }, slot, target))
+    const terms = { groupId, idCore, slot, context: more.context ?? HEAD_CONTEXT, signEpoch: 1 }
+    const key = signIdentityPoint(groupId, idCore).mulSecret(s)
+    const signature = sign(terms, key, headPayload(batch.number, batch.head), systemRandom)
+    return signedFields(terms, signature, Permit.of(slot, target, HT.mulSecret(permit)))
+  }
+
   start(idCore: IdCore): TrackEnd {
     return trackStart(this.group.groupId, idCore.bytes)
   }
@@ -328,13 +359,13 @@ export class TrackingWorld {
     return appendBatch(idCore.bytes, end, positions)
   }
 
-  async send(batch: Batch, authorization: string | undefined, receipt: string) {
+  async send(batch: Batch, authorization: string | undefined, word: string | SignedFields) {
     return this.call('POST', '/v1/tracks', authorization, {
       number: batch.number,
       previous: toBase64Url(batch.previous),
       positions: batch.positions,
       head: toBase64Url(batch.head),
-      receipt,
+      ...(typeof word === 'string' ? { receipt: word } : { signed: word }),
     })
   }
 

@@ -25,10 +25,19 @@ import {
   signatureVerify,
 } from '@milagro-ts/crypto/ibs'
 import { IdCore } from '@milagro-ts/crypto/identity'
+import type { CryptoPool, ProofOrigin } from '@milagro-ts/crypto/node-pool'
 import { type G2, PreparedG2 } from '@milagro-ts/crypto/points'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { SUITE } from '@milagro-ts/crypto/suite'
-import { Permit, type PermitTerms, slotAt, slotStart, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
+import {
+  Permit,
+  PermitClaim,
+  type PermitTerms,
+  permitCovers,
+  slotAt,
+  slotStart,
+  VerifiedPermit,
+} from '@milagro-ts/crypto/time-permit'
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import type { Group } from './group.js'
@@ -138,6 +147,34 @@ export class VerifiedMessage {
     return new VerifiedMessage(claim.terms.idCore, claim.terms.slot, context)
   }
 
+  /**
+   * As `verify`, with the pairings in a pool: together with whatever else is there to verify at the moment (node-pool.ts).
+   * PoolUnavailable where too many wait.
+   * @param source Whose turn it takes; false signatures of a source or an identity are remembered.
+   */
+  static async verifyIn(
+    pool: CryptoPool,
+    { message, signed, ...terms }: SignedItem & VerificationTerms,
+    source?: ProofOrigin['source'],
+  ): Promise<VerifiedMessage> {
+    const { signer, bytes, signature, permit, permitTerms, permitKey, signKey, context } = claimOf(
+      { message, signed },
+      terms,
+    )
+    const { idCore, ...signTerms } = signer
+    if (!permitCovers(permit.target, idCore)) throw wrongPermit()
+    const [isPermit, holds] = await Promise.all([
+      pool.permit({ terms: permitTerms, publicKey: permitKey.encode(), permit: permit.bytes }),
+      pool.signature(
+        { terms: signTerms, idCore: idCore.bytes, publicKey: signKey.encode(), message: bytes, signature },
+        { source, identity: idCore.mpinId },
+      ),
+    ])
+    if (!isPermit) throw wrongPermit()
+    if (!holds) throw wrongSignature()
+    return new VerifiedMessage(idCore, signer.slot, context)
+  }
+
   /** Many, by place; what `verify` would throw is the answer in its place. Permits that are carried twice are checked once. */
   static verifyBatch(
     items: readonly SignedItem[],
@@ -163,6 +200,32 @@ export interface SignedItem {
   readonly signed: unknown
 }
 
+const SignedLine = Strict({ message: Type.String(), signed: Type.Union([SignedFields, Type.String()]) })
+const signedLines = Compile(SignedLine)
+
+/** One of many in a file: {message (base64url), signed: the fields, or a JWS} on a line of its own. */
+export function encodeSignedLine({
+  message,
+  signed,
+}: {
+  readonly message: Uint8Array
+  readonly signed: SignedFields | string
+}): string {
+  return JSON.stringify({ message: toBase64Url(message), signed } satisfies Static<typeof SignedLine>)
+}
+
+/** DecodeError for a line of another shape; what is in it is verified by itself. */
+export function decodeSignedLine(line: string): SignedItem {
+  let value: unknown
+  try {
+    value = JSON.parse(line)
+  } catch {
+    throw new DecodeError('line', 'not JSON')
+  }
+  if (!signedLines.Check(value)) throw wrongShape('line', signedLines.Errors(value))
+  return { message: fromBase64Url(value.message, 'line.message'), signed: value.signed }
+}
+
 export interface VerificationTerms {
   readonly group: Group
   readonly context: string
@@ -170,18 +233,22 @@ export interface VerificationTerms {
   readonly now: number
 }
 
-/** Everything but the two equations. */
-interface Reading {
-  readonly claim: SignatureClaim
-  /** What the caller calls it; in a JWS the claim's is another. */
+/** Everything but the points. */
+interface Claim {
+  readonly signer: SignatureTerms
+  /** What was signed: the message, or a JWS' signing input. */
+  readonly bytes: Uint8Array
+  /** U ‖ V, 96 bytes that may be anything. */
+  readonly signature: Uint8Array
+  /** What the caller calls it; in a JWS the signer's is another. */
   readonly context: string
-  readonly permit: Permit
+  readonly permit: PermitClaim
   readonly permitTerms: PermitTerms
   readonly permitKey: G2
   readonly signKey: G2
 }
 
-function read(item: SignedItem, { group, context, now }: VerificationTerms): Reading {
+function claimOf(item: SignedItem, { group, context, now }: VerificationTerms): Claim {
   if (context.startsWith(JWS_CONTEXT)) throw jwsContext()
   const { fields: signed, bytes, isJws } = readForm(item)
   if (!equalBytes(fromBase64Url(signed.groupId, 'groupId', 32), group.groupId))
@@ -194,21 +261,42 @@ function read(item: SignedItem, { group, context, now }: VerificationTerms): Rea
   if (permitKeys === null || signKeys === null)
     throw new Refused('EXPIRED', { detail: 'the group begins later' })
   const { groupId } = group
-  const permit = Permit.decode(fromBase64Url(signed.permit, 'permit'))
+  const permit = PermitClaim.decode(fromBase64Url(signed.permit, 'permit'))
   if (permit.slot !== slot) throw wrongPermit()
-  const signature = Signature.decode(fromBase64Url(signed.signature, 'signature', 96))
-  const signedContext = isJws ? JWS_CONTEXT + context : context
   return {
-    claim: {
-      terms: { groupId, idCore, slot, context: signedContext, signEpoch: signKeys.epoch },
-      message: bytes,
-      signature,
+    signer: {
+      groupId,
+      idCore,
+      slot,
+      context: isJws ? JWS_CONTEXT + context : context,
+      signEpoch: signKeys.epoch,
     },
+    bytes,
+    signature: fromBase64Url(signed.signature, 'signature', 96),
     context,
     permit,
     permitTerms: { groupId, permitEpoch: permitKeys.epoch, rule: group.slotRule },
     permitKey: permitKeys.pub as G2,
     signKey: signKeys.pub as G2,
+  }
+}
+
+/** Everything but the two equations. */
+interface Reading {
+  readonly claim: SignatureClaim
+  readonly context: string
+  readonly permit: Permit
+  readonly permitTerms: PermitTerms
+  readonly permitKey: G2
+  readonly signKey: G2
+}
+
+function read(item: SignedItem, terms: VerificationTerms): Reading {
+  const { signer, bytes, signature, permit, ...rest } = claimOf(item, terms)
+  return {
+    ...rest,
+    permit: Permit.decode(permit.bytes),
+    claim: { terms: signer, message: bytes, signature: Signature.decode(signature) },
   }
 }
 

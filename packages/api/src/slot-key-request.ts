@@ -139,13 +139,14 @@ export class VerifiedSlotKeyRequest {
     }
     if (!isItsOwn || !(await pool.permit(permitItem)))
       throw new Refused('WRONG_PERMIT', { detail: 'no permit of this identity for this slot' })
-    const holds = await pool.run('signatureVerify', {
+    const claim = {
       terms: { groupId, slot, context, signEpoch: signKeys.epoch },
       idCore: idCore.bytes,
       publicKey: (signKeys.pub as G2).encode(),
       message: slotKeyMessage({ hpkeKey, jti }),
       signature: fromBase64Url(signed.signature, 'signature', 96),
-    })
+    }
+    const holds = await pool.signature(claim, { source: undefined, identity: idCore.mpinId })
     if (!holds) throw new Refused('WRONG_PROOF', { detail: 'the signature does not hold for this request' })
     return new VerifiedSlotKeyRequest(group, { idCore, slot }, { hpkeKey, jti })
   }

@@ -31,7 +31,8 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   }
 }
 
-/** The whole command; `status.exit` is set by commands that run another program and pass its exit code on. */
+/** The whole command; `status.exit` is set by commands that run another program and pass its exit code on, or whose answer is
+ * a no about some of many. */
 export function milagro(io: Io, status: { exit: number }): Command {
   const program = new Command('milagro')
     .description('Things log in without certificates and without passwords.')
@@ -49,7 +50,7 @@ export function milagro(io: Io, status: { exit: number }): Command {
   addRps(program, status)
   addFleet(program, io, status)
   addDevice(program, io)
-  addSigning(program, io)
+  addSigning(program, io, status)
   addEncryption(program, io)
   addPermits(program, io)
   addTls(program, io, status)

@@ -179,6 +179,73 @@ describe('as a compact JWS', () => {
   })
 })
 
+describe('many messages in one file', () => {
+  const CONTENTS = ['{"at":1}', '{"at":2}', '', '{"at":4}', '{"at":5}']
+  const verifyLines = (file: string, ...more: string[]) =>
+    milagroAt(
+      { fetch: noNetwork },
+      ...['verify', file, '--lines', '--offline', '--context', CONTEXT, ...more],
+      ...['--group', folder.file('group.json'), '--group-id', system.groupId],
+    )
+  let lines: string[]
+
+  test('each is signed, and all of them are checked in one', async () => {
+    const messages = await folder.write('many.txt', CONTENTS.map(line => `${line}\n`).join(''))
+    const out = folder.file('many.jsonl')
+    const said = await device(
+      {},
+      ...['sign', messages, '--lines', '--context', CONTEXT, '--out', out],
+      ...['--store', folder.file('car.json')],
+    )
+    expect(said).toMatchObject({ exit: 0, json: { idCore, messages: 5 } })
+    lines = (await readFile(out, 'utf8')).trim().split('\n')
+    const { exit, json } = await verifyLines(out, '--json')
+    expect({ exit, json }).toMatchObject({ exit: 0, json: { valid: true, messages: 5, failed: 0 } })
+    expect((json.lines as object[])[2]).toMatchObject({ line: 3, valid: true, idCore })
+  })
+
+  test('the lines that fail are named, each with its own reason, and no other', async () => {
+    const changed = (
+      at: number,
+      change: (line: { message: string; signed: Record<string, unknown> }) => void,
+    ) => {
+      const line = JSON.parse(lines[at] as string)
+      change(line)
+      return JSON.stringify(line)
+    }
+    const file = await folder.write(
+      'changed.jsonl',
+      [
+        lines[0],
+        changed(1, line => {
+          line.message = toBase64Url(Buffer.from('{"at":3}'))
+        }),
+        'no JSON',
+        changed(3, line => {
+          line.signed.slot = (line.signed.slot as number) + 1_000
+        }),
+        lines[4],
+      ].join('\n'),
+    )
+    const { exit, out } = await verifyLines(file)
+    expect(exit).toBe(1)
+    expect(out.split('\n').map(line => line.split(':').slice(0, 2).join(':').split(',')[0])).toEqual([
+      'line 1: valid',
+      'line 2: WRONG_PROOF',
+      'line 3: MALFORMED',
+      'line 4: EXPIRED',
+      'line 5: valid',
+      '2 of 5 messages are valid',
+      '',
+    ])
+    // None at all is no proof of anything.
+    expect(await verifyLines(await folder.write('empty.jsonl', ''), '--json')).toMatchObject({
+      exit: 1,
+      json: { valid: false, messages: 0 },
+    })
+  })
+})
+
 describe('refused', () => {
   const changed = async (name: string, change: (signed: Record<string, unknown>) => void) => {
     const signed = JSON.parse(await readFile(folder.file('track.sig'), 'utf8'))

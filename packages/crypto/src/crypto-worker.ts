@@ -9,7 +9,7 @@ import { concat, toBase64Url, toHex, utf8 } from './bytes.js'
 import { type Dealing, type FirstPower, shareFits, sumOfDealings } from './dealing.js'
 import { DecodeError } from './errors.js'
 import { hashToG1 } from './hash-to-curve.js'
-import { Signature, type SignatureTerms, signatureVerify } from './ibs.js'
+import { Signature, type SignatureTerms, signaturesVerify } from './ibs.js'
 import { agreePointG2, IdCore } from './identity.js'
 import { IdentityPoints } from './identity-points.js'
 import { Authenticated, type Binding, type BoundMessage, DeviceProven, LoginMessage } from './mpin.js'
@@ -201,10 +201,29 @@ export class CryptoWorker {
     return outcomes
   }
 
-  /** Does the signature hold for this message? */
-  signatureVerify({ terms, idCore, publicKey, message, signature }: SignatureClaim): boolean {
-    const signer = { ...terms, idCore: IdCore.decode(idCore) }
-    return signatureVerify(signer, this.#prepared(publicKey), message, Signature.decode(signature))
+  /** Signatures, those under one key in one product. */
+  signatures(items: readonly SignatureClaim[]): Outcome[] {
+    const outcomes: Outcome[] = items.map(() => false)
+    const byKey = new Map<
+      string,
+      { place: number; claim: Parameters<typeof signaturesVerify>[0][number] }[]
+    >()
+    items.forEach(({ terms, idCore, publicKey, message, signature }, place) => {
+      const claim = decoded(() => ({
+        terms: { ...terms, idCore: IdCore.decode(idCore) },
+        message,
+        signature: Signature.decode(signature),
+      }))
+      if ('why' in claim) outcomes[place] = claim
+      else entriesOf(byKey, toHex(publicKey)).push({ place, claim })
+    })
+    for (const entries of byKey.values()) {
+      const { publicKey } = items[(entries[0] as (typeof entries)[number]).place] as SignatureClaim
+      const claims = entries.map(({ claim }) => claim)
+      const holds = signaturesVerify(claims, this.#prepared(publicKey), this.#random)
+      for (const [i, { place }] of entries.entries()) outcomes[place] = holds[i] === true
+    }
+    return outcomes
   }
 
   /** d_j of a share whose proof holds, else null. */

@@ -5,6 +5,7 @@
  *   device proofs   devices  ── up to 64, or 4 ms old ──>    one product
  *   from suspects   single   ── one by one ────────────>     one product each
  *   permits         permits  ── up to 64, or 4 ms old ──>    one product
+ *   signatures      signatures ─ up to 64, or 4 ms old ──>   one product
  *   PIN proofs      pin      ── one by one ────────────>     one product each, ρ drawn there
  *   everything else work     ── one by one ────────────>
  *
@@ -27,6 +28,7 @@ import {
   type LoginItem,
   type Outcome,
   type PermitItem,
+  type SignatureClaim,
 } from './crypto-worker.js'
 import { DecodeError } from './errors.js'
 import type { Clock, Random } from './ports.js'
@@ -69,6 +71,12 @@ export interface PoolOptions {
   readonly script?: URL
 }
 
+/** Where a proof comes from: who is remembered if it fails. */
+export interface ProofOrigin {
+  readonly source: string | undefined
+  readonly identity: string
+}
+
 export type Jobs = {
   [K in keyof CryptoWorker]: CryptoWorker[K] extends (...input: infer I) => infer R
     ? { input: I; result: R }
@@ -105,6 +113,8 @@ interface Waiting<Item> {
   readonly resolve: (outcome: never) => void
   readonly reject: (error: Error) => void
 }
+/** Jobs that take a list of proofs, and answer by place. */
+type BatchJob = 'devices' | 'permits' | 'signatures'
 interface WaitingTask {
   readonly job: JobName
   readonly input: readonly unknown[]
@@ -116,8 +126,12 @@ export class CryptoPool {
   readonly #devices: Lane<LoginItem>
   readonly #single: Lane<LoginItem>
   readonly #permits: Lane<PermitItem>
+  readonly #signatures: Lane<SignatureClaim>
+  readonly #singleSignatures: Lane<SignatureClaim>
   readonly #pin: Lane<WaitingTask>
   readonly #work: Lane<WaitingTask>
+  /** What a task of a lane is, where it takes a list. */
+  readonly #batchJobs: ReadonlyMap<Lane<never>, BatchJob>
   readonly #lanes: readonly Lane<never>[]
   /** Until when, by name; the longest known first. */
   readonly #suspects = new Map<string, number>()
@@ -137,9 +151,18 @@ export class CryptoPool {
     this.#devices = new Lane(batched)
     this.#single = new Lane({ size: 1, wait: 0 })
     this.#permits = new Lane(batched)
+    this.#signatures = new Lane(batched)
+    this.#singleSignatures = new Lane({ size: 1, wait: 0 })
     this.#pin = new Lane({ size: 1, wait: 0 })
     this.#work = new Lane({ size: 1, wait: 0 })
-    this.#lanes = [this.#devices, this.#single, this.#pin, this.#permits, this.#work] as Lane<never>[]
+    this.#batchJobs = new Map<Lane<never>, BatchJob>([
+      [this.#devices as Lane<never>, 'devices'],
+      [this.#single as Lane<never>, 'devices'],
+      [this.#permits as Lane<never>, 'permits'],
+      [this.#signatures as Lane<never>, 'signatures'],
+      [this.#singleSignatures as Lane<never>, 'signatures'],
+    ])
+    this.#lanes = [...this.#batchJobs.keys(), this.#pin as Lane<never>, this.#work as Lane<never>]
   }
 
   /** A thread starts with the first job that there is for it. */
@@ -173,19 +196,32 @@ export class CryptoPool {
    * Does the device proof hold? DecodeError for points that are none; PoolUnavailable.
    * @param from Whose failed proofs are remembered: the source of the message, and its identity.
    */
-  async deviceProof(
-    item: LoginItem,
-    from: { readonly source: string | undefined; readonly identity: string },
+  async deviceProof(item: LoginItem, from: ProofOrigin): Promise<boolean> {
+    return this.#proof(item, { batched: this.#devices, single: this.#single }, from)
+  }
+
+  /**
+   * Does the signature hold? DecodeError for points that are none; PoolUnavailable.
+   * @param from Whose false signatures are remembered, and whose turn it takes.
+   */
+  async signature(item: SignatureClaim, from: ProofOrigin): Promise<boolean> {
+    return this.#proof(item, { batched: this.#signatures, single: this.#singleSignatures }, from)
+  }
+
+  async #proof<Item>(
+    item: Item,
+    { batched, single }: { readonly batched: Lane<Item>; readonly single: Lane<Item> },
+    from: ProofOrigin,
   ): Promise<boolean> {
     const names = [
       `identity ${from.identity}`,
       ...(from.source === undefined ? [] : [`source ${from.source}`]),
     ]
     const isSuspect = names.some(name => this.#isSuspect(name))
-    const lane = isSuspect ? this.#single : this.#devices
+    const lane = isSuspect ? single : batched
     const turn = from.source ?? from.identity
-    if (isSuspect && this.#single.size >= Math.ceil(this.#limit * SUSPECT_SHARE)) throw this.#full()
-    const outcome = await this.#enqueue<LoginItem, Outcome>(lane, item, turn)
+    if (isSuspect && single.size >= Math.ceil(this.#limit * SUSPECT_SHARE)) throw this.#full()
+    const outcome = await this.#enqueue<Item, Outcome>(lane, item, turn)
     if (outcome !== true) for (const name of names) this.#suspect(name)
     return verdictOf(outcome)
   }
@@ -214,7 +250,7 @@ export class CryptoPool {
   }
 
   /** Anything else that a worker does. DecodeError, PoolUnavailable. */
-  async run<K extends Exclude<JobName, 'serverKeys' | 'devices' | 'pin' | 'permits' | 'externalPsk'>>(
+  async run<K extends Exclude<JobName, 'serverKeys' | BatchJob | 'pin' | 'externalPsk'>>(
     job: K,
     ...input: Jobs[K]['input']
   ): Promise<Jobs[K]['result']> {
@@ -278,10 +314,9 @@ export class CryptoPool {
     const taken = lane.take() as Waiting<unknown>[]
     this.#arm(lane)
     const items = taken.map(({ item }) => item)
-    const isBatch = lane !== (this.#pin as Lane<never>) && lane !== (this.#work as Lane<never>)
-    const task: WaitingTask = isBatch
-      ? { job: lane === (this.#permits as Lane<never>) ? 'permits' : 'devices', input: [items] }
-      : (items[0] as WaitingTask)
+    const batchJob = this.#batchJobs.get(lane)
+    const isBatch = batchJob !== undefined
+    const task: WaitingTask = isBatch ? { job: batchJob, input: [items] } : (items[0] as WaitingTask)
     if (isBatch) this.#options.on?.('batch', { size: taken.length })
     slot.run(task.job, task.input).then(
       result => {

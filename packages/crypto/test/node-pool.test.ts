@@ -6,10 +6,17 @@ import { fileURLToPath } from 'node:url'
 import { equalBytes } from '@milagro-ts/crypto/bytes'
 import type { HandedKey, LoginItem } from '@milagro-ts/crypto/crypto-worker'
 import { DecodeError } from '@milagro-ts/crypto/errors'
-import { agreePointG1, agreePointG2, encodeName, keyIdentityInput } from '@milagro-ts/crypto/identity'
+import { sign } from '@milagro-ts/crypto/ibs'
+import {
+  agreePointG1,
+  agreePointG2,
+  encodeName,
+  keyIdentityInput,
+  signIdentityPoint,
+} from '@milagro-ts/crypto/identity'
 import { LoginClaim, LoginMessage } from '@milagro-ts/crypto/mpin'
 import { CryptoPool, type PoolOptions, PoolUnavailable } from '@milagro-ts/crypto/node-pool'
-import { G1 } from '@milagro-ts/crypto/points'
+import { G1, G2 } from '@milagro-ts/crypto/points'
 import { AuthenticatedLogin, CheckedPermit, ProvenLogin } from '@milagro-ts/crypto/pooled-login'
 import { combineG1, splitSecret } from '@milagro-ts/crypto/secret-sharing'
 import { KeyShare, shareContext } from '@milagro-ts/crypto/share-proof'
@@ -243,6 +250,40 @@ describe.each([
     const forged = PermitClaim.decode(encodePermit(SLOT, target, G1.generator.encode()))
     expect(await CheckedPermit.verify(pool, key, forged)).toBeNull()
     expect(await CheckedPermit.compose(pool, key, SLOT, target, points.slice(1))).toBeNull()
+  })
+
+  test('signatures, in a batch: each has its own verdict', async () => {
+    const pool = start(options)
+    const s = scalarOf('master sign')
+    const message = digestOf('a message')
+    const terms = { groupId, slot: SLOT, context: 'a test', signEpoch: 1 }
+    const claimOf = (idCore: typeof car, signed = message) => ({
+      terms,
+      idCore: idCore.bytes,
+      publicKey: G2.generator.mulSecret(s).encode(),
+      message,
+      signature: sign(
+        { ...terms, idCore },
+        signIdentityPoint(groupId, idCore).mulSecret(s),
+        signed,
+        seeded('x'),
+      ).encode(),
+    })
+    const items = [
+      claimOf(makeCar(1)),
+      claimOf(makeCar(2), digestOf('another message')),
+      { ...claimOf(makeCar(3)), signature: new Uint8Array(96).fill(1) },
+      claimOf(makeCar(4)),
+    ]
+    const verdicts = await Promise.allSettled(
+      items.map((item, i) => pool.signature(item, { source: undefined, identity: `car ${i}` })),
+    )
+    expect(verdicts.map(one => (one.status === 'fulfilled' ? one.value : one.reason.name))).toEqual([
+      true,
+      false,
+      'DecodeError',
+      true,
+    ])
   })
 
   test('server key shares, public keys of a group, and the hash of every purpose', async () => {

@@ -13,7 +13,7 @@ import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey } from '@milagro-ts/api/keys'
 import type { Log } from '@milagro-ts/api/log'
 import { isOwnClock, PeerClocks } from '@milagro-ts/api/peer-clocks'
-import { Refused } from '@milagro-ts/api/problem'
+import { type Code, Refused } from '@milagro-ts/api/problem'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { verifyAccessToken, verifyEvent, verifyState } from '@milagro-ts/api/statements'
@@ -43,6 +43,11 @@ export interface GuardOptions {
   readonly changed?: (list: DenyList) => void
 }
 
+/** Milliseconds between two looks for newer revisions that devices can cause. */
+const LOOK_PAUSE = 5_000
+/** Refusals of a signed message that keys of an earlier epoch may be the reason of. */
+const SIGNER_KEYS: ReadonlySet<Code> = new Set<Code>(['WRONG_PERMIT', 'WRONG_PROOF'])
+
 /** A device (and a user on it) that has proven itself. */
 export interface Holder {
   readonly idCore: IdCore
@@ -61,6 +66,8 @@ export class Guard {
   readonly clocks: PeerClocks
   readonly #options: GuardOptions
   #group: Group
+  /** When newer revisions were last looked for on a device's word. */
+  #lookedAt = Number.NEGATIVE_INFINITY
 
   constructor(options: GuardOptions) {
     const { rpsUrl, name, requestKey: key, clock, random, timers, fetch, log, changed } = options
@@ -127,21 +134,47 @@ export class Guard {
     return fromRps(this.rps.identity({ params: { idCore: idCore.mpinId }, query: { slot: String(slot) } }))
   }
 
+  /**
+   * What a device has signed by itself, by the group as far as it is known. A key epoch may have begun since: what is refused
+   * for its keys sends us to the RPS for revisions, and is looked at once more if there are any; a device can send us there
+   * every few seconds and no oftener.
+   */
+  async bySigner<T>(verify: (group: Group) => Promise<T>): Promise<T> {
+    const { clock } = this.#options
+    const known = this.#group
+    try {
+      return await verify(known)
+    } catch (error) {
+      const mayBeOld = error instanceof Refused && SIGNER_KEYS.has(error.code)
+      if (!mayBeOld || clock() < this.#lookedAt + LOOK_PAUSE) throw error
+      this.#lookedAt = clock()
+      await fromRps(this.#follow())
+      if (this.#group === known) throw error
+      return verify(this.#group)
+    }
+  }
+
   /** The RA may have changed its keys since: what isn't signed by those we know sends us to the RPS for revisions. */
   async #byRa<T>(verify: (group: Group) => Promise<T>): Promise<T> {
+    const known = this.#group
     try {
-      return await verify(this.#group)
+      return await verify(known)
     } catch (error) {
       if (!(error instanceof Refused) || error.code !== 'NOT_APPROVED') throw error
-      const known = this.#group
-      const { revision: newest } = await this.rps.group({ query: {} })
-      for (let revision = known.revision + 1; revision <= newest; revision++)
-        this.#group = await this.#group.verifyNext(
-          await this.rps.group({ query: { revision: String(revision) } }),
-        )
+      await this.#follow()
       if (this.#group === known) throw error
-      this.#options.log.info({ revision: this.#group.revision }, 'a new revision of the group document')
       return verify(this.#group)
+    }
+  }
+
+  /** Takes in the revisions that have come since. */
+  async #follow(): Promise<void> {
+    const { revision: newest } = await this.rps.group({ query: {} })
+    for (let next = this.#group.revision + 1; next <= newest; next++) {
+      const group = await this.#group.verifyNext(await this.rps.group({ query: { revision: String(next) } }))
+      // Another caller may have followed meanwhile.
+      if (group.revision > this.#group.revision) this.#group = group
+      this.#options.log.info({ revision: next }, 'a new revision of the group document')
     }
   }
 

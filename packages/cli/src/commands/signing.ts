@@ -1,20 +1,42 @@
-/** `milagro sign` and `milagro verify`: a device's own signature with its permit, checked with the pinned group document. */
+/**
+ * `milagro sign` and `milagro verify`: a device's own signature with its permit, checked with the pinned group document; of
+ * one file, or of many messages in one.
+ */
 import { readFileSync } from 'node:fs'
 import { createClient } from '@milagro-ts/api/call'
 import { Group } from '@milagro-ts/api/group'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
-import { type SignedForm, VerifiedMessage } from '@milagro-ts/api/signed-message'
+import {
+  decodeSignedLine,
+  encodeSignedLine,
+  type SignedForm,
+  type SignedItem,
+  VerifiedMessage,
+} from '@milagro-ts/api/signed-message'
 import { verifyLeaves } from '@milagro-ts/api/statements'
 import { followGroup } from '@milagro-ts/client/group-store'
-import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { IdCore } from '@milagro-ts/crypto/identity'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
-import { addressOf, answers, CommandRefused, hashOf, type Io, readJsonFile, UsageError } from '../io.js'
+import {
+  addressOf,
+  answers,
+  CommandRefused,
+  EXIT,
+  explain,
+  hashOf,
+  type Io,
+  type Outcome,
+  readJsonFile,
+  UsageError,
+} from '../io.js'
 import { openDevice, type SessionOptions, withBundles } from '../session.js'
 
 interface VerifyOptions {
-  readonly signature: string
+  readonly signature?: string
+  readonly lines?: boolean
   readonly group: string
   readonly groupId: string
   readonly context: string
@@ -25,7 +47,10 @@ interface VerifyOptions {
 
 const FORMS: readonly SignedForm[] = ['json', 'jws', 'jws-detached']
 
-export function addSigning(program: Command, io: Io): void {
+/** Lines that a signing device has in hand at once. */
+const TOGETHER = 64
+
+export function addSigning(program: Command, io: Io, status: { exit: number }): void {
   answers(
     io,
     withBundles(
@@ -37,13 +62,37 @@ export function addSigning(program: Command, io: Io): void {
         .argument('<file>')
         .requiredOption('--context <text>', 'what it is for; whoever verifies says the same')
         .requiredOption('--out <file>', 'where the signature goes')
-        .option('--form <form>', `${FORMS.join(', ')}: how it is written`, 'json'),
+        .option('--form <form>', `${FORMS.join(', ')}: how it is written`, 'json')
+        .option('--lines', 'each line of the file is a message of its own; for `milagro verify --lines`'),
     ),
-    async (file: string, options: SessionOptions & { context: string; out: string; form: string }) => {
+    async (
+      file: string,
+      options: SessionOptions & { context: string; out: string; form: string; lines?: boolean },
+    ) => {
       const { context, out } = options
       const form = FORMS.find(known => known === options.form)
       if (form === undefined) throw new UsageError(`--form: ${FORMS.join(', ')}`)
       const device = await openDevice(options, io)
+      if (options.lines === true) {
+        const messages = linesOf(file).map(line => utf8(line))
+        const lines: string[] = []
+        for (let from = 0; from < messages.length; from += TOGETHER)
+          lines.push(
+            ...(await Promise.all(
+              messages
+                .slice(from, from + TOGETHER)
+                .map(async message =>
+                  encodeSignedLine({ message, signed: await device.signOffline(message, context, form) }),
+                ),
+            )),
+          )
+        await writeFileAtomic(out, lines.map(line => `${line}\n`).join(''), 0o644)
+        const { mpinId: idCore } = device
+        return {
+          json: { idCore, messages: lines.length, out },
+          text: [`${lines.length} messages signed by ${idCore}`, `written to ${out}`],
+        }
+      }
       const signed = await device.signOffline(bytesOf(file), context, form)
       await writeFileAtomic(out, `${typeof signed === 'string' ? signed : JSON.stringify(signed)}\n`, 0o644)
       const { mpinId: idCore } = device
@@ -63,7 +112,11 @@ export function addSigning(program: Command, io: Io): void {
         'check a signed file: who signed it, in this slot, and wasn’t banned when its permits were made',
       )
       .argument('<file>')
-      .requiredOption('--signature <file>', 'as `milagro sign` wrote it')
+      .option('--signature <file>', 'as `milagro sign` wrote it')
+      .option(
+        '--lines',
+        'the file holds many: a JSON object a line, {message, signed}; each is checked, and said which fail',
+      )
       .requiredOption('--group <file>', 'the group’s documents, first revision first')
       .requiredOption('--group-id <id>', 'the groupId that is pinned')
       .requiredOption('--context <text>', 'what it must have been signed for')
@@ -73,7 +126,14 @@ export function addSigning(program: Command, io: Io): void {
     async (file: string, options: VerifyOptions) => {
       if ((options.offline === true) === (options.rps !== undefined))
         throw new UsageError('say --offline, or --rps')
+      if ((options.signature === undefined) === (options.lines !== true))
+        throw new UsageError('say --signature, or --lines')
       const group = await groupOf(options, io)
+      if (options.signature === undefined) {
+        const outcome = await verifyLines(file, group, options, io)
+        if (!outcome.json.valid) status.exit = EXIT.refused
+        return outcome
+      }
       const verified = VerifiedMessage.verify({
         message: bytesOf(file),
         signed: signatureOf(options.signature),
@@ -96,6 +156,62 @@ export function addSigning(program: Command, io: Io): void {
       }
     },
   )
+}
+
+/** All of them in one batch (protocols/signatures.md), with a verdict for each line. */
+async function verifyLines(
+  file: string,
+  group: Group,
+  { context, leaves }: VerifyOptions,
+  io: Io,
+): Promise<Outcome & { readonly json: { readonly valid: boolean } }> {
+  const items = linesOf(file).map(line => {
+    try {
+      return decodeSignedLine(line)
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error
+      return error
+    }
+  })
+  const whole = items.filter((item): item is SignedItem => !(item instanceof DecodeError))
+  const verdicts = VerifiedMessage.verifyBatch(whole, { group, context, now: io.clock() }, io.random)
+  const held = new Map(whole.map((item, place) => [item, verdicts[place]] as const))
+  const banned = leaves === undefined ? undefined : await leavesOf(leaves, group)
+  const lines = items.map((item, i) => {
+    const verdict = item instanceof DecodeError ? item : (held.get(item) as (typeof verdicts)[number])
+    const line = i + 1
+    if (verdict instanceof Error) {
+      const { code, why } = explain(verdict)
+      return { line, valid: false, code, why }
+    }
+    const { idCore, slot } = verdict
+    if (banned?.leaves.has(idCore.leaf) === true)
+      return {
+        line,
+        valid: false,
+        code: 'BANNED',
+        why: `leaf ${idCore.leaf} is banned by state ${banned.number}`,
+      }
+    return { line, valid: true, idCore: idCore.mpinId, leaf: idCore.leaf, slot }
+  })
+  const failed = lines.filter(({ valid }) => !valid)
+  return {
+    json: {
+      valid: lines.length > 0 && failed.length === 0,
+      messages: lines.length,
+      failed: failed.length,
+      lines,
+      ...(banned === undefined ? {} : { leavesNumber: banned.number }),
+    },
+    text: [
+      ...lines.map(said =>
+        said.valid
+          ? `line ${said.line}: valid, signed by ${said.idCore} (leaf ${said.leaf}), slot ${said.slot}`
+          : `line ${said.line}: ${said.code}: ${said.why}`,
+      ),
+      `${lines.length - failed.length} of ${lines.length} messages are valid`,
+    ],
+  }
 }
 
 async function groupOf({ rps, ...file }: VerifyOptions, io: Io): Promise<Group> {
@@ -122,11 +238,21 @@ export async function pinnedGroup({
 
 /** The number of the state that bans nobody of `who`. */
 export async function checkLeaves(file: string, group: Group, who: readonly IdCore[]): Promise<number> {
-  const statement = new TextDecoder().decode(bytesOf(file)).trim()
-  const { leaves, number } = await verifyLeaves({ statement, group })
+  const { leaves, number } = await leavesOf(file, group)
   for (const { leaf } of who)
     if (leaves.has(leaf)) throw new CommandRefused(`leaf ${leaf} is banned by state ${number}`)
   return number
+}
+
+function leavesOf(file: string, group: Group): ReturnType<typeof verifyLeaves> {
+  const statement = new TextDecoder().decode(bytesOf(file)).trim()
+  return verifyLeaves({ statement, group })
+}
+
+/** The lines of a text file; its last one ends, or doesn't. */
+function linesOf(path: string): readonly string[] {
+  const lines = fromUtf8(bytesOf(path), 'file').split('\n')
+  return lines.at(-1) === '' ? lines.slice(0, -1) : lines
 }
 
 /** Of a JWS that was made here. */
