@@ -6,7 +6,8 @@
  *                   strikes, ledgers, a register; to begin without it would forget them silently
  *   --init --anew   begins a new database with the keys that are there, once the former one is lost for good
  *
- * Whatever is refused is left as it was found.
+ * Whatever is refused is left as it was found. Who opens a folder has it alone until the database is closed: what is decided
+ * by what was read a moment ago (a ledger, a register, strikes) isn't decided twice.
  */
 import { mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -21,6 +22,8 @@ export interface DataFolderOptions {
   readonly database: string
   readonly migrations: readonly Migration[]
   readonly init?: boolean
+  /** Beside a server that runs: for a command that asks and adds, and keeps nothing in its own memory. */
+  readonly beside?: boolean
   /** Only where a server can do without its former database; absent where it can't. */
   readonly anew?: boolean | undefined
   /** False for a database that is whole, and yet not the one that belongs to the folder's other files. */
@@ -29,7 +32,7 @@ export interface DataFolderOptions {
 
 /**
  * The folder's database. ConfigError for a folder that isn't there, can't be made, or has never been initialised;
- * StoreError for one that has lost a part, and as `openDatabase` says.
+ * StoreError `locked` for one that another process has open, for one that has lost a part, and as `openDatabase` says.
  */
 export async function openDataFolder<Schema>(options: DataFolderOptions): Promise<Store<Schema>> {
   const { dataDir, database, migrations, init = false, anew } = options
@@ -53,7 +56,13 @@ export async function openDataFolder<Schema>(options: DataFolderOptions): Promis
       `${file} ${size === null ? 'is gone' : 'is empty'}: ${wayToDatabase(anew)}`,
     )
 
-  const store = await openDatabase<Schema>({ file, migrations })
+  const lock = options.beside === true ? {} : { lockFile: join(dataDir, LOCK) }
+  const store = await openDatabase<Schema>({ file, migrations, ...lock }).catch((error: unknown) => {
+    if (!(error instanceof StoreError) || error.reason !== 'locked') throw error
+    throw new StoreError('locked', `data folder ${dataDir} is in use: ${error.message}; end that first`, {
+      cause: error,
+    })
+  })
   try {
     if ((await options.belongs?.(store as unknown as Store<unknown>)) === false)
       throw new StoreError(
@@ -67,6 +76,8 @@ export async function openDataFolder<Schema>(options: DataFolderOptions): Promis
   }
 }
 
+/** Held by the server whose folder it is. */
+const LOCK = 'process.lock'
 const WAY_TO_KEYS = 'restore it from a backup, or, where nothing was ever served, make it with --init'
 
 /** @param anew Undefined where a server knows no --anew. */

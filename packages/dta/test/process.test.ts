@@ -136,6 +136,20 @@ describe('starting', () => {
     expect(await once(child, 'exit')).toEqual([0, null])
   })
 
+  test('a data folder has one process; one that is killed leaves it free', async () => {
+    const config = await writeConfig()
+    await finish(['--config', config, '--init'])
+    const { child } = await serve(config)
+    const inUse = new RegExp(
+      `data folder ${join(folder, 'data')} is in use: .* held by process ${child.pid} since`,
+    )
+    await refuses(['--config', config], PASSPHRASE, 1, inUse)
+    await refuses(['--config', config, '--init'], PASSPHRASE, 1, inUse)
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    await serve(config)
+  })
+
   test('the passphrase from a file', async () => {
     const config = await writeConfig()
     const file = join(folder, 'passphrase')

@@ -27,6 +27,7 @@ await runProcess('fleet', async () => {
     database: 'fleet.sqlite',
     migrations,
     init: flags.init,
+    beside: operator !== undefined,
   })
   // Loaded only now, so that a start that is refused says so at once.
   const { createFleet, openFleetKeys } = await import('./server.js')

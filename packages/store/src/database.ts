@@ -22,7 +22,7 @@ import {
   sql,
 } from 'kysely'
 import Database from 'libsql'
-import { isBusy } from './file-lock.js'
+import { FileLock, isBusy } from './file-lock.js'
 import { StoreError } from './store-error.js'
 import { WriteAheadLog, type WriteAheadLogPorts } from './write-ahead-log.js'
 import { PROBE } from './write-probe.js'
@@ -94,22 +94,28 @@ export interface Store<Schema> {
  * A list of migrations that isn't numbered 1, 2, 3 … is a RangeError.
  *
  * @param sync Brings the log to the disk: fdatasync, unless a test has another.
+ * @param lockFile Held as long as the database is open, for a server that must be the only one: StoreError `locked`, before
+ * anything is changed, where another process holds it.
  */
 export async function openDatabase<Schema>({
   file,
   migrations,
   sync,
+  lockFile,
 }: {
   file: string
   migrations: readonly Migration[]
   sync?: WriteAheadLogPorts['sync']
+  lockFile?: string
 }): Promise<Store<Schema>> {
   migrations.forEach((migration, at) => {
     if (migration.id !== at + 1)
       throw new RangeError(`migration ${migration.name} must have the id ${at + 1}`)
   })
   const database = await openFile(file)
+  let lock: FileLock | undefined
   try {
+    lock = lockFile === undefined ? undefined : FileLock.take(lockFile)
     setUp(database, file)
     const turns = new Turns()
     const log =
@@ -126,9 +132,10 @@ export async function openDatabase<Schema>({
     const db = new Kysely<Schema>({ dialect: new ImmediateDialect({ database, turns, log }) })
     await migrate(db, migrations, file)
     const place = file === ':memory:' ? undefined : await placeOf(file)
-    return new SqliteStore(db, { database, turns, log }, place)
+    return new SqliteStore(db, { database, turns, log, lock }, place)
   } catch (error) {
     database.close()
+    lock?.release()
     throw error
   }
 }
@@ -349,7 +356,7 @@ class SqliteStore<Schema> implements Store<Schema> {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    const { turns, log } = this.#parts
+    const { turns, log, lock } = this.#parts
     while (this.#answering !== undefined) await this.#answering
     try {
       await turns.take(() => this.#database.all('PRAGMA wal_checkpoint(TRUNCATE)'))
@@ -357,6 +364,7 @@ class SqliteStore<Schema> implements Store<Schema> {
     } finally {
       await log?.close()
       await this.db.destroy()
+      lock?.release()
     }
   }
 }
@@ -398,6 +406,8 @@ interface Parts {
   readonly turns: Turns
   /** None of `:memory:`. */
   readonly log: WriteAheadLog | undefined
+  /** None of a database that others may have open. */
+  readonly lock: FileLock | undefined
 }
 
 /** Which file has a name. */

@@ -27,10 +27,7 @@ export async function withFileLock<Result>(
   { patience = PATIENCE }: { patience?: number } = {},
 ): Promise<Result> {
   const giveUpAt = performance.now() + patience
-  const lock = asUnavailable(file, () => {
-    closeSync(openSync(file, 'a', 0o600))
-    return new Database(file)
-  })
+  const lock = openLock(file)
   try {
     while (!asUnavailable(file, () => begin(lock))) {
       if (performance.now() >= giveUpAt)
@@ -48,6 +45,54 @@ export async function withFileLock<Result>(
   } finally {
     lock.close()
   }
+}
+
+/** Held until it is released, or until this process dies. */
+export class FileLock {
+  readonly #file: string
+  readonly #lock: Database.Database
+
+  private constructor(file: string, lock: Database.Database) {
+    this.#file = file
+    this.#lock = lock
+  }
+
+  /** At once, or StoreError `locked`, naming the holder; `unavailable` when the lock file can't be made or used. */
+  static take(file: string): FileLock {
+    const lock = openLock(file)
+    try {
+      if (!asUnavailable(file, () => begin(lock)))
+        throw new StoreError('locked', `${file} is held by ${holderOf(file)}`)
+      asUnavailable(file, () => writeFileSync(holderFile(file), holderText(), { mode: 0o600 }))
+      return new FileLock(file, lock)
+    } catch (error) {
+      lock.close()
+      throw error
+    }
+  }
+
+  /** A second call does nothing. */
+  release(): void {
+    if (!this.#lock.open) return
+    rmSync(holderFile(this.#file), { force: true })
+    this.#lock.prepare('ROLLBACK').run()
+    this.#lock.close()
+  }
+}
+
+/**
+ * Makes the file where there is none, and never opens one that is there but through SQLite: to close any other descriptor of
+ * it would let go of a lock that this process holds (POSIX).
+ */
+function openLock(file: string): Database.Database {
+  return asUnavailable(file, () => {
+    try {
+      closeSync(openSync(file, 'ax', 0o600))
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    }
+    return new Database(file)
+  })
 }
 
 /** False while another process, or another call of this one, holds the lock. */

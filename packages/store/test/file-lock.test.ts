@@ -6,7 +6,7 @@ import { chmod, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { withFileLock } from '@milagro-ts/store/file-lock'
+import { FileLock, withFileLock } from '@milagro-ts/store/file-lock'
 import { StoreError } from '@milagro-ts/store/store-error'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 
@@ -84,6 +84,25 @@ test('a holder that is killed leaves nothing stale: whoever waits has it at once
   await ended(child)
   expect(await waiting).toBe('mine')
   expect(existsSync(`${file()}.holder`)).toBe(false)
+})
+
+test('one that is taken is held, whatever else of this process asks for it, until it is released', async () => {
+  const lock = FileLock.take(file())
+  const taking = `import { FileLock } from '@milagro-ts/store/file-lock'; FileLock.take(process.argv[1])`
+  const elsewhere = async () => {
+    const child = spawn(process.execPath, ['--input-type=module', '-e', taking, file()], { stdio: 'ignore' })
+    children.push(child)
+    return (await once(child, 'close'))[0]
+  }
+  const ours = { reason: 'locked', message: expect.stringContaining(`held by process ${process.pid} since`) }
+  expect(() => FileLock.take(file())).toThrow(expect.objectContaining(ours))
+  await expect(withFileLock(file(), () => 0, { patience: 0 })).rejects.toMatchObject(ours)
+  expect(await elsewhere()).toBe(1)
+  lock.release()
+  lock.release()
+  expect(existsSync(`${file()}.holder`)).toBe(false)
+  expect(await elsewhere()).toBe(0)
+  FileLock.take(file()).release()
 })
 
 test('a name that was left half-written is no name', async () => {
