@@ -26,7 +26,7 @@ import type { Route } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { type SlotKeyRequest, signSlotKeyRequest } from '@milagro-ts/api/slot-key-request'
-import { signLeaves, signRevisionStatement } from '@milagro-ts/api/statements'
+import { cosignerKid, signAbandonment, signLeaves, signRevisionStatement } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
 import { trackingRoutes } from '@milagro-ts/car-tracking/tracking-routes'
 import { toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
@@ -37,6 +37,7 @@ import type { Clock } from '@milagro-ts/crypto/ports'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import type { Permit } from '@milagro-ts/crypto/time-permit'
+import { readAuthorityKeys } from '@milagro-ts/dta/authority-keys'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import type { Connection } from '@milagro-ts/store/database'
 import { CAR, OPERATOR, OTHER_CAR, TrackingWorld } from '../examples/car-tracking/test/tracking-world.js'
@@ -477,6 +478,30 @@ export async function drivenDta(): Promise<Driven[]> {
   }
 
   const notice = { leavesAt: Math.floor(clock.now / 1000) + 172_800 }
+  let latestSigned = ''
+  /** A document that the authority has signed as the next revision, and that nobody has abandoned. */
+  const signedHere = async (): Promise<string> => {
+    const hash = systemRandom(32)
+    const [group] = (await running.admin.status({})).groups
+    const number = (group?.revision ?? 0) + 1
+    await running.store.atomic(connection => {
+      connection.run('DELETE FROM signed_revision WHERE number = ?', [number])
+      connection.run(
+        'INSERT INTO signed_revision (group_id, number, document_hash, signature) VALUES (?, ?, ?, ?)',
+        [world.group.groupId, number, hash, 'given'],
+      )
+    })
+    latestSigned = toBase64Url(hash)
+    return latestSigned
+  }
+  /** Its own word, though it has signed: the group has no other authority. */
+  const abandonment = async (documentHash: string, key?: Es256PrivateKey): Promise<string> => {
+    const [group] = (await running.admin.status({})).groups
+    const payload = { suite: SUITE, groupId, revision: (group?.revision ?? 0) + 1, documentHash } as const
+    const { dataDir, name } = running.config
+    const signKey = key ?? (await readAuthorityKeys(dataDir, name, dta.PASSPHRASE)).signKey
+    return signAbandonment(payload, { key: signKey, kid: cosignerKid(1) })
+  }
   const { port } = running.dta.admin.server.address() as { port: number }
   const adminUrl = `http://127.0.0.1:${port}`
   const admin: DrivenServer = {
@@ -497,6 +522,35 @@ export async function drivenDta(): Promise<Driven[]> {
       'dta-admin/status': { fields: () => ({}) },
       'dta-admin/accept': { fields: () => ({ body: { hash: otherGroup } }) },
       'dta-admin/reject': { fields: () => ({ body: { hash: otherGroup, reason: 'not agreed on' } }) },
+      'dta-admin/abandonRevision': {
+        fields: () => ({ params: { groupId }, body: { documentHash: otherGroup } }),
+        unknown: async () => [
+          { what: 'a document that is signed here', fields: { body: { documentHash: await signedHere() } } },
+        ],
+      },
+      'dta-admin/releaseRevision': {
+        fields: async () => {
+          const documentHash = await signedHere()
+          return {
+            params: { groupId },
+            body: { documentHash, abandonments: [await abandonment(documentHash)] },
+          }
+        },
+        unknown: async () => {
+          const documentHash = latestSigned
+          return [
+            { what: 'one that too few have abandoned', fields: { body: { documentHash, abandonments: [] } } },
+            {
+              what: 'an abandonment by somebody else',
+              fields: { body: { documentHash, abandonments: [await abandonment(documentHash, other)] } },
+            },
+            {
+              what: 'an abandonment of another document',
+              fields: { body: { documentHash, abandonments: [await abandonment(otherGroup)] } },
+            },
+          ]
+        },
+      },
       'dta-admin/freeze': { fields: () => ({ params: { groupId }, body: { recipient: 'rps' } }) },
       'dta-admin/unfreeze': { fields: () => ({ params: { groupId }, body: { recipient: 'rps' } }) },
       'dta-admin/leave': { fields: () => ({ params: { groupId }, body: notice }) },

@@ -7,6 +7,7 @@ import { IssuanceEntry, PROOF_LENGTH } from './issuance-log.js'
 import { KeyRotationFields } from './key-rotation.js'
 import type { RouteTable } from './route.js'
 import {
+  AbandonmentsField,
   Bytes,
   BytesUpTo,
   GroupIdField,
@@ -442,7 +443,12 @@ export const dtaAdminRoutes = {
         }),
       ),
       revisions: Type.Array(
-        Strict({ groupId: GroupIdField, documentHash: Bytes(32), accepted: Type.Boolean() }),
+        Strict({
+          groupId: GroupIdField,
+          documentHash: Bytes(32),
+          accepted: Type.Boolean(),
+          signed: Type.Boolean(),
+        }),
       ),
     }),
   },
@@ -463,6 +469,28 @@ export const dtaAdminRoutes = {
     body: Strict({ hash: Bytes(32), reason: Text(500) }),
     response: Strict({ rejected: Bytes(32) }),
     refuses: ['CONFLICT'],
+  },
+  abandonRevision: {
+    ...Admin,
+    method: 'POST',
+    path: '/v1/groups/:groupId/abandon',
+    summary:
+      'Never sign this document for the next revision: the answer is what frees an authority that has signed it.',
+    params: ByGroup,
+    body: Strict({ documentHash: Bytes(32) }),
+    response: Strict({ abandonment: Jws() }),
+    refuses: ['UNAUTHENTICATED', 'CONFLICT'],
+  },
+  releaseRevision: {
+    ...Admin,
+    method: 'POST',
+    path: '/v1/groups/:groupId/release',
+    summary:
+      'Sign another document in the place of this one, which too many have abandoned for it to come into force.',
+    params: ByGroup,
+    body: Strict({ documentHash: Bytes(32), abandonments: AbandonmentsField }),
+    response: Strict({ released: Bytes(32) }),
+    refuses: ['UNAUTHENTICATED', 'CONFLICT', 'NOT_APPROVED'],
   },
   freeze: {
     ...Admin,

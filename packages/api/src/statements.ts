@@ -201,6 +201,15 @@ export const RevisionPayload = Strict({
 })
 export type RevisionPayload = Static<typeof RevisionPayload>
 
+export const AbandonmentPayload = Strict({
+  suite: Suite,
+  groupId: GroupIdField,
+  /** Of the document: the one after the revision in force. */
+  revision: Uint32,
+  documentHash: Bytes(32),
+})
+export type AbandonmentPayload = Static<typeof AbandonmentPayload>
+
 export const AccessTokenPayload = Strict({
   iss: Type.String({ minLength: 1, maxLength: 256 }),
   aud: Type.String({ minLength: 1, maxLength: 256 }),
@@ -241,6 +250,7 @@ const COSIGNATURE = { typ: 'mpin-cosignature+jwt', validator: Compile(Cosignatur
 const BUNDLE = { typ: 'mpin-bundle+jwt', validator: Compile(BundlePayload) }
 const EVENT = { typ: 'mpin-event+jwt', validator: Compile(EventPayload) }
 const REVISION = { typ: 'mpin-revision+jwt', validator: Compile(RevisionPayload) }
+const ABANDONMENT = { typ: 'mpin-abandonment+jwt', validator: Compile(AbandonmentPayload) }
 const ACCESS_TOKEN = { typ: 'at+jwt', validator: Compile(AccessTokenPayload) }
 const RECEIPT = { typ: 'mpin-receipt+jwt', validator: Compile(ReceiptPayload) }
 const TIME = { typ: 'mpin-time+jwt', validator: Compile(TimePayload) }
@@ -264,6 +274,9 @@ export const signCosignature = (payload: CosignaturePayload, signer: Signer) =>
 /** By a recipient's request key; its kid is the recipient's name. */
 export const signBundle = (payload: BundlePayload, signer: Signer) => sign(BUNDLE, payload, signer)
 export const signEvent = (payload: EventPayload, signer: Signer) => sign(EVENT, payload, signer)
+/** By an authority, which never signs that document; its kid is `cosignerKid` of its index. */
+export const signAbandonment = (payload: AbandonmentPayload, signer: Signer) =>
+  sign(ABANDONMENT, payload, signer)
 export const signRevisionStatement = (payload: RevisionPayload, signer: Signer) =>
   sign(REVISION, payload, signer)
 export const signAccessToken = (payload: AccessTokenPayload, signer: Signer) =>
@@ -671,6 +684,34 @@ export async function verifyRevisionStatement({
   if (!equalBytes(fromBase64Url(payload.documentHash, 'documentHash', 32), documentHash(document)))
     throw notApproved('the statement is for another document')
   return payload
+}
+
+/**
+ * How many authorities may still sign this document for the next revision: those of the group that have not abandoned it.
+ * With fewer than t of them it never comes into force. NOT_APPROVED for an abandonment of another document or by nobody of
+ * the group.
+ */
+export async function mayStillSign({
+  abandonments,
+  group,
+  documentHash: hash,
+}: {
+  abandonments: readonly string[]
+  group: Group
+  documentHash: Uint8Array
+}): Promise<number> {
+  const keys = new Map(group.authorities.map(({ index, signKey }) => [cosignerKid(index), signKey]))
+  const gone = new Set<string>()
+  for (const abandonment of abandonments) {
+    const signed = await verified(ABANDONMENT.typ, abandonment, keys)
+    const payload = shaped(ABANDONMENT.validator, signed)
+    checkGroup(payload, group)
+    const isThis = equalBytes(fromBase64Url(payload.documentHash, 'documentHash', 32), hash)
+    if (!isThis || payload.revision !== group.revision + 1)
+      throw notApproved('the abandonment is of another document')
+    gone.add(signed.kid)
+  }
+  return group.n - gone.size
 }
 
 /** Who an access token speaks for. */

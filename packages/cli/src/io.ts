@@ -102,13 +102,17 @@ export function explain(error: unknown): { exit: number; code: string; why: stri
 }
 
 /** Parses a JSON file that the user named. UsageError when it can't be read or isn't JSON. */
-export function readJsonFile(path: string): unknown {
-  let text: string
+/** Without the white space around it. */
+export function readTextFile(path: string): string {
   try {
-    text = readFileSync(path, 'utf8')
+    return readFileSync(path, 'utf8').trim()
   } catch (error) {
     throw new UsageError(`cannot read '${path}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
   }
+}
+
+export function readJsonFile(path: string): unknown {
+  const text = readTextFile(path)
   try {
     return JSON.parse(text)
   } catch {

@@ -53,7 +53,7 @@ import {
 } from './ledger.js'
 import { LocalShares } from './master-shares.js'
 import { RecordSeal } from './record-seal.js'
-import { forgetSigned } from './revisions.js'
+import { forgetSigned, refuseAbandoned } from './revisions.js'
 
 type State = 'running' | 'signed' | 'concluded' | 'given up'
 
@@ -573,7 +573,7 @@ export class Ceremonies {
 
 /**
  * The signature that this authority has given for that revision number. CONFLICT if it was for another document, unless
- * that is `free`.
+ * that is `free`, or if this one was abandoned.
  */
 function signedOnce(
   connection: Connection,
@@ -581,6 +581,7 @@ function signedOnce(
   { revision }: GroupDocument,
   { hash, free, fresh }: { hash: Uint8Array; free: Uint8Array | undefined; fresh: string },
 ): string {
+  refuseAbandoned(connection, groupId, hash)
   connection.run(
     'INSERT INTO signed_revision (group_id, number, document_hash, signature) VALUES (?, ?, ?, ?) ' +
       'ON CONFLICT DO NOTHING',

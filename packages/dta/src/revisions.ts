@@ -7,16 +7,28 @@
  *           <-- signature --
  *           -- document, t signatures -->     taken into force
  *
- * One document per revision number is signed here; another, of a ceremony, only when the former can't find its signatures
- * any more (ceremonies.ts). With 2t > n two documents of one number can't both find t
- * signatures unless an authority breaks this rule, so the chain doesn't fork.
+ * One document per revision number is signed here; another only when the former can't find its signatures any more. In a
+ * ceremony others abandon it in their results (ceremonies.ts). Outside of one, where the operators so decide:
+ *
+ *   operators of authorities that have not signed      abandonRevision: never signs it -> mpin-abandonment+jwt
+ *   operator of one that has                           releaseRevision: fewer than t are left that may sign it, itself among
+ *                                                      them: the number is free here, and that document never signed again
+ *
+ * An abandonment is never taken back. So with 2t > n two documents of one number can't both find t signatures unless an
+ * authority breaks this rule, and the chain doesn't fork.
  */
 import { canonicalBytes } from '@milagro-ts/api/canonical-json'
-import { documentHash, signDocument } from '@milagro-ts/api/group'
+import { documentHash, type Group, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
-import { verifyRevisionStatement } from '@milagro-ts/api/statements'
+import {
+  cosignerKid,
+  mayStillSign,
+  signAbandonment,
+  verifyRevisionStatement,
+} from '@milagro-ts/api/statements'
 import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { SUITE } from '@milagro-ts/crypto/suite'
 import type { Connection } from '@milagro-ts/store/database'
 import type { Authority } from './authority.js'
 import type { ServedGroup } from './groups.js'
@@ -41,6 +53,7 @@ export async function signRevision(
   checkChanges(group.document, document)
   const fresh = await signDocument(document, authority.keys.signKey)
   const signed = await authority.store.atomic(connection => {
+    refuseAbandoned(connection, group.groupId, hash)
     connection.run(
       'INSERT INTO signed_revision (group_id, number, document_hash, signature) VALUES (?, ?, ?, ?) ' +
         'ON CONFLICT DO NOTHING',
@@ -69,6 +82,81 @@ function signedAs(connection: Connection, groupId: Uint8Array, number: number): 
 function signatureOf(signed: SignedRevision, hash: Uint8Array): string {
   if (equalBytes(signed.hash, hash)) return signed.signature
   throw new Refused('CONFLICT', { detail: 'this authority has signed another document with that number' })
+}
+
+/**
+ * This authority's word that it never signs that document. Refused CONFLICT where it has: then it is the others who abandon.
+ */
+export async function abandonRevision(
+  authority: Authority,
+  { group, index }: ServedGroup,
+  hash: Uint8Array,
+): Promise<string> {
+  const { groupId } = group
+  await authority.store.atomic(connection => {
+    if (signedHash(connection, group, hash))
+      throw new Refused('CONFLICT', { detail: 'this authority has signed it' })
+    connection.run('INSERT INTO abandoned (group_id, document_hash) VALUES (?, ?) ON CONFLICT DO NOTHING', [
+      groupId,
+      hash,
+    ])
+  })
+  const documentHash = toBase64Url(hash)
+  authority.log.warn({ groupId: toBase64Url(groupId), documentHash }, 'operator: a document is abandoned')
+  const payload = {
+    suite: SUITE,
+    groupId: toBase64Url(groupId),
+    revision: group.revision + 1,
+    documentHash,
+  } as const
+  return signAbandonment(payload, { key: authority.keys.signKey, kid: cosignerKid(index) })
+}
+
+/**
+ * Frees the number of a revision of the RA that was signed here, which fewer than t authorities may still sign. Refused
+ * NOT_FOUND for a document that was not signed here, CONFLICT while it may find t, or where it is a ceremony's; NOT_APPROVED
+ * for an abandonment that is none.
+ */
+export async function releaseRevision(
+  authority: Authority,
+  { group }: ServedGroup,
+  { hash, abandonments }: { hash: Uint8Array; abandonments: readonly string[] },
+): Promise<void> {
+  const { groupId } = group
+  const left = await mayStillSign({ abandonments, group, documentHash: hash })
+  await authority.store.atomic(connection => {
+    if (!signedHash(connection, group, hash))
+      throw new Refused('NOT_FOUND', {
+        detail: 'this authority has not signed that document for the next revision',
+      })
+    if (
+      connection.all("SELECT 1 FROM ceremony WHERE group_id = ? AND state = 'signed'", [groupId]).length > 0
+    )
+      throw new Refused('CONFLICT', { detail: 'signed in a ceremony: the next ceremony abandons it' })
+    if (left >= group.t)
+      throw new Refused('CONFLICT', {
+        detail: `${left} authorities may still sign it, and ${group.t} are enough: ${left - group.t + 1} more must abandon it`,
+      })
+    connection.run('DELETE FROM signed_revision WHERE group_id = ? AND document_hash = ?', [groupId, hash])
+    connection.run('INSERT INTO abandoned (group_id, document_hash) VALUES (?, ?)', [groupId, hash])
+  })
+  authority.log.warn(
+    { groupId: toBase64Url(groupId), documentHash: toBase64Url(hash), left },
+    'operator: a document that was signed here is abandoned by the others; its number is free',
+  )
+}
+
+/** Has this document been signed here, for the revision after the one in force? */
+function signedHash(connection: Connection, { groupId, revision }: Group, hash: Uint8Array): boolean {
+  const signed = signedAs(connection, groupId, revision + 1)
+  return signed !== null && equalBytes(signed.hash, hash)
+}
+
+/** Refused CONFLICT for a document that was abandoned here. */
+export function refuseAbandoned(connection: Connection, groupId: Uint8Array, hash: Uint8Array): void {
+  const where = [groupId, hash]
+  if (connection.all('SELECT 1 FROM abandoned WHERE group_id = ? AND document_hash = ?', where).length > 0)
+    throw new Refused('CONFLICT', { detail: 'this authority has abandoned that document for good' })
 }
 
 /** Takes the revision into force; the one in force again changes nothing. */
@@ -128,6 +216,8 @@ export interface RevisionStatus {
   readonly groupId: string
   readonly documentHash: string
   readonly accepted: boolean
+  /** Here: no other of its number is signed until it is released. */
+  readonly signed: boolean
 }
 
 /** Revisions that wait: for the operator, or signed here and not yet in force. Once another of its number is, none does. */
@@ -151,7 +241,10 @@ export async function revisionStatus(authority: Authority): Promise<RevisionStat
         accepted: await authority.acceptance.isAccepted(fromBase64Url(revision.documentHash, 'hash', 32)),
       })),
   )
-  return [...signed.map(revision => ({ ...revision, accepted: true })), ...waiting]
+  return [
+    ...signed.map(revision => ({ ...revision, accepted: true, signed: true })),
+    ...waiting.map(revision => ({ ...revision, signed: false })),
+  ]
     .filter(({ groupId, number }) => number > (newest.get(groupId) ?? 0))
-    .map(({ groupId, documentHash, accepted }) => ({ groupId, documentHash, accepted }))
+    .map(({ number: _, ...revision }) => revision)
 }

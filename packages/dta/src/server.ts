@@ -50,7 +50,13 @@ import { LedgerMark } from './ledger-mark.js'
 import { EXCHANGE_INTERVAL, LogExchange, logEvidence } from './log-exchange.js'
 import { issueNodeShares, issuePermitShare } from './permits.js'
 import { type Counted, Policy, purgeQuotas, usedToday } from './policy.js'
-import { concludeRevision, revisionStatus, signRevision } from './revisions.js'
+import {
+  abandonRevision,
+  concludeRevision,
+  releaseRevision,
+  revisionStatus,
+  signRevision,
+} from './revisions.js'
 import { issueServerKey } from './server-keys.js'
 import { SealedVault, type ShareVault } from './share-vault.js'
 import { issueShare } from './shares.js'
@@ -419,6 +425,15 @@ function adminHandlers({
       await ceremonies.reject(fromBase64Url(body.hash, 'hash', 32), body.reason)
       log.info({ hash: body.hash }, 'operator: rejected')
       return { rejected: body.hash }
+    },
+    abandonRevision: async ({ params, body }) => {
+      const hash = fromBase64Url(body.documentHash, 'documentHash', 32)
+      return { abandonment: await abandonRevision(authority, groups.find(params.groupId), hash) }
+    },
+    releaseRevision: async ({ params, body: { documentHash, abandonments } }) => {
+      const hash = fromBase64Url(documentHash, 'documentHash', 32)
+      await releaseRevision(authority, groups.find(params.groupId), { hash, abandonments })
+      return { released: documentHash }
     },
     freeze: ({ params, body }) => setFrozen(params, body.recipient, true),
     unfreeze: ({ params, body }) => setFrozen(params, body.recipient, false),

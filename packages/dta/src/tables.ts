@@ -196,6 +196,17 @@ export const dtaMigrations: readonly Migration[] = [
       await sql`ALTER TABLE leaves ADD COLUMN revoked BLOB NOT NULL DEFAULT x''`.execute(db)
     },
   },
+  {
+    id: 9,
+    name: 'abandoned documents',
+    async up(db) {
+      // Hashes of documents that this authority never signs, whoever asks. Nothing is ever deleted.
+      await sql`CREATE TABLE abandoned (
+        group_id BLOB NOT NULL REFERENCES served_group, document_hash BLOB NOT NULL,
+        PRIMARY KEY (group_id, document_hash)
+      ) STRICT, WITHOUT ROWID`.execute(db)
+    },
+  },
 ]
 
 /** The subtrees of every entry that is in the log already. */

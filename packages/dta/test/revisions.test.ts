@@ -1,7 +1,7 @@
 import { documentHash, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
-import { signRevisionStatement } from '@milagro-ts/api/statements'
+import { signAbandonment, signRevisionStatement } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { SUITE } from '@milagro-ts/crypto/suite'
@@ -74,7 +74,7 @@ async function takeIntoForce(document: GroupDocument): Promise<void> {
 test('a revision waits for the operator', async () => {
   const document = next({ policy: { lead: 1, grace: 299 } })
   expect(await codeOf(propose(document))).toBe('NOT_APPROVED')
-  const waiting = { groupId: world.groupId, documentHash: hashOf(document), accepted: false }
+  const waiting = { groupId: world.groupId, documentHash: hashOf(document), accepted: false, signed: false }
   expect((await first().admin.status({})).revisions).toEqual([waiting])
 })
 
@@ -184,4 +184,54 @@ test('a recipient that was removed gets nothing more', async () => {
   await ask()
   await takeIntoForce(next({ recipients: current.recipients.filter(({ name }) => name === 'rps') }))
   expect(await codeOf(ask())).toBe('UNAUTHENTICATED')
+})
+
+test('one that one authority signed and the others never got: the others abandon it, and another takes its place', async () => {
+  const params = { groupId: world.groupId }
+  const [one, other] = world.authorities as [Running, Running]
+  const lost = next({ policy: { lead: 6, grace: 60 } })
+  const better = next({ policy: { lead: 7, grace: 60 } })
+  await acceptAll(world, hashOf(lost))
+  await acceptAll(world, hashOf(better))
+  await propose(lost, one)
+  expect((await one.admin.status({})).revisions).toContainEqual({
+    groupId: world.groupId,
+    documentHash: hashOf(lost),
+    accepted: true,
+    signed: true,
+  })
+  // Without a release the group has no next revision: one signs the first alone, the other is free, and t is 2.
+  expect(await codeOf(propose(better, one))).toBe('CONFLICT')
+  const abandon = (at: Running, document: GroupDocument) =>
+    at.admin.abandonRevision({ params, body: { documentHash: hashOf(document) } })
+  const release = (document: GroupDocument, ...abandonments: string[]) =>
+    one.admin.releaseRevision({ params, body: { documentHash: hashOf(document), abandonments } })
+  expect(await codeOf(release(lost))).toBe('CONFLICT')
+  expect(await codeOf(abandon(one, lost))).toBe('CONFLICT')
+
+  const { abandonment } = await abandon(other, lost)
+  // Of another document, by nobody of the group, or of the authority's own.
+  const { abandonment: elsewhere } = await abandon(other, next({ policy: { lead: 8, grace: 60 } }))
+  expect(await codeOf(release(lost, elsewhere))).toBe('NOT_APPROVED')
+  const payload = {
+    suite: SUITE,
+    groupId: world.groupId,
+    revision: lost.revision,
+    documentHash: hashOf(lost),
+  } as const
+  const forged = await signAbandonment(payload, { key: world.rps.requestKey, kid: 'authority-2' })
+  expect(await codeOf(release(lost, forged))).toBe('NOT_APPROVED')
+  expect(await codeOf(release(better, abandonment))).toBe('NOT_APPROVED')
+  await release(lost, abandonment)
+
+  // For good, after a restart as well: neither signs the former any more, so it never has the two that it takes.
+  world.authorities[1] = await restart(other, world)
+  for (const at of world.authorities) expect(await codeOf(propose(lost, at))).toBe('CONFLICT')
+  expect(await codeOf(release(lost, abandonment))).toBe('NOT_FOUND')
+  await takeIntoForce(better)
+  // What was said of the former number is no word about the next.
+  const later = next({ policy: { lead: 9, grace: 60 } })
+  await acceptAll(world, hashOf(later))
+  await propose(later, one)
+  expect(await codeOf(release(later, abandonment))).toBe('NOT_APPROVED')
 })

@@ -171,8 +171,8 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
     },
     rotateKey: ({ caller }) => rotation.start(caller.actor),
     finishKey: ({ caller }) => rotation.finish(caller.actor),
-    abandonKey: async ({ caller }) => {
-      await rotation.abandon(caller.actor)
+    abandonKey: async ({ caller, body }) => {
+      await rotation.abandon(caller.actor, body.abandonments ?? [])
       return {}
     },
     listDeliveries: async ({ query }) => ({ deliveries: await hooks.list(pageOf(query)) }),

@@ -6,6 +6,7 @@ import type { Code } from '@milagro-ts/api/problem'
 import type { RouteTable } from '@milagro-ts/api/route'
 import { AuthoritiesSeen } from '@milagro-ts/api/rps-routes'
 import {
+  AbandonmentsField,
   AttributesField,
   Bytes,
   GroupIdField,
@@ -488,9 +489,11 @@ export const fleetRoutes = {
   abandonKey: {
     ...ACT,
     path: '/v1/keys/abandon',
-    summary: 'Drop a change of key that the authorities won’t sign.',
-    body: Empty,
+    summary:
+      'Drop a change of key that the authorities won’t sign; where too many have, with the abandonments of the others.',
+    body: Strict({ abandonments: Type.Optional(AbandonmentsField) }),
     response: Empty,
+    refuses: mayRefuse('CONFLICT', 'NOT_APPROVED'),
   },
   listDeliveries: {
     ...READ,

@@ -17,7 +17,7 @@ import type { GroupDocument } from '@milagro-ts/api/group-document'
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
-import { type Signer, signRevisionStatement } from '@milagro-ts/api/statements'
+import { mayStillSign, type Signer, signRevisionStatement } from '@milagro-ts/api/statements'
 import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Clock } from '@milagro-ts/crypto/ports'
@@ -144,14 +144,18 @@ export class KeyRotation {
   }
 
   /**
-   * Drops a change that the authorities' operators won't sign. An authority signs one document of a number, ever, so it
-   * is Refused CONFLICT once so many have signed that no other document can find t.
+   * Drops a change that the authorities' operators won't sign. An authority signs one document of a number, so it is Refused
+   * CONFLICT once so many have signed that no other document can find t; unless so many others have abandoned this one
+   * that it never comes into force.
    */
-  abandon(actor: Actor): Promise<void> {
+  abandon(actor: Actor, abandonments: readonly string[] = []): Promise<void> {
     return this.#alone(async () => {
       const { store, clock, group } = this.#ports
       const now = Math.floor(clock() / 1000)
       const { n, t } = group.current
+      const newest = await this.#newest()
+      const hash = documentHash(JSON.parse(newest.document) as GroupDocument)
+      const left = await mayStillSign({ abandonments, group: group.current, documentHash: hash })
       await store.db.transaction().execute(async tx => {
         const open = await tx
           .selectFrom('rotation')
@@ -161,9 +165,11 @@ export class KeyRotation {
         if (open === undefined) throw new Refused('NOT_FOUND', { detail: 'no change of key is under way' })
         if (open.state === 'signed') throw new Refused('CONFLICT', { detail: 'it is signed: finish it' })
         const signers = (JSON.parse(open.signatures) as Signature[]).map(({ index }) => index)
-        if (n - signers.length < t) {
+        if (n - signers.length < t && left >= t) {
           const names = signers.map(index => group.current.authority(index)?.name).join(', ')
-          throw new Refused('CONFLICT', { detail: `signed by ${names}, who will sign no other: finish it` })
+          throw new Refused('CONFLICT', {
+            detail: `signed by ${names}, who will sign no other: finish it, or have ${left - t + 1} others abandon it`,
+          })
         }
         await tx.updateTable('rotation').set({ state: 'abandoned' }).where('id', '=', open.id).execute()
         await tx.deleteFrom('ra_key').where('kid', '=', open.new_kid).execute()

@@ -50,6 +50,11 @@ export class FakeAuthority {
     return new Promise(resolve => this.#server.close(resolve))
   }
 
+  /** Forgets what it has signed. */
+  release(): void {
+    this.#signed.clear()
+  }
+
   /** As an honest authority would log it. */
   issue(
     idCore: Uint8Array,

@@ -58,6 +58,12 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
           ...answer.revisions
             .filter(revision => !revision.accepted)
             .map(revision => `revision ${revision.documentHash} of ${revision.groupId} waits for you`),
+          ...answer.revisions
+            .filter(({ signed }) => signed)
+            .map(
+              ({ documentHash, groupId }) =>
+                `revision ${documentHash} of ${groupId} is signed here, and not in force yet`,
+            ),
         ],
       }
     },

@@ -13,6 +13,7 @@ import {
   CommandRefused,
   type Io,
   type Outcome,
+  readTextFile,
   table,
   UsageError,
   unixSeconds,
@@ -191,12 +192,12 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     },
   ).option('--operator <id>', 'this operator instead')
 
-  verb<[], { finish?: boolean; abandon?: boolean }>(
+  verb<[], { finish?: boolean; abandon?: boolean; abandonments?: string[] }>(
     'rotate-key',
     'make the next ticket key; once the authorities’ operators have accepted its revision: --finish',
-    async (api, { finish, abandon }) => {
+    async (api, { finish, abandon, abandonments: files }) => {
       if (abandon) {
-        await api.abandonKey({ body: {} })
+        await api.abandonKey({ body: files === undefined ? {} : { abandonments: files.map(readTextFile) } })
         return { json: { state: 'abandoned' }, text: ['abandoned'] }
       }
       const view = await (finish ? api.finishKey({ body: {} }) : api.rotateKey({ body: {} }))
@@ -227,6 +228,7 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
   )
     .option('--finish', 'collect the signatures and take the key into use')
     .option('--abandon', 'drop the change')
+    .option('--abandonments <files...>', 'with --abandon: what `milagro group abandon` wrote at authorities')
 
   verb<[]>('status', 'counts, keys, trust authorities, and events that wait', async api => {
     const answer = await api.status({})

@@ -11,7 +11,7 @@ import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
 import { type AdminOptions, adminClient } from '../admin-client.js'
 import { checkPlan, composeProposal } from '../group-plan.js'
-import { answers, CommandRefused, hashOf, type Io, readJsonFile, table } from '../io.js'
+import { answers, CommandRefused, hashOf, type Io, readJsonFile, readTextFile, table } from '../io.js'
 import { withAdmin } from './dta.js'
 
 export function addGroup(program: Command, io: Io): void {
@@ -52,6 +52,55 @@ export function addGroup(program: Command, io: Io): void {
       const body = { hash: hashOf(hash, 'hash') }
       const answer = await adminClient(dtaAdminRoutes, options, io).accept({ body })
       return { json: answer, text: [`accepted ${answer.accepted}`] }
+    },
+  )
+
+  answers(
+    io,
+    withAdmin(
+      group
+        .command('abandon')
+        .description(
+          'as an authority’s operator: never sign the revision of this hash, so that others who have may sign another',
+        )
+        .argument('<hash>', 'of a document that this authority has not signed')
+        .requiredOption('--group <id>', 'groupId')
+        .requiredOption(
+          '--out <file>',
+          'where the statement goes: for the operators of those who have signed it',
+        ),
+    ),
+    async (hash: string, options: AdminOptions & { group: string; out: string }) => {
+      const { abandonment } = await adminClient(dtaAdminRoutes, options, io).abandonRevision({
+        params: { groupId: hashOf(options.group, '--group') },
+        body: { documentHash: hashOf(hash, 'hash') },
+      })
+      await writeFileAtomic(options.out, `${abandonment}\n`, 0o644)
+      return {
+        json: { abandoned: hash, out: options.out },
+        text: [`abandoned ${hash} for good`, `written to ${options.out}`],
+      }
+    },
+  )
+
+  answers(
+    io,
+    withAdmin(
+      group
+        .command('release')
+        .description(
+          'as the operator of an authority that has signed the revision of this hash: sign another in its place',
+        )
+        .argument('<hash>', 'as dta status shows it')
+        .argument('<files...>', 'what `milagro group abandon` wrote at other authorities')
+        .requiredOption('--group <id>', 'groupId'),
+    ),
+    async (hash: string, files: string[], options: AdminOptions & { group: string }) => {
+      const answer = await adminClient(dtaAdminRoutes, options, io).releaseRevision({
+        params: { groupId: hashOf(options.group, '--group') },
+        body: { documentHash: hashOf(hash, 'hash'), abandonments: files.map(readTextFile) },
+      })
+      return { json: answer, text: [`released ${answer.released}: another may be signed in its place`] }
     },
   )
 
