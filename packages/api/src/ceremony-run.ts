@@ -3,8 +3,9 @@
  * relays, so that whoever is at fault is named here too, and keeps the transcript, which anybody can replay.
  *
  * A run that broke off is run again with the same proposal: every move answers with the same bytes the second time, so
- * it goes on where it stopped. Once all results are said, t are enough: t signatures make the document, and with t members
- * that have concluded it is in force, whoever else has died meanwhile.
+ * it goes on where it stopped, and nobody is asked again for a round that stands whole in the transcript. Once all results
+ * are said, t are enough: t signatures make the document, and with t members that have concluded it is in force, whoever
+ * else has died meanwhile.
  */
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
@@ -61,6 +62,7 @@ export interface Failure {
 /**
  * @param revisions The group's documents from the first to the one in force; none in a founding.
  * @param clients By participants' names.
+ * @param written The transcript of a run that broke off. What isn't of this ceremony, or doesn't hold, is passed over.
  * @param onTranscript Called with every line as soon as it is known, so that what a failed run has said is kept.
  * Throws CeremonyFault naming who is at fault, Refused naming who refused, Unreachable naming who didn't answer. Of the
  * signatures and of the conclusion, only when fewer than t are left (of the signatures of a founding: n).
@@ -69,12 +71,14 @@ export async function ceremonyRun({
   proposal,
   revisions = [],
   clients,
+  written = [],
   onProgress = () => {},
   onTranscript = () => {},
 }: {
   proposal: CeremonyProposal
   revisions?: readonly GroupDocument[]
   clients: ReadonlyMap<string, CeremonyClient>
+  written?: readonly string[]
   onProgress?: (progress: CeremonyProgress) => void
   onTranscript?: (line: string) => void
 }): Promise<CeremonyResult> {
@@ -122,8 +126,17 @@ export async function ceremonyRun({
 
   note({ proposal })
   for (const revision of revisions) note({ revision })
-  const rounds: CeremonyRounds = []
-  for (const round of ROUNDS) {
+  const rounds = await roundsIn(ceremony, written)
+  for (const [r, messages] of rounds.entries()) {
+    const round = ROUNDS[r] as Round
+    for (const message of messages) note({ round, message })
+    for (const { name } of ceremony.speakers(round)) onProgress({ move: round, name })
+  }
+  for (const round of ROUNDS.slice(rounds.length)) {
+    if (round === 'result') {
+      const waiting = await waitingForLedgers({ ceremony, rounds, params, clients })
+      if (waiting.size > 0) await relayLedgers({ ceremony, rounds, params, waiting }, all)
+    }
     const names = ceremony.speakers(round).map(({ name }) => name)
     const answers = await all(names, round, client =>
       round === 'join'
@@ -137,7 +150,6 @@ export async function ceremonyRun({
     for (const message of messages) note({ round, message })
     rounds.push(messages)
     await checkRounds(ceremony, rounds)
-    if (round === 'answer') await relayLedgers(ceremony, rounds, params, all)
   }
 
   const unsigned = await checkCeremony(ceremony, rounds)
@@ -163,9 +175,12 @@ type Asking<T> = (client: CeremonyClient, name: string) => Promise<T>
 /** Of what `named` throws; a programmer's mistake is no answer of a member. */
 function whyOf(error: unknown): string {
   if (error instanceof Refused) return `${error.detail ?? error.code} (${error.code})`
-  if (error instanceof Unreachable || error instanceof UnexpectedAnswer) return error.message
+  if (isOfMember(error)) return error.message
   throw error
 }
+
+const isOfMember = (error: unknown): error is Refused | Unreachable | UnexpectedAnswer =>
+  error instanceof Refused || error instanceof Unreachable || error instanceof UnexpectedAnswer
 
 async function predecessorOf(
   proposal: CeremonyProposal,
@@ -175,11 +190,60 @@ async function predecessorOf(
   return Group.verifyChain(revisions, fromBase64Url(proposal.groupId, 'groupId', 32))
 }
 
-/** Every member gets the ledger of every dealer but its own. */
+/** The rounds that are whole in a transcript of this ceremony, as far as they hold. */
+async function roundsIn(ceremony: Ceremony, transcript: readonly string[]): Promise<CeremonyRounds> {
+  const entries = transcript.map(readEntry)
+  const rounds: CeremonyRounds = []
+  for (const round of ROUNDS) {
+    const messages = entries.flatMap(entry =>
+      entry !== null && 'message' in entry && entry.round === round ? [entry.message] : [],
+    )
+    try {
+      await checkRounds(ceremony, [...rounds, messages])
+    } catch (error) {
+      if (error instanceof Refused || error instanceof DecodeError) return rounds
+      throw error
+    }
+    rounds.push(messages)
+  }
+  return rounds
+}
+
+interface Relaying {
+  readonly ceremony: Ceremony
+  readonly rounds: CeremonyRounds
+  readonly params: { readonly ceremonyHash: string }
+}
+
+/**
+ * Members that give no result yet, for want of lines: all of them the first time, none when the run broke off after the
+ * results; by then a dealer may have given up, and hands nothing over any more.
+ */
+async function waitingForLedgers({
+  ceremony,
+  rounds,
+  params,
+  clients,
+}: Relaying & { clients: ReadonlyMap<string, CeremonyClient> }): Promise<ReadonlySet<string>> {
+  const stated = await statedLedgers(ceremony, rounds)
+  const waiting = new Set<string>()
+  if ([...stated.values()].every(({ entries }) => entries === 0)) return waiting
+  const asked = ceremony.members.map(async ({ name }) => {
+    try {
+      await clients.get(name)?.ceremonyRound({ params: { ...params, round: 'result' }, body: { rounds } })
+    } catch (error) {
+      if (error instanceof Refused && error.code === 'CONFLICT') waiting.add(name)
+      // Whatever else it is comes again where everybody is asked.
+      else if (!isOfMember(error)) throw error
+    }
+  })
+  await Promise.all(asked)
+  return waiting
+}
+
+/** Everybody who waits gets the ledger of every dealer but its own. */
 async function relayLedgers(
-  ceremony: Ceremony,
-  rounds: CeremonyRounds,
-  params: { ceremonyHash: string },
+  { ceremony, rounds, params, waiting }: Relaying & { waiting: ReadonlySet<string> },
   all: <T>(
     names: readonly string[],
     move: 'ledger',
@@ -189,7 +253,8 @@ async function relayLedgers(
   const stated = await statedLedgers(ceremony, rounds)
   for (const [dealer, { entries }] of stated) {
     const source = ceremony.dealers.find(one => one.dealer === dealer)?.name as string
-    const members = ceremony.members.filter(({ name }) => name !== source).map(({ name }) => name)
+    const members = [...waiting].filter(name => name !== source)
+    if (members.length === 0) continue
     let after: string | undefined
     for (let relayed = 0; relayed < entries; ) {
       const [answer] = await all([source], 'ledger', client =>
@@ -248,7 +313,14 @@ export async function verifyTranscript(lines: readonly string[]): Promise<Transc
       group =
         group === undefined ? await Group.verifyFirst(entry.revision) : await group.verifyNext(entry.revision)
     }
-    const ceremony = Ceremony.read(first.proposal, group)
+    let ceremony: Ceremony
+    try {
+      ceremony = Ceremony.read(first.proposal, group)
+    } catch (error) {
+      // By itself, or beside the group as it was: not what comes after it is wrong.
+      if (error instanceof DecodeError) return { valid: false, line: 1, why: error.message }
+      throw error
+    }
     const rounds: CeremonyRounds = []
     for (const round of ROUNDS) {
       const messages: string[] = []
@@ -272,10 +344,10 @@ export async function verifyTranscript(lines: readonly string[]): Promise<Transc
     const last = entries[at]
     if (last === undefined || !('document' in last))
       return { valid: false, line: at + 1, why: 'the document is missing' }
-    if (toBase64Url(documentHash(last.document)) !== toBase64Url(documentHash(document)))
-      return { valid: false, line: at + 1, why: 'the document is not what the rounds come to' }
     const made =
       group === undefined ? await Group.verifyFirst(last.document) : await group.verifyNext(last.document)
+    if (toBase64Url(documentHash(made.document)) !== toBase64Url(documentHash(document)))
+      return { valid: false, line: at + 1, why: 'the document is not what the rounds come to' }
     at++
     if (at < entries.length) return { valid: false, line: at + 1, why: 'nothing follows the document' }
     return { valid: true, group: made }

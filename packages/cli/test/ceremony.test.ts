@@ -116,7 +116,13 @@ describe('a group', () => {
     expect(await verdictOn(lines.with(5, lines[3] as string))).toContain('line 6:')
     expect(await verdictOn(lines.slice(0, -1))).toContain(`line ${lines.length}: the document is missing`)
     expect(await verdictOn([...lines.slice(0, 2), ...lines.slice(3)])).toContain('ta2, join: has not spoken')
-    expect(await verdictOn(['{"proposal":{}}'])).toContain('line 2: proposal: wrong shape')
+    expect(await verdictOn(['{"proposal":{}}'])).toContain('line 1: proposal: wrong shape')
+    expect(await verdictOn([...lines.slice(0, 3), '', ...lines.slice(3)])).toContain(
+      'line 4: not a line of a transcript',
+    )
+    expect(await verdictOn([...lines.slice(0, -1), '{"document":null}'])).toContain(
+      `line ${lines.length}: group: must be object`,
+    )
     expect(await verdictOn(['nonsense'])).toContain('line 1: not a line of a transcript')
   })
 })

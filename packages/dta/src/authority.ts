@@ -12,6 +12,7 @@ import type { Groups } from './groups.js'
 import type { Leaves } from './leaves.js'
 import type { LedgerMark } from './ledger-mark.js'
 import type { Policy } from './policy.js'
+import type { RecordSeal } from './record-seal.js'
 import type { ShareVault } from './share-vault.js'
 
 export interface Authority {
@@ -23,6 +24,8 @@ export interface Authority {
   readonly passphrase: string
   readonly groups: Groups
   readonly vault: ShareVault
+  /** Seals what is remembered of ceremonies. */
+  readonly records: RecordSeal
   readonly policy: Policy
   readonly acceptance: Acceptance
   /** Of everything that is issued, by group and kind: whoever holds a ticket can't use up the permits. */

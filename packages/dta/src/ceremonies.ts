@@ -42,6 +42,7 @@ import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Connection, Row } from '@milagro-ts/store/database'
 import { type Authority, refuseAddress } from './authority.js'
 import { forgetDeparture } from './departure.js'
+import { endOvertaken } from './ended-ceremonies.js'
 import {
   adoptHanded,
   HANDING_OVER,
@@ -52,7 +53,6 @@ import {
   takeHanded,
 } from './ledger.js'
 import { LocalShares } from './master-shares.js'
-import { RecordSeal } from './record-seal.js'
 import { forgetSigned, refuseAbandoned } from './revisions.js'
 
 type State = 'running' | 'signed' | 'concluded' | 'given up'
@@ -75,7 +75,6 @@ interface Standing {
 
 export class Ceremonies {
   readonly #authority: Authority
-  readonly #records: RecordSeal
   /** By hash; read once, since a chain of documents takes pairings and anybody may ask. Operators accept few. */
   readonly #ceremonies = new Map<string, Ceremony>()
   /** Opened records of ceremonies under way. */
@@ -84,7 +83,6 @@ export class Ceremonies {
 
   constructor(authority: Authority) {
     this.#authority = authority
-    this.#records = RecordSeal.of(authority.keys.hpkeKey.secret(), 'ceremony-record')
   }
 
   /** NOT_APPROVED until the operator has accepted the proposal's hash, and for one that has no part in it. */
@@ -165,8 +163,8 @@ export class Ceremonies {
       const standing = await this.#underWay(hashText)
       const { ceremony, record: before } = standing
       if (before.said[round] === undefined) {
-        this.#refuseLate(standing)
         this.#refuseOvertaken(ceremony)
+        this.#refuseLate(standing)
       }
       if (round === 'result' && before.said.result === undefined) await this.#checkLedgers(standing, rounds)
       // The ledger is stated and closed in one transaction: nothing is issued between the two.
@@ -200,8 +198,8 @@ export class Ceremonies {
       if (signature === null)
         throw new Refused('CONFLICT', { detail: 'a new member signs nothing: the former group does' })
       if (standing.state === 'running' || standing.state === 'given up') {
-        this.#refuseLate(standing)
         this.#refuseOvertaken(ceremony)
+        this.#refuseLate(standing)
         this.#refuseUntimely(ceremony)
       }
       const hash = documentHash(document)
@@ -251,6 +249,10 @@ export class Ceremonies {
       const groupId = toBase64Url(group.groupId)
       const stays = ceremony.participant(this.#ports(ceremony).name)?.member !== undefined
       const served = former && groups.all.find(one => equalBytes(one.group.groupId, former.groupId))
+      if (stays && record.shares === undefined)
+        throw new Refused('CONFLICT', {
+          detail: 'this authority has left the group, and destroyed what it had of that ceremony',
+        })
       const shares = stays ? LocalShares.ofCeremony(group, ceremony, sharesOf(record), served?.shares) : null
       if (shares !== null) groups.check(group, shares, keys.signKey.publicKey)
       const terms = { groupId: group.groupId, origin: ceremony.hash }
@@ -272,7 +274,7 @@ export class Ceremonies {
           kept,
           ceremony.hash,
         ])
-        forgetSigned(connection, group.groupId)
+        endOvertaken(connection, this.#authority)
         if (shares === null) vault.destroy(connection, group.groupId)
         // Back again after it had left.
         else forgetDeparture(connection, group.groupId, clock())
@@ -282,7 +284,7 @@ export class Ceremonies {
         this.#authority.metrics.count('issuance_alarms', { purpose: 'ledger' })
         log.error({ groupId, clashes }, 'alarm: authorities had issued one identity to two enrolment keys')
       }
-      this.#opened.delete(hashText)
+      this.forgetOpened()
       await vault.shred()
       if (shares === null) groups.leave(groupId)
       else groups.serve(group, shares, keys.signKey.publicKey)
@@ -299,7 +301,8 @@ export class Ceremonies {
   /** A page of the ledger that this dealer has stated. CONFLICT before its answer. */
   async readLedger(hashText: string, after: string | undefined): Promise<{ page: string }> {
     const { ceremony, answeredAt, state } = await this.#underWay(hashText)
-    if (answeredAt === null || state === 'given up')
+    if (state === 'given up') throw givenUp()
+    if (answeredAt === null)
       throw new Refused('CONFLICT', { detail: 'this authority has stated no ledger in that ceremony' })
     const { name, key } = this.#ports(ceremony)
     const { groupId } = ceremony.group as Group
@@ -316,12 +319,16 @@ export class Ceremonies {
   /** Another dealer's page. One that came before changes nothing; one out of turn is CONFLICT. */
   adoptLedger(hashText: string, page: string): Promise<{ lines: number }> {
     return this.#alone(async () => {
-      const { ceremony } = await this.#underWay(hashText)
+      const { ceremony, record, state } = await this.#underWay(hashText)
       const { dealer, after, lines } = await readLedgerPage(ceremony, page)
+      // It has had them all: nothing is taken that nobody would take away again.
+      if (record.said.result !== undefined) return { lines: lines.length }
+      if (state === 'given up') throw givenUp()
+      const last = fromBase64Url(lines.at(-1)?.identityHash ?? '', 'line', 32)
       const handed = { ceremony: ceremony.hash, dealer }
       const outcome = await this.#authority.store.atomic(connection => {
         const known = handedUpTo(connection, handed)
-        if (known !== undefined && known === lines.at(-1)?.identityHash) return 'same'
+        if (known !== undefined && Buffer.compare(last, fromBase64Url(known, 'line')) <= 0) return 'same'
         if (known !== after) return 'out of turn'
         if (!takeHanded(connection, handed, lines))
           throw new Refused('CONFLICT', { detail: 'the lines are out of order' })
@@ -331,6 +338,11 @@ export class Ceremonies {
         throw new Refused('CONFLICT', { detail: 'pages of a ledger come one after another' })
       return { lines: lines.length }
     })
+  }
+
+  /** Records may have been ended in the database: they are read from there again. */
+  forgetOpened(): void {
+    this.#opened.clear()
   }
 
   /** Of this authority, the newest last. */
@@ -507,7 +519,9 @@ export class Ceremonies {
     const name = toBase64Url(hash)
     const record =
       this.#opened.get(name) ??
-      (JSON.parse(fromUtf8(this.#records.open(row.sealed as Uint8Array, hash), 'record')) as CeremonyRecord)
+      (JSON.parse(
+        fromUtf8(this.#authority.records.open(row.sealed as Uint8Array, hash), 'record'),
+      ) as CeremonyRecord)
     this.#opened.set(name, record)
     const ceremony =
       this.#ceremonies.get(name) ?? Ceremony.read(proposal, await this.#asOf(proposal, revisions))
@@ -557,7 +571,8 @@ export class Ceremonies {
   }
 
   #seal(record: CeremonyRecord, ceremony: Uint8Array): Uint8Array {
-    return this.#records.seal(utf8(JSON.stringify(record)), ceremony, this.#authority.random)
+    const { records, random } = this.#authority
+    return records.seal(utf8(JSON.stringify(record)), ceremony, random)
   }
 
   /** One move at a time: between looking at a ceremony and writing to it, no other move of it happens. */

@@ -12,9 +12,9 @@
  */
 import { Refused } from '@milagro-ts/api/problem'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
-import type { Connection, Store } from '@milagro-ts/store/database'
+import type { Connection } from '@milagro-ts/store/database'
 import type { Authority } from './authority.js'
-import type { ShareVault } from './share-vault.js'
+import { endLeft } from './ended-ceremonies.js'
 
 /** Seconds of a notice at least: RPS and fleet have to see it, and people to act. */
 export const SHORTEST_NOTICE = 86_400
@@ -61,27 +61,27 @@ export function notices(connection: Connection): ReadonlyMap<string, number> {
 }
 
 /**
- * Destroys the shares of every group whose notice has run out; their groupIds. To be called before groups are opened,
- * and every minute.
+ * Destroys the shares of every group whose notice has run out, and what ceremonies that began before have left; their
+ * groupIds. To be called before groups are opened, and every minute.
  */
 export async function leaveWhatIsOver(
-  store: Store<unknown>,
-  vault: ShareVault,
-  now: number,
+  ports: Pick<Authority, 'store' | 'vault' | 'records' | 'clock' | 'random'>,
 ): Promise<readonly string[]> {
+  const { store, vault, clock } = ports
   const left = await store.atomic(connection => {
     const over = connection
       .all(
-        'SELECT d.group_id FROM departure d JOIN served_group g ON g.group_id = d.group_id ' +
+        'SELECT d.group_id, d.leaves_at FROM departure d JOIN served_group g ON g.group_id = d.group_id ' +
           'WHERE d.leaves_at <= ? AND length(g.sealed) > 0',
-        [Math.floor(now / 1000)],
+        [Math.floor(clock() / 1000)],
       )
-      .map(row => row.group_id as Uint8Array)
-    for (const groupId of over) {
+      .map(row => ({ groupId: row.group_id as Uint8Array, leftAt: Number(row.leaves_at) * 1000 }))
+    for (const { groupId, leftAt } of over) {
       connection.run("UPDATE served_group SET sealed = x'' WHERE group_id = ?", [groupId])
       vault.destroy(connection, groupId)
+      endLeft(connection, ports, { groupId, leftAt })
     }
-    return over.map(toBase64Url)
+    return over.map(({ groupId }) => toBase64Url(groupId))
   })
   if (left.length > 0) await vault.shred()
   return left

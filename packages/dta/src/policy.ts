@@ -9,7 +9,7 @@
  *     "*": {"keysPerDay": 10}}}
  *
  *   setting        applies to                       refusal
- *   keysPerDay     entries of the issuance log      RETRY_LATER, Retry-After to the next midnight in `zone`
+ *   keysPerDay     keys on tickets, once each       RETRY_LATER, Retry-After to the next midnight in `zone`
  *   permitsPerDay  permit statements                the same
  *   hours          key shares                       RETRY_LATER, Retry-After to the next opening
  *   raSigners      tickets                          NOT_APPROVED

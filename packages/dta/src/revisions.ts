@@ -31,6 +31,7 @@ import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes
 import { SUITE } from '@milagro-ts/crypto/suite'
 import type { Connection } from '@milagro-ts/store/database'
 import type { Authority } from './authority.js'
+import { endOvertaken } from './ended-ceremonies.js'
 import type { ServedGroup } from './groups.js'
 
 /** Refused NOT_APPROVED or CONFLICT; DecodeError for what is wrong in the document. */
@@ -173,27 +174,21 @@ export async function concludeRevision(
   const next = await group.verifyNext(document)
   checkChanges(group.document, document)
   const written = await authority.store.atomic(connection => {
-    forgetSigned(connection, next.groupId)
-    return connection.run(
+    const rows = connection.run(
       'INSERT INTO revision (group_id, number, document) VALUES (?, ?, ?) ON CONFLICT DO NOTHING',
       [next.groupId, next.revision, JSON.stringify(next.document)],
     )
+    endOvertaken(connection, authority)
+    return rows
   })
   if (written === 0) throw new Refused('RETRY_LATER', { detail: 'a revision is being taken into force' })
   authority.groups.replace(next)
+  await authority.vault.shred()
   authority.log.info(
     { groupId: toBase64Url(next.groupId), revision: next.revision },
     'revision taken into force',
   )
   return { revision: next.revision }
-}
-
-/**
- * Another revision comes into force: ceremonies from the former one that were signed here can't be concluded any more, and
- * keep nothing from being issued.
- */
-export function forgetSigned(connection: Connection, groupId: Uint8Array): void {
-  connection.run("UPDATE ceremony SET state = 'given up' WHERE group_id = ? AND state = 'signed'", [groupId])
 }
 
 /** Everything but RA keys, recipients, policy and the authorities' addresses stays as it is. */

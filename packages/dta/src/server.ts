@@ -41,6 +41,7 @@ import { Ceremonies } from './ceremonies.js'
 import type { DtaConfig } from './config.js'
 import { issueDeltas } from './deltas.js'
 import { giveNotice, leaveWhatIsOver, takeBackNotice } from './departure.js'
+import { endOvertaken } from './ended-ceremonies.js'
 import { Foundings } from './founding.js'
 import { freeze, isFrozen, unfreeze } from './freeze.js'
 import { Groups, unknownGroup } from './groups.js'
@@ -50,6 +51,7 @@ import { LedgerMark } from './ledger-mark.js'
 import { EXCHANGE_INTERVAL, LogExchange, logEvidence } from './log-exchange.js'
 import { issueNodeShares, issuePermitShare } from './permits.js'
 import { type Counted, Policy, purgeQuotas, usedToday } from './policy.js'
+import { RecordSeal } from './record-seal.js'
 import {
   abandonRevision,
   concludeRevision,
@@ -111,13 +113,19 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
   const pool = startServerPool(options, { clock, random, log, metrics })
   const hpkeSecret = keys.hpkeKey.secret()
   const vault = options.vault ?? new SealedVault({ store, passphrase, hpkeSecret, random })
+  const records = RecordSeal.of(keys.hpkeKey.secret(), 'ceremony-record')
   const leave = async () => {
-    for (const groupId of await leaveWhatIsOver(store, vault, clock()))
+    const left = await leaveWhatIsOver({ store, vault, records, clock, random })
+    for (const groupId of left)
       log.warn({ groupId }, 'the notice has run out: the shares of the group are destroyed')
+    return left
   }
   const check = poolKeyCheck(pool)
   const load = async () => {
     await leave()
+    await store.atomic(connection => endOvertaken(connection, { records, random }))
+    // A crash may have come between a conclusion and this.
+    await vault.shred()
     return Groups.load({ store, vault, signKey: keys.signKey.publicKey, check, clock })
   }
   const groups = await load().catch(async (error: unknown) => {
@@ -134,6 +142,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     passphrase,
     groups,
     vault,
+    records,
     policy,
     acceptance: new Acceptance(store),
     ledgerMark,
@@ -192,7 +201,10 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     const duties = [
       singleUse.purge(clock()),
       store.atomic(connection => purgeQuotas(connection, clock())),
-      leave().then(() => vault.sweep()),
+      leave().then(left => {
+        if (left.length > 0) ceremonies.forgetOpened()
+        return vault.sweep()
+      }),
     ]
     void Promise.all(duties).catch(error => log.error({ err: error }, 'purge failed; tried again later'))
   }
@@ -245,9 +257,11 @@ export async function openKeys({
   const { dataDir, name } = config
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   if (await authorityKeysExist(dataDir)) return readAuthorityKeys(dataDir, name, passphrase)
-  const [used] = await store.atomic(connection => connection.all('SELECT 1 FROM founding LIMIT 1'))
-  if (used !== undefined)
-    throw new StoreError('missing', `${dataDir} has foundings but no keys.sealed: restore it from a backup`)
+  const used = await store.atomic(connection =>
+    connection.all('SELECT 1 FROM founding UNION ALL SELECT 1 FROM ceremony LIMIT 1'),
+  )
+  if (used.length > 0)
+    throw new StoreError('missing', `${dataDir} has ceremonies but no keys.sealed: restore it from a backup`)
   return makeAuthorityKeys(dataDir, name, passphrase, random)
 }
 
@@ -315,8 +329,11 @@ function publicHandlers({ authority, foundings, ceremonies, logs }: Parts): Hand
     nodePermits: async ({ params, caller, body }) =>
       issueNodeShares(authority, groups.find(params.groupId), caller, body),
     proposeRevision: async ({ params, body }) => signRevision(authority, groups.find(params.groupId), body),
-    concludeRevision: async ({ params, body }) =>
-      concludeRevision(authority, groups.find(params.groupId), body.document),
+    concludeRevision: async ({ params, body }) => {
+      const concluded = await concludeRevision(authority, groups.find(params.groupId), body.document)
+      ceremonies.forgetOpened()
+      return concluded
+    },
     log: async ({ params, query }) => {
       const { groupId } = groups.find(params.groupId).group
       const from = Number(query.from ?? 1)

@@ -4,20 +4,25 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import {
   type CeremonyProposal,
+  type CeremonyRecord,
   type CeremonyRounds,
   ceremonyHash,
   type Round,
 } from '@milagro-ts/api/ceremony'
+import { LEDGER_PAGE } from '@milagro-ts/api/ceremony-ledger'
 import { type CeremonyClient, ceremonyRun, verifyTranscript } from '@milagro-ts/api/ceremony-run'
 import { documentHash, type Group } from '@milagro-ts/api/group'
 import { generateHpkeKey } from '@milagro-ts/api/keys'
 import { Refused } from '@milagro-ts/api/problem'
 import { verifyTicket } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
-import type { G1 } from '@milagro-ts/crypto/points'
-import { combineG1 } from '@milagro-ts/crypto/secret-sharing'
+import { fromBase64Url, fromUtf8, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { G1 } from '@milagro-ts/crypto/points'
+import { Scalar } from '@milagro-ts/crypto/scalar'
+import { combineG1, recombineSecret } from '@milagro-ts/crypto/secret-sharing'
 import { SUITE } from '@milagro-ts/crypto/suite'
+import { readAuthorityKeys } from '@milagro-ts/dta/authority-keys'
+import { RecordSeal } from '@milagro-ts/dta/record-seal'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import {
   type Car,
@@ -27,6 +32,7 @@ import {
   makeCar,
   makeWorld,
   openShare,
+  PASSPHRASE,
   type Running,
   restart,
   startAuthority,
@@ -188,6 +194,13 @@ describe('a group of three, two of whom suffice', () => {
     const again = await restart(ta4, { clock: world.clock })
     more = [again]
     expect((await keyFrom(handed.group, car, ticket, [again, at(1)])).equals(key)).toBe(true)
+
+    // Without its keys it doesn't become another one.
+    const { dataDir } = again.config
+    await again.close()
+    more = []
+    await rm(join(dataDir, 'keys.sealed'))
+    await expect(startAuthority('ta4', dataDir, world)).rejects.toMatchObject({ reason: 'missing' })
   })
 
   test('one that leaves issues nothing more, and says so', async () => {
@@ -253,6 +266,131 @@ describe('an interrupted ceremony', () => {
     expect((await at(0).client.shares({ params, body })).index).toBe(1)
     clients.set('ta4', stopped)
     await expect(again()).rejects.toThrow('given the ceremony up')
+  })
+
+  test('goes on in the middle of a ledger of several pages, and after it', async () => {
+    const { group } = await run(foundingOf(world, 2), world.authorities)
+    await at(0).store.atomic(connection => {
+      for (let i = 0; i < 2 * LEDGER_PAGE; i++)
+        connection.run('INSERT INTO ledger (group_id, identity_hash, enrolment_key_hash) VALUES (?, ?, ?)', [
+          group.groupId,
+          systemRandom(32),
+          systemRandom(32),
+        ])
+    })
+    const members = [at(0), at(1), await startMore('ta4')]
+    const proposal = await reshareOf(group, { dealers: [1, 2], t: 2, members })
+    await acceptBy(members, proposal)
+    const clients = byName(members)
+    const ta4 = clients.get('ta4') as CeremonyClient
+    const down = () => Promise.reject(new Refused('RETRY_LATER', { detail: 'down' }))
+    let pages = 0
+    const again = (changed: Partial<CeremonyClient>) =>
+      ceremonyRun({
+        proposal,
+        clients: new Map(clients).set('ta4', { ...ta4, ...changed }),
+        revisions: group.documents,
+      })
+    const adoptCeremonyLedger: CeremonyClient['adoptCeremonyLedger'] = input =>
+      ++pages === 2 ? down() : ta4.adoptCeremonyLedger(input)
+    await expect(again({ adoptCeremonyLedger })).rejects.toThrow('ta4, ledger: down')
+    const noResult: CeremonyClient['ceremonyRound'] = input =>
+      input.params.round === 'result' ? down() : ta4.ceremonyRound(input)
+    await expect(again({ ceremonyRound: noResult })).rejects.toThrow('ta4, result: down')
+    await expect(again({ concludeCeremony: down })).resolves.toMatchObject({
+      unconcluded: [{ name: 'ta4' }],
+    })
+    expect((await again({})).unconcluded).toEqual([])
+    const lines = await at(1).store.atomic(connection =>
+      connection.all('SELECT (SELECT count(*) FROM ledger) AS kept, count(*) AS handed FROM ceremony_ledger'),
+    )
+    expect(lines).toEqual([{ kept: 2 * LEDGER_PAGE, handed: 0 }])
+  })
+
+  test('goes on where t have signed and another has given it up since', async () => {
+    const { group } = await run(foundingOf(world, 2), world.authorities)
+    const car = await makeCar(founded(group))
+    const ticket = await ticketFor(founded(group), car)
+    const key = await keyFrom(group, car, ticket, [at(0), at(2)])
+    const proposal = await reshareOf(group, { dealers: [1, 2, 3], t: 2, members: world.authorities })
+    await acceptBy(world.authorities, proposal)
+    const clients = stoppedAt('conclude', 'ta1', 'ta2', 'ta3')
+    const ta3 = clients.get('ta3') as CeremonyClient
+    const down = () => Promise.reject(new Refused('RETRY_LATER', { detail: 'down' }))
+    clients.set('ta3', { ...ta3, signCeremony: down })
+    await expect(ceremonyRun({ proposal, clients, revisions: group.documents })).rejects.toThrow('conclude')
+    world.clock.now += 600_000
+    const another = await ticketFor(founded(group), await makeCar(founded(group)))
+    const params = { groupId: toBase64Url(group.groupId) }
+    await at(2).client.shares({ params, body: { ticket: another, purpose: 'device' } })
+    const made = await ceremonyRun({
+      proposal,
+      clients: byName(world.authorities),
+      revisions: group.documents,
+    })
+    expect([made.group.revision, made.unconcluded]).toEqual([2, []])
+    expect((await keyFrom(made.group, car, ticket, [at(1), at(2)])).equals(key)).toBe(true)
+  })
+})
+
+describe('what a ceremony that came to nothing has left in the records', () => {
+  /** Everything secret in them, to whoever has the disk and the passphrase. */
+  async function secretsOf({ store, config }: Running): Promise<Partial<CeremonyRecord>[]> {
+    const { hpkeKey } = await readAuthorityKeys(config.dataDir, config.name, PASSPHRASE)
+    const seal = RecordSeal.of(hpkeKey.secret(), 'ceremony-record')
+    const rows = await store.atomic(connection =>
+      connection.all('SELECT ceremony_hash, sealed FROM ceremony'),
+    )
+    return rows
+      .map(row => seal.open(row.sealed as Uint8Array, row.ceremony_hash as Uint8Array))
+      .map(record => JSON.parse(fromUtf8(record, 'record')) as CeremonyRecord)
+      .map(({ said: _, after: _after, document: _document, ...secret }) => secret)
+      .filter(secret => Object.keys(secret).length > 0)
+  }
+  const deviceShare = ([record]: Partial<CeremonyRecord>[]) =>
+    Scalar.decode(fromBase64Url(record?.shares?.device ?? '', 'share'), 'share')
+
+  async function unsigned(proposal: CeremonyProposal, group: Group, at: Round | 'sign') {
+    await acceptBy(world.authorities, proposal)
+    const clients = stoppedAt(at, 'ta1', 'ta2', 'ta3')
+    await expect(ceremonyRun({ proposal, clients, revisions: group.documents })).rejects.toThrow(at)
+  }
+
+  test('is destroyed with the shares that it began from', async () => {
+    const { group } = await run(foundingOf(world, 2), world.authorities)
+    await unsigned(refreshOf(group), group, 'sign')
+    // One disk is stolen today and another one after the next refresh: t shares of one polynomial.
+    const shares = await Promise.all(
+      [1, 3].map(async index => {
+        const scalar = deviceShare(await secretsOf(at(index - 1)))
+        return { index, scalar }
+      }),
+    )
+    expect(G1.generator.mulPublic(recombineSecret(shares)).equals(group.keys('device').ivk)).toBe(true)
+    const open = await reshareOf(group, { dealers: [1, 2, 3], t: 2, members: world.authorities })
+    await unsigned(open, group, 'open')
+    await run(refreshOf(group), world.authorities, group)
+    for (const authority of world.authorities) expect(await secretsOf(authority)).toEqual([])
+  })
+
+  test('is destroyed when the authority leaves, and doesn’t bring it back', async () => {
+    const { group } = await run(foundingOf(world, 2), world.authorities)
+    const params = { groupId: toBase64Url(group.groupId) }
+    const proposal = refreshOf(group)
+    await acceptBy(world.authorities, proposal)
+    const clients = stoppedAt('conclude', 'ta1', 'ta2', 'ta3')
+    await expect(ceremonyRun({ proposal, clients, revisions: group.documents })).rejects.toThrow('conclude')
+    await at(0).admin.leave({ params, body: { leavesAt: Math.floor(world.clock.now / 1000) + 86_400 } })
+    world.clock.now += 86_400_000
+    world.authorities[0] = await restart(at(0), { clock: world.clock })
+    expect(await secretsOf(at(0))).toEqual([])
+    const made = await ceremonyRun({
+      proposal,
+      clients: byName(world.authorities),
+      revisions: group.documents,
+    })
+    expect(made.unconcluded).toMatchObject([{ name: 'ta1' }])
+    expect((await at(0).admin.status({})).groups).toEqual([])
   })
 })
 
@@ -440,10 +578,33 @@ describe('at the end', () => {
     const { group } = await run(foundingOf(world, 2), world.authorities)
     const proposal = refreshOf(group)
     await acceptBy(world.authorities, proposal)
-    const run2 = (clients: Map<string, CeremonyClient>) =>
-      ceremonyRun({ proposal, clients, revisions: group.documents })
+    let lines: string[] = []
+    const run2 = (clients: Map<string, CeremonyClient>, written: readonly string[] = []) => {
+      lines = []
+      return ceremonyRun({
+        proposal,
+        clients,
+        revisions: group.documents,
+        written,
+        onTranscript: line => lines.push(line),
+      })
+    }
     await expect(run2(stoppedAt('conclude', 'ta1', 'ta3'))).rejects.toThrow('ta1, conclude')
-    const made = await run2(stoppedAt('conclude', 'ta3'))
+    const transcript = lines
+    const down = () => Promise.reject(new Refused('RETRY_LATER', { detail: 'down' }))
+    const dead = { ...(byName(world.authorities).get('ta3') as CeremonyClient), joinCeremony: down }
+    const gone = stoppedAt('conclude', 'ta3').set('ta3', {
+      ...dead,
+      ceremonyRound: down,
+      signCeremony: down,
+      concludeCeremony: down,
+    })
+    // Without the transcript there is nobody who knows what it has said; a line cut off in the middle is asked for again.
+    await expect(run2(gone)).rejects.toThrow('ta3, join')
+    await expect(run2(gone, transcript.with(-2, '{"round":"result","mess'))).rejects.toThrow('ta3, result')
+    const made = await run2(gone, transcript)
+    expect(lines.slice(0, -1)).toEqual(transcript.slice(0, -1))
+    expect(await verifyTranscript(lines)).toMatchObject({ valid: true })
     expect(made.group.revision).toBe(2)
     expect(made.unconcluded).toEqual([{ name: 'ta3', why: 'ta3, conclude: down (RETRY_LATER)' }])
     const car = await makeCar(founded(made.group))

@@ -2,7 +2,7 @@
  * `milagro ceremony`: making, refreshing, handing on and rotating the secrets of a group whose authorities are run by different
  * people. Whoever coordinates holds no secret; every operator looks at the proposal and says yes on his own machine.
  */
-import { appendFileSync, existsSync, readFileSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync, truncateSync } from 'node:fs'
 import { createClient, Unreachable } from '@milagro-ts/api/call'
 import { Ceremony, CeremonyFault, type CeremonyProposal, ceremonyHash } from '@milagro-ts/api/ceremony'
 import { type CeremonyProgress, ceremonyRun, verifyTranscript } from '@milagro-ts/api/ceremony-run'
@@ -280,18 +280,14 @@ async function runCeremony(io: Io, options: RunOptions, inForce: Group | undefin
       createClient(dtaRoutes, { baseUrl: url, fetch: io.fetch, timeout: 120_000 }),
     ]),
   )
-  const { transcript } = options
-  // A run again says the same again, from the first line on.
-  if (transcript !== undefined) await writeFileAtomic(transcript, '', 0o644)
+  const transcript = options.transcript === undefined ? undefined : await openTranscript(options.transcript)
   const progress = options.json === true ? () => {} : progressOf(io, ceremony)
   const result = await ceremonyRun({
     proposal,
     clients,
     ...(group && { revisions: group.documents }),
+    ...(transcript && { written: transcript.written, onTranscript: transcript.add }),
     onProgress: progress,
-    onTranscript: line => {
-      if (transcript !== undefined) appendFileSync(transcript, `${line}\n`)
-    },
   }).catch((error: unknown) => explained(error, options))
   const made = result.group
   const documents = made.documents.length === 1 ? made.document : made.documents
@@ -378,6 +374,30 @@ function addressesOf(proposal: CeremonyProposal, { group }: Ceremony): ReadonlyM
   return new Map([...former, ...listed].map(({ name, url }) => [name, url]))
 }
 
+/**
+ * A run again says the same again, from the first line on: what stands there already stays, so that whatever breaks off
+ * now, nothing that was said is lost. From the first other line on it is written anew.
+ */
+async function openTranscript(file: string) {
+  // A line without its end was cut off.
+  const written = existsSync(file) ? readFileSync(file, 'utf8').split('\n').slice(0, -1) : []
+  const textOf = (lines: readonly string[]) => lines.map(line => `${line}\n`).join('')
+  await writeFileAtomic(file, textOf(written), 0o644)
+  let place = 0
+  let isOther = false
+  const add = (line: string) => {
+    if (!isOther && written[place] === line) {
+      place++
+      return
+    }
+    if (!isOther && place < written.length)
+      truncateSync(file, Buffer.byteLength(textOf(written.slice(0, place))))
+    isOther = true
+    appendFileSync(file, textOf([line]))
+  }
+  return { written, add }
+}
+
 /** One line for each move, when everybody has made it. */
 function progressOf(io: Io, ceremony: Ceremony): (progress: CeremonyProgress) => void {
   const done = new Map<CeremonyProgress['move'], string[]>()
@@ -406,7 +426,9 @@ function explained(error: unknown, { proposal, transcript }: RunOptions): never 
       : ({
           NOT_APPROVED: `Where its operator agrees: milagro ceremony join ${proposal} --yes --config <its settings>`,
           EXPIRED: 'Nothing has changed. Make a new proposal (another --proposal file)',
-        }[error.code as 'NOT_APPROVED' | 'EXPIRED'] ?? 'The same command again goes on from here')
+          CONFLICT: 'This ceremony ends here. Make a new proposal (another --proposal file)',
+        }[error.code as 'NOT_APPROVED' | 'EXPIRED' | 'CONFLICT'] ??
+        'The same command again goes on from here')
   throw new Refused(error.code, { detail: `${error.detail ?? error.code}. ${next}` })
 }
 
@@ -416,9 +438,7 @@ function readGroup(file: string): Promise<Group> {
 
 function readLines(file: string): string[] {
   try {
-    return readFileSync(file, 'utf8')
-      .split('\n')
-      .filter(line => line !== '')
+    return readFileSync(file, 'utf8').replace(/\n$/, '').split('\n')
   } catch (error) {
     throw new UsageError(`cannot read '${file}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
   }
