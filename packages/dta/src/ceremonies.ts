@@ -53,7 +53,7 @@ import {
   takeHanded,
 } from './ledger.js'
 import { LocalShares } from './master-shares.js'
-import { forgetSigned, refuseAbandoned } from './revisions.js'
+import { refuseAbandoned } from './revisions.js'
 
 type State = 'running' | 'signed' | 'concluded' | 'given up'
 
