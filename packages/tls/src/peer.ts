@@ -20,6 +20,7 @@
  */
 import { Server, type Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { tlsExporter } from '@milagro-ts/api/channel-binding'
 import type { Group, PurposeKeys } from '@milagro-ts/api/group'
 import type { Log } from '@milagro-ts/api/log'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
@@ -44,8 +45,6 @@ const TIMEOUT = 10_000
 const LOOK = 1_000
 /** Bytes of what is said of a permit. */
 const LONGEST = 256
-/** RFC 9266. */
-const EXPORTER = { label: 'EXPORTER-Channel-Binding', length: 32 } as const
 /** Between devices nobody says what the RA knows of them: no attributes, no instance. */
 const UNTOLD = { attributes: {}, instance: '' } as const
 const ROLE = { connects: 1, answers: 2 } as const
@@ -318,7 +317,7 @@ async function showPermits(
 ): Promise<void> {
   const own = identity.permitInHand(peer.slot)
   if (own === null) throw new PeerRefused('no permit of this slot to show')
-  const exporter = socket.exportKeyingMaterial(EXPORTER.length, EXPORTER.label, Buffer.alloc(0))
+  const exporter = tlsExporter(socket)
   const said = encodeTlv([u8(ROLE[role]), exporter, own.encode()])
   socket.write(concat(be16(said.length), said))
   const heard = await frameOf(socket, timers, timeout)

@@ -124,7 +124,7 @@ function first(
   })
 }
 
-/** CommandRefused for a channel that is closed before both directions have ended. */
+/** Until both directions have ended. CommandRefused for a channel that is closed before. */
 async function bothWays(socket: TLSSocket, { bytes, err }: Io): Promise<void> {
   // What the other end says after our input has ended still counts.
   socket.allowHalfOpen = true
@@ -156,7 +156,10 @@ function brokenOff(socket: TLSSocket): Promise<never> {
   return new Promise((_, reject) => {
     const refuse = () => reject(new CommandRefused('the channel was closed before its end'))
     socket.once('error', refuse)
-    socket.once('close', refuse)
+    // Where both directions have ended, what was read last may still be on its way out.
+    socket.once('close', () => {
+      if (!socket.readableEnded || !socket.writableFinished) refuse()
+    })
   })
 }
 
