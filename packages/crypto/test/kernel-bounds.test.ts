@@ -3,6 +3,7 @@
  * weights that the kernel's sources state, limbs in units of 2²⁷. Then all formulas above it, each from what it may be
  * given to what it must leave, as the files that the kernel is compiled of. Last, that the checker refuses what it should.
  */
+import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { BITS, LIMBS, Line, type Operation, P, R } from '../kernel/generate-field.mjs'
 import {
@@ -234,10 +235,12 @@ function look(machine: Machine, at: number, { size, units, timesP }: Argument): 
 }
 
 type Formula = (machine: Machine) => void
+/** What is asked for by its name: see the test of what the kernels offer. */
+const asked = new Set<string>()
 /** One call. Numbers among the arguments are passed as they are. */
-const call =
-  (file: string, name: string, ...args: readonly (Argument | number)[]): Formula =>
-  machine => {
+const call = (file: string, name: string, ...args: readonly (Argument | number)[]): Formula => {
+  asked.add(name)
+  return machine => {
     const places = args.map(arg => (typeof arg === 'number' ? arg : machine.place(arg.size / F2)))
     const each = (what: 'given' | 'result', f: typeof put) =>
       args.forEach((arg, i) => {
@@ -247,6 +250,7 @@ const call =
     machine.call(file, name, ...places)
     each('result', look)
   }
+}
 /** A step on J, the Jacobian point that a file keeps to itself; q is what is added. */
 const jacobian =
   (file: string, name: string, zUnits: bigint): Formula =>
@@ -266,9 +270,9 @@ const jacobian =
     look(machine, J, xy)
     look(machine, J + 2 * F2, z)
   }
-const miller =
-  (count: number): Formula =>
-  machine => {
+const miller = (count: number): Formula => {
+  asked.add('miller')
+  return machine => {
     const [points, list, f, work] = [2 * count, 1, 6, 3 * count].map(machine.place) as [
       number,
       number,
@@ -284,10 +288,24 @@ const miller =
     machine.call('pairing', 'miller', f, points, list, count, work)
     look(machine, f, result(F12, 1n, SETTLED))
   }
+}
+/** A sum of public multiples; the scalars' NAFs have every digit there is. */
+const sumOf = (count: number): Formula => {
+  asked.add('g1Sum')
+  return machine => {
+    const [r, points, work] = [2, 2 * count, 36 * count].map(machine.place) as [number, number, number]
+    put(machine, points, given(G1 * count, 2n))
+    machine.call('g1', 'g1Sum', r, points, 0, count, work)
+    look(machine, r, result(G1, 2n))
+  }
+}
 
 /** Products settle; a square in the Miller loop does not, and is multiplied by a line. */
 const settled = [result(F12, 1n, SETTLED), given(F12, 1n, SETTLED)] as const
 const FORMULAS: Readonly<Record<string, Formula>> = {
+  'Fp2: a product': call('tower', 'multiply2', result(F2), given(F2), given(F2)),
+  'Fp2: a square': call('tower', 'square2', result(F2), given(F2)),
+  'Fp2: an inverse': call('tower', 'invert2', result(F2), given(F2)),
   'Fp6: a product': call('tower', 'multiply6', result(F6), given(F6), given(F6)),
   'Fp6: a product by two coefficients': call('tower', 'multiply6By01', result(F6), given(F6), given(F6)),
   'Fp6: a product by the other two': call('tower', 'multiply6By12', result(F6), given(F6), given(F6)),
@@ -314,6 +332,11 @@ const FORMULAS: Readonly<Record<string, Formula>> = {
   'G1: equality': call('g1', 'g1Equals', aG1, aG1),
   'G1: a secret multiple': call('g1', 'g1MultiplySecret', result(G1, 2n), aG1, 0),
   'G1: a hash': call('g1', 'g1Hash', result(G1, 2n), 0, 1),
+  'G1: a hash of one element': call('g1', 'g1Hash', result(G1, 2n), 0, 0),
+  'G1: an opposite point': call('g1', 'g1Negate', result(G1, 2n), aG1),
+  'G1: the identity': call('g1', 'g1Identity', result(G1, 2n)),
+  'G1: whether it is the identity': call('g1', 'g1IsIdentity', aG1),
+  'G1: a sum of public multiples': sumOf(2),
   'G2: a sum': call('g2', 'g2Add', result(G2), aG2, aG2),
   'G2: a double': call('g2', 'g2Double', result(G2), aG2),
   'G2: a Jacobian double': jacobian('g2', 'jacobianDouble', 1n),
@@ -325,6 +348,10 @@ const FORMULAS: Readonly<Record<string, Formula>> = {
   'G2: equality': call('g2', 'g2Equals', aG2, aG2),
   'G2: a secret multiple': call('g2', 'g2MultiplySecret', result(G2), aG2, 0),
   'G2: a hash': call('g2', 'g2Hash', result(G2), 0, 1),
+  'G2: a hash of one element': call('g2', 'g2Hash', result(G2), 0, 0),
+  'G2: an opposite point': call('g2', 'g2Negate', result(G2), aG2),
+  'G2: the identity': call('g2', 'g2Identity', result(G2)),
+  'G2: whether it is the identity': call('g2', 'g2IsIdentity', aG2),
   'the lines of a point': call('pairing', 'prepare', result(LINES), aG2),
   'the Miller loop of one pair': miller(1),
   'the Miller loop of two': miller(2),
@@ -343,6 +370,36 @@ test.each(Object.entries(FORMULAS))(
     for (const verdict of VERDICTS) f(kernelOnBounds(verdict))
   },
 )
+
+test.each(['G2: decoding', 'G2: a hash'])(
+  '%s, which goes by several decisions: whichever come together',
+  name => {
+    for (let decisions = 0; decisions < 16; decisions++) {
+      let left = decisions
+      const verdict = () => {
+        const bit = left & 1
+        left = (left >> 1) | (bit << 3)
+        return -bit
+      }
+      FORMULAS[name]?.(kernelOnBounds(verdict))
+    }
+  },
+)
+
+test('whatever the kernels offer is among them', () => {
+  const offered = ['main-g1', 'main-pairing'].flatMap(file => {
+    const source = readFileSync(new URL(`../kernel/${file}.ts`, import.meta.url), 'utf8')
+    return [...source.matchAll(/export \{([^}]*)\} from '\.\/(\w+)'/g)].flatMap(
+      ([, names = '', from = '']) =>
+        // The field layer is above; what codec.ts, inverse.ts and order.ts do to whole limbs and words is said there.
+        ['field', 'codec', 'inverse', 'order'].includes(from)
+          ? []
+          : names.split(',').map(name => name.trim()),
+    )
+  })
+  expect(offered.length).toBeGreaterThan(25)
+  expect(offered.filter(name => name !== '' && !asked.has(name))).toEqual([])
+})
 
 /** What each file does against overflows, left out in one place. */
 const BROKEN: readonly (readonly [formula: keyof typeof FORMULAS, change: Change])[] = [

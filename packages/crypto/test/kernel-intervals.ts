@@ -300,6 +300,8 @@ export interface Change {
 
 /** |t|. */
 const T = 0xd201_0000_0001_0000n
+/** Every digit that a NAF of width 5 has. */
+const NAF = Array.from({ length: 17 }, (_, i) => (i === 8 ? 0 : 2 * i - (i < 8 ? 15 : 17)))
 /** Of values that `canonical` may be given. */
 const CANONICAL_TOP = TOP_OF_P << 9n
 
@@ -406,7 +408,10 @@ export function kernelOnBounds(verdict: () => number, change?: Change): Machine 
       digitsOf() {},
       halvesOf() {},
       alignedDigits() {},
-      nafOf: () => 0,
+      nafOf(to: number) {
+        for (const [i, digit] of NAF.entries()) bytes.set(to + i, digit)
+        return NAF.length
+      },
     },
     './table': {
       lookUp(r: number, table: number, entries: number, size: number) {
