@@ -11,6 +11,9 @@ export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   return joined
 }
 
+/** The bytes alone: Node's Buffer is a Uint8Array, too, and its own slices are views of what others may overwrite. */
+export const copyOf = (bytes: Uint8Array): Uint8Array => new Uint8Array(bytes)
+
 /** Equality without a data-dependent branch; the lengths are public. */
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false

@@ -22,6 +22,7 @@
  */
 import { getPriority, setPriority } from 'node:os'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
+import { copyOf } from './bytes.js'
 import {
   CryptoWorker,
   type HandedKey,
@@ -138,8 +139,6 @@ export class CryptoPool {
   #next = 0
   #refused = 0
   #load: (() => Promise<readonly HandedKey[]>) | undefined
-  /** While they are being handed over. */
-  #handed: readonly HandedKey[] | undefined
   #isClosed = false
 
   private constructor(options: PoolOptions) {
@@ -182,14 +181,21 @@ export class CryptoPool {
   async handOver(load: () => Promise<readonly HandedKey[]>): Promise<readonly boolean[]> {
     this.#load = load
     const keys = await load()
-    this.#handed = keys
-    const verdicts = await Promise.all(
-      this.#slots.map(async slot => (await slot.run('serverKeys', [copied(keys)])) as boolean[]),
-    ).finally(() => {
-      this.#handed = undefined
-      erase(keys)
-    })
+    const verdicts = await Promise.all(this.#slots.map(slot => this.#giveKeys(slot, copied(keys)))).finally(
+      () => erase(keys),
+    )
     return keys.map((_, i) => verdicts.every(verdict => verdict[i] === true))
+  }
+
+  /** A thread that starts for them needs no others. What has come meanwhile waits for nobody but this. */
+  async #giveKeys(slot: Slot, keys: readonly HandedKey[]): Promise<boolean[]> {
+    slot.keysUnderWay++
+    try {
+      return (await slot.run('serverKeys', [keys])) as boolean[]
+    } finally {
+      slot.keysUnderWay--
+      this.#dispatch()
+    }
   }
 
   /**
@@ -340,7 +346,7 @@ export class CryptoPool {
     const thread = new Thread(script ?? new URL('./node-pool.js', import.meta.url), identities)
     thread.onEnd = error => this.#ended(slot, error)
     // A worker that takes another's place; the first ones get their keys from whoever hands them over.
-    if (this.#load === undefined || this.#handed !== undefined) return thread
+    if (this.#load === undefined || slot.keysUnderWay > 0) return thread
     try {
       const keys = await this.#load()
       await thread.post('serverKeys', [copied(keys)]).finally(() => erase(keys))
@@ -399,7 +405,7 @@ function erase(keys: readonly HandedKey[]): void {
   for (const { S } of keys) S.fill(0)
 }
 
-const copied = (keys: readonly HandedKey[]): HandedKey[] => keys.map(key => ({ ...key, S: key.S.slice() }))
+const copied = (keys: readonly HandedKey[]): HandedKey[] => keys.map(key => ({ ...key, S: copyOf(key.S) }))
 
 /** What waits for one kind of task, each source's in the order of arrival, the sources in turns. */
 class Lane<Item> {
@@ -462,6 +468,8 @@ class Slot {
   #isClosed = false
   /** Ends since the last job that was done. */
   #ends = 0
+  /** How many times it is being handed server keys. */
+  keysUnderWay = 0
   isPaused = false
 
   constructor(start: (slot: Slot) => Promise<WorkerPort>) {

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { equalBytes } from '@milagro-ts/crypto/bytes'
-import type { HandedKey, LoginItem } from '@milagro-ts/crypto/crypto-worker'
+import type { HandedKey, LoginItem, PermitItem } from '@milagro-ts/crypto/crypto-worker'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { sign } from '@milagro-ts/crypto/ibs'
 import {
@@ -170,8 +170,14 @@ describe.each([
 
   test('the bytes of the server keys stay nowhere on this thread', async () => {
     const pool = start(options)
-    const keys = await bothKeys()
-    await pool.handOver(async () => keys)
+    const file = new ArrayBuffer(192)
+    // Buffers, whose slices are views: what both are parts of can't move to a worker.
+    const keys = (await bothKeys()).map((key, i) => {
+      const S = Buffer.from(file, 96 * i, 96)
+      S.set(key.S)
+      return { ...key, S }
+    })
+    expect(await pool.handOver(async () => keys)).toEqual([true, true])
     for (const { S } of keys) expect(S.every(byte => byte === 0)).toBe(true)
     expect(await verify(pool, loginAlone())).not.toBeNull()
   })
@@ -449,6 +455,37 @@ describe('the order of work', () => {
     timers.fire()
     expect(await next).toBe(true)
     expect(loads).toBe(2)
+  })
+
+  test('what came while the workers took keys is taken up when they have them', async () => {
+    const { timers, pool, send } = obedient()
+    const handed = pool.handOver(async () => [keyOf('device')])
+    await Promise.resolve()
+    const [login, other] = [send(GOOD), pool.permit({} as PermitItem)]
+    // Their time is over while no worker is free; then nothing more comes.
+    timers.fire()
+    await handed
+    expect(await Promise.all([login, other])).toEqual([true, true])
+  })
+
+  test('a worker is replaced with its keys also while others are still to get theirs', async () => {
+    const { timers, pool, send } = obedient({ workers: 2, batch: 1 })
+    let loads = 0
+    /** The worker that is the second to take keys waits until the first byte is set. */
+    const gate = new Int32Array(new SharedArrayBuffer(8))
+    const handed = pool.handOver(async () => {
+      loads++
+      return [{ ...keyOf('device'), ivk: new Uint8Array(gate.buffer) }]
+    })
+    // The first has them, and ends: what it was doing is lost.
+    while (Atomics.load(gate, 1) < 2) await new Promise(resolve => setImmediate(resolve))
+    await expect(send(66)).rejects.toBeInstanceOf(PoolUnavailable)
+    timers.fire()
+    expect(await send(GOOD)).toBe(true)
+    expect(loads).toBe(2)
+    Atomics.store(gate, 0, 1)
+    Atomics.notify(gate, 0)
+    expect(await handed).toEqual([true])
   })
 
   test('workers that don’t stay alive are not started for ever', async () => {

@@ -1,6 +1,7 @@
 /**
  * A worker for the tests of the pool: it computes nothing. A device proof holds unless its message begins with 0, a
- * permit always; messages that begin with 66 end the thread, 13 is what an engine would throw.
+ * permit always; messages that begin with 66 end the thread, 13 is what an engine would throw. An IVK in shared memory is
+ * a gate: who comes second waits there.
  */
 import { parentPort } from 'node:worker_threads'
 
@@ -13,7 +14,16 @@ parentPort?.on('message', ({ id, job, input }) => {
     )
     parentPort?.postMessage({ id, result: outcomes })
   } else if (job === 'permits') parentPort?.postMessage({ id, result: items.map(() => true) })
-  else if (job === 'serverKeys') parentPort?.postMessage({ id, result: items.map(() => true) })
-  else if (job === 'pin') parentPort?.postMessage({ id, result: true })
+  else if (job === 'serverKeys') {
+    waitAtGate(items[0]?.ivk)
+    parentPort?.postMessage({ id, result: items.map(() => true) })
+  } else if (job === 'pin') parentPort?.postMessage({ id, result: true })
   else parentPort?.postMessage({ id, error: 'nothing like it' })
 })
+
+/** @param {Uint8Array | undefined} ivk */
+function waitAtGate(ivk) {
+  if (!(ivk?.buffer instanceof SharedArrayBuffer)) return
+  const gate = new Int32Array(ivk.buffer)
+  if (Atomics.add(gate, 1, 1) === 1) Atomics.wait(gate, 0, 0)
+}
