@@ -7,7 +7,7 @@
  * nothing needs a release. Kernel memory is used by one call at a time, all of it synchronous. Before a call returns that
  * may have had to do with a secret, `wipe` puts the whole memory back to what it was when the kernel was loaded.
  */
-import { fromBase64Url } from './bytes.js'
+import { copyOf, fromBase64Url } from './bytes.js'
 import { coordinateBytes } from './hash-to-field.js'
 import { KERNEL_G1 } from './kernel-g1-wasm.js'
 import { moduleBytes } from './module-text.js'
@@ -149,7 +149,7 @@ export function groupOf(room: Room, code: GroupExports, { multiplyPublic, sumOfP
     if (bytes.length !== code.size || (first & 0x80) === 0) return null
     if (first & 0x40) return bytes.every((byte, i) => byte === (i === 0 ? 0xc0 : 0)) ? identity : null
     put(bytes, bytesAt)
-    const result = code.decode(r, bytesAt) === 0 ? null : point(bytes.slice())
+    const result = code.decode(r, bytesAt) === 0 ? null : point(copyOf(bytes))
     wipe()
     return result
   }
@@ -246,7 +246,8 @@ function makeKernelG1(wasm: ExportsG1) {
     for (const [i, scalar] of scalars.entries()) put(scalar, scalarsAt + i * 32)
     wasm.g1Sum(slots[0], free, scalarsAt, count, work)
     const coordinates = take(slots[0], G1_BYTES)
-    wipe()
+    // The points may be shares of a key.
+    wipe(work + count * SUM_WORK)
     return { coordinates, bytes: undefined }
   }
 

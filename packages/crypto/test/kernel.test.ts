@@ -627,6 +627,9 @@ describe('nothing of a call is left in a kernel’s memory', () => {
     ['g1', 'decode', () => own.engineG1.decode(g1.engineG1.encode(P1))],
     ['g1', 'decode, of no point', () => own.engineG1.decode(new Uint8Array(48).fill(0x9a))],
     ['g1', 'hash', () => own.hashToG1(message, message)],
+    // A device key is a sum of shares, which are as secret.
+    ['g1', 'sum of products', () => own.engineG1.sumOfProducts([P1, P1, P1], [k, k, k])],
+    ['g1', 'public multiple', () => own.engineG1.multiplyPublic(P1, k)],
     ['g1', 'addScalars', () => own.addScalars(k, k)],
     ['g1', 'subtractScalars', () => own.subtractScalars(k, k)],
     ['g1', 'multiplyScalars', () => own.multiplyScalars(k, k)],
