@@ -7,7 +7,15 @@
  */
 
 import { DhkemX25519HkdfSha256 } from '@hpke/core'
-import { concat, equalBytes, fromBase64Url, fromHex, toBase64Url, toHex } from '@milagro-ts/crypto/bytes'
+import {
+  concat,
+  copyOf,
+  equalBytes,
+  fromBase64Url,
+  fromHex,
+  toBase64Url,
+  toHex,
+} from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Random } from '@milagro-ts/crypto/ports'
 import type { CryptoKey } from 'jose'
@@ -193,7 +201,7 @@ export class HpkeKeyPair {
   /** `secret`: any 32 bytes (RFC 7748 clamps them). */
   static async fromSecret(secret: Uint8Array, field = 'hpkeSecret'): Promise<HpkeKeyPair> {
     if (secret.length !== 32) throw new DecodeError(field, 'an X25519 secret is 32 bytes')
-    const kept = secret.slice()
+    const kept = copyOf(secret)
     const key: CryptoKey = await kem.deserializePrivateKey(kept)
     const { x } = await crypto.subtle.exportKey('jwk', key)
     return new HpkeKeyPair(fromBase64Url(x as string, field, 32), kept, key)

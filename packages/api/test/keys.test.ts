@@ -119,6 +119,14 @@ describe('X25519', () => {
     await expect(HpkeKeyPair.fromSecret(new Uint8Array(31))).rejects.toBeInstanceOf(DecodeError)
   })
 
+  test('who gave the secret, in a Buffer, too, or was given it, may overwrite it', async () => {
+    const given = Buffer.from(fromHex(rfc7748.secret))
+    const pair = await HpkeKeyPair.fromSecret(given)
+    given.fill(0)
+    pair.secret().fill(0)
+    expect(toHex(pair.secret())).toBe(rfc7748.secret)
+  })
+
   describe('a stranger’s public key', () => {
     const P = 2n ** 255n - 19n
     const little = (u: bigint) => Uint8Array.from(fromHex(u.toString(16).padStart(64, '0'))).reverse()

@@ -6,6 +6,7 @@
  *   bytes → decode → point (X : Y : Z), x = X/Z, y = Y/Z, on y² = x³ + 4 → encode → bytes
  *   message → hash_to_field → u → map onto E' → 11-isogeny to E → clear the cofactor → G1      (RFC 9380 §8.8.1)
  */
+import { copyOf } from './bytes.js'
 import { ORDER, P, PARAMETER } from './curve.js'
 import { COORDINATE_BYTES, coordinateBytes } from './hash-to-field.js'
 
@@ -166,7 +167,7 @@ const isLarger = (y: bigint): boolean => 2n * y > P
 function decode(bytes: Uint8Array): BigIntG1 | null {
   if (bytes.length !== SIZE) return null
   const first = bytes[0] as number
-  const x = integerOf(bytes.slice().fill(first & ~FLAGS, 0, 1))
+  const x = integerOf(copyOf(bytes).fill(first & ~FLAGS, 0, 1))
   if ((first & COMPRESSED) === 0) return null
   if (first & INFINITE) return (first & LARGER) === 0 && x === 0n ? IDENTITY : null
   if (x >= P) return null

@@ -14,6 +14,7 @@ import {
   be16,
   be32,
   concat,
+  copyOf,
   equalBytes,
   fromBase64Url,
   nfcUtf8,
@@ -107,7 +108,7 @@ export class IdCore {
   static decode(bytes: Uint8Array, field = 'idCore'): IdCore {
     if (bytes.length !== ID_CORE_LENGTH) throw new DecodeError(field, `${ID_CORE_LENGTH} bytes expected`)
     if ((bytes[6] as number) > 2) throw new DecodeError(field, 'unknown factors')
-    return new IdCore(bytes.slice())
+    return new IdCore(copyOf(bytes))
   }
 
   static fromBase64Url(text: string, field = 'idCore'): IdCore {

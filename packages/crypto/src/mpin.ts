@@ -27,6 +27,7 @@ import { type Equation, verifyEquation, verifyEquations } from './batch.js'
 import {
   be32,
   be64,
+  copyOf,
   equalBytes,
   fromBase64Url,
   fromUtf8,
@@ -293,7 +294,7 @@ export class LoginClaim implements LoginTerms {
       : undefined
     for (const name of ['uDev', 'vDev', ...(hasPin ? POINTS_OF_PIN : [])] as const) needed(name)
     const carried = permit === undefined ? undefined : PermitClaim.decode(permit)
-    return new LoginClaim(terms, pin, carried, bytes, entries)
+    return new LoginClaim(terms, pin, carried, copyOf(bytes), entries)
   }
 
   /** DecodeError names the field. Unknown fields are refused. */

@@ -5,7 +5,7 @@
  * products and draws have one shape for all values, as far as the engine has (engine.ts); `invert`, `toBigInt` and
  * `fromBigInt` are for public values (indices, challenges, published z).
  */
-import { be64, concat, equalBytes } from './bytes.js'
+import { be64, concat, copyOf, equalBytes } from './bytes.js'
 import { addScalars, invertScalar, multiplyScalars, ORDER, reduceScalar, subtractScalars } from './engine.js'
 import { DecodeError } from './errors.js'
 import { freshBytes, type Random } from './ports.js'
@@ -46,8 +46,7 @@ export class Scalar {
   static decode(bytes: Uint8Array, field = 'scalar'): Scalar {
     if (bytes.length !== SIZE) throw new DecodeError(field, '32 bytes expected')
     if (!isBelowOrder(bytes)) throw new DecodeError(field, 'not below the group order')
-    // A copy even of Node's Buffer, whose slices are views: whoever gave the bytes may overwrite them.
-    return new Scalar(new Uint8Array(bytes))
+    return new Scalar(copyOf(bytes))
   }
 
   /** A whole number ≥ 0 that a double holds exactly. */

@@ -7,7 +7,7 @@
  * {@includeCode ../examples/time-permit.mjs}
  */
 import { type Equation, verifyEquation, verifyEquations } from './batch.js'
-import { be32, be64, concat, readInteger, u8 } from './bytes.js'
+import { be32, be64, concat, copyOf, readInteger, u8 } from './bytes.js'
 import { DecodeError } from './errors.js'
 import { hashToG1 } from './hash-to-curve.js'
 import { decodeGroupId, IdCore } from './identity.js'
@@ -126,7 +126,7 @@ export class PermitClaim {
       readInteger(need(slot, `${field}.slot`), 4, `${field}.slot`),
       target,
       need(point, `${field}.point`),
-      bytes,
+      copyOf(bytes),
     )
   }
 }

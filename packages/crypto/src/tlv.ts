@@ -2,7 +2,7 @@
  * The one tuple encoding (protocols.md §0): `u8 tag ‖ be32 length ‖ value`, tags ascending, none repeated. An empty
  * value is an absent one, so that a tuple has one spelling.
  */
-import { be32, concat } from './bytes.js'
+import { be32, concat, copyOf } from './bytes.js'
 import { DecodeError } from './errors.js'
 
 /** Entry i gets tag i + 1; an absent or empty one is left out and keeps its number. */
@@ -34,7 +34,7 @@ export function decodeTlv(
     const length = new DataView(bytes.buffer, bytes.byteOffset + offset + 1, 4).getUint32(0)
     if (length === 0) throw new DecodeError(field, 'empty value')
     if (length > bytes.length - offset - 5) throw new DecodeError(field, 'cut off')
-    entries[tag - 1] = bytes.slice(offset + 5, offset + 5 + length)
+    entries[tag - 1] = copyOf(bytes.subarray(offset + 5, offset + 5 + length))
     offset += 5 + length
     last = tag
   }

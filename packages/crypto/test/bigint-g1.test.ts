@@ -31,6 +31,13 @@ function some(): { ours: typeof generator; noble: NobleG1 } {
   return { noble, ours: mustDecode(noble.toBytes(true)) }
 }
 
+test('the bytes that are decoded stay as they were, in a Buffer too, whose slices are views', () => {
+  const bytes = bigintG1.encode(generator)
+  const given = Buffer.from(bytes)
+  expect(hex(mustDecode(given))).toBe(toHex(bytes))
+  expect(toHex(given)).toBe(toHex(bytes))
+})
+
 const t2 = PARAMETER ** 2n
 const EDGES = [
   0n,

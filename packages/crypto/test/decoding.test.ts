@@ -6,12 +6,12 @@ import { fromBase64Url, fromHex, fromUtf8, toBase64Url, toHex, utf8 } from '@mil
 import { decodeEnrolmentCode, encodeEnrolmentCode } from '@milagro-ts/crypto/enrolment'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { decodeGroupId, decodeUserCore, IdCore } from '@milagro-ts/crypto/identity'
-import { authorizationHeader, LoginMessage, parseAuthorization } from '@milagro-ts/crypto/mpin'
+import { authorizationHeader, LoginClaim, LoginMessage, parseAuthorization } from '@milagro-ts/crypto/mpin'
 import { decodeTokenFile, encodeTokenFile } from '@milagro-ts/crypto/pin'
 import { G1, G2 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { authorityIssue, KeyShare } from '@milagro-ts/crypto/share-proof'
-import { Permit } from '@milagro-ts/crypto/time-permit'
+import { Permit, PermitClaim } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, encodeTlv } from '@milagro-ts/crypto/tlv'
 import { describe, expect, test } from 'vitest'
 import { dice, LONGER, mutate } from './fuzz.js'
@@ -118,11 +118,69 @@ describe.each(doors)('$name', ({ name, good, again, cases = 800 }) => {
 
   test('the bytes given are not changed', () => {
     for (const bytes of good) {
-      const copy = bytes.slice()
-      again(copy)
-      expect(toHex(copy)).toBe(toHex(bytes))
+      for (const copy of [bytes.slice(), Buffer.from(bytes)]) {
+        again(copy)
+        expect(toHex(copy)).toBe(toHex(bytes))
+      }
     }
   })
+})
+
+/** What is made of bytes and keeps some of them, and what it gives again. */
+const KEPT: readonly (readonly [
+  name: string,
+  good: Uint8Array,
+  read: (bytes: Uint8Array) => () => Uint8Array,
+])[] = [
+  ['Scalar', scalarOf('s').encode(), read => later(Scalar.decode(read))],
+  ['G1', point.encode(), read => later(G1.decode(read))],
+  ['G2', G2.generator.encode(), read => later(G2.decode(read))],
+  [
+    'idCore',
+    car.bytes,
+    read =>
+      (
+        idCore => () =>
+          idCore.bytes
+      )(IdCore.decode(read)),
+  ],
+  [
+    'TLV',
+    encodeTlv([digestOf('a'), utf8('b')]),
+    read =>
+      (
+        entries => () =>
+          encodeTlv(entries)
+      )(decodeTlv(read, { tags: 2, field: 'tlv' })),
+  ],
+  [
+    'permit',
+    permit.encode(),
+    read =>
+      (
+        claim => () =>
+          claim.bytes.slice()
+      )(PermitClaim.decode(read)),
+  ],
+  [
+    'login message',
+    (messages[3] as LoginMessage).encode(),
+    read =>
+      (
+        claim => () =>
+          claim.bytes.slice()
+      )(LoginClaim.decode(read)),
+  ],
+]
+const later = (made: { encode(): Uint8Array }) => () => made.encode()
+
+test.each(KEPT)('%s: who gave the bytes, or was given them, may overwrite them', (_, good, read) => {
+  // A Uint8Array like any other, but for its slices, which are views.
+  const given = Buffer.from(good)
+  const write = read(given)
+  write().fill(0)
+  given.fill(0)
+  expect(toHex(write())).toBe(toHex(good))
 })
 
 /** Text is mutated as bytes of Latin-1, and grown by characters that matter to parsers. */
