@@ -129,7 +129,7 @@ export async function openDatabase<Schema>({
             sync,
           })
     database.onCommit = rows => log?.written(rows)
-    const db = new Kysely<Schema>({ dialect: new ImmediateDialect({ database, turns, log }) })
+    const db = new Kysely<Schema>({ dialect: new ImmediateDialect({ database, turns, log, lock }) })
     await migrate(db, migrations, file)
     const place = file === ':memory:' ? undefined : await placeOf(file)
     return new SqliteStore(db, { database, turns, log, lock }, place)
