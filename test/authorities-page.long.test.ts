@@ -130,7 +130,6 @@ async function founded(): Promise<void> {
     adminListen: { host: '127.0.0.1', port: port + 1 },
     publicUrl: `http://${hosts.address('office')}:${port}`,
     dataDir: name,
-    groupId: 'A'.repeat(43),
     groupFile: 'group.json',
   })
   const audience = { name: fleetUrl(), service: 'fleet', pin: 'optional', tlsExporter: 'absent' }
@@ -151,29 +150,24 @@ async function founded(): Promise<void> {
       string
     >
   const [rps, fleet] = [await init('rps'), await init('fleet')]
-  const recipient = (name: string, { hpkeKey, requestKey }: Record<string, string>, purposes: string[]) => ({
-    name,
-    kind: 2,
-    generation: 1,
-    purposes,
-    hpkeKey,
-    requestKey,
-  })
-  const plan = {
-    authorities: ['ta1', 'ta2', 'ta3'].map(name => here(`https://${name}.example`)),
-    t: 2,
-    ra: { m: 1, keys: fleet.raKeys },
-    recipients: [recipient('rps', rps, ['device', 'pin']), recipient('fleet', fleet, ['agree'])],
-    slot: { length: 86_400 },
-    policy: { lead: 1, grace: 300 },
+  // The page has the plan, but for its keys.
+  const plan = JSON.parse(block('From nothing to a group', 3)) as {
+    ra: { keys: unknown }
+    recipients: Record<string, unknown>[]
+  }
+  plan.ra.keys = fleet.raKeys
+  const keys: Record<string, Record<string, string>> = { rps, fleet }
+  for (const server of plan.recipients) {
+    const { hpkeKey, requestKey } = keys[String(server.name)] as Record<string, string>
+    Object.assign(server, { hpkeKey, requestKey })
   }
   await writeFile(hosts.file('dora', 'plan.json'), JSON.stringify(plan))
 
-  const run = block('From nothing to a group', 3)
+  const run = block('From nothing to a group', 4)
   await said('dora', run)
   for (const name of ['ta1', 'ta2', 'ta3'] as const) {
     await send('proposal.json', 'dora', MACHINES[name])
-    await said(MACHINES[name], block('From nothing to a group', 4, name))
+    await said(MACHINES[name], block('From nothing to a group', 5, name))
   }
   await said('dora', run)
   for (const host of ['anna', 'ben', 'cleo']) {

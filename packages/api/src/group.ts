@@ -84,9 +84,9 @@ export function proposalHash(proposal: GroupProposal): Uint8Array {
   return canonicalHash(proposal)
 }
 
-/** For people: the first 64 bits in hex, in groups of four. Machines compare all 32 bytes. */
+/** For people: the first 128 bits in hex, in groups of four; fewer could be met by trying keys. Machines compare all 32 bytes. */
 export function fingerprint(groupId: Uint8Array): string {
-  return (toHex(groupId.subarray(0, 8)).match(/.{4}/g) ?? []).join(' ')
+  return (toHex(groupId.subarray(0, 16)).match(/.{4}/g) ?? []).join(' ')
 }
 
 /** An authority's signature over a revision, base64url: ES256 over TLV{1 `group-document`, 2 the document's hash}. */

@@ -136,7 +136,9 @@ test('one that is gone at the end is named in a warning, the document is written
   const proposal = folder.file('proposal.json')
   const out = folder.file('group.json')
   const urls = operators.map(({ url }) => url)
-  const run = ['ceremony', 'run', await folder.plan(urls, 2), '--proposal', proposal, '--out', out]
+  const transcript = folder.file('founding.jsonl')
+  const files = ['--proposal', proposal, '--out', out, '--transcript', transcript]
+  const run = ['ceremony', 'run', await folder.plan(urls, 2), ...files]
   expect((await milagro(...run)).exit).toBe(0)
   for (const { config } of operators)
     expect((await milagro('ceremony', 'join', proposal, '--yes', '--config', config)).exit).toBe(0)
@@ -152,7 +154,11 @@ test('one that is gone at the end is named in a warning, the document is written
     err: expect.stringContaining('ta2, conclude'),
   })
   await expect(readFile(out)).rejects.toThrow('ENOENT')
+  const before = await readFile(transcript, 'utf8')
+  await writeFile(transcript, before.slice(0, -20))
   const made = await milagroAt(without(ta3), ...run, '--json')
+  const rounds = (text: string) => text.split('\n').slice(0, -2)
+  expect(rounds(await readFile(transcript, 'utf8'))).toEqual(rounds(before))
   expect(made).toMatchObject({
     exit: 0,
     json: { n: 3, t: 2, unconcluded: ['ta3'] },
@@ -169,7 +175,16 @@ test('one that is gone at the end is named in a warning, the document is written
     const join = ['ceremony', 'join', folder.file('refresh.json'), '--group', out, '--yes']
     expect((await milagro(...join, '--config', config)).exit).toBe(0)
   }
-  const refreshed = await milagroAt(without(ta3), ...refresh, ...next, '--json')
+  const said = ['--transcript', folder.file('refresh.jsonl')]
+  expect(await milagroAt(without(...operators), ...refresh, ...next, ...said)).toMatchObject({ exit: 3 })
+  // Its machine is gone altogether: what it has said stands in the transcript.
+  const dead = ((input, init) =>
+    String(input).startsWith(ta3.url)
+      ? Promise.reject(new TypeError('fetch failed'))
+      : fetch(input, init)) as typeof fetch
+  expect(await milagroAt({ fetch: dead }, ...refresh, ...next)).toMatchObject({ exit: 3 })
+  const refreshed = await milagroAt({ fetch: dead }, ...refresh, ...next, ...said, '--json')
+  expect((await milagro('ceremony', 'verify', folder.file('refresh.jsonl'))).exit).toBe(0)
   expect(refreshed).toMatchObject({ exit: 0, json: { revision: 2, unconcluded: ['ta3'] } })
   await rename(folder.file('group-2.json'), out)
   const ended = await milagro(...refresh, ...next, '--json')
@@ -187,7 +202,11 @@ test('an operator says no, the coordinator reads why; time is what was chosen', 
   expect((await milagro(...run, ...files, '--within', '0')).exit).toBe(2)
   const proposed = await milagro(...run, ...files, '--within', '30')
   expect(proposed).toMatchObject({ exit: 0, out: expect.stringContaining('for 30 minutes after its join') })
-  expect(JSON.parse(await readFile(proposal, 'utf8'))).toMatchObject({ within: 1800 })
+  const { group, ...terms } = JSON.parse(await readFile(proposal, 'utf8'))
+  expect(terms).toMatchObject({ within: 1800 })
+  // Whose word enrols and bans, and who gets server keys, is seen before it is agreed to.
+  for (const key of [...group.ra.keys.map(({ key }: { key: string }) => key), group.recipients[0].requestKey])
+    expect(proposed.out).toContain(key)
   expect((await milagro('ceremony', 'join', proposal, '--yes', '--config', ta1.config)).exit).toBe(0)
   const no = ['ceremony', 'reject', proposal, '--reason', 'not what we said', '--config', ta2.config]
   expect(await milagro(...no, '--json')).toMatchObject({ exit: 0, json: { rejected: true } })

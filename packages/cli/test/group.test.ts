@@ -52,7 +52,7 @@ describe('a group of two authorities', () => {
       'serving\n',
     )
     const audit = await milagro('dta', 'audit', '--url', first!.url, '--group', groupId, '--json')
-    expect(audit.json).toMatchObject({ entries: 0, intact: true })
+    expect(audit.json).toMatchObject({ authority: 'ta1', entries: 0, intact: true })
   })
 
   test('one changed character in its document is refused', async () => {

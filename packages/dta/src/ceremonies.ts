@@ -284,7 +284,7 @@ export class Ceremonies {
         this.#authority.metrics.count('issuance_alarms', { purpose: 'ledger' })
         log.error({ groupId, clashes }, 'alarm: authorities had issued one identity to two enrolment keys')
       }
-      this.forgetOpened()
+      this.#opened.clear()
       await vault.shred()
       if (shares === null) groups.leave(groupId)
       else groups.serve(group, shares, keys.signKey.publicKey)
@@ -340,9 +340,9 @@ export class Ceremonies {
     })
   }
 
-  /** Records may have been ended in the database: they are read from there again. */
-  forgetOpened(): void {
-    this.#opened.clear()
+  /** What may end ceremonies in the database happens between two moves: none writes a record that it has read before. */
+  between<Result>(work: () => Promise<Result>): Promise<Result> {
+    return this.#alone(() => work().finally(() => this.#opened.clear()))
   }
 
   /** Of this authority, the newest last. */

@@ -118,7 +118,6 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     const left = await leaveWhatIsOver({ store, vault, records, clock, random })
     for (const groupId of left)
       log.warn({ groupId }, 'the notice has run out: the shares of the group are destroyed')
-    return left
   }
   const check = poolKeyCheck(pool)
   const load = async () => {
@@ -201,10 +200,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     const duties = [
       singleUse.purge(clock()),
       store.atomic(connection => purgeQuotas(connection, clock())),
-      leave().then(left => {
-        if (left.length > 0) ceremonies.forgetOpened()
-        return vault.sweep()
-      }),
+      ceremonies.between(leave).then(() => vault.sweep()),
     ]
     void Promise.all(duties).catch(error => log.error({ err: error }, 'purge failed; tried again later'))
   }
@@ -329,11 +325,8 @@ function publicHandlers({ authority, foundings, ceremonies, logs }: Parts): Hand
     nodePermits: async ({ params, caller, body }) =>
       issueNodeShares(authority, groups.find(params.groupId), caller, body),
     proposeRevision: async ({ params, body }) => signRevision(authority, groups.find(params.groupId), body),
-    concludeRevision: async ({ params, body }) => {
-      const concluded = await concludeRevision(authority, groups.find(params.groupId), body.document)
-      ceremonies.forgetOpened()
-      return concluded
-    },
+    concludeRevision: ({ params, body }) =>
+      ceremonies.between(async () => concludeRevision(authority, groups.find(params.groupId), body.document)),
     log: async ({ params, query }) => {
       const { groupId } = groups.find(params.groupId).group
       const from = Number(query.from ?? 1)

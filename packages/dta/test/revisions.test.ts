@@ -1,10 +1,13 @@
+import { type CeremonyProposal, type CeremonyRecord, ceremonyHash } from '@milagro-ts/api/ceremony'
 import { documentHash, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
 import { signAbandonment, signRevisionStatement } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { fromUtf8, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { SUITE } from '@milagro-ts/crypto/suite'
+import { readAuthorityKeys } from '@milagro-ts/dta/authority-keys'
+import { RecordSeal } from '@milagro-ts/dta/record-seal'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import {
   acceptAll,
@@ -14,6 +17,7 @@ import {
   foundWorld,
   MIDDAY_SLOT,
   makeCar,
+  PASSPHRASE,
   type Running,
   restart,
   ticketFor,
@@ -70,6 +74,34 @@ async function takeIntoForce(document: GroupDocument): Promise<void> {
   }
   current = { ...document, signatures }
 }
+
+test('a revision in force ends the ceremonies from before, and what they have left', async () => {
+  const proposal: CeremonyProposal = {
+    suite: SUITE,
+    v: 1,
+    kind: 'refresh',
+    groupId: world.groupId,
+    previous: hashOf(current),
+    nonce: toBase64Url(systemRandom(32)),
+  }
+  const hash = ceremonyHash(proposal)
+  const params = { ceremonyHash: toBase64Url(hash) }
+  const { admin, client, config, store } = first()
+  await admin.accept({ body: { hash: params.ceremonyHash } })
+  const joined = await client.joinCeremony({ params, body: { proposal, revisions: [current] } })
+  const { hpkeKey } = await readAuthorityKeys(config.dataDir, config.name, PASSPHRASE)
+  const seal = RecordSeal.of(hpkeKey.secret(), 'ceremony-record')
+  const record = async () => {
+    const [row] = await store.atomic(connection => connection.all('SELECT sealed FROM ceremony'))
+    return JSON.parse(fromUtf8(seal.open(row?.sealed as Uint8Array, hash), 'record')) as CeremonyRecord
+  }
+  expect((await record()).boxes).toHaveLength(2)
+  await takeIntoForce(next({ policy: { lead: 1, grace: 250 } }))
+  expect(Object.keys(await record()).sort()).toEqual(['after', 'said'])
+  expect(await client.joinCeremony({ params, body: { proposal } })).toEqual(joined)
+  const move = client.ceremonyRound({ params: { ...params, round: 'commit' }, body: { rounds: [] } })
+  await expect(move).rejects.toThrow('another revision has come into force')
+})
 
 test('a revision waits for the operator', async () => {
   const document = next({ policy: { lead: 1, grace: 299 } })

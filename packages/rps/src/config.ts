@@ -37,7 +37,7 @@ export const RpsConfig = Strict({
   /** Where others reach it: its own audience, the issuer of its tokens, and what request JWTs are bound to. */
   publicUrl: UrlSetting,
   dataDir: Type.String({ minLength: 1 }),
-  /** Pinned: all 32 bytes. */
+  /** Pinned: all 32 bytes. It comes after --init, whose keys the group document names. */
   groupId: GroupIdField,
   /** The first revision, or an array of all of them; read while the data folder has none. */
   groupFile: Type.Optional(Type.String({ minLength: 1 })),
@@ -64,6 +64,8 @@ export const RpsConfig = Strict({
 })
 export type RpsConfig = Static<typeof RpsConfig>
 
+const BeforeGroup = Strict({ ...RpsConfig.properties, groupId: Type.Optional(GroupIdField) })
+
 /** ConfigError names the first setting that is wrong. */
 export function loadRpsConfig(file: string | undefined, env: Environment): RpsConfig {
   const config = loadConfig(RpsConfig, { prefix: 'MILAGRO_RPS', file, env })
@@ -71,7 +73,14 @@ export function loadRpsConfig(file: string | undefined, env: Environment): RpsCo
   return config
 }
 
-function checkAudiences({ audiences }: RpsConfig): void {
+/** As loadRpsConfig, for --init. */
+export function loadInitConfig(file: string | undefined, env: Environment): Omit<RpsConfig, 'groupId'> {
+  const config = loadConfig(BeforeGroup, { prefix: 'MILAGRO_RPS', file, env })
+  checkAudiences(config)
+  return config
+}
+
+function checkAudiences({ audiences }: Pick<RpsConfig, 'audiences'>): void {
   for (const [i, { name }] of audiences.entries()) {
     if (name !== name.normalize('NFC') || new TextEncoder().encode(name).length > 256)
       throw new ConfigError(`setting 'audiences.${i}.name': at most 256 bytes of UTF-8 in NFC`)

@@ -5,7 +5,7 @@ import { openDataFolder } from '@milagro-ts/api/data-folder'
 import { readFlags, runProcess, say } from '@milagro-ts/api/process'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
-import { loadRpsConfig, readPassphrase } from './config.js'
+import { loadInitConfig, loadRpsConfig, readPassphrase } from './config.js'
 import type { RpsOptions } from './server.js'
 import { rpsMigrations, wasServed } from './tables.js'
 
@@ -13,9 +13,9 @@ import { rpsMigrations, wasServed } from './tables.js'
 export function runRps(ports: Pick<RpsOptions, 'verify'> = {}): Promise<void> {
   return runProcess('rps', async () => {
     const flags = readFlags({ hasAnew: true })
-    const config = loadRpsConfig(flags.config, process.env)
+    const config = flags.init ? null : loadRpsConfig(flags.config, process.env)
+    const { name, dataDir } = config ?? loadInitConfig(flags.config, process.env)
     const passphrase = readPassphrase(process.env)
-    const { dataDir } = config
     const store = await openDataFolder<unknown>({
       dataDir,
       database: 'rps.sqlite',
@@ -32,11 +32,15 @@ export function runRps(ports: Pick<RpsOptions, 'verify'> = {}): Promise<void> {
         import('./restore.js'),
       ])
       if (flags.anew) await beginAnew(store, systemClock())
-      if (flags.init) {
-        const { requestKey, hpkeKey } = await openKeys({ config, passphrase, random: systemRandom })
+      if (config === null) {
+        const { requestKey, hpkeKey } = await openKeys({
+          config: { name, dataDir },
+          passphrase,
+          random: systemRandom,
+        })
         say({
           event: 'initialised',
-          name: config.name,
+          name,
           requestKey: requestKey.publicKey.toBase64Url(),
           hpkeKey: toBase64Url(hpkeKey.publicKey),
         })

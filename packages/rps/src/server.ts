@@ -211,7 +211,9 @@ export async function openKeys({
   config,
   passphrase,
   random,
-}: Pick<RpsOptions, 'config' | 'passphrase' | 'random'>): Promise<RpsKeys> {
+}: Pick<RpsOptions, 'passphrase' | 'random'> & {
+  readonly config: Pick<RpsConfig, 'dataDir' | 'name'>
+}): Promise<RpsKeys> {
   const { dataDir, name } = config
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   return (await rpsKeysExist(dataDir))

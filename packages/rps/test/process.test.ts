@@ -78,8 +78,9 @@ async function serve(args: string[], env?: Env, program?: string) {
   return { child, client, login, ...ready }
 }
 
-test('--init makes the keys once and says their public halves', async () => {
-  const config = await writeConfig({ dataDir: join(world.folder, 'fresh'), name: 'rps2' })
+test('--init makes the keys once, before there is a group, and says their public halves', async () => {
+  const fresh = { dataDir: join(world.folder, 'fresh'), name: 'rps2', groupId: undefined }
+  const config = await writeConfig(fresh)
   const first = await finish(['--config', config, '--init'])
   expect(first.code).toBe(0)
   expect(JSON.parse(first.out)).toEqual({
@@ -89,6 +90,10 @@ test('--init makes the keys once and says their public halves', async () => {
     hpkeKey: expect.stringMatching(/^[\w-]{43}$/),
   })
   expect((await finish(['--config', config, '--init'])).out).toBe(first.out)
+  expect(await finish(['--config', config])).toMatchObject({
+    code: 2,
+    err: "milagro rps: setting 'groupId' is missing\n",
+  })
 })
 
 test('killed in the middle, it goes on where it was; told to end, it ends', async () => {

@@ -8,6 +8,7 @@ import { Ceremony, CeremonyFault, type CeremonyProposal, ceremonyHash } from '@m
 import { type CeremonyProgress, ceremonyRun, verifyTranscript } from '@milagro-ts/api/ceremony-run'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { documentHash, fingerprint, Group } from '@milagro-ts/api/group'
+import type { GroupProposal } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -359,6 +360,27 @@ function describe({ proposal, hash, participants, members, t, secrets, lifetime 
         member === undefined ? 'no' : `as ${member}`,
       ]),
     ),
+    ...(proposal.kind === 'found' ? describeTerms(proposal.group) : []),
+  ]
+}
+
+/** What a founding settles beside its members: whose word enrols and bans, who gets server keys. */
+function describeTerms({ ra, recipients, slot, policy }: GroupProposal): string[] {
+  return [
+    ...table(
+      [`RA, ${ra.m} of ${ra.keys.length} sign a ticket`, 'its key'],
+      ra.keys.map(({ kid, key }) => [kid, key]),
+    ),
+    ...table(
+      ['server', 'gets keys of', 'its request key', 'its HPKE key'],
+      recipients.map(({ name, purposes, requestKey, hpkeKey }) => [
+        name,
+        purposes.join(', '),
+        requestKey,
+        hpkeKey,
+      ]),
+    ),
+    `slots of ${slot.length} s, permits up to ${policy.lead} ahead, ${policy.grace} s grace`,
   ]
 }
 

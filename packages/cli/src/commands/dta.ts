@@ -165,8 +165,9 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
       if (found.fault !== undefined) throw new CommandRefused(found.fault)
       const { size, root } = found.head
       return {
-        json: { entries: size, root: toBase64Url(root), head: found.head.jws, intact: true },
-        text: [`${size} entries, as the signed head says: root ${toBase64Url(root)}`],
+        // Whose it is, is what answers there says: it may be another's log that it shows.
+        json: { authority: name, entries: size, root: toBase64Url(root), head: found.head.jws, intact: true },
+        text: [`the log of ${name}: ${size} entries, as the signed head says: root ${toBase64Url(root)}`],
       }
     },
   )
