@@ -42,6 +42,11 @@ import type { FleetSchema } from './schema.js'
 export const LOOK_INTERVAL = 20_000
 /** Milliseconds that an authority has for an answer. */
 const TIMEOUT = 5_000
+/**
+ * Milliseconds in one look for the pages of one log, and for what others have seen of it. What is left is the next look's:
+ * who is slow, or says that it has billions of entries, keeps nobody from reading the others.
+ */
+const LOOK_TIME = 10_000
 /** Unknown keys that are listed of one authority, and identities that logs lack. */
 const LISTED = 1000
 /** Identities that are taken up in one transaction. */
@@ -288,7 +293,7 @@ export class Reconciliation {
     while (await store.atomic(knowIdentities)) {}
     const proven = await store.read(reader => this.#proven(reader))
     const heads = await Promise.all(authorities.map(authority => this.#read(authority)))
-    for (const seen of heads) if (seen !== null) await this.#judgeSeen(seen)
+    await Promise.all(seenOf(authorities, heads).map(seen => this.#judgeSeen(seen)))
     await this.#judgeLacking(proven)
     metrics.gauge('log_alarms', (await this.alarms()).length)
     metrics.gauge('logs_unread', heads.filter(head => head === null).length)
@@ -340,7 +345,10 @@ export class Reconciliation {
         ...(kept === null ? [] : [kept.jws]),
         head.jws,
       ])
+    const began = this.#ports.clock()
     while (log.peaks.size < head.size) {
+      if (this.#ports.clock() > began + LOOK_TIME)
+        throw new UnexpectedAnswer('its log was not read to its end in time; goes on at the next look')
       const from = log.peaks.size + 1
       const answer = await api.log({ params: this.#params(), query: { from: String(from) } })
       const entries = answer.entries.slice(0, head.size - log.peaks.size)
@@ -465,7 +473,9 @@ export class Reconciliation {
   }
 
   async #judgeSeen(seen: readonly SeenHead[]): Promise<void> {
+    const began = this.#ports.clock()
     for (const { authority: name, head: jws } of seen) {
+      if (this.#ports.clock() > began + LOOK_TIME) return
       const authority = this.#ports.group.current.authorities.find(other => other.name === name)
       if (authority === undefined || this.#judged.has(jws)) continue
       try {
@@ -643,6 +653,27 @@ export class Reconciliation {
 interface SeenHead {
   readonly authority: string
   readonly head: string
+}
+
+/**
+ * What was seen of each log by other members, a head of each of them in turn: however many one hands on, the others are heard.
+ * What it says of its own log it has said.
+ */
+function seenOf(
+  authorities: readonly GroupAuthority[],
+  heads: readonly (readonly SeenHead[] | null)[],
+): readonly (readonly SeenHead[])[] {
+  const byLog = new Map<string, SeenHead[]>()
+  const longest = Math.max(...heads.map(seen => seen?.length ?? 0))
+  for (let turn = 0; turn < longest; turn++)
+    for (const [i, { name }] of authorities.entries()) {
+      const seen = heads[i]?.[turn]
+      if (seen === undefined || seen.authority === name) continue
+      const known = byLog.get(seen.authority)
+      if (known === undefined) byLog.set(seen.authority, [seen])
+      else known.push(seen)
+    }
+  return [...byLog.values()]
 }
 
 const MEANS: Readonly<Record<UnknownKey['why'], string>> = {

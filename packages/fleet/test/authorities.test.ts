@@ -278,6 +278,33 @@ describe('reconciliation', () => {
     expect((await run()).map(({ entries }) => entries)).toEqual([7, 9])
   })
 
+  test('is kept from the other logs by none that is slow and long', async () => {
+    const [one, two] = authorities
+    await forgetFaults()
+    const { idCore } = await enrolled('VIN-I')
+    const { idCore: other, ticketHash } = await enrolled('VIN-J')
+    const start = one.log.length
+    // In order, of an identity of ours: nothing is wrong with it but that it takes two minutes.
+    for (let i = 0; i < 60; i++)
+      one.issue(idCore, new Uint8Array(32).fill(i), { purpose: 'agree', kind: 'slot' })
+    later()
+    const before = world.time.now
+    let pages = 0
+    one.onPage = () => {
+      world.time.now += 4_000
+      // Once `two` has been read in this look.
+      if (++pages === 3) two.issue(other, ticketHash)
+    }
+    const [slow] = await run()
+    expect(slow).toMatchObject({ intact: false, faults: [], trouble: expect.stringMatching(/in time/) })
+    expect(slow?.entries).toBeGreaterThan(start)
+    expect((await run())[1]).toMatchObject({ intact: true, entries: two.log.length })
+    expect(pages).toBeGreaterThan(3)
+    expect(world.time.now - before).toBeLessThan(40_000)
+    one.onPage = () => {}
+    expect((await run())[0]).toMatchObject({ intact: true, entries: start + 60 })
+  })
+
   test('hears from another member of a second history', async () => {
     const [one, two] = authorities
     await forgetFaults()

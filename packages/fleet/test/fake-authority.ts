@@ -26,6 +26,8 @@ export class FakeAuthority {
   /** Unix seconds of its heads. */
   now = 1_770_000_000
   leavesAt: number | undefined
+  /** What happens before it answers a page. */
+  onPage = () => {}
   /** Heads of others' logs that it hands on. */
   seen: { authority: string; head: string }[] = []
 
@@ -128,6 +130,7 @@ export class FakeAuthority {
         return answer(response, 200, { revision: this.group.revision })
       }
       case 'GET /log': {
+        this.onPage()
         const from = Number(searchParams.get('from') ?? 1)
         return answer(response, 200, { entries: this.log.slice(from - 1, from + 1) })
       }
