@@ -32,6 +32,8 @@ import { logHead } from './issuance-log.js'
 export const EXCHANGE_INTERVAL = 30_000
 /** Milliseconds that a member has for an answer. */
 const TIMEOUT = 5_000
+/** Milliseconds for the heads of others that one member hands on: however many, the next member is asked. */
+const SEEN_TIME = 10_000
 /** Seconds of heads that one write does for. */
 const TIME_AHEAD = 60
 
@@ -143,7 +145,9 @@ export class LogExchange {
     try {
       const { head, seen } = await this.#client(member).logHead({ params: { groupId } })
       await this.#look(served, member, head, true)
+      const began = this.#authority.clock()
       for (const { authority, head } of seen) {
+        if (this.#authority.clock() > began + SEEN_TIME) return
         const owner = served.group.authorities.find(({ name }) => name === authority)
         if (owner !== undefined && owner.index !== member.index) await this.#look(served, owner, head, false)
       }

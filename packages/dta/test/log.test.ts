@@ -125,6 +125,40 @@ test('a member that is away is asked again, and named by a count alone', async (
   world.authorities[0] = await restart(member(0), world)
 })
 
+test('a member that hands on heads without end keeps nobody from the next one', async () => {
+  await enrol(0, 1, 2)
+  await enrol(0, 1, 2)
+  await exchange()
+  const { signKey } = await readAuthorityKeys(member(2).config.dataDir, 'ta3', PASSPHRASE)
+  const { at, size } = await headOf(2)
+  expect(size).toBeGreaterThan(1)
+  const [entry] = (await member(2).client.log({ params: params(), query: {} })).entries
+  const root = entryHashes(world.group.groupId, entry as NonNullable<typeof entry>).leaf
+  // ta2 and ta3 are of one mind: each head is in order, and each wants a proof.
+  const seen = await Promise.all(
+    Array.from({ length: 20 }, async (_, i) => ({
+      authority: 'ta3',
+      head: await LogHead.sign(owner(2), { size: 1, root, at: at - i }, signKey),
+    })),
+  )
+  let proofs = 0
+  const slow = (async (url: string, init?: RequestInit) => {
+    if (url.includes('/log/consistency')) {
+      proofs++
+      world.clock.now += 4_000
+    }
+    const answer = await fetch(url, init)
+    if (!url.startsWith(member(1).url) || !url.endsWith('/log/head')) return answer
+    return Response.json({ ...((await answer.json()) as object), seen })
+  }) as typeof fetch
+  world.authorities[0] = await restart(member(0), { ...world, fetch: slow })
+  await member(0).dta.exchangeLogs()
+  expect(proofs).toBeGreaterThan(1)
+  expect(proofs).toBeLessThan(6)
+  expect(await evidence(0)).toEqual([])
+  world.authorities[0] = await restart(member(0), world)
+})
+
 test('two histories of one log meet: whoever signed both is named, with both heads', async () => {
   const { signKey } = await readAuthorityKeys(member(2).config.dataDir, 'ta3', PASSPHRASE)
   // ta3 shows ta1 a log of its own in which an entry is another one.
