@@ -100,6 +100,7 @@ function onConnections(
     prove: tlsExporter => device.onePass({ audience: name, tlsExporter, ...factorsOf(user, env) }),
     loggedIn: () => say({ event: 'logged-in', driver: user !== undefined }),
   })
+  const atRps = () => device.login({ audience: config.tracking })
   // Slots may be shorter than the usual notice, and a request that breaks off at the end of one is made again.
   const agent = httpsAgent(device, { servername: name, keepAlive: true, maxSockets: 1, notice: 0 })
   const fetch = agentFetch(agent, {
@@ -116,10 +117,14 @@ function onConnections(
       groupId: device.groupId,
       idCore: device.mpinId,
       async authorization({ fresh }) {
-        if (fresh) login.forget()
+        if (!fresh) return undefined
+        login.forget()
+        // A one-pass proof is made by what the device knows, and what it was refused for only the RPS can tell it: a key
+        // epoch that has begun, a ban.
+        await atRps()
         return undefined
       },
-      login: () => device.login({ audience: config.tracking }),
+      login: atRps,
       word: wordBy(device, config),
       leaveDriver() {
         const had = user !== undefined
