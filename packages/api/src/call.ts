@@ -6,7 +6,15 @@ import type { TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
 import { isOwnClock, type PeerClocks } from './peer-clocks.js'
 import { CODES, Problem, Refused } from './problem.js'
-import type { Answer, Body, Params, Query, Route, RouteTable } from './route.js'
+import {
+  type Answer,
+  BODY_LIMIT,
+  type Body,
+  type Params,
+  type Query,
+  type Route,
+  type RouteTable,
+} from './route.js'
 import { parseStrictJson } from './strict-json.js'
 
 /** The server can't be reached, or didn't answer in time: what became of the request is unknown. */
@@ -98,6 +106,12 @@ async function call(
 ): Promise<unknown> {
   const url = routeUrl(route, options.baseUrl, input)
   const body = route.body === undefined ? EMPTY : new TextEncoder().encode(JSON.stringify(input.body))
+  const most = route.bodyLimit ?? BODY_LIMIT
+  // A server cuts off whoever sends more, and that looks like one that isn't there.
+  if (body.length > most)
+    throw new Refused('TOO_LARGE', {
+      detail: `the body has ${body.length} bytes, and ${route.path} takes ${most}`,
+    })
   const authorization =
     input.authorization ?? (await options.authorize?.({ method: route.method, url, body }))
   const timeout = AbortSignal.timeout(options.timeout ?? 10_000)

@@ -25,9 +25,12 @@ export interface Route {
   readonly stream?: 'text/event-stream'
   /** Beyond EVERYWHERE and what the caller check refuses with (`codesOf` has all). */
   readonly refuses: readonly Code[]
-  /** Bytes; 64 KiB unless said. */
+  /** Bytes; BODY_LIMIT unless said. */
   readonly bodyLimit?: number
 }
+
+/** Bytes of a request's body. */
+export const BODY_LIMIT = 65_536
 
 /** What the check of each kind of caller may refuse with; an M-Pin credential's own codes stand in the routes. */
 const CHECKS: Readonly<Record<Caller, readonly Code[]>> = {

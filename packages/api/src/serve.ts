@@ -18,6 +18,7 @@ import { openApi } from './openapi.js'
 import { type Code, Refused } from './problem.js'
 import {
   type Answer,
+  BODY_LIMIT,
   type Body,
   type Caller,
   codesOf,
@@ -75,7 +76,6 @@ export type Handlers<T extends RouteTable, I = undefined, O = undefined> = {
   readonly [K in keyof T]: Handler<T[K], I, O>
 }
 
-const BODY_LIMIT = 65_536
 const HEADER_LIMIT = 16_384
 const MAX_CONNECTIONS = 8_192
 const EMPTY = new Uint8Array()

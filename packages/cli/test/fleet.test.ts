@@ -254,6 +254,12 @@ test('a CSV file is imported whole or not at all; codes can go to a file of oneâ
   expect(await readFile(folder.file('codes.csv'), 'utf8')).toMatch(/^vin,code\nVIN-10,[A-Z2-7-]+\nVIN-11,/)
   const bad = await folder.write('bad.csv', 'vin,brand\nVIN-12,Fiat\nVIN-12,Fiat\n')
   expect((await operator('fleet', 'import', bad)).exit).toBe(1)
+  // More than fleet takes at once: said here, not found out by a connection that breaks off.
+  const large = await folder.write('large.csv', `vin,brand\n${'VIN-14,Fiat\n'.repeat(800_000)}`)
+  expect(await operator('fleet', 'import', large)).toMatchObject({
+    exit: 1,
+    json: { why: expect.stringMatching(/large\.csv' is too large .* takes 8388608\): split it/) },
+  })
   const latin1 = await folder.write('latin1.csv', '')
   await writeFile(latin1, Buffer.from('vin,brand\nVIN-12,CitroÃ«n\n', 'latin1'))
   expect(await operator('fleet', 'import', latin1)).toMatchObject({

@@ -12,7 +12,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Refused } from '@milagro-ts/api/problem'
-import { codesOf, type Route } from '@milagro-ts/api/route'
+import { BODY_LIMIT, codesOf, type Route } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { fieldOf, type Meta, type ServerCaller, toRefused } from '@milagro-ts/api/serve'
 import { parseStrictJson } from '@milagro-ts/api/strict-json'
@@ -44,7 +44,6 @@ export interface RpaHandlerOptions {
   readonly onError?: (error: unknown, route: string) => void
 }
 
-const BODY_LIMIT = 65_536
 const NAMES = Object.keys(rpaRoutes) as (keyof RpaRoutes)[]
 
 interface Compiled {

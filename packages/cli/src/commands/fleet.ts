@@ -87,7 +87,10 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
       const text = readText(file)
       // Once they are registered it's too late: codes that find no place are lost, and each would have to be sent again.
       if (out !== undefined) assertWritable(out)
-      const { vehicles } = await api.importVehicles({ body: { csv: text } })
+      const { vehicles } = await api.importVehicles({ body: { csv: text } }).catch((error: unknown) => {
+        if (!(error instanceof Refused) || error.code !== 'TOO_LARGE') throw error
+        throw new CommandRefused(`'${file}' is too large for one import (${error.detail}): split it`)
+      })
       const csv = [`vin,code`, ...vehicles.map(({ instance, code }) => `${quoted(instance)},${code}`)]
       if (out !== undefined) await writeFileAtomic(out, `${csv.join('\n')}\n`, 0o600)
       return {
