@@ -432,7 +432,7 @@ describe.runIf(chromiumFile !== undefined)('the pages, in a browser', () => {
     await until(card('dta-2').getByText('unknown keys: 1'))
     await until(card('dta-2').getByText(/no\. 7 .* for no vehicle/))
     await until(card('dta-2').getByText('leaving', { exact: true }))
-    await until(card('dta-2').getByText(/It has given notice/))
+    await until(card('dta-2').getByText(/It has announced its departure/))
     const lacking = page.getByRole('listitem').filter({ hasText: `${CARS.coded} logs in` })
     await until(lacking.getByText(/in 1 logs of 2: missing at dta-3/))
     await picture('authorities-findings')

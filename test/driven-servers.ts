@@ -477,7 +477,7 @@ export async function drivenDta(): Promise<Driven[]> {
     },
   }
 
-  const notice = { leavesAt: Math.floor(clock.now / 1000) + 172_800 }
+  const departure = { leavesAt: Math.floor(clock.now / 1000) + 172_800 }
   let latestSigned = ''
   /** A document that the authority has signed as the next revision, and that nobody has abandoned. */
   const signedHere = async (): Promise<string> => {
@@ -553,10 +553,10 @@ export async function drivenDta(): Promise<Driven[]> {
       },
       'dta-admin/freeze': { fields: () => ({ params: { groupId }, body: { recipient: 'rps' } }) },
       'dta-admin/unfreeze': { fields: () => ({ params: { groupId }, body: { recipient: 'rps' } }) },
-      'dta-admin/leave': { fields: () => ({ params: { groupId }, body: notice }) },
+      'dta-admin/leave': { fields: () => ({ params: { groupId }, body: departure }) },
       'dta-admin/stay': {
         fields: async () => {
-          await running.admin.leave({ params: { groupId }, body: notice })
+          await running.admin.leave({ params: { groupId }, body: departure })
           return { params: { groupId }, body: {} }
         },
       },

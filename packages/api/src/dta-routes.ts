@@ -367,7 +367,7 @@ export const dtaRoutes = {
     method: 'GET',
     path: '/v1/groups/:groupId/log/head',
     summary:
-      'What the issuance log comes to, signed: size, root of the tree, time, notice of leaving; and the heads of the other members’ logs that this authority has checked, or found fault with.',
+      'What the issuance log comes to, signed: size, root of the tree, time, departure; and the heads of the other members’ logs that this authority has checked, or found fault with.',
     caller: 'open',
     params: ByGroup,
     response: Strict({
@@ -515,7 +515,7 @@ export const dtaAdminRoutes = {
     method: 'POST',
     path: '/v1/groups/:groupId/leave',
     summary:
-      'Notice, a day at least: after that time nothing of the group is served any more, and its shares are destroyed.',
+      'Announce a departure, a day ahead at least: after that time nothing of the group is served any more, and its shares are destroyed.',
     params: ByGroup,
     body: Strict({ leavesAt: UnixSeconds }),
     response: Strict({ leavesAt: UnixSeconds }),
@@ -525,7 +525,7 @@ export const dtaAdminRoutes = {
     ...Admin,
     method: 'POST',
     path: '/v1/groups/:groupId/stay',
-    summary: 'Take a notice back, before its time.',
+    summary: 'Take an announced departure back, before its time.',
     params: ByGroup,
     body: Strict({}),
     response: Strict({}),

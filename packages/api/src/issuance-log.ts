@@ -84,7 +84,7 @@ const HeadPayload = Strict({
   size: Uint32,
   root: Bytes(32),
   at: UnixSeconds,
-  /** It has given notice: from then on it serves nothing of the group. */
+  /** Its departure: from then on it serves nothing of the group. */
   leavesAt: Type.Optional(UnixSeconds),
 })
 const headPayload = Compile(HeadPayload)
@@ -102,7 +102,7 @@ export class LogHead implements TreeHead {
   readonly root: Uint8Array
   /** Unix seconds. */
   readonly at: number
-  /** Unix seconds, after a notice. */
+  /** Unix seconds, once a departure is announced. */
   readonly leavesAt: number | undefined
   readonly jws: string
 

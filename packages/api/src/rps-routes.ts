@@ -54,7 +54,7 @@ export const AuthoritiesSeen = Strict({
       answeredAt: Type.Optional(UnixSeconds),
       wrongShares: Type.Integer({ minimum: 0 }),
       quarantinedUntil: Type.Optional(UnixSeconds),
-      /** It has given notice, and serves until then. */
+      /** Its departure, until which it serves. */
       leavesAt: Type.Optional(UnixSeconds),
       /** Of the last wrong share: what the RPS' log and the authority's own record can be searched for. */
       requestHash: Type.Optional(Bytes(32)),

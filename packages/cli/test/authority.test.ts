@@ -102,7 +102,7 @@ describe('leave and stay', () => {
     return (JSON.parse(payload) as { leavesAt?: number }).leavesAt
   }
 
-  test('notice is given, seen in the signed head, and taken back', async () => {
+  test('a departure is announced, seen in the signed head, and taken back', async () => {
     const leavesAt = Math.floor(world.clock.now / 1000) + 2 * DAY
     expect(await dta('leave', world.groupId, '--after', inDays(2))).toMatchObject({
       exit: 0,
@@ -126,10 +126,10 @@ describe('leave and stay', () => {
     expect((await enrol(1)).index).toBe(2)
   })
 
-  test('a short notice, another group, and nothing to take back are refused with 1', async () => {
+  test('a departure that is near, another group, and nothing to take back are refused with 1', async () => {
     expect(await dta('leave', world.groupId, '--after', inDays(0.9))).toMatchObject({
       exit: 1,
-      json: { code: 'CONFLICT', why: expect.stringContaining('a day at least') },
+      json: { code: 'CONFLICT', why: expect.stringContaining('a day ahead at least') },
     })
     expect(await dta('leave', UNKNOWN, '--after', inDays(2))).toMatchObject({
       exit: 1,

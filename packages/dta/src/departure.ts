@@ -1,6 +1,6 @@
 /**
- * How an authority leaves a group of its own accord: it gives notice, at least a day ahead, goes on serving until then,
- * and afterwards serves nothing of the group and has destroyed its shares. The notice stands in the signed head of its
+ * How an authority leaves a group of its own accord: it announces its departure, at least a day ahead, goes on serving until
+ * then, and afterwards serves nothing of the group and has destroyed its shares. The departure stands in the signed head of its
  * log (`leavesAt`), where RPS, fleet and the other members see it; until its time it can be taken back. The others
  * reshare without it, or are one fewer: in a group that needs all its members, nobody gets a key any more.
  *
@@ -16,19 +16,19 @@ import type { Connection } from '@milagro-ts/store/database'
 import type { Authority } from './authority.js'
 import { endLeft } from './ended-ceremonies.js'
 
-/** Seconds of a notice at least: RPS and fleet have to see it, and people to act. */
-export const SHORTEST_NOTICE = 86_400
+/** Seconds from its announcement to a departure at least: RPS and fleet have to see it, and people to act. */
+const LEAST_AHEAD = 86_400
 
-/** From here on everybody is told. Refused CONFLICT for a notice that is too short. */
-export async function giveNotice(
+/** From here on everybody is told. Refused CONFLICT for one that is too near. */
+export async function announceDeparture(
   { store, groups, clock, log }: Authority,
   groupId: string,
   leavesAt: number,
 ): Promise<void> {
   const { group } = groups.find(groupId)
   const now = Math.floor(clock() / 1000)
-  if (leavesAt < now + SHORTEST_NOTICE)
-    throw new Refused('CONFLICT', { detail: 'a notice is a day at least' })
+  if (leavesAt < now + LEAST_AHEAD)
+    throw new Refused('CONFLICT', { detail: 'a departure is a day ahead at least' })
   await store.atomic(connection =>
     connection.run(
       'INSERT INTO departure (group_id, announced_at, leaves_at) VALUES (?, ?, ?) ON CONFLICT (group_id) DO UPDATE ' +
@@ -37,22 +37,22 @@ export async function giveNotice(
     ),
   )
   groups.leaves(groupId, leavesAt)
-  log.warn({ groupId, leavesAt }, 'operator: notice given')
+  log.warn({ groupId, leavesAt }, 'operator: departure announced')
 }
 
-/** Before its time. Refused CONFLICT where there is no notice. */
-export async function takeBackNotice({ store, groups, log }: Authority, groupId: string): Promise<void> {
+/** Before its time. Refused CONFLICT where none is announced. */
+export async function takeBackDeparture({ store, groups, log }: Authority, groupId: string): Promise<void> {
   const { group } = groups.find(groupId)
   const gone = await store.atomic(connection =>
     connection.run('DELETE FROM departure WHERE group_id = ?', [group.groupId]),
   )
-  if (gone === 0) throw new Refused('CONFLICT', { detail: 'no notice was given for this group' })
+  if (gone === 0) throw new Refused('CONFLICT', { detail: 'no departure from this group is announced' })
   groups.leaves(groupId, undefined)
-  log.warn({ groupId }, 'operator: notice taken back')
+  log.warn({ groupId }, 'operator: departure taken back')
 }
 
-/** Notices by groupId, unix seconds. */
-export function notices(connection: Connection): ReadonlyMap<string, number> {
+/** By groupId, unix seconds. */
+export function departures(connection: Connection): ReadonlyMap<string, number> {
   return new Map(
     connection
       .all('SELECT group_id, leaves_at FROM departure')
@@ -61,7 +61,7 @@ export function notices(connection: Connection): ReadonlyMap<string, number> {
 }
 
 /**
- * Destroys the shares of every group whose notice has run out, and what ceremonies that began before have left; their
+ * Destroys the shares of every group whose departure has come, and what ceremonies that began before have left; their
  * groupIds. To be called before groups are opened, and every minute.
  */
 export async function leaveWhatIsOver(
@@ -87,7 +87,7 @@ export async function leaveWhatIsOver(
   return left
 }
 
-/** A notice that has run out, when a ceremony makes the authority a member again. */
+/** One that has come, when a ceremony makes the authority a member again. */
 export function forgetDeparture(connection: Connection, groupId: Uint8Array, now: number): void {
   connection.run('DELETE FROM departure WHERE group_id = ? AND leaves_at <= ?', [
     groupId,

@@ -8,7 +8,7 @@ import type { Clock } from '@milagro-ts/crypto/ports'
 import { PURPOSES } from '@milagro-ts/crypto/suite'
 import type { Connection, Store } from '@milagro-ts/store/database'
 import { StoreError } from '@milagro-ts/store/store-error'
-import { notices } from './departure.js'
+import { departures } from './departure.js'
 import type { MasterShares } from './master-shares.js'
 import type { ShareVault } from './share-vault.js'
 
@@ -23,7 +23,7 @@ export class Groups {
   /** By groupId in base64url. */
   readonly #served = new Map<string, ServedGroup>()
   readonly #clock: Clock
-  /** Notices, unix seconds. */
+  /** Departures, unix seconds. */
   readonly #leaving: Map<string, number>
 
   private constructor(clock: Clock, leaving: ReadonlyMap<string, number>) {
@@ -56,7 +56,7 @@ export class Groups {
         documents: documentsOf(connection, row.group_id as Uint8Array),
       })),
     )
-    const groups = new Groups(clock, await store.atomic(notices))
+    const groups = new Groups(clock, await store.atomic(departures))
     for (const { groupId, proposalHash, sealed, documents } of rows) {
       // Left in a reshare: its share is destroyed, its ledger and log stay.
       if (sealed.length === 0) continue
@@ -115,7 +115,7 @@ export class Groups {
     this.#served.delete(groupId)
   }
 
-  /** A notice, unix seconds; undefined takes it back. */
+  /** A departure, unix seconds; undefined takes it back. */
   leaves(groupId: string, at: number | undefined): void {
     if (at === undefined) this.#leaving.delete(groupId)
     else this.#leaving.set(groupId, at)

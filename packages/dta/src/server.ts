@@ -40,7 +40,7 @@ import {
 import { Ceremonies } from './ceremonies.js'
 import type { DtaConfig } from './config.js'
 import { issueDeltas } from './deltas.js'
-import { giveNotice, leaveWhatIsOver, takeBackNotice } from './departure.js'
+import { announceDeparture, leaveWhatIsOver, takeBackDeparture } from './departure.js'
 import { endOvertaken } from './ended-ceremonies.js'
 import { Foundings } from './founding.js'
 import { freeze, isFrozen, unfreeze } from './freeze.js'
@@ -117,7 +117,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
   const leave = async () => {
     const left = await leaveWhatIsOver({ store, vault, records, clock, random })
     for (const groupId of left)
-      log.warn({ groupId }, 'the notice has run out: the shares of the group are destroyed')
+      log.warn({ groupId }, 'the departure has come: the shares of the group are destroyed')
   }
   const check = poolKeyCheck(pool)
   const load = async () => {
@@ -448,11 +448,11 @@ function adminHandlers({
     freeze: ({ params, body }) => setFrozen(params, body.recipient, true),
     unfreeze: ({ params, body }) => setFrozen(params, body.recipient, false),
     leave: async ({ params, body }) => {
-      await giveNotice(authority, params.groupId, body.leavesAt)
+      await announceDeparture(authority, params.groupId, body.leavesAt)
       return { leavesAt: body.leavesAt }
     },
     stay: async ({ params }) => {
-      await takeBackNotice(authority, params.groupId)
+      await takeBackDeparture(authority, params.groupId)
       return {}
     },
     reloadPolicy: async () => {

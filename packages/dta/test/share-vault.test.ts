@@ -145,7 +145,7 @@ async function startFresh(dataDir: string): Promise<Running> {
   return startAuthority('ta1', dataDir, world)
 }
 
-test('an authority that leaves after its notice has destroyed its shares', async () => {
+test('an authority whose departure has come has destroyed its shares', async () => {
   const [authority] = world.authorities as [Running]
   const { admin, client, config } = authority
   const params = { groupId: world.groupId }

@@ -231,7 +231,7 @@ export function Authorities({ fleet }: { fleet: Fleet }) {
             )}
             {leavesAt !== undefined && (
               <p>
-                <Badge tone="warn">leaving</Badge> It has given notice: <Moment at={leavesAt} />
+                <Badge tone="warn">leaving</Badge> It has announced its departure: <Moment at={leavesAt} />
               </p>
             )}
             {faults.map(fault => (

@@ -137,7 +137,7 @@ export const ReconciliationView = Strict({
       /** Why it couldn’t. */
       trouble: Type.Optional(Type.String()),
       readAt: Type.Optional(UnixSeconds),
-      /** The authority has given notice. */
+      /** The authority’s departure. */
       leavesAt: Type.Optional(UnixSeconds),
       faults: Type.Array(
         Strict({
@@ -562,7 +562,7 @@ export const fleetRoutes = {
       events: Strict({ last: Uint32, waiting: Type.Integer(), trouble: Type.Optional(Type.String()) }),
       /** As the RPS sees them; `trouble` when it doesn't say. */
       authorities: Type.Union([AuthoritiesSeen, Strict({ trouble: Type.String() })]),
-      /** Their issuance logs: what is wrong, a line each; which couldn’t be read; who has given notice. */
+      /** Their issuance logs: what is wrong, a line each; which couldn’t be read; who leaves. */
       logs: Strict({
         alarms: Type.Array(Type.String()),
         unread: Type.Array(Type.String()),

@@ -104,7 +104,7 @@ export interface AuthorityFindings {
   readonly trouble?: string
   /** Unix seconds of the last time that it could. */
   readonly readAt?: number
-  /** Unix seconds: the authority has given notice. */
+  /** Unix seconds: the authority’s departure. */
   readonly leavesAt?: number
   readonly faults: FoundFault[]
   readonly unknown: (UnknownKey & Finding)[]

@@ -230,7 +230,7 @@ describe('reconciliation', () => {
     honest = authorities.map(({ log }) => [...log])
   })
 
-  test('says who has given notice', async () => {
+  test('says who leaves', async () => {
     const { name } = world.group.authorities[0] as { name: string }
     authorities[0].leavesAt = 1_800_000_000
     await run()

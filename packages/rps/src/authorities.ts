@@ -191,22 +191,22 @@ export class Authorities {
     this.#lookedAt = clock()
     const group = await documents.current()
     const newest = await Promise.all(group.authorities.map(authority => this.#lookAt(group, authority)))
-    await Promise.all(group.authorities.map(authority => this.#readNotice(group, authority)))
+    await Promise.all(group.authorities.map(authority => this.#readDeparture(group, authority)))
     watch.assess()
     for (const { authority, document } of newest.filter(found => found !== null))
       await this.#follow(authority, document)
     if (documents.latest.revision > group.revision) watch.assess()
   }
 
-  /** Whether it has given notice, which the signed head of its log says. One that doesn't say leaves it as it was. */
-  async #readNotice(group: Group, authority: GroupAuthority): Promise<void> {
+  /** Whether it has announced its departure, as the signed head of its log says. One that doesn't say leaves it as it was. */
+  async #readDeparture(group: Group, authority: GroupAuthority): Promise<void> {
     const { watch, log } = this.#ports
     const { groupId } = group
     const { index, name, signKey } = authority
     try {
       const params = { groupId: toBase64Url(groupId) }
       const { head } = await this.at(authority).logHead({ params, signal: this.#ending.signal })
-      watch.notice(group, index, (await LogHead.verify(head, { groupId, name, signKey })).leavesAt)
+      watch.departure(group, index, (await LogHead.verify(head, { groupId, name, signKey })).leavesAt)
     } catch (error) {
       if (this.#ending.signal.aborted) return
       const isTheirs = [Refused, DecodeError, Unreachable, UnexpectedAnswer].some(

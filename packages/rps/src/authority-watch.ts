@@ -45,7 +45,7 @@ export interface AuthorityStanding {
   readonly quarantinedUntil: number | undefined
   /** Of the last wrong share, base64url. */
   readonly evidence: Evidence | undefined
-  /** Unix seconds: it has given notice, and serves until then. */
+  /** Unix seconds: of its departure, until which it serves. */
   readonly leavesAt: number | undefined
 }
 interface Evidence {
@@ -170,14 +170,14 @@ export class AuthorityWatch {
   }
 
   /** What its signed head says: when it leaves, or that it doesn't. */
-  notice(group: Group, index: number, leavesAt: number | undefined): void {
+  departure(group: Group, index: number, leavesAt: number | undefined): void {
     this.#of(group, index, seen => {
       if (seen.leavesAt === leavesAt) return
       seen.leavesAt = leavesAt
       const authority = group.authority(index)?.name
       this.#ports.log.warn(
         { authority, leavesAt },
-        leavesAt === undefined ? 'an authority stays after all' : 'an authority has given notice',
+        leavesAt === undefined ? 'an authority stays after all' : 'an authority has announced its departure',
       )
     })
   }

@@ -49,7 +49,7 @@ describe.each([
   })
   afterEach(() => world.close())
 
-  test('one has given notice: readiness warns in time, and nothing else changes', async () => {
+  test('one has announced its departure: readiness warns in time, and nothing else changes', async () => {
     const [leaving] = world.authorities as [FakeAuthority]
     leaving.leavesAt = Date.parse('2030-01-31T12:00:00Z') / 1000
     const rps = await world.startRps()
@@ -58,7 +58,7 @@ describe.each([
       `${leaving.name} leaves 2030-01-31T12:00:00.000Z`,
     )
     expect((await readyOf(rps)).status).toBe(200)
-    expect(said(world, 'an authority has given notice')).toHaveLength(1)
+    expect(said(world, 'an authority has announced its departure')).toHaveLength(1)
     expect(await metricsOf(rps)).toContain(`\nrps_authorities_live ${n}\n`)
     await world.login(rps, world.makeCar())
   })

@@ -96,7 +96,7 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
       dta
         .command('leave')
         .description(
-          'give notice: after that time nothing of the group is served, and its shares are destroyed',
+          'announce a departure: after that time nothing of the group is served, and its shares are destroyed',
         )
         .argument('<group>', 'groupId')
         .requiredOption('--after <time>', 'a day ahead at least, for example 2030-01-31T12:00:00Z'),
@@ -112,7 +112,10 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
   answers(
     io,
     withAdmin(
-      dta.command('stay').description('take a notice back, before its time').argument('<group>', 'groupId'),
+      dta
+        .command('stay')
+        .description('take an announced departure back, before its time')
+        .argument('<group>', 'groupId'),
     ),
     async (group: string, options: AdminOptions) => {
       const params = { groupId: hashOf(group, 'group') }
