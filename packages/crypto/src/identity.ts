@@ -93,6 +93,7 @@ export type Factors = 0 | 1 | 2
 
 export class IdCore {
   readonly #bytes: Uint8Array
+  #mpinId: string | undefined
   readonly leaf: number
   readonly generation: number
   readonly factors: Factors
@@ -124,7 +125,8 @@ export class IdCore {
   }
   /** The M-Pin ID: base64url of idCore. */
   get mpinId(): string {
-    return toBase64Url(this.#bytes)
+    this.#mpinId ??= toBase64Url(this.#bytes)
+    return this.#mpinId
   }
   equals(other: IdCore): boolean {
     return equalBytes(this.#bytes, other.#bytes)

@@ -147,12 +147,15 @@ export interface AgreeServerKeyOwner<P> {
 export class AgreeSlotKey {
   readonly owner: AgreeServerKeyOwner<SlotParty>
   readonly slot: number
+  /** B. */
+  readonly name: Uint8Array
   readonly #S: G2
   #lines: PreparedG2 | undefined
 
   private constructor(owner: AgreeServerKeyOwner<SlotParty>, slot: number, S: G2) {
     this.owner = owner
     this.slot = slot
+    this.name = slotName(owner.groupId, owner.party, slot)
     this.#S = S
   }
 
@@ -167,10 +170,6 @@ export class AgreeSlotKey {
       : null
   }
 
-  /** B. */
-  get name(): Uint8Array {
-    return slotName(this.owner.groupId, this.owner.party, this.slot)
-  }
   /** As secret as S. */
   get lines(): PreparedG2 {
     this.#lines ??= PreparedG2.of(this.#S)

@@ -35,7 +35,7 @@ import { PskIdentity, type SlotPskKind } from '@milagro-ts/crypto/static-agreeme
 import { type SlotRule, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import type { SlotKeys } from './slot-keys.js'
 
-/** PSKs and permits kept, of identities that have come in: about 0.4 kB each. */
+/** PSKs and permits kept, of identities that have come in: about 1 kB each. */
 const KEPT = 10_000
 /** PSK identities that were read, kept for the end of their handshakes. */
 const READ = 1_024
@@ -148,6 +148,7 @@ interface Said {
 }
 
 interface Held {
+  readonly identity: PskIdentity
   readonly psk: Uint8Array
   readonly slot: number
   /** Unix milliseconds. */
@@ -215,8 +216,9 @@ export class Door {
   /** The PSK of who has come in by it in this slot and still may, without waiting; undefined for everybody else. */
   pskKept(text: string): Uint8Array | undefined {
     const held = this.#kept.get(text)
-    const identity = held === undefined ? null : this.#readable(text, 'm1')
-    return identity !== null && this.hears && this.#mayEnter(identity) ? held?.psk : undefined
+    if (held === undefined || held.identity.kind !== 'm1' || this.#ports.keys.B(held.slot) === undefined)
+      return undefined
+    return this.#mayEnter(held.identity) ? held.psk : undefined
   }
 
   /** The PSK for an identity of TLS 1.2, as far as it is here; else it is made ready for the next attempt. */
@@ -246,7 +248,7 @@ export class Door {
     this.#ready.delete(text)
     const slot = identity.slot as number
     put(this.#said, key, said)
-    put(this.#kept, text, { psk, slot, until: Number.POSITIVE_INFINITY })
+    put(this.#kept, text, { identity, psk, slot, until: Number.POSITIVE_INFINITY })
     const { slotRule, grace } = this.#ports.rule()
     return TlsPeer.admit(identity, said.permitted, slotRule, grace)
   }
@@ -290,7 +292,7 @@ export class Door {
   }
 
   #decoded(text: string): PskIdentity | null {
-    const known = this.#read.get(text)
+    const known = this.#kept.get(text)?.identity ?? this.#read.get(text)
     if (known !== undefined) return known
     try {
       const identity = PskIdentity.decode(text)
@@ -319,7 +321,7 @@ export class Door {
     }
     const said = this.#ask(identity, sourceOf(source))
     const kept = this.#kept.get(text)?.psk
-    const [psk] = await Promise.all([kept ?? this.#compute(text, source), said])
+    const [psk] = await Promise.all([kept ?? this.#compute({ text, identity }, source), said])
     return psk !== null && this.#mayEnter(identity) ? psk : null
   }
 
@@ -329,8 +331,9 @@ export class Door {
     try {
       const psk = await this.#make(text, 'm2', source)
       if (psk === null) return
-      const { slot } = PskIdentity.decode(text) as { slot: number }
-      put(this.#ready, text, { psk, slot, until: this.#ports.clock() + WAIT })
+      const identity = PskIdentity.decode(text)
+      const slot = identity.slot as number
+      put(this.#ready, text, { identity, psk, slot, until: this.#ports.clock() + WAIT })
     } catch (error) {
       // It is made at another attempt.
       if (!(error instanceof PoolUnavailable || error instanceof Refused))
@@ -402,14 +405,17 @@ export class Door {
   }
 
   /** What the pairing gives; for who gets a decoy it is made as well, so that both take as long. */
-  async #compute(text: string | undefined, source: string): Promise<Uint8Array | null> {
+  async #compute(
+    asked: { readonly text: string; readonly identity: PskIdentity } | undefined,
+    source: string,
+  ): Promise<Uint8Array | null> {
     const { keys, pool, rule, clock } = this.#ports
     const current = slotAt(rule().slotRule, Math.floor(clock() / 1000))
-    const slot = text === undefined ? current : (PskIdentity.decode(text).slot as number)
+    const slot = asked?.identity.slot ?? current
     const B = keys.B(slot)
     if (B === undefined) return null
     try {
-      return await pool.externalPsk({ B, identity: text ?? this.#nobody(slot) }, source)
+      return await pool.externalPsk({ B, identity: asked?.text ?? this.#nobody(slot) }, source)
     } catch (error) {
       // R is no point.
       if (error instanceof DecodeError) return null

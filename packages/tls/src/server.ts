@@ -56,6 +56,7 @@ interface Prepared {
 export class IdentityTlsServer extends Server {
   readonly #options: IdentityServerOptions
   readonly #tls
+  readonly #isTls13Only: boolean
   /** By identity; of handshakes under way. */
   readonly #prepared = new Map<string, Prepared>()
   /** By which identity node:tls was given a PSK. */
@@ -77,57 +78,85 @@ export class IdentityTlsServer extends Server {
     this.#tls.on('secureConnection', socket => this.#secure(socket))
     this.#tls.on('tlsClientError', (error, socket) => this.emit('tlsClientError', error, socket))
     this.once('listening', () => void warnOfTickets(log))
-    this.on('connection', (raw: Socket) => {
-      this.#prepare(raw).catch((error: unknown) => {
-        const isExpected = error instanceof PoolUnavailable || error instanceof DecodeError
-        if (!isExpected && !(error instanceof Refused && error.code === 'RETRY_LATER'))
-          log.error({ err: error }, 'a connection could not be prepared')
-        raw.destroy()
-      })
-    })
+    this.#isTls13Only = !tls12
+    this.on('connection', (raw: Socket) => this.#read(raw))
   }
 
-  /** Reads the ClientHello, prepares its PSK, and gives the bytes back. DecodeError, PoolUnavailable, Refused. */
-  async #prepare(raw: Socket): Promise<void> {
-    const { door, timers, handshakeTimeout = HANDSHAKE_TIMEOUT } = this.#options
+  /** Reads the ClientHello as it comes. */
+  #read(raw: Socket): void {
+    const { timers, handshakeTimeout = HANDSHAKE_TIMEOUT } = this.#options
     // Until node:tls listens; what it meets afterwards is a tlsClientError.
     raw.on('error', () => raw.destroy())
     const endWaiting = timers.after(handshakeTimeout, () => raw.destroy())
-    let read: ReadHello | null
-    try {
-      read = await helloOf(raw)
-    } finally {
-      endWaiting()
+    raw.once('close', endWaiting)
+    let bytes: Buffer | undefined
+    const look = (chunk: Buffer) => {
+      try {
+        bytes = bytes === undefined ? chunk : Buffer.concat([bytes, chunk])
+        const hello = clientHelloOf(bytes)
+        if (hello === 'more') return
+        raw.off('data', look).pause()
+        raw.off('close', endWaiting)
+        endWaiting()
+        this.#decide(raw, bytes, hello)
+      } catch (error) {
+        this.#refuse(raw, error)
+      }
     }
-    if (read === null || raw.destroyed) return
-    const { identities, offersTls13, hasExtendedMasterSecret } = read.hello
+    // Not `readable`, which would wait for another turn of the loop.
+    raw.on('data', look)
+  }
+
+  /** Whose PSK is kept goes on at once; everybody else's is prepared. */
+  #decide(
+    raw: Socket,
+    bytes: Buffer,
+    { identities, offersTls13, hasExtendedMasterSecret }: ClientHello,
+  ): void {
     if (!offersTls13 && !hasExtendedMasterSecret) {
       raw.destroy()
       return
     }
     const [identity] = identities
-    if (identity !== undefined) {
-      const psk = door.pskKept(identity) ?? (await door.psk(identity, raw.remoteAddress ?? ''))
-      if (raw.destroyed) return
-      const prepared = this.#prepared.get(identity) ?? { psk, uses: 0 }
-      prepared.uses++
-      this.#prepared.set(identity, prepared)
-      raw.once('close', () => {
-        if (--prepared.uses === 0) this.#prepared.delete(identity)
-      })
-    }
-    raw.unshift(read.bytes)
+    if (identity === undefined || this.#options.door.pskKept(identity) !== undefined) this.#goOn(raw, bytes)
+    else this.#prepare(raw, bytes, identity).catch((error: unknown) => this.#refuse(raw, error))
+  }
+
+  /** PoolUnavailable, Refused. */
+  async #prepare(raw: Socket, bytes: Buffer, identity: string): Promise<void> {
+    const psk = await this.#options.door.psk(identity, raw.remoteAddress ?? '')
+    if (raw.destroyed) return
+    const prepared = this.#prepared.get(identity) ?? { psk, uses: 0 }
+    prepared.uses++
+    this.#prepared.set(identity, prepared)
+    raw.once('close', () => {
+      if (--prepared.uses === 0) this.#prepared.delete(identity)
+    })
+    this.#goOn(raw, bytes)
+  }
+
+  /** Gives the bytes back. */
+  #goOn(raw: Socket, bytes: Buffer): void {
+    raw.unshift(bytes)
     this.#tls.emit('connection', raw)
+  }
+
+  #refuse(raw: Socket, error: unknown): void {
+    const isExpected = error instanceof PoolUnavailable || error instanceof DecodeError
+    if (!isExpected && !(error instanceof Refused && error.code === 'RETRY_LATER'))
+      this.#options.log.error({ err: error }, 'a connection could not be prepared')
+    raw.destroy()
   }
 
   /** Called by OpenSSL, once more after a HelloRetryRequest. What it throws would end the process on older Node. */
   #pskOf(socket: TLSSocket, identity: string): Buffer | null {
     try {
       const { door } = this.#options
-      // A PSK is for the version that it is bound to: what is prepared for TLS 1.3 is none of TLS 1.2's.
+      // A PSK is for the version that it is bound to: what is prepared for TLS 1.3 is none of TLS 1.2's. One that is kept is
+      // looked at anew, as for a ban since the ClientHello was read.
       const psk =
-        socket.getProtocol() === 'TLSv1.3'
-          ? this.#prepared.get(identity)?.psk
+        this.#isTls13Only || socket.getProtocol() === 'TLSv1.3'
+          ? (door.pskKept(identity) ?? this.#prepared.get(identity)?.psk)
           : door.pskAtOnce(identity, socket.remoteAddress ?? '')
       if (psk !== undefined) this.#used.set(socket, { identity, psk })
       const { buffer, byteOffset, length } = psk ?? door.decoy(identity)
@@ -216,41 +245,4 @@ export function overTls<H extends Server>(
   server.on('listening', () => http.emit('listening'))
   server.on('close', () => http.close(() => undefined))
   return Object.assign(server, { http })
-}
-
-interface ReadHello {
-  readonly bytes: Buffer
-  readonly hello: ClientHello
-}
-
-/** Null when the connection ends before. DecodeError for bytes that no ClientHello begins with. */
-function helloOf(raw: Socket): Promise<ReadHello | null> {
-  return new Promise((resolve, reject) => {
-    let bytes: Buffer = Buffer.alloc(0)
-    const end = () => {
-      raw.off('readable', look)
-      raw.off('close', closed)
-    }
-    const closed = () => {
-      end()
-      resolve(null)
-    }
-    const look = () => {
-      try {
-        for (let chunk = raw.read() as Buffer | null; chunk !== null; chunk = raw.read() as Buffer | null) {
-          bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk])
-          const hello = clientHelloOf(bytes)
-          if (hello === 'more') continue
-          end()
-          resolve({ bytes, hello })
-          return
-        }
-      } catch (error) {
-        end()
-        reject(error)
-      }
-    }
-    raw.on('readable', look)
-    raw.on('close', closed)
-  })
 }
