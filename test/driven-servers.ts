@@ -361,6 +361,10 @@ export async function drivenDta(): Promise<Driven[]> {
             fields: { body: { ...slotKeyBody(), hpkeKey: world.proposal.authorities[0]!.hpkeKey } },
           },
           { what: 'the permit of another slot', fields: { body: slotKeyBody({ permit: 1 }) } },
+          {
+            what: 'another purpose than was signed',
+            fields: { body: { ...slotKeyBody(), purpose: 'encrypt' } },
+          },
           { what: 'a slot that is over', fields: { body: slotKeyBody({ slot: dta.MIDDAY_SLOT - 1 }) } },
           {
             what: 'a slot that is far away',

@@ -30,6 +30,7 @@ import { ORDER } from '@milagro-ts/crypto/curve'
 import { Polynomial } from '@milagro-ts/crypto/dealing'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { Signature } from '@milagro-ts/crypto/ibs'
+import { encodeName } from '@milagro-ts/crypto/identity'
 import { BN254CX } from '@milagro-ts/crypto/legacy/curve'
 import { G1 as LegacyG1, G2 as LegacyG2 } from '@milagro-ts/crypto/legacy/points'
 import { Scalar as LegacyScalar } from '@milagro-ts/crypto/legacy/scalar'
@@ -134,7 +135,7 @@ const file = await bytesOf(
 )
 const opener = {
   groupId,
-  idCore: car,
+  encryptionName: () => encodeName(groupId, { kind: 1, idCore: car }),
   decapsulate: async () => M.slice(),
 }
 const jwsHead = (change: object = {}) =>
@@ -344,7 +345,9 @@ const targets: Readonly<Record<string, Target>> = {
     isForgiving: true,
   },
   'client/encrypted-file decodeStanza': {
-    good: [json({ args: encodeStanza(stanza).args, body: toHex(encodeStanza(stanza).body) })],
+    good: [stanza, { ...stanza, slot: 7 }].map(one =>
+      json({ args: encodeStanza(one).args, body: toHex(encodeStanza(one).body) }),
+    ),
     again: bytes => {
       const { args, body } = (parsed(bytes) ?? {}) as { args?: unknown; body?: unknown }
       // age gives an array of strings and bytes.
@@ -387,6 +390,7 @@ const targets: Readonly<Record<string, Target>> = {
               slotKeys: [
                 { key: G2.generator, unlocker: null, keyHash: digestOf('third'), slot: 7, epoch: 1 },
               ],
+              fileKeys: [{ key: point, unlocker: null, keyHash: digestOf('fourth'), slot: 7, epoch: 1 }],
             },
             users: [],
             pending: [],

@@ -246,7 +246,7 @@ export const dtaRoutes = {
     method: 'POST',
     path: '/v1/groups/:groupId/server-keys',
     summary:
-      'A server key share for a recipient of the group document, sealed to its HPKE key; of `agree` for one `slot`.',
+      'A key share for a recipient of the group document, sealed to its HPKE key; of `agree` and `encrypt` for its own name, with a `slot` or, for a static server, without.',
     caller: 'server',
     params: ByGroup,
     body: Strict({
@@ -262,7 +262,7 @@ export const dtaRoutes = {
     method: 'POST',
     path: '/v1/groups/:groupId/slot-keys',
     summary:
-      'A share of a device’s own key of `agree` for one slot, against its signature and its permit for that slot; sealed to the key that it has signed.',
+      'A share of a device’s own key of `agree` or `encrypt` for one slot, against its signature and its permit for that slot; sealed to the key that it has signed.',
     caller: 'open',
     params: ByGroup,
     body: SlotKeyRequest,

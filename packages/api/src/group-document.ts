@@ -28,7 +28,10 @@ export const Authority = Strict({
 })
 export const Recipient = Strict({
   name: ServerName,
-  /** 2 server, 3 static server (the kinds of name TLVs). */
+  /**
+   * 2 server, 3 static server (the kinds of name TLVs of `agree`): by it a recipient gets its keys of `agree` and `encrypt` for a
+   * slot each, or without one.
+   */
   kind: Type.Integer({ minimum: 2, maximum: 3 }),
   generation: Uint32,
   purposes: Type.Array(PurposeField, { maxItems: 6 }),

@@ -29,7 +29,7 @@ const documents = Compile(GroupDocument)
 const proposals = Compile(GroupProposal)
 
 /** The purposes whose shares at servers the document may hand out; the others' S is public or nobody's. */
-const SERVER_PURPOSES: readonly Purpose[] = ['device', 'pin', 'agree']
+const SERVER_PURPOSES: readonly Purpose[] = ['device', 'pin', 'agree', 'encrypt']
 
 export interface GroupAuthority {
   readonly index: number
@@ -428,7 +428,7 @@ function readMembers({ n, t, authorities, recipients, ra }: GroupDocument | Grou
   for (const { purposes } of recipients) {
     unique('recipients.purposes', purposes)
     if (purposes.some(purpose => !SERVER_PURPOSES.includes(purpose)))
-      throw new DecodeError('recipients.purposes', 'server keys exist for device, pin and agree')
+      throw new DecodeError('recipients.purposes', 'recipients have keys of device, pin, agree and encrypt')
   }
   if (recipients.filter(({ purposes }) => purposes.includes('pin')).length !== 1)
     throw new DecodeError('recipients', 'exactly one recipient of pin')

@@ -40,8 +40,8 @@ export const IssuanceEntry = Strict({
   idCoreHash: Bytes(32),
   previous: Bytes(32),
   /**
-   * `delta`: what a device adds to its key when that is rotated; `slot`: a device's key of `agree` for one slot.
-   * `ticketHash` is then the hash of its request. Absent: a key.
+   * `delta`: what a device adds to its key when that is rotated; `slot`: a device's key of `agree` or `encrypt` for
+   * one slot. `ticketHash` is then the hash of its request. Absent: a key.
    */
   kind: Type.Optional(Type.Enum(['delta', 'slot'])),
 })

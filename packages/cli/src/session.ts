@@ -29,8 +29,16 @@ export interface SessionOptions {
 
 /** The flags with which a command finds a token store and its RPS. */
 export function withSession(command: Command): Command {
+  return withPlace(command.requiredOption('--store <file>', 'the token store'))
+}
+
+/** The same for a command that can do without one. */
+export function withSessionIfAny(command: Command): Command {
+  return withPlace(command.option('--store <file>', 'the token store'))
+}
+
+function withPlace(command: Command): Command {
   return command
-    .requiredOption('--store <file>', 'the token store')
     .option(
       '--identity <name>',
       'where the store holds several: M-Pin ID or instance of the one that is meant',

@@ -18,7 +18,7 @@ const through = async (input: Uint8Array, ...argv: string[]) => {
   const said = await milagroAt({ fetch: noNetwork, bytes }, ...argv)
   return { ...said, output: output() }
 }
-const encrypt = (input: Uint8Array, to = [idCore], ...more: string[]) =>
+const encrypt = (input: Uint8Array, to: readonly string[] = [idCore], ...more: string[]) =>
   through(
     input,
     ...['encrypt', '--to', ...to, '--group', folder.file('group.json'), '--group-id', system.groupId],
@@ -27,9 +27,42 @@ const encrypt = (input: Uint8Array, to = [idCore], ...more: string[]) =>
 const decrypt = (input: Uint8Array, ...more: string[]) =>
   through(input, 'decrypt', '--store', folder.file('car.json'), '--rps', system.rps, ...more)
 
+const settings = (name: string) => ({ name, dataDir: folder.file(name) })
+const SECRET = { MILAGRO_SERVICE_PASSPHRASE: 'of the service' }
+/** The keys of a service, made before there is a group. */
+async function service(name: string): Promise<{ name: string; requestKey: string; hpkeKey: string }> {
+  const file = await folder.write(`${name}.json`, { ...settings(name), rps: { url: 'http://127.0.0.1:1' } })
+  const { exit, out } = await milagroWith(SECRET, 'decrypt', '--service', file, '--init')
+  expect(exit).toBe(0)
+  return JSON.parse(out)
+}
+/** As the service; it needs the authorities. */
+const decryptAs = async (name: string, input: Uint8Array) => {
+  const { bytes, output } = piped(input)
+  const said = await milagroAt(
+    { env: SECRET, bytes },
+    ...['decrypt', '--service', folder.file(`${name}.json`)],
+  )
+  return { ...said, output: output() }
+}
+
 beforeAll(async () => {
   folder = await Folder.make()
-  system = await runFleet(folder)
+  const depot = await service('depot.example')
+  const daily = await service('daily.example')
+  system = await runFleet(folder, {
+    recipients: [
+      { ...depot, kind: 3, purposes: ['encrypt'] },
+      { ...daily, kind: 2, purposes: ['encrypt'] },
+    ],
+  })
+  for (const name of ['depot.example', 'daily.example'])
+    await folder.write(`${name}.json`, {
+      ...settings(name),
+      groupFile: folder.file('group.json'),
+      groupId: system.groupId,
+      rps: { url: system.rps },
+    })
   const operator = ['--store', folder.file('operator.json'), '--rps', system.rps]
   await milagroWith(
     { MILAGRO_PIN: '314159', MILAGRO_CODE: system.setupCode },
@@ -56,6 +89,55 @@ test('encrypted and decrypted without a network', async () => {
   const opened = await decrypt(output)
   expect({ exit: opened.exit, err: opened.err }).toEqual({ exit: 0, err: '' })
   expect(Buffer.from(opened.output).equals(Buffer.from(MESSAGE))).toBe(true)
+})
+
+test('to a public name and a device in one file; each opens it with its own key', async () => {
+  const { exit, output } = await encrypt(MESSAGE, ['depot.example', idCore])
+  expect(exit).toBe(0)
+  expect(Buffer.from(output).toString('latin1')).not.toContain('depot')
+  for (const opened of [await decryptAs('depot.example', output), await decrypt(output)]) {
+    expect({ exit: opened.exit, err: opened.err }).toEqual({ exit: 0, err: '' })
+    expect(Buffer.from(opened.output).equals(Buffer.from(MESSAGE))).toBe(true)
+  }
+  expect(await decryptAs('daily.example', output)).toMatchObject({
+    exit: 1,
+    err: expect.stringContaining('NOT_A_RECIPIENT'),
+  })
+})
+
+test('to names at a slot: by its number or a time in it; a server takes nothing else', async () => {
+  const now = new Date().toISOString()
+  const { output } = await encrypt(MESSAGE, ['daily.example', 'depot.example'], '--slot', now)
+  const header = Buffer.from(output).toString('latin1')
+  const slot = /^-> milagro-ibe [\w-]{43} 1 [\w-]{6} slot=([0-9]+)$/m.exec(header)?.[1] as string
+  for (const name of ['daily.example', 'depot.example'])
+    expect((await decryptAs(name, output)).output).toHaveLength(MESSAGE.length)
+  const numbered = await encrypt(MESSAGE, ['daily.example'], '--slot', slot)
+  expect((await decryptAs('daily.example', numbered.output)).exit).toBe(0)
+
+  expect(await encrypt(MESSAGE, ['daily.example'])).toMatchObject({
+    exit: 1,
+    err: expect.stringContaining('SLOT_NEEDED'),
+  })
+  const far = await encrypt(MESSAGE, ['daily.example'], '--slot', String(Number(slot) + 7))
+  expect(await decryptAs('daily.example', far.output)).toMatchObject({
+    exit: 1,
+    err: expect.stringContaining('SLOT_AHEAD'),
+  })
+  expect(await encrypt(MESSAGE, ['rps'])).toMatchObject({
+    exit: 1,
+    err: expect.stringContaining('UNKNOWN_RECIPIENT'),
+  })
+  expect(await encrypt(MESSAGE, ['depot.example'], '--slot', 'someday')).toMatchObject({ exit: 2 })
+})
+
+test('a changed file for a public name is refused, and so are two kinds of keys at once', async () => {
+  const { output } = await encrypt(MESSAGE, ['depot.example'])
+  const changed = output.map((byte, i) => (i === output.length - 3 ? byte ^ 1 : byte))
+  expect((await decryptAs('depot.example', changed)).exit).toBe(1)
+  const both = ['--store', folder.file('car.json'), '--service', folder.file('depot.example.json')]
+  expect(await through(output, 'decrypt', ...both)).toMatchObject({ exit: 2 })
+  expect(await through(output, 'decrypt')).toMatchObject({ exit: 2 })
 })
 
 test('with --out there is a file when all of it is there, and none before', async () => {

@@ -34,6 +34,8 @@ export interface FleetOptions {
     readonly kind: 2 | 3
     readonly requestKey: string
     readonly hpkeKey: string
+    /** `agree` unless said. */
+    readonly purposes?: readonly string[]
   }[]
   readonly devicePurposes?: ('device' | 'agree' | 'sign' | 'encrypt')[]
 }
@@ -104,7 +106,7 @@ export async function runFleet(
         fleetKeys.requestKey.publicKey.toBase64Url(),
         (await generateHpkeKey(systemRandom)).publicKey,
       ),
-      ...recipients.map(added => ({ ...added, generation: 1, purposes: ['agree'] })),
+      ...recipients.map(added => ({ purposes: ['agree'], ...added, generation: 1 })),
     ],
     slot: { length: 86_400 },
     policy: { lead: 1, grace: 300 },

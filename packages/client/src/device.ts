@@ -32,7 +32,7 @@ import {
   type PinTerms,
 } from '@milagro-ts/crypto/mpin'
 import { joinPin, type TokenFile } from '@milagro-ts/crypto/pin'
-import type { G1 } from '@milagro-ts/crypto/points'
+import type { G1, G2 } from '@milagro-ts/crypto/points'
 import type { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import {
@@ -59,6 +59,7 @@ import {
   type UserEnrolment,
 } from './enrolling.js'
 import { ClientError } from './errors.js'
+import { checkFileSlot, type EncryptedTo } from './file-recipient.js'
 import { followGroup, storedGroup } from './group-store.js'
 import { LOOKS } from './key-collection.js'
 import { AwaitingDeltas, type Deltas } from './key-rotation.js'
@@ -68,13 +69,14 @@ import {
   type DeviceIdentity,
   type DeviceRecord,
   decodeRecords,
+  type FurtherKey,
   OWN_PIN,
   Records,
   type User,
 } from './record.js'
 import { repeatSafely } from './repeat.js'
 import { Session } from './session.js'
-import { SlotKeyring } from './slot-keyring.js'
+import { type KeyringPlace, PeerKeys, SlotKeyring } from './slot-keyring.js'
 import type { TokenStore } from './token-store.js'
 import { Turns } from './turns.js'
 import { lockKey, unlockKey } from './unlocker.js'
@@ -97,12 +99,6 @@ export interface Login {
   readonly authenticated: AuthenticatedFields
   /** For the service's server to redeem, where it was asked for. */
   readonly authOtt: string | undefined
-}
-
-/** Which key of a device something was encrypted to. */
-export interface EncryptedTo {
-  /** Key epoch of purpose `encrypt`. */
-  readonly epoch: number
 }
 
 /** An external PSK, the slot that it is for, and when that ends (unix milliseconds). */
@@ -183,6 +179,9 @@ interface Steps {
   readonly pin: EpochStep | undefined
 }
 
+const slotAhead = (slot: number) =>
+  new ClientError('SLOT_AHEAD', `there is no permit of slot ${slot} yet, so no key of it`)
+
 /** Seconds by which the device's clock and the RPS' may differ before the RPS' slot is not believed. */
 const CLOCK_TOLERANCE = 300
 
@@ -208,7 +207,9 @@ export class Device {
   /** Of the slot after it, so that a device that goes offline can still show one. */
   #nextPermit: VerifiedPermit | null = null
   #fetching: Promise<VerifiedPermit> | undefined
-  readonly #slotKeys: SlotKeyring
+  readonly #slotKeys: SlotKeyring<G2>
+  readonly #peerKeys: PeerKeys
+  readonly #fileKeys: SlotKeyring<G1>
   /** Of the current slot, by generation and name of the server, or by M-Pin ID of the peer. */
   readonly #agreements = new Map<string, ClientAgreement>()
 
@@ -226,12 +227,15 @@ export class Device {
     this.groupId = group.groupId
     this.attributes = device.attributes
     this.instance = instance
-    this.#slotKeys = new SlotKeyring(ports, {
+    const place: KeyringPlace = {
       idCore: this.idCore,
       group: () => this.#group,
       device: async () => (await this.#record()).device,
       update: change => this.#update(before => ({ ...before, device: change(deviceOf(before)) })),
-    })
+    }
+    this.#slotKeys = SlotKeyring.ofPeers(ports, place)
+    this.#peerKeys = new PeerKeys(this.#slotKeys, place)
+    this.#fileKeys = SlotKeyring.ofFiles(ports, place)
   }
 
   /**
@@ -415,27 +419,56 @@ export class Device {
    * permit() is refused with.
    */
   async preparePeers(): Promise<readonly number[]> {
-    const { groupId, idCore } = this
-    const { agree, sign: locked } = (await this.#record()).device
-    if (agree === null) throw new ClientError('NO_AGREE_KEY')
-    if (locked === null) throw new ClientError('NO_SIGN_KEY')
+    if ((await this.#record()).device.agree === null) throw new ClientError('NO_AGREE_KEY')
+    const slots = await this.#prepareSlots(this.#slotKeys)
+    this.#peerKeys.forgetBefore(await this.#slotNow())
+    return slots
+  }
+
+  /**
+   * What it takes to open files for a slot without anybody, once they come: fetches the keys of the current slot and, as soon
+   * as there is its permit and `lead` allows, of the next; keys of slots that are over are destroyed. Returns the slots that
+   * are ready. To be called again in each slot: a key that wasn't fetched in time is nobody's. NO_SIGN_KEY and what
+   * preparePeers() is refused with.
+   */
+  prepareFiles(): Promise<readonly number[]> {
+    return this.#prepareSlots(this.#fileKeys)
+  }
+
+  async #prepareSlots(ring: SlotKeyring<G1> | SlotKeyring<G2>): Promise<readonly number[]> {
+    await this.#signingKey()
     await this.#follow()
     const current = await this.#slotNow()
+    await ring.dropEnded(current)
     await this.permit()
     if (this.#group.policy.lead > 0 && this.#permitOf(current + 1) === null) await this.#askForPermit()
     const slots = [current, current + 1].filter(slot => this.#permitOf(slot) !== null)
-    for (const slot of slots) {
-      if (await this.#slotKeys.holds(slot)) continue
-      const signKey = await unlockKey(this.#ports.unlocker, { groupId, idCore, purpose: 'sign' }, locked)
-      const { permit } = this.#permitOf(slot) as VerifiedPermit
-      await this.#slotKeys.fetch({ slot, current }, { signKey, signEpoch: locked.epoch, permit })
-    }
+    for (const slot of slots) await this.#fetchSlotKey(ring, { slot, current })
     return slots
+  }
+
+  /** Into the ring, if it isn't there; with the permit in hand. */
+  async #fetchSlotKey(
+    ring: SlotKeyring<G1> | SlotKeyring<G2>,
+    { slot, current }: { readonly slot: number; readonly current: number },
+  ): Promise<void> {
+    if (await ring.holds(slot)) return
+    const { groupId, idCore } = this
+    const locked = await this.#signingKey()
+    const signKey = await unlockKey(this.#ports.unlocker, { groupId, idCore, purpose: 'sign' }, locked)
+    const { permit } = this.#permitOf(slot) as VerifiedPermit
+    await ring.fetch({ slot, current }, { signKey, signEpoch: locked.epoch, permit })
+  }
+
+  async #signingKey(): Promise<FurtherKey> {
+    const { sign: locked } = (await this.#record()).device
+    if (locked === null) throw new ClientError('NO_SIGN_KEY')
+    return locked
   }
 
   /** The PSK of an identity that another device offers, 32 secret bytes; null without a key of its slot. Asks nobody. */
   answerPeer(identity: PskIdentity): Promise<Uint8Array | null> {
-    return this.#slotKeys.answer(identity)
+    return this.#peerKeys.answer(identity)
   }
 
   /** The permit of a slot that is in hand, to be shown; null without one. Asks nobody. */
@@ -519,12 +552,20 @@ export class Device {
     })
   }
 
+  /** The name TLV that files for this device are encrypted to, at a slot or without one. */
+  encryptionName(slot: number | undefined): Uint8Array {
+    const ofSlot = slot === undefined ? {} : { slot }
+    return encodeName(this.groupId, { kind: 1, idCore: this.idCore, ...ofSlot })
+  }
+
   /**
    * M of an encapsulation to this device (crypto/ibe.ts); null for one that was made for another key, or changed. `epoch`
    * is the key epoch of purpose `encrypt` that it was made with. NO_ENCRYPT_KEY, EPOCH_ENDED, WRONG_UNLOCKER; DecodeError
-   * for another shape.
+   * for another shape. To the device at a slot: by that slot's key, which is fetched if it isn't here; SLOT_ENDED, SLOT_AHEAD,
+   * and what prepareFiles() throws.
    */
-  async decapsulate(encapsulation: Uint8Array, { epoch }: EncryptedTo): Promise<Uint8Array | null> {
+  async decapsulate(encapsulation: Uint8Array, { epoch, slot }: EncryptedTo): Promise<Uint8Array | null> {
+    if (slot !== undefined) return this.#decapsulateAt(slot, epoch, encapsulation)
     const { groupId, idCore } = this
     const { device } = await this.#record()
     if (device.encrypt === null) throw new ClientError('NO_ENCRYPT_KEY')
@@ -536,7 +577,28 @@ export class Device {
       )
     const owner = { groupId, idCore, purpose: 'encrypt' } as const
     const key = await unlockKey(this.#ports.unlocker, owner, device.encrypt)
-    return decapsulate({ name: encodeName(groupId, { kind: 1, idCore }), Ppub }, key, encapsulation)
+    return decapsulate({ name: this.encryptionName(undefined), Ppub }, key, encapsulation)
+  }
+
+  async #decapsulateAt(slot: number, epoch: number, encapsulation: Uint8Array): Promise<Uint8Array | null> {
+    const current = await this.#slotNow()
+    await this.#fileKeys.dropEnded(current)
+    checkFileSlot(slot, { current, lead: this.#group.policy.lead })
+    if (!(await this.#fileKeys.holds(slot))) await this.#fetchFileKey(slot, current)
+    if (this.#group.epochAt('encrypt', slot) !== epoch)
+      throw new ClientError('EPOCH_ENDED', `it is for key epoch ${epoch}, which is not the slot’s`)
+    const found = await this.#fileKeys.keyOf(slot)
+    const Ppub = found?.keys.pub
+    if (found === null || Ppub === undefined) throw slotAhead(slot)
+    return decapsulate({ name: this.encryptionName(slot), Ppub }, found.key, encapsulation)
+  }
+
+  async #fetchFileKey(slot: number, current: number): Promise<void> {
+    await this.#signingKey()
+    await this.#follow()
+    await (slot === current ? this.permit() : this.nextPermit())
+    if (this.#permitOf(slot) === null) throw slotAhead(slot)
+    await this.#fetchSlotKey(this.#fileKeys, { slot, current })
   }
 
   /**

@@ -1,13 +1,14 @@
 /**
- * Files for devices: age v1 (age-encryption.org/v1) with a stanza of ours for each recipient. A sender needs the group
- * document and the recipients' M-Pin IDs, and asks nobody.
+ * Files for devices and public names: age v1 (age-encryption.org/v1) with a stanza of ours for each recipient. A sender needs
+ * the group document and the recipients' M-Pin IDs or names, and asks nobody.
  *
- *   sender                                                          device
+ *   sender                                                          recipient
  *   fileKey, 16 random bytes, age's own
- *   name = TLV{groupId, 1, idCore, generation}
+ *   name = TLV{groupId, 1, idCore, generation [, slot]} of a device,
+ *          TLV{groupId, 4, name, generation [, slot]} of a public name
  *   (U ‖ V ‖ W, M) = encapsulate({name, Ppub})
  *   -- age-encryption.org/v1
- *      -> milagro-ibe groupId epoch tag                             tag of the own name: M = decapsulate(U ‖ V ‖ W)
+ *      -> milagro-ibe groupId epoch tag [slot=n]                    tag of the own name: M = decapsulate(U ‖ V ‖ W)
  *      base64(U ‖ V ‖ W ‖ AES-256-GCM(M; fileKey))                  fileKey
  *      --- HMAC(fileKey; all of the above)                          equal?
  *      nonce, chunks of 64 KiB under HKDF(fileKey, nonce) -->       each authentic, in order, and the last one marked?
@@ -17,20 +18,22 @@
  *
  * Memory is constant: a chunk at a time. Every byte that comes out has been authenticated; that it was all is known when
  * the stream ends, so nobody may take what came before an error for the file. Whoever holds a key opens what is sent to it
- * for ever, banned or not: a name without a slot has one key.
+ * for ever, banned or not: a name without a slot has one key. At a slot there is another key for each slot, which authorities
+ * give out until the slot is over and never after it.
  */
 import type { PurposeKeys } from '@milagro-ts/api/group'
+import { Refused } from '@milagro-ts/api/problem'
 import { concat, equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { ENCAPSULATION_LENGTH, encapsulate } from '@milagro-ts/crypto/ibe'
-import { decodeGroupId, encodeName, type IdCore } from '@milagro-ts/crypto/identity'
+import { decodeGroupId, encodeName } from '@milagro-ts/crypto/identity'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { type SlotRule, slotAt } from '@milagro-ts/crypto/time-permit'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
 import { Decrypter, Encrypter, Stanza } from 'age-encryption'
-import type { Device } from './device.js'
 import { ClientError } from './errors.js'
+import { type FileOpener, type FileRecipient, slotEnded } from './file-recipient.js'
 
 export const STANZA_TYPE = 'milagro-ibe'
 /** A header of as many stanzas is under the limit of its bytes. */
@@ -41,41 +44,46 @@ const FILE_KEY = 16
 const GCM_TAG = 16
 const BODY = ENCAPSULATION_LENGTH + FILE_KEY + GCM_TAG
 const TAG = 4
+const SLOT = 'slot='
 
 export interface FileStanza {
   readonly groupId: Uint8Array
   /** Key epoch of purpose `encrypt`. */
   readonly epoch: number
   readonly tag: Uint8Array
+  /** Of the name, where it has one. */
+  readonly slot?: number | undefined
   /** U ‖ V ‖ W. */
   readonly encapsulation: Uint8Array
   /** fileKey under M: 32 bytes. */
   readonly sealedKey: Uint8Array
 }
 
-export function encodeStanza({ groupId, epoch, tag, encapsulation, sealedKey }: FileStanza): Stanza {
+export function encodeStanza({ groupId, epoch, tag, slot, encapsulation, sealedKey }: FileStanza): Stanza {
   const args = [STANZA_TYPE, toBase64Url(groupId), String(epoch), toBase64Url(tag)]
+  if (slot !== undefined) args.push(SLOT + String(slot))
   return new Stanza(args, concat(encapsulation, sealedKey))
 }
 
 /** Null for a stanza of another type; DecodeError for one of ours of another shape. */
 export function decodeStanza({ args, body }: Pick<Stanza, 'args' | 'body'>): FileStanza | null {
-  const [type, group, epoch, tag, ...more] = args
+  const [type, group, epoch, tag, slot, ...more] = args
   if (type !== STANZA_TYPE) return null
   if (group === undefined || epoch === undefined || tag === undefined || more.length > 0)
-    throw new DecodeError('stanza', 'groupId, key epoch and tag expected')
+    throw new DecodeError('stanza', 'groupId, key epoch, tag and perhaps a slot expected')
   if (body.length !== BODY) throw new DecodeError('stanza.body', `${BODY} bytes expected`)
   return {
     groupId: decodeGroupId(fromBase64Url(group, 'stanza.groupId', 32)),
     epoch: decodeNumber(epoch, 'stanza.epoch'),
     tag: fromBase64Url(tag, 'stanza.tag', TAG),
+    slot: slot === undefined ? undefined : decodeSlot(slot),
     encapsulation: body.slice(0, ENCAPSULATION_LENGTH),
     sealedKey: body.slice(ENCAPSULATION_LENGTH),
   }
 }
 
 export interface FileTerms {
-  readonly to: readonly IdCore[]
+  readonly to: readonly FileRecipient[]
   /** The pinned group, in the newest revision that is known. */
   readonly group: {
     readonly groupId: Uint8Array
@@ -87,7 +95,10 @@ export interface FileTerms {
   readonly random: Random
 }
 
-/** RangeError for no recipients or more than MOST_RECIPIENTS; DecodeError for a group that hasn't begun. */
+/**
+ * RangeError for no recipients or more than MOST_RECIPIENTS; SLOT_ENDED for a name at a slot that is over; DecodeError for a
+ * group that hasn't begun.
+ */
 export async function encryptFile(
   source: ReadableStream<Uint8Array>,
   { to, group, now, random }: FileTerms,
@@ -96,35 +107,39 @@ export async function encryptFile(
     throw new RangeError(`a file is for 1–${MOST_RECIPIENTS} recipients`)
   const { groupId, slotRule } = group
   const seconds = Math.floor(now / 1000)
-  const keys = seconds < slotRule.origin ? null : group.keysAt('encrypt', slotAt(slotRule, seconds))
-  if (keys?.pub === undefined) throw new DecodeError('group', 'it has not begun by this clock')
-  const { epoch, pub: Ppub } = keys
+  if (seconds < slotRule.origin) throw new DecodeError('group', 'it has not begun by this clock')
+  const current = slotAt(slotRule, seconds)
   const encrypter = new Encrypter()
-  for (const idCore of to)
+  for (const recipient of to) {
+    const party = 'kind' in recipient ? recipient : ({ kind: 1, idCore: recipient } as const)
+    const { slot } = party
+    if (slot !== undefined && slot < current) throw slotEnded(slot, current)
+    // The slot fixes the key epoch.
+    const keys = group.keysAt('encrypt', slot ?? current)
+    if (keys?.pub === undefined) throw new DecodeError('group', 'it has not begun by this clock')
+    const { epoch, pub: Ppub } = keys
+    const name = encodeName(groupId, party)
     encrypter.addRecipient({
       async wrapFileKey(fileKey) {
-        const name = encodeName(groupId, { kind: 1, idCore })
         const { encapsulation, key } = encapsulate({ name, Ppub }, random)
         const sealedKey = await sealFileKey(key, encapsulation, fileKey)
         key.fill(0)
         const tag = tagOf(name, encapsulation)
-        return [encodeStanza({ groupId, epoch, tag, encapsulation, sealedKey })]
+        return [encodeStanza({ groupId, epoch, tag, slot, encapsulation, sealedKey })]
       },
     })
+  }
   return encrypter.encrypt(source)
 }
 
-/** What opening a file takes of a device. */
-export type FileOpener = Pick<Device, 'groupId' | 'idCore' | 'decapsulate'>
-
 /**
  * The plaintext, as it is authenticated. The promise rejects for a header that doesn't hold, the stream for anything after
- * it: DecodeError where the file was changed, cut off or is none. NOT_A_RECIPIENT, and what `Device.decapsulate` throws. An
- * error of `source` stays itself.
+ * it: DecodeError where the file was changed, cut off or is none. NOT_A_RECIPIENT, and what the opener's `decapsulate` throws.
+ * An error of `source` stays itself.
  */
 export async function decryptFile(
   source: ReadableStream<Uint8Array>,
-  device: FileOpener,
+  opener: FileOpener,
 ): Promise<ReadableStream<Uint8Array>> {
   const watched = new WatchedSource(source)
   const decrypter = new Decrypter()
@@ -133,7 +148,7 @@ export async function decryptFile(
   decrypter.addIdentity({
     async unwrapFileKey(stanzas) {
       try {
-        const fileKey = await openStanzas(stanzas, device)
+        const fileKey = await openStanzas(stanzas, opener)
         isOpened = true
         return fileKey
       } catch (error) {
@@ -142,7 +157,7 @@ export async function decryptFile(
       }
     },
   })
-  /** What age says is about the file; what the source and the device say is theirs. */
+  /** What age says is about the file; what the source and the opener say is theirs. */
   const explain = (error: unknown): unknown => {
     const own = watched.failure ?? refusal
     if (own !== undefined) return own.error
@@ -156,18 +171,34 @@ export async function decryptFile(
   }
 }
 
-async function openStanzas(stanzas: readonly Stanza[], device: FileOpener): Promise<Uint8Array> {
-  const { groupId, idCore } = device
+async function openStanzas(stanzas: readonly Stanza[], opener: FileOpener): Promise<Uint8Array> {
+  const { groupId } = opener
   const ours = stanzas.map(decodeStanza).filter(stanza => stanza !== null)
   if (ours.length > MOST_RECIPIENTS) throw new DecodeError('file', `more than ${MOST_RECIPIENTS} recipients`)
-  const name = encodeName(groupId, { kind: 1, idCore })
-  const own = ours.find(
-    ({ groupId: group, tag, encapsulation }) =>
-      equalBytes(group, groupId) && equalBytes(tag, tagOf(name, encapsulation)),
+  const own = ours.filter(
+    ({ groupId: group, tag, slot, encapsulation }) =>
+      equalBytes(group, groupId) && equalBytes(tag, tagOf(opener.encryptionName(slot), encapsulation)),
   )
-  if (own === undefined) throw new ClientError('NOT_A_RECIPIENT')
-  const key = await device.decapsulate(own.encapsulation, own)
-  const fileKey = key === null ? null : await openFileKey(key, own.encapsulation, own.sealedKey)
+  if (own.length === 0) throw new ClientError('NOT_A_RECIPIENT')
+  // One key for all slots goes before one that has to be there in time.
+  const inTurn = [...own].sort((a, b) => Number(a.slot !== undefined) - Number(b.slot !== undefined))
+  let refusal: ClientError | Refused | undefined
+  for (const stanza of inTurn) {
+    try {
+      return await openStanza(stanza, opener)
+    } catch (error) {
+      if (!(error instanceof ClientError || error instanceof Refused)) throw error
+      // Another stanza may be for a slot whose key is here.
+      refusal ??= error
+    }
+  }
+  throw refusal
+}
+
+async function openStanza(stanza: FileStanza, opener: FileOpener): Promise<Uint8Array> {
+  const { encapsulation, sealedKey } = stanza
+  const key = await opener.decapsulate(encapsulation, stanza)
+  const fileKey = key === null ? null : await openFileKey(key, encapsulation, sealedKey)
   key?.fill(0)
   if (fileKey === null) throw new DecodeError('stanza', 'it was changed')
   return fileKey
@@ -212,6 +243,11 @@ async function openFileKey(
     // The platform says OperationError and no more.
     return null
   }
+}
+
+function decodeSlot(text: string): number {
+  if (!text.startsWith(SLOT)) throw new DecodeError('stanza.slot', 'a slot expected')
+  return decodeNumber(text.slice(SLOT.length), 'stanza.slot')
 }
 
 /** be32 in decimal, in its one spelling. */

@@ -139,6 +139,7 @@ export async function enrolDevice(
         sign,
         ahead: null,
         slotKeys: [],
+        fileKeys: [],
         encrypt,
       },
       // Users of a former generation had their keys on that identity.

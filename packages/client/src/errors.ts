@@ -45,7 +45,23 @@ export const CLIENT_CODES = {
     advice: 'never',
     means: 'The registration authority gave this device no key that opens files.',
   },
-  NOT_A_RECIPIENT: { advice: 'never', means: 'The file is for others, not for this device.' },
+  UNKNOWN_RECIPIENT: {
+    advice: 'never',
+    means: 'The group document names no recipient of files of this name.',
+  },
+  SLOT_NEEDED: {
+    advice: 'never',
+    means: 'This name opens files for a slot alone: say which.',
+  },
+  SLOT_ENDED: {
+    advice: 'never',
+    means: 'The slot is over, and with it the key for what was encrypted to it.',
+  },
+  SLOT_AHEAD: {
+    advice: 'later',
+    means: 'The slot has not begun: its key comes with the slot, or `lead` slots ahead.',
+  },
+  NOT_A_RECIPIENT: { advice: 'never', means: 'The file is for others, not for this recipient.' },
   WRONG_GROUP: {
     advice: 'never',
     means: 'The group document is not the pinned group’s, does not hold, or went back.',

@@ -5,9 +5,10 @@
  *     groupId, instance                          of which there is one each: this pair is what an identity goes by
  *     revisions                                  the group document from the first revision to the newest seen
  *     device   {idCore, attributes, key, unlocker?, keyHash, codeId?, keyEpoch?, agree?, sign?, encrypt?, ahead?,
- *                                                slotKeys?}    once enrolled; agree, sign, encrypt: further keys {key, unlocker?, keyHash, epoch};
+ *                                                slotKeys?, fileKeys?}    once enrolled; agree, sign, encrypt: further keys {key, unlocker?, keyHash, epoch};
  *                                                ahead: Δ·A of a key epoch that begins later {from, to, delta};
- *                                                slotKeys: keys of agree for a slot {key, unlocker?, slot, epoch}
+ *                                                slotKeys, fileKeys: keys of agree and of encrypt for a slot {key,
+ *                                                unlocker?, keyHash, slot, epoch}
  *     users    [{name, attributes, token, next?, codeId?}]       next: a new PIN's token, until its first login
  *     pending  [{kind, secret, …}]               enrolments under way; secret: the private half of the enrolment key
  *     permit?, nextPermit?                       the newest time permits
@@ -62,8 +63,8 @@ export interface KeyStep extends EpochStep {
   readonly delta: G1
 }
 
-/** The device's own key of `agree` in G2 for one slot. */
-export interface StoredSlotKey extends LockedKey<G2> {
+/** The device's own key for one slot: of `agree` in G2, of `encrypt` in G1. */
+export interface StoredSlotKey<P = G2> extends LockedKey<P> {
   readonly slot: number
   readonly epoch: number
 }
@@ -85,6 +86,8 @@ export interface DeviceIdentity extends LockedKey {
   readonly ahead: KeyStep | null
   /** Ascending by slot: what this device answers others by. */
   readonly slotKeys: readonly StoredSlotKey[]
+  /** Ascending by slot: what opens files for this device at that slot. */
+  readonly fileKeys: readonly StoredSlotKey<G1>[]
 }
 
 export interface User {
@@ -155,6 +158,13 @@ const Lock = {
 const StoredKey = { key: Bytes(48), ...Lock }
 /** More slots than a device prepares for. */
 const MOST_SLOT_KEYS = 16
+const SlotKeysField = (length: 48 | 96) =>
+  Type.Optional(
+    Type.Array(Strict({ slot: Uint32, epoch: Uint32, key: Bytes(length), ...Lock }), {
+      minItems: 1,
+      maxItems: MOST_SLOT_KEYS,
+    }),
+  )
 const StoredIdentity = Strict({
   groupId: GroupIdField,
   instance: Type.String({ minLength: 1, maxLength: 128 }),
@@ -171,12 +181,8 @@ const StoredIdentity = Strict({
       sign: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
       encrypt: Type.Optional(Strict({ ...StoredKey, epoch: Uint32 })),
       ahead: Type.Optional(Strict({ ...EpochStepField.properties, delta: Bytes(48) })),
-      slotKeys: Type.Optional(
-        Type.Array(Strict({ slot: Uint32, epoch: Uint32, key: Bytes(96), ...Lock }), {
-          minItems: 1,
-          maxItems: MOST_SLOT_KEYS,
-        }),
-      ),
+      slotKeys: SlotKeysField(96),
+      fileKeys: SlotKeysField(48),
     }),
   ),
   users: Type.Array(
@@ -262,6 +268,7 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
               ? {}
               : { ahead: { ...device.ahead, delta: toBase64Url(device.ahead.delta.encode()) } }),
             ...(device.slotKeys.length === 0 ? {} : { slotKeys: device.slotKeys.map(slotKeyJson) }),
+            ...(device.fileKeys.length === 0 ? {} : { fileKeys: device.fileKeys.map(slotKeyJson) }),
           },
         }),
     users: record.users.map(user => ({
@@ -278,12 +285,12 @@ function encodeIdentity(record: DeviceRecord): StoredIdentity {
   }
 }
 
-const keyJson = ({ key, unlocker, keyHash }: LockedKey | LockedKey<G2>) => ({
+const keyJson = ({ key, unlocker, keyHash }: LockedKey<G1 | G2>) => ({
   key: toBase64Url(key.encode()),
   ...(unlocker === null ? {} : { unlocker }),
   keyHash: toBase64Url(keyHash),
 })
-const slotKeyJson = (slotKey: StoredSlotKey) => ({
+const slotKeyJson = (slotKey: StoredSlotKey<G1 | G2>) => ({
   slot: slotKey.slot,
   epoch: slotKey.epoch,
   ...keyJson(slotKey),
@@ -323,6 +330,11 @@ function decodeFields(stored: StoredIdentity): DeviceRecord {
             encrypt: decodeFurther(device.encrypt, 'device.encrypt'),
             ahead: decodeStep(device.ahead),
             slotKeys: (device.slotKeys ?? []).map(decodeSlotKey),
+            fileKeys: (device.fileKeys ?? []).map(stored => ({
+              slot: stored.slot,
+              epoch: stored.epoch,
+              ...decodeKey(stored, 'device.fileKeys'),
+            })),
           },
     users: stored.users.map(({ name, attributes, token, next, codeId }) => ({
       name,

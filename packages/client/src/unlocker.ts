@@ -1,8 +1,8 @@
 /**
  * The hardware factor (protocols.md §4): τ_dev = D_dev − α_hw·A_dev is stored, and α_hw comes out of a TPM, a secure
  * element, a keystore or a SIM. A copy of the token store alone is then worth nothing. Full entropy only: never a PIN. The
- * keys of `agree`, `sign`, `encrypt` and slot keys lie under it in the same way, with Hk1(C), Hs(C), He(C) and Hk2(B) in the
- * place of A_dev and scalars of their own.
+ * keys of `agree`, `sign`, `encrypt` and slot keys lie under it in the same way, with Hk1(C), Hs(C), He(C), Hk2(B) and He(B) in
+ * the place of A_dev and scalars of their own.
  */
 import { be32, concat, equalBytes, utf8 } from '@milagro-ts/crypto/bytes'
 import {
@@ -68,26 +68,29 @@ export function unlockKey(unlocker: Unlocker | undefined, owner: KeyOwner, locke
   return unlock(unlocker, baseOf(owner), locked)
 }
 
-/** The same for a slot key, with Hk2(B) in the place of A_dev. */
-export function lockSlotKey(
-  unlocker: Unlocker | undefined,
-  owner: SlotKeyOwner,
-  S: G2,
-): Promise<LockedKey<G2>> {
-  return lock(unlocker, slotBaseOf(owner), S)
+/** The same for a slot key, with Hk2(B) or He(B) in the place of A_dev. */
+export interface SlotKeyLock<P> {
+  lock(unlocker: Unlocker | undefined, owner: SlotKeyOwner, key: P): Promise<LockedKey<P>>
+  /** As unlockKey. */
+  unlock(unlocker: Unlocker | undefined, owner: SlotKeyOwner, locked: LockedKey<P>): Promise<P>
 }
+export const agreeSlotLock: SlotKeyLock<G2> = slotLock(agreePointG2, 'slot')
+export const encryptSlotLock: SlotKeyLock<G1> = slotLock(encryptPoint, 'slot of encrypt')
 
-/** As unlockKey. */
-export function unlockSlotKey(
-  unlocker: Unlocker | undefined,
-  owner: SlotKeyOwner,
-  locked: LockedKey<G2>,
-): Promise<G2> {
-  return unlock(unlocker, slotBaseOf(owner), locked)
+function slotLock<P extends KeyPoint<P>>(pointOf: (name: Uint8Array) => P, label: string): SlotKeyLock<P> {
+  const baseOf = ({ groupId, idCore, slot }: SlotKeyOwner): Base<P> => ({
+    idCore,
+    point: () => pointOf(slotName(groupId, { kind: 1, idCore }, slot)),
+    info: concat(groupId, idCore.bytes, utf8(label), be32(slot)),
+  })
+  return {
+    lock: (unlocker, owner, key) => lock(unlocker, baseOf(owner), key),
+    unlock: (unlocker, owner, locked) => unlock(unlocker, baseOf(owner), locked),
+  }
 }
 
 /** What G1 and G2 have in common here. */
-interface KeyPoint<P> {
+export interface KeyPoint<P> {
   encode(): Uint8Array
   add(other: P): P
   subtract(other: P): P
@@ -139,14 +142,6 @@ function baseOf({ groupId, idCore, purpose }: KeyOwner): Base<G1> {
   // A scalar of its own for each key: with one, D_dev and τ_dev would tell something about the other.
   const info = concat(groupId, idCore.bytes, purpose === 'device' ? new Uint8Array() : utf8(purpose))
   return { idCore, point, info }
-}
-
-function slotBaseOf({ groupId, idCore, slot }: SlotKeyOwner): Base<G2> {
-  return {
-    idCore,
-    point: () => agreePointG2(slotName(groupId, { kind: 1, idCore }, slot)),
-    info: concat(groupId, idCore.bytes, utf8('slot'), be32(slot)),
-  }
 }
 
 /** α_hw, uniform: HKDF of the secret for this identity. Never leaves the device, so its label is no part of the suite. */

@@ -295,11 +295,17 @@ describe('refused', () => {
     const [group, tag] = [toBase64Url(car.groupId), 'bWlsYQ']
     const body = new Uint8Array(192)
     expect(decodeStanza({ args: ['milagro-ibe', group, '1', tag], body })?.epoch).toBe(1)
+    const atSlot = { args: ['milagro-ibe', group, '1', tag, 'slot=7'], body }
+    expect(decodeStanza(atSlot)?.slot).toBe(7)
     expect(decodeStanza({ args: ['X25519', group], body })).toBeNull()
     for (const args of [
       ['milagro-ibe'],
       ['milagro-ibe', group, '1'],
       ['milagro-ibe', group, '1', tag, '1'],
+      ['milagro-ibe', group, '1', tag, 'slot='],
+      ['milagro-ibe', group, '1', tag, 'slot=07'],
+      ['milagro-ibe', group, '1', tag, 'slot=4294967296'],
+      ['milagro-ibe', group, '1', tag, 'slot=7', 'slot=8'],
       ['milagro-ibe', group.slice(1), '1', tag],
       ['milagro-ibe', group, '01', tag],
       ['milagro-ibe', group, '4294967296', tag],
@@ -353,7 +359,7 @@ describe('as a stream', () => {
     const file = await encrypt(utf8('x'))
     const failing = {
       groupId: car.groupId,
-      idCore: car.idCore,
+      encryptionName: (slot: number | undefined) => car.encryptionName(slot),
       decapsulate: () => Promise.reject(new ClientError('STORE_UNAVAILABLE')),
     }
     await expect(decryptFile(streamOf(file), failing)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })

@@ -1,11 +1,12 @@
 /**
- * What a car fetches ahead so that it can open and answer channels with other cars where there is no network: against fleet,
- * RPS and three authorities on real HTTP.
+ * What a car fetches ahead so that it can open and answer channels with other cars where there is no network, and open files
+ * for a slot: against fleet, RPS and three authorities on real HTTP.
  */
 import { Refused } from '@milagro-ts/api/problem'
 import { SLOT_KEY_CONTEXT } from '@milagro-ts/api/slot-key-request'
 import { systemRandom } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
+import { decryptFile, encryptFile } from '@milagro-ts/client/encrypted-file'
 import { ClientError } from '@milagro-ts/client/errors'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
 import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
@@ -14,7 +15,7 @@ import { utf8 } from '@milagro-ts/crypto/bytes'
 import type { IdCore } from '@milagro-ts/crypto/identity'
 import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
 import { slotStart } from '@milagro-ts/crypto/time-permit'
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { FakeClock } from '../../rps/test/fake-clock.js'
 import { RunningServers } from './running-servers.js'
 import { CAR } from './world.js'
@@ -180,6 +181,92 @@ test('under an unlocker the store alone answers nobody', async () => {
   expect(await answer({ unlocker })).not.toBeNull()
   const wrong = callbackUnlocker(async () => new Uint8Array(32))
   for (const more of [{}, { unlocker: wrong }]) expect(await codeOf(answer(more))).toBe('WRONG_UNLOCKER')
+})
+
+describe('files for a slot', () => {
+  const streamOf = (bytes: Uint8Array) => new Blob([bytes.slice()]).stream() as ReadableStream<Uint8Array>
+  const bytesOf = async (stream: ReadableStream<Uint8Array>) =>
+    new Uint8Array(await new Response(stream).arrayBuffer())
+  const fileFor = async ({ device }: Car, ...slots: number[]) =>
+    bytesOf(
+      await encryptFile(streamOf(utf8('for today')), {
+        to: slots.map(slot => ({ kind: 1, idCore: device.idCore, slot })),
+        group: servers.group,
+        now: clock.now,
+        random: systemRandom,
+      }),
+    )
+  const opened = async (file: Uint8Array, device: Device) =>
+    Buffer.from(await bytesOf(await decryptFile(streamOf(file), device))).toString()
+  const keysIn = async ({ store }: Car): Promise<number[]> =>
+    (JSON.parse((await store.read()) as string).identities[0].device.fileKeys ?? []).map(
+      ({ slot }: { slot: number }) => slot,
+    )
+
+  test('opened in the slot without a network, by a key that is destroyed with the slot', async () => {
+    const [car, late] = [await enrol(), await enrol()]
+    toSlot(current() + 1, 400)
+    const slot = current()
+    const [file, lateFile, tomorrows] = await Promise.all([
+      fileFor(car, slot),
+      fileFor(late, slot),
+      fileFor(car, slot + 1),
+    ])
+    expect(await car.device.prepareFiles()).toContain(slot)
+    online = false
+    expect(await opened(file, car.device)).toBe('for today')
+    const copied = await car.store.read()
+    toSlot(slot + 1)
+    await expect(opened(file, car.device)).rejects.toMatchObject({ code: 'SLOT_ENDED' })
+    expect(await keysIn(car)).not.toContain(slot)
+    // Who has the store now has no key of the slot, and no authority gives one: the file stays closed.
+    online = true
+    await expect(opened(lateFile, late.device)).rejects.toMatchObject({ code: 'SLOT_ENDED' })
+    expect(JSON.parse(copied as string).identities[0].device.fileKeys).not.toHaveLength(0)
+    // The next slot's is another key.
+    expect(await opened(tomorrows, car.device)).toBe('for today')
+    expect(await keysIn(car)).toEqual([slot + 1])
+  })
+
+  test('asked for when a file comes; of a slot far ahead there is none yet, of one that is over nothing is made', async () => {
+    const car = await enrol()
+    const slot = current()
+    asked.length = 0
+    expect(await opened(await fileFor(car, slot), car.device)).toBe('for today')
+    expect(asked.some(path => path.endsWith('/slot-keys'))).toBe(true)
+    await expect(opened(await fileFor(car, slot + 9), car.device)).rejects.toMatchObject({
+      code: 'SLOT_AHEAD',
+    })
+    await expect(fileFor(car, slot - 1)).rejects.toMatchObject({ code: 'SLOT_ENDED' })
+    // For several slots: by the one whose key there is.
+    expect(await opened(await fileFor(car, slot + 9, slot), car.device)).toBe('for today')
+  })
+
+  test('a flipped bit in each byte of the stanza’s line, the slot among them', async () => {
+    const car = await enrol()
+    const file = await fileFor(car, current())
+    await opened(file, car.device)
+    const line = Buffer.from(file).toString('latin1')
+    const [from, to] = [line.indexOf('-> '), line.indexOf('\n', line.indexOf('-> '))]
+    expect(line.slice(from, to)).toMatch(/^-> milagro-ibe [\w-]{43} 1 [\w-]{6} slot=[0-9]+$/)
+    for (let at = from; at <= to; at++) {
+      const changed = file.map((byte, i) => (i === at ? byte ^ (1 << (at % 7)) : byte))
+      await expect(opened(changed, car.device), `byte ${at}`).rejects.toThrow()
+    }
+  })
+
+  test('under an unlocker a copy of the store alone opens nothing', async () => {
+    const secret = systemRandom(32)
+    const unlocker = callbackUnlocker(async () => secret)
+    const car = await enrol({ unlocker })
+    const file = await fileFor(car, current())
+    await car.device.prepareFiles()
+    online = false
+    const open = async (more: Partial<DeviceOptions>) =>
+      opened(file, await Device.open({ ...ports(), store: car.store, ...more }))
+    expect(await open({ unlocker })).toBe('for today')
+    await expect(open({})).rejects.toMatchObject({ code: 'WRONG_UNLOCKER' })
+  })
 })
 
 test('a car signs nothing of its own for the context of slot keys', async () => {

@@ -24,7 +24,7 @@ import { DecodeError } from './errors.js'
 import { hashToScalar } from './hash-to-curve.js'
 import { encryptPoint } from './identity.js'
 import { deriveKey } from './kdf.js'
-import { type G1, G2, type GT, pairing } from './points.js'
+import { type G1, G2, type GT, pairing, pairingProductIsOne } from './points.js'
 import { freshBytes, type Random } from './ports.js'
 import type { Scalar } from './scalar.js'
 import { SUITE } from './suite.js'
@@ -83,6 +83,14 @@ export function decapsulate(
   const key = xor(W, maskOfKey(terms, U, sigma))
   const isMade = equalBytes(G2.generator.mulSecret(encapsulationScalar(sigma, key)).encode(), U.encode())
   return isMade ? key : null
+}
+
+/** Is D the recipient's key, e(D, Q) = e(He(name), Ppub)? Whoever combines it of shares asks before it is kept or used. */
+export function isDecryptionKey({ name, Ppub }: EncryptionTerms, decryptionKey: G1): boolean {
+  return pairingProductIsOne([
+    [decryptionKey.negate(), G2.generator],
+    [encryptPoint(name), Ppub],
+  ])
 }
 
 /** r. */

@@ -9,7 +9,7 @@
  *   permit    yes, in clear      –
  *   sign      yes                –
  *   agree     yes                s_jHk2(its name) to its recipients and to devices, for a slot each
- *   encrypt   yes                –
+ *   encrypt   yes                s_jHe(its name) to its recipients, and to devices for a slot each
  *
  * Between two key epochs a device gets δ_j·A, δ_j = s'_j − s_j, and nothing else is made of two of them.
  *
@@ -69,7 +69,7 @@ export interface MasterShares {
   /** W_j = s_jQ, 96 bytes, to be sealed to a recipient of the group document. */
   serverKeyShare(pool: CryptoPool, purpose: ServerKeyPurpose, epoch: number): Promise<Uint8Array>
   /** d_j = s_jHk2(name) of `agree` with its proof, a KeyShare's TLV. */
-  issueAgree(pool: CryptoPool, epoch: number, terms: AgreeTerms): Promise<Uint8Array>
+  issueAgree(pool: CryptoPool, epoch: number, terms: NameTerms): Promise<Uint8Array>
   /** Permit shares of many nodes with one proof, a NodeShares' TLV, made in a worker. */
   issueNodes(pool: CryptoPool, batch: NodeBatch, issuer: NodeIssuerBytes): Promise<Uint8Array>
   /**
@@ -206,7 +206,7 @@ export class LocalShares implements MasterShares {
     return lend(this.#secret(purpose, epoch), secret => pool.run('serverKeyShare', secret))
   }
 
-  issueAgree(pool: CryptoPool, epoch: number, { name, ctx, commitment }: AgreeTerms): Promise<Uint8Array> {
+  issueAgree(pool: CryptoPool, epoch: number, { name, ctx, commitment }: NameTerms): Promise<Uint8Array> {
     const statement = { name, ctx, commitment: commitment.encode() }
     return lend(this.#secret('agree', epoch), secret => pool.run('issueAgree', { statement, secret }))
   }
@@ -226,8 +226,21 @@ export class LocalShares implements MasterShares {
   }
 }
 
-interface AgreeTerms {
-  /** Of the server, and of its slot: what Hk2 is taken of. */
+/** d_j of a name TLV, with its proof: in G2 of `agree`, in G1 of `encrypt`. */
+export function issueForName(
+  shares: MasterShares,
+  pool: CryptoPool,
+  purpose: 'agree' | 'encrypt',
+  epoch: number,
+  { name, ctx, commitment }: NameTerms,
+): Promise<Uint8Array> {
+  return purpose === 'agree'
+    ? shares.issueAgree(pool, epoch, { name, ctx, commitment })
+    : shares.issue(pool, purpose, epoch, { input: name, ctx, commitment })
+}
+
+interface NameTerms {
+  /** Of a server or a device, with its slot: what Hk2 or He is taken of. */
   readonly name: Uint8Array
   readonly ctx: Uint8Array
   readonly commitment: G1

@@ -9,7 +9,11 @@
  *
  * For `agree` it is d_j = s_jHk2(B) with its proof, B the recipient's own name and never what it says: a server (kind 2)
  * gets B with the current slot, and `lead` ahead; a static server (kind 3) gets its name without a slot, which is good for
- * as long as the key epoch is, so the group document has to name it as one.
+ * for as long as the key epoch is, so the group document has to name it as one.
+ *
+ * For `encrypt` it is d_j = s_jHe(ID), ID the public name (kind 4) of the same recipient. A server gets it with the current
+ * slot and `lead` ahead, and a slot that is over is nobody's any more; a static server gets it with such a slot too, and without
+ * one, also of a former key epoch that is kept: what was sent before a rotation is to be read.
  */
 import type { Group, GroupRecipient } from '@milagro-ts/api/group'
 import { Refused } from '@milagro-ts/api/problem'
@@ -26,10 +30,14 @@ import { encodeTlv } from '@milagro-ts/crypto/tlv'
 import type { Authority } from './authority.js'
 import { refuseFrozen } from './freeze.js'
 import type { ServedGroup } from './groups.js'
-import { isServerKeyPurpose } from './master-shares.js'
+import { isServerKeyPurpose, issueForName } from './master-shares.js'
 import type { SealedAnswer } from './shares.js'
 
-/** Refused FORBIDDEN, EXPIRED or FROZEN; DecodeError. `nonce` is 16 bytes in base64url, `slot` for `agree` alone. */
+/** Purposes of which a recipient gets the key of its own name. */
+type NamePurpose = 'agree' | 'encrypt'
+const isOfName = (purpose: Purpose): purpose is NamePurpose => purpose === 'agree' || purpose === 'encrypt'
+
+/** Refused FORBIDDEN, EXPIRED or FROZEN; DecodeError. `nonce` is 16 bytes in base64url, `slot` for `agree` and `encrypt` alone. */
 export async function issueServerKey(
   authority: Authority,
   served: ServedGroup,
@@ -41,15 +49,15 @@ export async function issueServerKey(
   const recipient = group.recipient(caller.name)
   if (recipient === undefined || !recipient.purposes.includes(purpose))
     throw new Refused('FORBIDDEN', { detail: `${caller.name} is no recipient of ${purpose} keys` })
-  if (purpose !== 'agree' && !isServerKeyPurpose(purpose))
+  if (!isOfName(purpose) && !isServerKeyPurpose(purpose))
     throw new Refused('FORBIDDEN', { detail: `this authority issues no ${purpose} keys to servers` })
   const keys = group.keysOf(purpose, keyEpoch)
   if (keys === null)
     throw new Refused('EXPIRED', { field: 'keyEpoch', detail: `no ${purpose} key epoch that is kept` })
-  if (purpose === 'agree') checkSlot(group, recipient, request, authority.clock())
-  else if (slot !== undefined) throw new DecodeError('slot', 'stands for agree only')
+  if (isOfName(purpose)) checkSlot(group, recipient, { purpose, slot, keyEpoch }, authority.clock())
+  else if (slot !== undefined) throw new DecodeError('slot', 'stands for agree and encrypt only')
   authority.issueLimit.take(`${toBase64Url(group.groupId)} server keys`)
-  const identity = nameOf(group.groupId, recipient, slot)
+  const identity = nameOf(group.groupId, recipient, purpose, slot)
   const ctx = shareContext({
     groupId: group.groupId,
     purpose,
@@ -58,14 +66,13 @@ export async function issueServerKey(
     identity,
     jti: fromBase64Url(request.nonce, 'nonce', 16),
   })
-  const share =
-    purpose === 'agree'
-      ? await shares.issueAgree(authority.pool, keyEpoch, {
-          name: identity,
-          ctx,
-          commitment: keys.commitments[index - 1] as G1,
-        })
-      : encodeTlv([await shares.serverKeyShare(authority.pool, purpose, keyEpoch)])
+  const share = isOfName(purpose)
+    ? await issueForName(shares, authority.pool, purpose, keyEpoch, {
+        name: identity,
+        ctx,
+        commitment: keys.commitments[index - 1] as G1,
+      })
+    : encodeTlv([await shares.serverKeyShare(authority.pool, purpose, keyEpoch)])
   const sealed = await seal(recipient.hpkeKey, ctx, share, authority.random)
   await authority.store.atomic(connection => refuseFrozen(connection, group.groupId, recipient.name))
   authority.metrics.count('server_keys_issued', { purpose })
@@ -77,33 +84,45 @@ export async function issueServerKey(
 }
 
 /**
- * MALFORMED where a server asks without a slot or a static server with one; EXPIRED outside current … current + lead, and
- * for another key epoch than the slot fixes: for a static server the current slot does.
+ * MALFORMED where a server asks without a slot, or a static server for a key of `agree` with one; EXPIRED outside current …
+ * current + lead, and for another key epoch than the slot fixes. Without a slot: than the current slot fixes, or for `encrypt`
+ * a later one.
  */
 function checkSlot(
   group: Group,
   { kind }: GroupRecipient,
-  { slot, keyEpoch }: { readonly slot?: number | undefined; readonly keyEpoch: number },
+  {
+    purpose,
+    slot,
+    keyEpoch,
+  }: { readonly purpose: NamePurpose; readonly slot: number | undefined; readonly keyEpoch: number },
   now: number,
 ): void {
-  if ((slot === undefined) !== (kind === 3))
-    throw new DecodeError('slot', kind === 3 ? 'a static server has one key for all slots' : 'missing')
+  if (slot === undefined && kind !== 3) throw new DecodeError('slot', 'missing')
+  if (slot !== undefined && kind === 3 && purpose === 'agree')
+    throw new DecodeError('slot', 'a static server has one key for all slots')
   const current = slotAt(group.slotRule, Math.floor(now / 1000))
   if (slot !== undefined && (slot < current || slot > current + group.policy.lead))
     throw new Refused('EXPIRED', {
       field: 'slot',
       detail: 'keys are issued for the current slot and lead ahead',
     })
-  if (group.epochAt('agree', slot ?? current) !== keyEpoch)
+  const epoch = group.epochAt(purpose, slot ?? current)
+  const isKeptFormer = purpose === 'encrypt' && slot === undefined && epoch !== null && keyEpoch < epoch
+  if (epoch !== keyEpoch && !isKeptFormer)
     throw new Refused('EXPIRED', { field: 'keyEpoch', detail: 'not the key epoch of the slot' })
 }
 
-function nameOf(groupId: Uint8Array, recipient: GroupRecipient, slot: number | undefined): Uint8Array {
-  const { name, generation } = recipient
+function nameOf(
+  groupId: Uint8Array,
+  { kind, name, generation }: GroupRecipient,
+  purpose: Purpose,
+  slot: number | undefined,
+): Uint8Array {
+  const ofSlot = slot === undefined ? {} : { slot }
+  if (purpose === 'encrypt') return encodeName(groupId, { kind: 4, name, generation, ...ofSlot })
   return encodeName(
     groupId,
-    recipient.kind === 3
-      ? { kind: 3, name, generation }
-      : { kind: 2, name, generation, ...(slot === undefined ? {} : { slot }) },
+    kind === 3 ? { kind: 3, name, generation } : { kind: 2, name, generation, ...ofSlot },
   )
 }

@@ -1,11 +1,12 @@
 /**
- * A device's own key of `agree` in G2 for one slot, by which it answers other devices (protocols.md §7): against its
- * signature and its permit for that slot (api/slot-key-request.ts), so on nobody's word but the device's, and for no slot
- * in which it is banned.
+ * A device's own key for one slot, of `agree` in G2, by which it answers other devices (protocols.md §7), or of `encrypt`, by
+ * which it opens files for that slot (§8): against its signature and its permit for that slot (api/slot-key-request.ts), so on
+ * nobody's word but the device's, and for no slot in which it is banned.
  *
  *   device (or a relay)                        authority j
- *   -- signed, hpkeKey, jti -->                current ≤ slot ≤ current + lead, permit, signature; among the banned leaves?
- *                                              B = name TLV of kind 1 with the slot; d_j = s_jHk2(B), (κ, z) over ctx
+ *   -- signed, hpkeKey, jti, purpose -->       current ≤ slot ≤ current + lead, permit, signature; among the banned leaves?
+ *                                              B = name TLV of kind 1 with the slot; d_j = s_jHk2(B) or
+ *                                              s_jHe(B), (κ, z) over ctx
  *                                              sealed = HPKE(hpkeKey; ctx; d_j ‖ κ ‖ z)
  *                                              one transaction: frozen? log
  *   <-- index, shareEpoch, sealed --
@@ -26,9 +27,10 @@ import type { Authority } from './authority.js'
 import { refuseFrozen } from './freeze.js'
 import type { ServedGroup } from './groups.js'
 import { appendIssuance } from './issuance-log.js'
+import { issueForName } from './master-shares.js'
 import type { SealedAnswer } from './shares.js'
 
-/** Of one device for one slot. */
+/** Of one device for one slot and purpose. */
 export const SLOT_KEYS: Rate = { perSecond: 1 / 600, burst: 8 }
 
 /** Refused as VerifiedSlotKeyRequest.verify says, BANNED, FROZEN, RETRY_LATER; DecodeError. */
@@ -41,27 +43,27 @@ export async function issueSlotKey(
   const { groupId } = group
   await store.atomic(connection => refuseFrozen(connection, groupId))
   const verified = await VerifiedSlotKeyRequest.verify({ request, group, pool, now: clock() })
-  const { idCore, slot, name: identity, jti } = verified
+  const { idCore, slot, purpose, name: identity, jti } = verified
   const held = await authority.leaves.held(group)
   if (held?.leaves.has(idCore.leaf) === true)
     throw new Refused('BANNED', { detail: 'the leaf is banned since the permit was issued' })
-  const keys = group.keysAt('agree', slot)
+  const keys = group.keysAt(purpose, slot)
   if (keys === null) throw new Refused('EXPIRED', { detail: 'the group begins later' })
   // Counted once the signature is seen: strangers use up nobody's allowance.
-  authority.slotKeyLimit.take(`${toBase64Url(groupId)} ${idCore.mpinId} ${slot}`)
+  authority.slotKeyLimit.take(`${toBase64Url(groupId)} ${purpose} ${idCore.mpinId} ${slot}`)
   authority.issueLimit.take(`${toBase64Url(groupId)} slot keys`)
 
   const { shareEpoch } = shares
-  const ctx = shareContext({ groupId, purpose: 'agree', index, shareEpoch, identity, jti })
+  const ctx = shareContext({ groupId, purpose, index, shareEpoch, identity, jti })
   const commitment = keys.commitments[index - 1] as G1
-  const share = await shares.issueAgree(pool, keys.epoch, { name: identity, ctx, commitment })
+  const share = await issueForName(shares, pool, purpose, keys.epoch, { name: identity, ctx, commitment })
   const sealed = await seal(verified.hpkeKey, ctx, share, random)
   const entry = await store.atomic(connection => {
     refuseFrozen(connection, groupId)
     return appendIssuance(connection, {
       groupId,
       at: Math.floor(clock() / 1000),
-      purpose: 'agree',
+      purpose,
       ticketHash: verified.hash,
       idCoreHash: sha256(idCore.bytes),
       kind: 'slot',

@@ -3,7 +3,10 @@ import { generateEs256 } from '@milagro-ts/api/keys'
 import { signRequest } from '@milagro-ts/api/request-auth'
 import { verifyTicket } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
-import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { decapsulate, encapsulate } from '@milagro-ts/crypto/ibe'
+import { encodeName } from '@milagro-ts/crypto/identity'
+import type { G1, G2 } from '@milagro-ts/crypto/points'
 import { KeyShare } from '@milagro-ts/crypto/share-proof'
 import {
   AgreeClientKey,
@@ -21,6 +24,7 @@ import {
   combineShares,
   type Founded,
   fetchAgreeKey,
+  fetchFileKey,
   fetchServerKey,
   foundWorld,
   MIDDAY_SLOT,
@@ -210,6 +214,70 @@ describe('server keys of agree', () => {
     expect(await codeOf(ask(world.tracking, MIDDAY_SLOT + 1))).toBe('FROZEN')
     await first().admin.unfreeze({ params, body })
     await ask(world.tracking, MIDDAY_SLOT)
+  })
+})
+
+describe('keys of encrypt, for public names', () => {
+  const nameOf = (server: Server, slot?: number) =>
+    ({ kind: 4, name: server.name, generation: 1, ...(slot === undefined ? {} : { slot }) }) as const
+  const ask = (server: Server, slot?: number, keyEpoch = 1) =>
+    clientOf(world, first(), server).serverKeys({
+      params: { groupId: world.groupId },
+      body: { purpose: 'encrypt', keyEpoch, nonce: freshNonce(), ...(slot === undefined ? {} : { slot }) },
+    })
+  const opens = (key: G1, name: ReturnType<typeof nameOf>): boolean => {
+    const { group } = world
+    const terms = { name: encodeName(group.groupId, name), Ppub: group.keys('encrypt').pub as G2 }
+    const { encapsulation, key: M } = encapsulate(terms, systemRandom)
+    const opened = decapsulate(terms, key, encapsulation)
+    return opened !== null && equalBytes(opened, M)
+  }
+
+  test('a static server gets the key of its public name, and of the name at this slot and the next', async () => {
+    const names = [undefined, MIDDAY_SLOT, MIDDAY_SLOT + 1].map(slot => nameOf(world.broker, slot))
+    const keys = await Promise.all(
+      names.map(async name => {
+        const asked = 'slot' in name ? { slot: name.slot as number } : {}
+        return mustBe(await fetchFileKey(world, world.broker, name, asked))
+      }),
+    )
+    // Each opens what is for its own name and nothing else.
+    for (const [i, key] of keys.entries())
+      expect(names.map(name => opens(key, name))).toEqual(names.map((_, j) => i === j))
+  })
+
+  test('a server gets it for a slot alone, and for none that is over or far', async () => {
+    const key = mustBe(
+      await fetchFileKey(world, world.tracking, nameOf(world.tracking, MIDDAY_SLOT), { slot: MIDDAY_SLOT }),
+    )
+    expect(opens(key, nameOf(world.tracking, MIDDAY_SLOT))).toBe(true)
+    expect(await codeOf(ask(world.tracking))).toBe('MALFORMED')
+    for (const server of [world.tracking, world.broker])
+      for (const slot of [MIDDAY_SLOT - 1, MIDDAY_SLOT + 2, 0, 0xffff_ffff])
+        expect(await codeOf(ask(server, slot))).toBe('EXPIRED')
+  })
+
+  test('the name is the caller’s own; other recipients have none, nor other key epochs', async () => {
+    const asked = { slot: MIDDAY_SLOT }
+    const others = [
+      { ...nameOf(world.tracking, MIDDAY_SLOT), name: 'rps' },
+      { ...nameOf(world.tracking, MIDDAY_SLOT), generation: 2 },
+      nameOf(world.tracking),
+    ]
+    for (const name of others) expect(await fetchFileKey(world, world.tracking, name, asked)).toBeNull()
+    expect(await codeOf(ask(world.rps, MIDDAY_SLOT))).toBe('FORBIDDEN')
+    expect(await codeOf(ask(world.tracking, MIDDAY_SLOT, 2))).toBe('EXPIRED')
+    expect(await codeOf(ask(world.broker, undefined, 2))).toBe('EXPIRED')
+  })
+
+  test('frozen by name: at once no further key', async () => {
+    const params = { groupId: world.groupId }
+    const body = { recipient: world.broker.name }
+    await first().admin.freeze({ params, body })
+    expect(await codeOf(ask(world.broker))).toBe('FROZEN')
+    expect(await codeOf(ask(world.broker, MIDDAY_SLOT))).toBe('FROZEN')
+    await first().admin.unfreeze({ params, body })
+    await ask(world.broker)
   })
 })
 

@@ -2,15 +2,21 @@
 import { generateHpkeKey, type HpkeKeyPair } from '@milagro-ts/api/keys'
 import { open } from '@milagro-ts/api/seal'
 import { signedFields } from '@milagro-ts/api/signed-message'
-import { SLOT_KEY_CONTEXT, type SlotKeyRequest, slotKeyMessage } from '@milagro-ts/api/slot-key-request'
+import {
+  SLOT_KEY_CONTEXT,
+  type SlotKeyPurpose,
+  type SlotKeyRequest,
+  slotKeyMessage,
+} from '@milagro-ts/api/slot-key-request'
 import { signLeaves } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { decapsulate, encapsulate } from '@milagro-ts/crypto/ibe'
 import { sign } from '@milagro-ts/crypto/ibs'
-import { agreePointG2, type IdCore } from '@milagro-ts/crypto/identity'
+import { agreePointG2, encodeName, encryptPoint, type IdCore } from '@milagro-ts/crypto/identity'
 import { G1, type G2 } from '@milagro-ts/crypto/points'
-import { combineG2 } from '@milagro-ts/crypto/secret-sharing'
-import { KeyShare, shareContext, shareVerifyG2 } from '@milagro-ts/crypto/share-proof'
+import { combineG1, combineG2 } from '@milagro-ts/crypto/secret-sharing'
+import { KeyShare, shareContext, shareVerify, shareVerifyG2 } from '@milagro-ts/crypto/share-proof'
 import {
   AgreeClientKey,
   AgreeSlotKey,
@@ -67,17 +73,31 @@ interface Asked {
 }
 async function request(
   device: Peer,
-  changes: { slot?: number; permit?: Permit; context?: string; signKey?: G1; idCore?: IdCore } = {},
+  changes: {
+    slot?: number
+    permit?: Permit
+    context?: string
+    signKey?: G1
+    idCore?: IdCore
+    purpose?: SlotKeyPurpose
+  } = {},
 ): Promise<Asked> {
+  const { purpose = 'agree' } = changes
   const { slot = MIDDAY_SLOT, context = SLOT_KEY_CONTEXT, signKey = device.signKey } = changes
   const { idCore = device.idCore } = changes
   const permit = changes.permit ?? (await permitOf(device, slot))
   const keyPair = await generateHpkeKey(systemRandom)
   const jti = systemRandom(16)
   const terms = { groupId: world.group.groupId, idCore, slot, context, signEpoch: 1 }
-  const signature = sign(terms, signKey, slotKeyMessage({ hpkeKey: keyPair.publicKey, jti }), systemRandom)
+  const signature = sign(
+    terms,
+    signKey,
+    slotKeyMessage({ purpose, hpkeKey: keyPair.publicKey, jti }),
+    systemRandom,
+  )
   const signed = signedFields(terms, signature, permit)
-  const body = { signed, hpkeKey: toBase64Url(keyPair.publicKey), jti: toBase64Url(jti) }
+  const asked = { signed, hpkeKey: toBase64Url(keyPair.publicKey), jti: toBase64Url(jti) }
+  const body = purpose === 'agree' ? asked : { ...asked, purpose }
   return { body, keyPair, jti }
 }
 
@@ -122,6 +142,40 @@ test('a device gets the key of its own name for this slot and the next, and anot
     const { identity, psk } = ClientAgreement.begin(other.agreeKey, { party, slot }, systemRandom).psk('m1')
     expect(serverAgree(key, PskIdentity.decode(identity))).toEqual(psk)
   }
+})
+
+test('of `encrypt`: the key that opens what is for the device at this slot, and nothing else', async () => {
+  const { group } = world
+  const asked = await request(one, { purpose: 'encrypt' })
+  const identity = nameOf(one, MIDDAY_SLOT)
+  const shares = await Promise.all(
+    world.authorities.map(async authority => {
+      const { index, shareEpoch, sealed } = await ask(asked.body, authority)
+      const terms = { groupId: group.groupId, purpose: 'encrypt', index, shareEpoch, identity } as const
+      const ctx = shareContext({ ...terms, jti: asked.jti })
+      const share = KeyShare.decode(mustBe(await open(asked.keyPair, ctx, fromBase64Url(sealed, 'sealed'))))
+      const commitment = mustBe(group.keys('encrypt').commitments[index - 1])
+      expect(shareVerify({ ctx, commitment, A: encryptPoint(identity) }, share)).toBe(true)
+      return { index, point: share.d }
+    }),
+  )
+  const key = combineG1(shares)
+  const opens = (name: Uint8Array) => {
+    const terms = { name, Ppub: group.keys('encrypt').pub as G2 }
+    return decapsulate(terms, key, encapsulate(terms, systemRandom).encapsulation) !== null
+  }
+  const always = encodeName(group.groupId, { kind: 1, idCore: one.idCore })
+  const names = [identity, nameOf(one, MIDDAY_SLOT + 1), nameOf(other, MIDDAY_SLOT), always]
+  expect(names.map(opens)).toEqual([true, false, false, false])
+  const { entries } = await first().client.log({ params: { groupId: world.groupId }, query: {} })
+  expect(entries.at(-1)).toMatchObject({ purpose: 'encrypt', kind: 'slot' })
+})
+
+test('the purpose is signed: who relays the request can’t say another', async () => {
+  const { body } = await request(one)
+  expect(await codeOf(ask({ ...body, purpose: 'encrypt' }))).toBe('WRONG_PROOF')
+  const { purpose: _, ...rest } = (await request(one, { purpose: 'encrypt' })).body
+  expect(await codeOf(ask(rest))).toBe('WRONG_PROOF')
 })
 
 test('it is no other device’s key, nor another slot’s', async () => {

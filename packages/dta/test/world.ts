@@ -29,7 +29,14 @@ import {
 import { systemRandom, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
-import { agreePointG2, encodeName, type IdCore, issueIdCore, type Name } from '@milagro-ts/crypto/identity'
+import {
+  agreePointG2,
+  encodeName,
+  encryptPoint,
+  type IdCore,
+  issueIdCore,
+  type Name,
+} from '@milagro-ts/crypto/identity'
 import { BannedLeaves } from '@milagro-ts/crypto/permit-tree'
 import { type G1, G2 } from '@milagro-ts/crypto/points'
 import type { Random } from '@milagro-ts/crypto/ports'
@@ -198,8 +205,8 @@ export async function makeWorld(options: { n?: number; random?: Random } = {}): 
   ])
   const proposal = await propose(authorities, ra, [
     asRecipient(rps, ['device', 'pin']),
-    asRecipient(tracking, ['agree']),
-    asRecipient(broker, ['agree'], 3),
+    asRecipient(tracking, ['agree', 'encrypt']),
+    asRecipient(broker, ['agree', 'encrypt'], 3),
   ])
   return {
     clock,
@@ -535,6 +542,43 @@ export async function fetchAgreeKey(
     }),
   )
   return shares.some(share => share === null) ? null : combineG2(shares.filter(share => share !== null))
+}
+
+/** What a recipient of `encrypt` makes of all authorities' answers; null where one isn't of `name`. */
+export async function fetchFileKey(
+  world: Founded,
+  server: Server,
+  name: Extract<Name, { kind: 4 }>,
+  request: { slot?: number; keyEpoch?: number } = {},
+): Promise<G1 | null> {
+  const { group, groupId } = world
+  const nonce = systemRandom(16)
+  const identity = encodeName(group.groupId, name)
+  const shares = await Promise.all(
+    world.authorities.map(async running => {
+      const { index, shareEpoch, sealed } = await clientOf(world, running, server).serverKeys({
+        params: { groupId },
+        body: { purpose: 'encrypt', keyEpoch: 1, nonce: toBase64Url(nonce), ...request },
+      })
+      const terms = {
+        groupId: group.groupId,
+        purpose: 'encrypt',
+        index,
+        shareEpoch,
+        identity,
+        jti: nonce,
+      } as const
+      const ctx = shareContext(terms)
+      const plaintext = await open(server.hpkeKey, ctx, fromBase64Url(sealed, 'sealed'))
+      if (plaintext === null) return null
+      const share = KeyShare.decode(plaintext)
+      const commitment = group.keysOf('encrypt', request.keyEpoch ?? 1)?.commitments[index - 1] as G1
+      return shareVerify({ ctx, commitment, A: encryptPoint(identity) }, share)
+        ? { index, point: share.d }
+        : null
+    }),
+  )
+  return shares.some(share => share === null) ? null : combineG1(shares.filter(share => share !== null))
 }
 
 export function combineShares(shares: readonly { index: number; share: KeyShare }[]): G1 {

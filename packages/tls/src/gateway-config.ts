@@ -1,6 +1,6 @@
 /**
- * Settings of a gateway, of an outbound gateway and of a PSK file's writer: JSON file < environment (`MILAGRO_GATEWAY_…`,
- * `MILAGRO_OUTBOUND_…`, `MILAGRO_PSK_FILE_…`) < flags. The passphrase of the keys is not among them.
+ * Settings of a gateway, of an outbound gateway, of a PSK file's writer and of a reader of files: JSON file < environment
+ * (`MILAGRO_GATEWAY_…`, `MILAGRO_OUTBOUND_…`, `MILAGRO_PSK_FILE_…`, `MILAGRO_SERVICE_…`) < flags. The passphrase of the keys is not among them.
  */
 import { isIP } from 'node:net'
 import { ConfigError, type ConfigSources, loadConfig } from '@milagro-ts/api/config'
@@ -105,6 +105,10 @@ export const PskFileConfig = Strict({
 })
 export type PskFileConfig = Static<typeof PskFileConfig>
 
+/** A service that reads files for its public name. */
+export const ServiceConfig = Strict(server)
+export type ServiceConfig = Static<typeof ServiceConfig>
+
 /** What may change at a reload; the rest wants a restart. */
 export const RELOADABLE: readonly string[] = [
   'to',
@@ -141,6 +145,11 @@ export function loadPskFileConfig(sources: Sources): PskFileConfig {
   if ((config.fleetUrl === undefined) === (config.devicesFile === undefined))
     throw new ConfigError("say one of the settings 'fleetUrl' and 'devicesFile'")
   return config
+}
+
+/** ConfigError names the first setting that is wrong. */
+export function loadServiceConfig(sources: Sources): ServiceConfig {
+  return loadConfig(ServiceConfig, { prefix: 'MILAGRO_SERVICE', ...sources })
 }
 
 /** `host:port`, `[::1]:port`. ConfigError, which names the flag. */

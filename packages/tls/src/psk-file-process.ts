@@ -24,9 +24,9 @@ import { AgreeStaticKey } from '@milagro-ts/crypto/static-agreement'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { Guard } from '@milagro-ts/rpa/guard'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
-import { askAgreeKey } from './agree-shares.js'
 import { loadPskFileConfig, type PskFileConfig } from './gateway-config.js'
 import { PskFile } from './psk-file.js'
+import { askRecipientKey } from './recipient-shares.js'
 import { makeServiceKeys, readServiceKeys, type ServiceKeys } from './service-keys.js'
 
 /** Milliseconds for one call, and between two looks for a newer revision of the group document. */
@@ -130,8 +130,8 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
   const key = staticKey(name, {
     group: () => group,
     ask: (B, epoch) =>
-      askAgreeKey(
-        { group, epoch, B },
+      askRecipientKey(
+        { group, purpose: 'agree', epoch, name: B },
         {
           hpkeKey,
           pool,

@@ -2,7 +2,7 @@
  * A server's own keys of `agree` (protocols.md §7): fetched from the authorities for the current slot and `lead` ahead,
  * kept in memory until their slot and its grace are over, and computed with in the workers alone.
  *
- *   askAgreeKey (agree-shares.ts): S out of t shares; e(IVK, Hk2(B)) = e(P1, S) when a worker takes it in
+ *   askRecipientKey (recipient-shares.ts): S out of t shares; e(IVK, Hk2(B)) = e(P1, S) when a worker takes it in
  *
  * Nothing is written to disk: after a start the authorities are asked again, so a stolen disk holds no slot key, but who
  * steals hpkeKey and requestKey has what the server has until the group no longer names it.
@@ -15,12 +15,12 @@ import type { HandedSlotKey } from '@milagro-ts/crypto/crypto-worker'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import { slotName } from '@milagro-ts/crypto/static-agreement'
 import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
-import { type AgreeSharePorts, askAgreeKey } from './agree-shares.js'
+import { askRecipientKey, type RecipientSharePorts } from './recipient-shares.js'
 
 /** Milliseconds between two attempts. */
 const PAUSE = 5_000
 
-export interface SlotKeyPorts extends AgreeSharePorts {
+export interface SlotKeyPorts extends RecipientSharePorts {
   /** The server's name among the recipients of the group document. */
   readonly name: string
   /** The group in force as far as it is known, and a look for what came since. */
@@ -130,7 +130,7 @@ export class SlotKeys {
     if (keys === null) throw new Refused('RETRY_LATER', { log: 'the group has not begun' })
     const { epoch, ivk } = keys
     const B = slotName(groupId, { kind: 2, name, generation }, slot)
-    const S = await askAgreeKey({ group, epoch, B, slot }, this.#ports)
+    const S = await askRecipientKey({ group, purpose: 'agree', epoch, name: B, slot }, this.#ports)
     return { purpose: 'agree', groupId, name, generation, slot, epoch, ivk: ivk.encode(), S, B }
   }
 }
