@@ -4,9 +4,11 @@
  *
  *   device -- request, TLS without certificates -->  Milagro-Id, Milagro-Slot, X-Forwarded-For set  -- plain HTTP --> service
  *
- * Connections to the service are shared: each request says for itself who sent it, and ends at its own length, since a
- * message that two parsers may read differently (both lengths, obsolete folding, a bare line feed) is refused by node's
- * strict parser. Upgrades (WebSocket) take a connection of their own, which is relayed as bytes after the service's 101.
+ * Connections to the service are shared: each request says for itself who sent it, and where its body ends is said here,
+ * whatever the method and whatever the client's Connection header names; what a body holds would else be read as the next
+ * request, in any name. A message that two parsers may read differently (both lengths, obsolete folding, a bare line feed)
+ * is refused by node's strict parser. Upgrades to WebSocket take a connection of their own, which is relayed as bytes after
+ * the service's 101. No other protocol is upgraded to: in h2c the client would write its own requests.
  */
 import {
   Agent,
@@ -59,11 +61,13 @@ const NOT_PASSED_ON = new Set([
   'transfer-encoding',
   'upgrade',
 ])
+/** A client's Connection header doesn't take these away: they say where a request ends, and whom it is for. */
+const ALWAYS_PASSED_ON = new Set(['content-length', 'host'])
 /**
- * Names that say who somebody is. CGI and WSGI read `Milagro_Id` as `Milagro-Id`, so neither spelling of anything that
- * begins so gets past.
+ * Names that say who somebody is. CGI and WSGI read `Milagro_Id` as `Milagro-Id`, and some servers any other sign in the
+ * hyphen's place, so no spelling of anything that begins so gets past.
  */
-const OURS = /^(?:milagro|x[-_]forwarded|x[-_]real[-_]ip)(?:[-_]|$)/
+const OURS = /^(?:milagro|x[^a-z0-9]forwarded|x[^a-z0-9]real[^a-z0-9]ip)(?:[^a-z0-9]|$)/
 const MOST_SHARED = 256
 
 export class HttpPassing {
@@ -100,7 +104,10 @@ export class HttpPassing {
 
   #pass(incoming: IncomingMessage, response: ServerResponse): void {
     if (isAmbiguous(incoming)) return void response.writeHead(400, { connection: 'close' }).end()
-    const onward = this.#onward(incoming, this.#agent, {})
+    // Node frames the body of a GET by nothing, unless it is told to.
+    const framing =
+      incoming.headers['transfer-encoding'] === undefined ? {} : { 'transfer-encoding': 'chunked' }
+    const onward = this.#onward(incoming, this.#agent, framing)
     onward.once('response', answer => {
       this.#options.observe('OK')
       const last = this.#isClosing ? { connection: 'close' } : {}
@@ -129,8 +136,9 @@ export class HttpPassing {
   }
 
   #upgrade(incoming: IncomingMessage, socket: Duplex, head: Buffer): void {
-    if (isAmbiguous(incoming)) return void socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
     const { upgrade } = incoming.headers
+    if (isAmbiguous(incoming) || hasBody(incoming) || upgrade?.toLowerCase() !== 'websocket')
+      return void socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
     const agent = new Agent({ keepAlive: false })
     const onward = this.#onward(incoming, agent, { connection: 'upgrade', upgrade })
     socket.on('error', () => onward.destroy())
@@ -191,6 +199,10 @@ function isAmbiguous({ rawHeaders, url = '' }: IncomingMessage): boolean {
   return hosts > 1 || !(url.startsWith('/') || url === '*')
 }
 
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) !== 0
+}
+
 /** Headers that are for the other end, as they came, one of them several times if it did. */
 function passedOn(message: IncomingMessage): OutgoingHttpHeaders {
   const named = new Set((message.headers.connection ?? '').toLowerCase().split(/\s*,\s*/))
@@ -198,7 +210,8 @@ function passedOn(message: IncomingMessage): OutgoingHttpHeaders {
   const { rawHeaders } = message
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = (rawHeaders[i] as string).toLowerCase()
-    if (NOT_PASSED_ON.has(name) || OURS.test(name) || named.has(name)) continue
+    if (NOT_PASSED_ON.has(name) || OURS.test(name)) continue
+    if (named.has(name) && !ALWAYS_PASSED_ON.has(name)) continue
     headers[name] ??= []
     headers[name].push(rawHeaders[i + 1] as string)
   }

@@ -1,5 +1,6 @@
 /** What a gateway passes on: bytes, the ends of connections, and who is there; and what it doesn't. */
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { createServer as createHttp, type IncomingMessage, request } from 'node:http'
 import { connect as connectTcp, type Socket } from 'node:net'
 import { toHex } from '@milagro-ts/crypto/bytes'
@@ -297,7 +298,7 @@ describe('HTTP', () => {
       requests.push(incoming)
       if (incoming.url === '/no')
         return void socket.end('HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno')
-      socket.write('HTTP/1.1 101 Switching Protocols\r\nupgrade: echo\r\nconnection: upgrade\r\n\r\n')
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n')
       socket.pipe(socket)
     })
     world.onClose(() => api.closeAllConnections())
@@ -359,6 +360,7 @@ describe('HTTP', () => {
     const forged = {
       'Milagro-Id': other.mpinId,
       MILAGRO_ID: other.mpinId,
+      'Milagro.Id': other.mpinId,
       milagro_slot: '1',
       'milagro-instance': 'VIN2',
       'X-Forwarded-For': '192.0.2.9',
@@ -396,7 +398,12 @@ describe('HTTP', () => {
     ['a space before the colon', 'Milagro-Id : x\r\n\r\n'],
     ['a bare line feed', 'X-A: 1\nMilagro-Id: x\r\n\r\n'],
     ['two hosts', 'Host: y\r\nContent-Length: 0\r\n\r\n'],
-    ['two hosts of an upgrade', 'Host: y\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n'],
+    ['two hosts of an upgrade', 'Host: y\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n'],
+    [
+      'an upgrade to h2c, in which the client would write its own requests',
+      'Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n',
+    ],
+    ['an upgrade with a body', 'Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nhi'],
   ])('%s is refused at the gateway', async (_, rest) => {
     const gateway = await startGateway(world, { to, pass: 'http' })
     const socket = await dial(gateway, world.car(1))
@@ -407,12 +414,39 @@ describe('HTTP', () => {
     socket.destroy()
   })
 
+  /** The first request carries a second, in another device's name, as its body. */
+  const hidden = (id: string) => `GET /hidden HTTP/1.1\r\nHost: x\r\nMilagro-Id: ${id}\r\n\r\n`
+  test.each([
+    [
+      'in chunks',
+      'Transfer-Encoding: chunked\r\n\r\n',
+      (body: string) => `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`,
+    ],
+    [
+      'of a length that is said to be the connection’s own',
+      'Connection: content-length\r\nContent-Length: LENGTH\r\n\r\n',
+      (body: string) => body,
+    ],
+  ])('the body of a GET, %s, stays a body', async (_, head, framed) => {
+    const gateway = await startGateway(world, { to, pass: 'http' })
+    const body = hidden(world.car(2).mpinId)
+    const socket = await dial(gateway, world.car(1))
+    socket.write(
+      `GET /seen HTTP/1.1\r\nHost: x\r\n${head.replace('LENGTH', String(body.length))}${framed(body)}`,
+    )
+    const [answer] = await once(socket, 'data')
+    expect(String(answer)).toMatch(/^HTTP\/1\.1 200 /)
+    await ask({ ...asCar(world.car(1), gateway), path: '/after' })
+    expect(requests.map(({ url }) => url)).toEqual(['/seen', '/after'])
+    socket.destroy()
+  })
+
   test('an upgrade: bytes both ways with the device’s name, and a ban ends it; one that the service refuses', async () => {
     const gateway = await startGateway(world, { to, pass: 'http' })
     const car = world.car(1)
     const socket = await dial(gateway, car)
     const upgrade = (path: string) =>
-      `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\nMilagro-Id: forged\r\n\r\n`
+      `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nMilagro-Id: forged\r\n\r\n`
     socket.write(`${upgrade('/')}ping`)
     let text = ''
     socket.on('data', chunk => {
@@ -420,7 +454,7 @@ describe('HTTP', () => {
     })
     while (!text.endsWith('ping')) await new Promise(resolve => socket.once('data', resolve))
     expect(text).toMatch(/^HTTP\/1\.1 101 /)
-    expect(requests[0]?.headers).toMatchObject({ 'milagro-id': car.mpinId, upgrade: 'echo' })
+    expect(requests[0]?.headers).toMatchObject({ 'milagro-id': car.mpinId, upgrade: 'websocket' })
     const gone = closed(socket)
     world.banned.add(car.mpinId)
     world.door.look()
