@@ -55,11 +55,11 @@ function ours() {
   }
   const device = {
     groupId,
-    idCore,
+    encryptionName: () => name,
     decapsulate: async (/** @type {Uint8Array} */ bytes) => decapsulate({ name, Ppub }, key, bytes),
   }
   return {
-    encrypt: plain => encryptFile(plain, { to: [idCore], group, now: 86_400_000, random }),
+    encrypt: plain => encryptFile(plain, { to: [{ kind: 1, idCore }], group, now: 86_400_000, random }),
     decrypt: file => decryptFile(file, device),
   }
 }
