@@ -37,7 +37,7 @@ import type { Clock } from '@milagro-ts/crypto/ports'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import type { Permit } from '@milagro-ts/crypto/time-permit'
-import { readAuthorityKeys } from '@milagro-ts/dta/authority-keys'
+import { authorityKeys } from '@milagro-ts/dta/authority-keys'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import type { Connection } from '@milagro-ts/store/database'
 import { CAR, OPERATOR, OTHER_CAR, TrackingWorld } from '../examples/car-tracking/test/tracking-world.js'
@@ -503,7 +503,7 @@ export async function drivenDta(): Promise<Driven[]> {
     const [group] = (await running.admin.status({})).groups
     const payload = { suite: SUITE, groupId, revision: (group?.revision ?? 0) + 1, documentHash } as const
     const { dataDir, name } = running.config
-    const signKey = key ?? (await readAuthorityKeys(dataDir, name, dta.PASSPHRASE)).signKey
+    const signKey = key ?? (await authorityKeys.read({ dataDir, name, passphrase: dta.PASSPHRASE })).signKey
     return signAbandonment(payload, { key: signKey, kid: cosignerKid(1) })
   }
   const { port } = running.dta.admin.server.address() as { port: number }

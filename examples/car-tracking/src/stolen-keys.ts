@@ -7,12 +7,16 @@ import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { loadFleetConfig } from '@milagro-ts/fleet/config'
 import { type FleetSchema, migrations } from '@milagro-ts/fleet/schema'
 import { openFleetKeys } from '@milagro-ts/fleet/server'
-import { readRpsKeys } from '@milagro-ts/rps/rps-keys'
+import { rpsKeys } from '@milagro-ts/rps/rps-keys'
 import { openDatabase } from '@milagro-ts/store/database'
 
 /** The key that proves the RPS to authorities and RPA. */
 export async function stolenRequestKey(folder: string): Promise<Es256PrivateKey> {
-  const { requestKey } = await readRpsKeys(join(folder, 'rps'), 'rps', await passphraseOf(folder, 'rps'))
+  const { requestKey } = await rpsKeys.read({
+    dataDir: join(folder, 'rps'),
+    name: 'rps',
+    passphrase: await passphraseOf(folder, 'rps'),
+  })
   return requestKey
 }
 

@@ -7,11 +7,11 @@ import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { readFlags, runProcess, say } from '@milagro-ts/api/process'
 import { startServerPool, threadKeyCheck } from '@milagro-ts/api/server-pool'
+import { makeServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { TrackStore, trackMigrations } from './track-store.js'
 import { loadTrackingConfig } from './tracking-config.js'
-import { makeOrReadKeys, readKeys } from './tracking-keys.js'
 
 await runProcess('tracking', async () => {
   const flags = readFlags({ hasAnew: true })
@@ -19,11 +19,12 @@ await runProcess('tracking', async () => {
   const passphrase = readSecret('MILAGRO_TRACKING_PASSPHRASE', process.env)
   const { dataDir } = config
   const { init, anew } = flags
+  const keyFolder = { dataDir, name: config.name, passphrase }
   const folder = { dataDir, database: 'tracks.sqlite', migrations: trackMigrations, init, anew }
   const store = new TrackStore(await openDataFolder<unknown>(folder))
   try {
     if (init) {
-      const { requestKey, hpkeKey } = await makeOrReadKeys(dataDir, passphrase, systemRandom)
+      const { requestKey, hpkeKey } = await makeServiceKeys(keyFolder, systemRandom)
       say({
         event: 'initialised',
         name: config.name,
@@ -33,7 +34,7 @@ await runProcess('tracking', async () => {
       await store.close()
       return null
     }
-    const { requestKey, hpkeKey } = await readKeys(dataDir, passphrase)
+    const { requestKey, hpkeKey } = await serviceKeys.read(keyFolder)
     // Loaded only now, so that a start that is refused says so at once.
     const { createTracking } = await import('./tracking-server.js')
     const { openTlsService } = await import('@milagro-ts/tls/service')

@@ -31,12 +31,7 @@ import { StoreError } from '@milagro-ts/store/store-error'
 import type { FastifyInstance } from 'fastify'
 import { Acceptance } from './acceptance.js'
 import type { Authority } from './authority.js'
-import {
-  type AuthorityKeys,
-  authorityKeysExist,
-  makeAuthorityKeys,
-  readAuthorityKeys,
-} from './authority-keys.js'
+import { type AuthorityKeys, authorityKeys } from './authority-keys.js'
 import { Ceremonies } from './ceremonies.js'
 import type { DtaConfig } from './config.js'
 import { issueDeltas } from './deltas.js'
@@ -252,13 +247,14 @@ export async function openKeys({
 }: Pick<DtaOptions, 'config' | 'passphrase' | 'store' | 'random'>): Promise<AuthorityKeys> {
   const { dataDir, name } = config
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
-  if (await authorityKeysExist(dataDir)) return readAuthorityKeys(dataDir, name, passphrase)
+  const folder = { dataDir, name, passphrase }
+  if (await authorityKeys.exists(dataDir)) return authorityKeys.read(folder)
   const used = await store.atomic(connection =>
     connection.all('SELECT 1 FROM founding UNION ALL SELECT 1 FROM ceremony LIMIT 1'),
   )
   if (used.length > 0)
     throw new StoreError('missing', `${dataDir} has ceremonies but no keys.sealed: restore it from a backup`)
-  return makeAuthorityKeys(dataDir, name, passphrase, random)
+  return authorityKeys.make(folder, random)
 }
 
 /**

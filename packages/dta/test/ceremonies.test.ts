@@ -21,7 +21,7 @@ import { G1 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { combineG1, recombineSecret } from '@milagro-ts/crypto/secret-sharing'
 import { SUITE } from '@milagro-ts/crypto/suite'
-import { readAuthorityKeys } from '@milagro-ts/dta/authority-keys'
+import { authorityKeys } from '@milagro-ts/dta/authority-keys'
 import { RecordSeal } from '@milagro-ts/dta/record-seal'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import {
@@ -336,7 +336,7 @@ describe('an interrupted ceremony', () => {
 describe('what a ceremony that came to nothing has left in the records', () => {
   /** Everything secret in them, to whoever has the disk and the passphrase. */
   async function secretsOf({ store, config }: Running): Promise<Partial<CeremonyRecord>[]> {
-    const { hpkeKey } = await readAuthorityKeys(config.dataDir, config.name, PASSPHRASE)
+    const { hpkeKey } = await authorityKeys.read({ ...config, passphrase: PASSPHRASE })
     const seal = RecordSeal.of(hpkeKey.secret(), 'ceremony-record')
     const rows = await store.atomic(connection =>
       connection.all('SELECT ceremony_hash, sealed FROM ceremony'),

@@ -3,7 +3,7 @@ import { entryHashes, LogHead, type LogOwner } from '@milagro-ts/api/issuance-lo
 import { leafHash, Peaks, verifyConsistency } from '@milagro-ts/api/merkle-tree'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { fromBase64Url } from '@milagro-ts/crypto/bytes'
-import { readAuthorityKeys } from '@milagro-ts/dta/authority-keys'
+import { authorityKeys } from '@milagro-ts/dta/authority-keys'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import {
   codeOf,
@@ -129,7 +129,7 @@ test('a member that hands on heads without end keeps nobody from the next one', 
   await enrol(0, 1, 2)
   await enrol(0, 1, 2)
   await exchange()
-  const { signKey } = await readAuthorityKeys(member(2).config.dataDir, 'ta3', PASSPHRASE)
+  const { signKey } = await authorityKeys.read({ ...member(2).config, passphrase: PASSPHRASE })
   const { at, size } = await headOf(2)
   expect(size).toBeGreaterThan(1)
   const [entry] = (await member(2).client.log({ params: params(), query: {} })).entries
@@ -160,7 +160,7 @@ test('a member that hands on heads without end keeps nobody from the next one', 
 })
 
 test('two histories of one log meet: whoever signed both is named, with both heads', async () => {
-  const { signKey } = await readAuthorityKeys(member(2).config.dataDir, 'ta3', PASSPHRASE)
+  const { signKey } = await authorityKeys.read({ ...member(2).config, passphrase: PASSPHRASE })
   // ta3 shows ta1 a log of its own in which an entry is another one.
   const honest = await headOf(2)
   const other = await LogHead.sign(

@@ -6,7 +6,7 @@ import { signAbandonment, signRevisionStatement } from '@milagro-ts/api/statemen
 import { systemRandom } from '@milagro-ts/api/system'
 import { fromUtf8, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { SUITE } from '@milagro-ts/crypto/suite'
-import { readAuthorityKeys } from '@milagro-ts/dta/authority-keys'
+import { authorityKeys } from '@milagro-ts/dta/authority-keys'
 import { RecordSeal } from '@milagro-ts/dta/record-seal'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import {
@@ -89,7 +89,7 @@ test('a revision in force ends the ceremonies from before, and what they have le
   const { admin, client, config, store } = first()
   await admin.accept({ body: { hash: params.ceremonyHash } })
   const joined = await client.joinCeremony({ params, body: { proposal, revisions: [current] } })
-  const { hpkeKey } = await readAuthorityKeys(config.dataDir, config.name, PASSPHRASE)
+  const { hpkeKey } = await authorityKeys.read({ ...config, passphrase: PASSPHRASE })
   const seal = RecordSeal.of(hpkeKey.secret(), 'ceremony-record')
   const record = async () => {
     const [row] = await store.atomic(connection => connection.all('SELECT sealed FROM ceremony'))

@@ -8,7 +8,7 @@ import { systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url, toHex } from '@milagro-ts/crypto/bytes'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { PURPOSES } from '@milagro-ts/crypto/suite'
-import { readAuthorityKeys } from '@milagro-ts/dta/authority-keys'
+import { authorityKeys } from '@milagro-ts/dta/authority-keys'
 import type { Store } from '@milagro-ts/store/database'
 import { StoreError } from '@milagro-ts/store/store-error'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -72,7 +72,7 @@ test('no secret is in the log, nor in the files, of a run with every kind of req
     if (bytes.length >= 32) secrets.push(bytes)
   }
   for (const { config } of world.authorities) {
-    const { signKey, hpkeKey } = await readAuthorityKeys(config.dataDir, config.name, PASSPHRASE)
+    const { signKey, hpkeKey } = await authorityKeys.read({ ...config, passphrase: PASSPHRASE })
     secrets.push(Buffer.from(signKey.toJwk().d, 'base64url'), hpkeKey.secret())
   }
   const texts = [

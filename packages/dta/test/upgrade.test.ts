@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { entryHashes, type IssuanceEntry, LogHead } from '@milagro-ts/api/issuance-log'
 import { leafHash, Peaks, verifyInclusion } from '@milagro-ts/api/merkle-tree'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
-import { readAuthorityKeys } from '@milagro-ts/dta/authority-keys'
+import { authorityKeys } from '@milagro-ts/dta/authority-keys'
 import { entryOf, logHead } from '@milagro-ts/dta/issuance-log'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { openDatabase } from '@milagro-ts/store/database'
@@ -49,7 +49,11 @@ test('has the tree over the log that was kept as a chain', async () => {
   const leaves = expected.entries.map(entry => entryHashes(groupId, entry).leaf)
   const { root } = leaves.reduce((peaks, leaf) => peaks.append(leaf), Peaks.empty)
 
-  const { signKey } = await readAuthorityKeys(folder, expected.name, PASSPHRASE)
+  const { signKey } = await authorityKeys.read({
+    dataDir: folder,
+    name: expected.name,
+    passphrase: PASSPHRASE,
+  })
   const owner = { groupId, name: expected.name, signKey: signKey.publicKey }
   const head = await LogHead.verify((await running.client.logHead({ params })).head, owner)
   expect(head).toMatchObject({ size: 7, root, at: Math.floor(expected.now / 1000) })

@@ -35,15 +35,7 @@ import { serveConsole } from './console.js'
 import { noteEndedKeys } from './ended-keys.js'
 import { Enrolments, forgetExpired } from './enrolments.js'
 import { type FleetHandlers, fleetHandlers } from './fleet-handlers.js'
-import {
-  type FleetKeys,
-  fleetKeysExist,
-  makeFleetKeys,
-  makeRaKey,
-  readFleetKeys,
-  readRaKeys,
-  storeRaKey,
-} from './fleet-keys.js'
+import { type FleetKeys, fleetKeys, makeRaKey, readRaKeys, storeRaKey } from './fleet-keys.js'
 import { fleetRoutes } from './fleet-routes.js'
 import { GroupInForce } from './group-in-force.js'
 import { forgetHooks, Hooks } from './hooks.js'
@@ -342,8 +334,9 @@ export async function openFleetKeys({
   const { dataDir, name } = config
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   const used = await store.db.selectFrom('ra_key').select('kid').executeTakeFirst()
-  if (await fleetKeysExist(dataDir)) {
-    const keys = await readFleetKeys(dataDir, name, passphrase)
+  const folder = { dataDir, name, passphrase }
+  if (await fleetKeys.exists(dataDir)) {
+    const keys = await fleetKeys.read(folder)
     // Nobody knows a new one: the group document names those that were made together with keys.sealed.
     if (used === undefined)
       throw new StoreError(
@@ -356,7 +349,7 @@ export async function openFleetKeys({
   }
   if (used !== undefined)
     throw new StoreError('missing', `${dataDir} has RA keys but no keys.sealed: restore it from a backup`)
-  const keys = await makeFleetKeys(dataDir, name, passphrase, random)
+  const keys = await fleetKeys.make(folder, random)
   const seal = new RowSeal(keys.dataKey, random)
   await storeRaKey(store.db, seal, await makeRaKey(), Math.floor(clock() / 1000))
   return { ...keys, seal, signers: await readRaKeys(store.db, seal) }

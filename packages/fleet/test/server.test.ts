@@ -99,7 +99,7 @@ describe('a start', () => {
   test('refuses a wrong passphrase and the keys of another server', async () => {
     const wrong = failure(openFleetKeys({ ...options(), passphrase: 'wrong' }))
     expect(await wrong).toMatch(/^StoreError: .*keys\.sealed: the passphrase is wrong/)
-    expect(await failure(openFleetKeys(options({ name: 'other' })))).toMatch(/belongs to 'fleet'/)
+    expect(await failure(openFleetKeys(options({ name: 'other' })))).toMatch(/belongs to the server 'fleet'/)
   })
 
   test('refuses RA keys without the sealed file that opens them', async () => {

@@ -25,7 +25,7 @@ import { AuthorityWatch } from './authority-watch.js'
 import type { RpsConfig } from './config.js'
 import { GroupDocuments } from './group-documents.js'
 import { RelyingParty } from './relying-party.js'
-import { readRpsKeys } from './rps-keys.js'
+import { type RpsKeys, rpsKeys } from './rps-keys.js'
 import { TreePermits } from './tree-permits.js'
 
 export interface IssuingPorts {
@@ -50,14 +50,14 @@ export class Issuing {
   readonly #ports: IssuingPorts
   readonly #tree: TreePermits
   readonly #authorities: Authorities
-  readonly #requestKey: Awaited<ReturnType<typeof readRpsKeys>>['requestKey']
+  readonly #requestKey: RpsKeys['requestKey']
 
   private constructor(made: {
     ports: IssuingPorts
     group: Group
     tree: TreePermits
     authorities: Authorities
-    requestKey: Awaited<ReturnType<typeof readRpsKeys>>['requestKey']
+    requestKey: RpsKeys['requestKey']
   }) {
     this.group = made.group
     this.#ports = made.ports
@@ -70,7 +70,7 @@ export class Issuing {
   static async open(ports: IssuingPorts): Promise<Issuing> {
     const { config, passphrase, store, pool, clock, random, timers, fetch, log, metrics } = ports
     const { name, dataDir } = config
-    const { requestKey } = await readRpsKeys(dataDir, name, passphrase)
+    const { requestKey } = await rpsKeys.read({ dataDir, name, passphrase })
     const signer = { name, key: requestKey, clock, random }
     const documents = await GroupDocuments.open({ config, store, fetch, keyCheck: poolKeyCheck(pool) })
     const watch = new AuthorityWatch({ group: () => documents.latest, clock, log, metrics })

@@ -50,7 +50,7 @@ import { Permits } from './permits.js'
 import { type ProveSigned, Registrations } from './registrations.js'
 import { RelyingParty } from './relying-party.js'
 import { Revocation } from './revocation.js'
-import { makeRpsKeys, type RpsKeys, readRpsKeys, rpsKeysExist } from './rps-keys.js'
+import { type RpsKeys, rpsKeys } from './rps-keys.js'
 import { SERVER_KEY_PURPOSES, ServerKeys } from './server-keys.js'
 import { authenticatedFields, Tokens, userFields } from './tokens.js'
 import { TreePermits } from './tree-permits.js'
@@ -216,9 +216,8 @@ export async function openKeys({
 }): Promise<RpsKeys> {
   const { dataDir, name } = config
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
-  return (await rpsKeysExist(dataDir))
-    ? readRpsKeys(dataDir, name, passphrase)
-    : makeRpsKeys(dataDir, name, passphrase, random)
+  const folder = { dataDir, name, passphrase }
+  return (await rpsKeys.exists(dataDir)) ? rpsKeys.read(folder) : rpsKeys.make(folder, random)
 }
 
 async function openParts(
@@ -229,7 +228,7 @@ async function openParts(
   const fetch = options.fetch ?? globalThis.fetch
   const { name, dataDir } = config
   const isUsed = await store.atomic(connection => connection.all('SELECT 1 FROM group_revision LIMIT 1'))
-  if (isUsed.length > 0 && !(await rpsKeysExist(dataDir)))
+  if (isUsed.length > 0 && !(await rpsKeys.exists(dataDir)))
     throw new StoreError('missing', `${dataDir} has a database but no keys.sealed: restore it from a backup`)
   const { requestKey, hpkeKey, tokenKey } = await openKeys(options)
   const signer = { name, key: requestKey, clock, random }

@@ -11,6 +11,7 @@ import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { runProcess, type Serving, say } from '@milagro-ts/api/process'
 import { threadKeyCheck } from '@milagro-ts/api/server-pool'
+import { makeServiceKeys, type ServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -24,7 +25,6 @@ import {
   RELOADABLE,
 } from './gateway-config.js'
 import type { OutboundSettings } from './outbound-gateway.js'
-import { makeServiceKeys, readServiceKeys } from './service-keys.js'
 
 /** From the command line; each goes before its setting. */
 export interface GatewayFlags {
@@ -67,7 +67,7 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       sayKeys(name, await makeServiceKeys(folder, systemRandom))
       return null
     }
-    const keys = await readServiceKeys(folder)
+    const keys = await serviceKeys.read(folder)
     const log = createLog(name, { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_gateway')
     // Loaded only now, so that a start that is refused says so at once.
@@ -272,7 +272,7 @@ function addressOf(server: { address(): unknown }): string {
   return `${family === 'IPv6' ? `[${address}]` : address}:${port}`
 }
 
-function sayKeys(name: string, { requestKey, hpkeKey }: Awaited<ReturnType<typeof makeServiceKeys>>): void {
+function sayKeys(name: string, { requestKey, hpkeKey }: ServiceKeys): void {
   say({
     event: 'initialised',
     name,

@@ -13,6 +13,7 @@ import { runProcess, say } from '@milagro-ts/api/process'
 import { registerRoutes } from '@milagro-ts/api/register-routes'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { threadKeyCheck } from '@milagro-ts/api/server-pool'
+import { makeServiceKeys, type ServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
 import { followGroup } from '@milagro-ts/client/group-store'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -27,7 +28,6 @@ import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { loadPskFileConfig, type PskFileConfig } from './gateway-config.js'
 import { PskFile } from './psk-file.js'
 import { askRecipientKey } from './recipient-shares.js'
-import { makeServiceKeys, readServiceKeys, type ServiceKeys } from './service-keys.js'
 
 /** Milliseconds for one call, and between two looks for a newer revision of the group document. */
 const TIMEOUT = 5_000
@@ -61,7 +61,7 @@ export function runPskFile(flags: PskFileFlags, env: Environment): Promise<void>
     const ports = { clock: systemClock, random: systemRandom, timers: systemTimers }
     const writer = await openPskFile({
       config,
-      keys: await readServiceKeys(folder),
+      keys: await serviceKeys.read(folder),
       group: await pinnedGroup(config, threadKeyCheck(ports)),
       log,
       metrics: createMetrics('milagro_psk_file'),

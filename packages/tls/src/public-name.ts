@@ -13,6 +13,7 @@ import { type Client, createClient } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Group } from '@milagro-ts/api/group'
 import { requestSigner } from '@milagro-ts/api/request-auth'
+import type { ServiceKeys } from '@milagro-ts/api/service-keys'
 import type { Timers } from '@milagro-ts/api/system'
 import { ClientError } from '@milagro-ts/client/errors'
 import {
@@ -28,7 +29,6 @@ import { G1 } from '@milagro-ts/crypto/points'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { askRecipientKey } from './recipient-shares.js'
-import type { ServiceKeys } from './service-keys.js'
 
 /** Milliseconds for one call to an authority. */
 const TIMEOUT = 5_000
