@@ -83,11 +83,13 @@ const lines = async () =>
   (await readFile(file, 'utf8').catch(() => '')).split('\n').filter(line => line !== '')
 const list = (...cars: Car[]) =>
   writeFile(devices, `# fleet\n${cars.map(car => car.idCore.mpinId).join('\n')}\n`)
-const holds = (...cars: Car[]) =>
-  until(async () => {
+const holds = (...cars: Car[]) => {
+  const expected = JSON.stringify(cars.map(lineOf).sort())
+  return until(async () => {
     world.clock.turn(TURN)
-    return JSON.stringify((await lines()).sort()) === JSON.stringify(cars.map(lineOf).sort())
+    return JSON.stringify((await lines()).sort()) === expected
   })
+}
 
 test('the static key is asked for without a slot, and each line is what the device computes', async () => {
   const cars = [world.makeCar(), world.makeCar(), world.makeCar()]
