@@ -11,7 +11,8 @@
  *
  * A worker that is free takes from the next lane that has something ready, in turns, and within a lane from each source
  * in turns, so that nobody's flood is another's wait. Sources and identities whose proof failed lately go to the single
- * lane: they spoil no batch. The queue is bounded; what finds it full is PoolUnavailable, which a server answers with
+ * lane: they spoil no batch. Anybody can have a proof fail under an identity, which is public; so a place in a full single
+ * lane is taken from the source that has the most of them, for one that has fewer. The queue is bounded; what finds it full is PoolUnavailable, which a server answers with
  * RETRY_LATER. A PIN proof is never turned away for that: by then a strike is reserved.
  *
  * A worker that ends takes its jobs with it (PoolUnavailable: nothing was decided, so nothing is allowed) and another
@@ -226,7 +227,11 @@ export class CryptoPool {
     const isSuspect = names.some(name => this.#isSuspect(name))
     const lane = isSuspect ? single : batched
     const turn = from.source ?? from.identity
-    if (isSuspect && single.size >= Math.ceil(this.#limit * SUSPECT_SHARE)) throw this.#full()
+    if (isSuspect && single.size >= Math.ceil(this.#limit * SUSPECT_SHARE)) {
+      const displaced = single.displaceFor(turn)
+      if (displaced === undefined) throw this.#full()
+      displaced.reject(this.#full())
+    }
     const outcome = await this.#enqueue<Item, Outcome>(lane, item, turn)
     if (outcome !== true) for (const name of names) this.#suspect(name)
     return verdictOf(outcome)
@@ -434,6 +439,19 @@ class Lane<Item> {
     if (entries === undefined) this.#turns.set(turn, [entry])
     else entries.push(entry)
     this.#size++
+  }
+
+  /**
+   * Takes the latest one of the source that has the most waiting out of it, for one of this source. Undefined unless that
+   * has two more than this: a place that is given up is a fairer one, and every source keeps its last.
+   */
+  displaceFor(turn: string): Waiting<Item> | undefined {
+    const own = this.#turns.get(turn)?.length ?? 0
+    let most: Waiting<Item>[] = []
+    for (const entries of this.#turns.values()) if (entries.length > most.length) most = entries
+    if (most.length < own + 2) return undefined
+    this.#size--
+    return most.pop()
   }
 
   /** As many as one task takes: one of each source, then the next of each. */

@@ -440,6 +440,23 @@ describe('the order of work', () => {
     expect(kept).toBeLessThan(6)
   })
 
+  test('whoever fills the suspects’ lane gives way to an identity that was made a suspect', async () => {
+    const { timers, events, pool, send } = obedient({ limit: 16 })
+    const wrong = send(BAD, 'mallory', 'alice')
+    timers.fire()
+    await wrong
+    const flood = Promise.allSettled(Array.from({ length: 6 }, () => send(GOOD, 'mallory')))
+    const alice = send(GOOD, 'home', 'alice')
+    expect(pool.waiting).toBeLessThanOrEqual(4)
+    const bob = send(GOOD, 'home', 'alice')
+    while (timers.size > 0) timers.fire()
+    expect(await Promise.all([alice, bob])).toEqual([true, true])
+    const refused = (await flood).filter(({ status }) => status === 'rejected')
+    for (const one of refused) expect((one as PromiseRejectedResult).reason).toBeInstanceOf(PoolUnavailable)
+    expect(events.filter(event => event === 'full')).toHaveLength(refused.length)
+    expect(refused.length).toBeGreaterThan(1)
+  })
+
   test('a worker that ends takes its jobs with it, is counted, and is replaced with the keys it needs', async () => {
     const { timers, events, pool, send } = obedient({ batch: 1 })
     let loads = 0
