@@ -16,7 +16,8 @@
  *
  * A log can be read in any order by anybody, and still only grow: whoever shows two readers two histories has signed two
  * heads that no proof joins, and the readers pass heads on. So each head that turns up anywhere is compared with the one
- * kept (`judge`). A number of equal size with two roots, or a later head of fewer entries, is evidence by itself.
+ * kept (`judge`). Two roots of one size, or a later head of fewer entries, are evidence by themselves. A proof that doesn't
+ * join two heads of different sizes is none: nobody has signed it, and somebody on the way may have damaged it.
  */
 import { be32, be64, equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
@@ -144,11 +145,14 @@ export class LogHead implements TreeHead {
 }
 
 /**
- *   split      two heads of which neither log begins with the other
+ * What two signed heads show by themselves:
+ *
+ *   split      the same number of entries and another root
  *   shorter    a later head of fewer entries: something was taken away
  */
 export type HeadFault = 'split' | 'shorter'
-export type Verdict = 'newer' | 'known' | HeadFault
+/** `unproven`: an answer came that doesn't join the two. It shows nothing; ask again, later or in another way. */
+export type Verdict = 'newer' | 'known' | 'unproven' | HeadFault
 
 /**
  * A head that turned up, beside one that is kept. `prove` asks the authority for the consistency proof of two sizes
@@ -167,6 +171,6 @@ export async function judge(
   if (before.at > after.at) return 'shorter'
   const proof = await prove(before.size, after.size)
   const hashes = proof.map(hash => fromBase64Url(hash, 'proof', 32))
-  if (!verifyConsistency(before, after, hashes)) return 'split'
+  if (!verifyConsistency(before, after, hashes)) return 'unproven'
   return after === head ? 'newer' : 'known'
 }

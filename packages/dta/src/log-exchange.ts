@@ -9,7 +9,11 @@
  *   <-- head of ta2 (20, a), seen: … --   kept: (18, x): consistency 18, 20 holds, so ta1 keeps (20, a)
  *                                         ta3
  *   -- logHead? -->
- *   <-- head of ta3, seen: ta2 (19, b) -- ta2, consistency 19, 20? no proof joins (19, b) and (20, a): a split
+ *   <-- head of ta3, seen: ta2 (20, b) -- two heads of 20 entries, and another root: a split
+ *
+ * A proof that doesn't join two heads of different sizes is no evidence: nobody has signed it, and whoever stands between
+ * may have damaged it. It is asked for again in each round; where none came for a minute the operator is told, and when one
+ * comes that is over.
  *
  * Heads of this authority's own log that others have seen are compared as well: with its database. One that it doesn't
  * bear out was signed by somebody else with its key, or the database is not the one that was served from.
@@ -34,6 +38,10 @@ export const EXCHANGE_INTERVAL = 30_000
 const TIMEOUT = 5_000
 /** Milliseconds for the heads of others that one member hands on: however many, the next member is asked. */
 const SEEN_TIME = 10_000
+/** Milliseconds for which proofs don't join two heads until that is an alarm. */
+const UNPROVEN_TIME = 60_000
+/** Pairs of heads that are remembered for it. */
+const UNPROVEN = 1_000
 /** Seconds of heads that one write does for. */
 const TIME_AHEAD = 60
 
@@ -60,6 +68,8 @@ export class LogExchange {
   /** Of the newest head that was signed, by group, and the head: within one second the same. */
   readonly #times = new Map<string, number>()
   readonly #signed = new Map<string, Promise<string> & { readonly of?: string }>()
+  /** Heads that no proof has joined with the kept one since `since`; the longest known first. */
+  readonly #unproven = new Map<string, { readonly since: number; isTold: boolean }>()
 
   constructor(authority: Authority, fetcher: typeof fetch) {
     this.#authority = authority
@@ -183,6 +193,12 @@ export class LogExchange {
       return answer.proof
     }
     const verdict = await judge(kept, head, prove)
+    // A member's own head is another one each time; what is handed on stays the same.
+    const pair = `${toBase64Url(groupId)} ${signKey} ${isOwn ? '' : jws}`
+    if (verdict === 'unproven') return this.#doubt(owner, pair)
+    if (this.#unproven.get(pair)?.isTold)
+      this.#authority.log.info({ authority: member.name }, 'a member’s heads are of one log after all')
+    this.#unproven.delete(pair)
     if (verdict === 'newer' || (verdict === 'known' && isOwn && head.at >= (kept?.at ?? 0))) {
       await store.atomic(connection =>
         connection.run(
@@ -193,6 +209,24 @@ export class LogExchange {
         ),
       )
     } else if (verdict !== 'known') await this.#alarm(owner, verdict, kept?.head as string, jws)
+  }
+
+  #doubt({ groupId, name: authority }: LogOwner, pair: string): void {
+    const { clock, log, metrics } = this.#authority
+    metrics.count('log_proofs_failed', { authority })
+    const doubt = this.#unproven.get(pair) ?? { since: clock(), isTold: false }
+    this.#unproven.set(pair, doubt)
+    if (this.#unproven.size > UNPROVEN) {
+      const [longest] = this.#unproven.keys()
+      this.#unproven.delete(longest as string)
+    }
+    if (doubt.isTold || clock() < doubt.since + UNPROVEN_TIME) return
+    doubt.isTold = true
+    metrics.count('log_alarms', { fault: 'unproven' })
+    log.error(
+      { groupId: toBase64Url(groupId), authority },
+      'alarm: no proof joins two heads of a member’s log: it has two histories, or answers are damaged on the way',
+    )
   }
 
   async #lookAtOwn(owner: LogOwner, head: LogHead): Promise<void> {

@@ -2,7 +2,8 @@
 import { entryHashes, LogHead, type LogOwner } from '@milagro-ts/api/issuance-log'
 import { leafHash, Peaks, verifyConsistency } from '@milagro-ts/api/merkle-tree'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
-import { fromBase64Url } from '@milagro-ts/crypto/bytes'
+import { systemRandom } from '@milagro-ts/api/system'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { authorityKeys } from '@milagro-ts/dta/authority-keys'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import {
@@ -157,6 +158,44 @@ test('a member that hands on heads without end keeps nobody from the next one', 
   expect(proofs).toBeLessThan(6)
   expect(await evidence(0)).toEqual([])
   world.authorities[0] = await restart(member(0), world)
+})
+
+test('a proof that was damaged on the way accuses nobody, and one that holds is the end of it', async () => {
+  await exchange()
+  await enrol(0, 1, 2)
+  let isDamaging = true
+  const proxy = (async (url: string, init?: RequestInit) => {
+    const answer = await fetch(url, init)
+    if (!isDamaging || !url.startsWith(`${member(1).url}/`) || !url.includes('/log/consistency'))
+      return answer
+    return Response.json({ proof: [toBase64Url(systemRandom(32))] })
+  }) as typeof fetch
+  const metrics: Metrics = createMetrics('milagro_dta')
+  world.authorities[0] = await restart(member(0), { ...world, metrics, fetch: proxy })
+  world.logged.length = 0
+  const look = async (seconds: number) => {
+    world.clock.now += seconds * 1000
+    await member(0).dta.exchangeLogs()
+    return { found: await evidence(0), isAlarm: world.logged.join('').includes('alarm: no proof joins') }
+  }
+  const keptSize = async () => {
+    const { seen } = await member(0).client.logHead({ params: params() })
+    return (await LogHead.verify(seen.find(({ authority }) => authority === 'ta2')?.head as string, owner(1)))
+      .size
+  }
+  const { size } = await headOf(1)
+  expect(await look(0)).toEqual({ found: [], isAlarm: false })
+  expect(await keptSize()).toBe(size - 1)
+  expect(await metrics.registry.metrics()).toContain('milagro_dta_log_proofs_failed_total{authority="ta2"}')
+  // For as long as a minute it is an alarm, and still no evidence: nothing of it is kept.
+  await look(30)
+  expect(await look(30)).toEqual({ found: [], isAlarm: true })
+  isDamaging = false
+  expect((await look(30)).found).toEqual([])
+  expect(await keptSize()).toBe(size)
+  expect(world.logged.join('')).toContain('of one log after all')
+  world.authorities[0] = await restart(member(0), world)
+  await exchange()
 })
 
 test('two histories of one log meet: whoever signed both is named, with both heads', async () => {

@@ -10,7 +10,8 @@
  *                        authorities issued its key; fewer logs have it
  *   `split`, `shorter`   two heads that no one log can have had         the authority tells different readers different
  *                                                                       logs; the heads are kept as evidence
- *   `broken`             entries that don't come to the signed head     it publishes another log than it signs
+ *   `broken`             entries or a proof, twice, that don't come to  it publishes another log than it signs, or somebody on
+ *                        the signed head                                the way changes it: no evidence, they aren't signed
  *   `rewritten`          an entry that was another one before           found with the head of an older build
  *
  * Heads of a log come from its authority, and from the other members, who hand on what they have seen: so one honest
@@ -143,6 +144,8 @@ export class Reconciliation {
   readonly #troubles = new Map<string, string>()
   /** Heads that were judged already. */
   readonly #judged = new Set<string>()
+  /** Signing keys of logs, and heads that others have seen, that a proof didn't join with what was read. */
+  readonly #doubted = new Set<string>()
   #lacking: LackedKey[] = []
   #look: Promise<void> | undefined
   #end = () => {}
@@ -316,6 +319,7 @@ export class Reconciliation {
         ]),
       )
       this.#troubles.delete(key)
+      this.#doubted.delete(key)
       return answer.seen
     } catch (error) {
       if (!isTheirs(error)) throw error
@@ -386,20 +390,19 @@ export class Reconciliation {
         previous = hash
       }
       if (!(await this.#isUnder(api, peaks, head))) {
-        if (kept !== null && !(await this.#isUnder(api, kept, head)))
-          return this.#fault(
-            log,
-            authority,
-            'split',
-            `its ${kept.size} entries are not in the ${head.size} of its head`,
-            [kept.jws, head.jws],
+        if (!this.#isDoubtedAgain(authority.signKey.toBase64Url()))
+          throw new UnexpectedAnswer(
+            'no proof joins what was read with its head; asked again at the next look',
           )
+        const isKeptUnder = kept === null || (await this.#isUnder(api, kept, head))
         return this.#fault(
           log,
           authority,
           'broken',
-          `entries ${from} to ${peaks.size} are not those of its head`,
-          [head.jws],
+          isKeptUnder
+            ? `entries ${from} to ${peaks.size} are not those of its head`
+            : `no proof joins its ${kept.size} entries with the ${head.size} of its head`,
+          isKeptUnder ? [head.jws] : [kept.jws, head.jws],
         )
       }
       await this.#keep(authority, log.id, { entries, previous, peaks })
@@ -420,6 +423,17 @@ export class Reconciliation {
         log.id,
       ]),
     )
+  }
+
+  /**
+   * Whether it was in doubt before. Nobody has signed an entry or a proof, and somebody on the way may have damaged it: so
+   * what doesn't come to a head counts when it is so at a second look.
+   */
+  #isDoubtedAgain(what: string): boolean {
+    const isAgain = this.#doubted.has(what)
+    if (this.#doubted.size > 10_000) this.#doubted.clear()
+    this.#doubted.add(what)
+    return isAgain
   }
 
   /** The head's log begins with this one. */
@@ -484,6 +498,17 @@ export class Reconciliation {
         // Before it was read up to a head there is nothing to compare with.
         if (log.head === null) continue
         const verdict = await judge(log.head, head, this.#prove(this.#api(authority)))
+        if (verdict === 'unproven') {
+          if (this.#isDoubtedAgain(jws))
+            await this.#fault(
+              log,
+              authority,
+              'broken',
+              'no proof joins it with what another member has seen',
+              [log.head.jws, jws],
+            )
+          continue
+        }
         if (verdict === 'split' || verdict === 'shorter')
           await this.#fault(log, authority, verdict, 'another member has seen another log', [
             log.head.jws,

@@ -1,6 +1,8 @@
 import { generateEs256 } from '@milagro-ts/api/keys'
 import { ticketHash, verifyPermitStatement, verifyTicket } from '@milagro-ts/api/statements'
+import { utf8 } from '@milagro-ts/crypto/bytes'
 import { IdCore } from '@milagro-ts/crypto/identity'
+import { sha256 } from '@milagro-ts/crypto/sha256'
 import { type FleetSchema, migrations } from '@milagro-ts/fleet/schema'
 import { openDatabase } from '@milagro-ts/store/database'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
@@ -276,6 +278,31 @@ describe('reconciliation', () => {
     one.log = log
     two.log = other
     expect((await run()).map(({ entries }) => entries)).toEqual([7, 9])
+  })
+
+  test('asks again for a proof that was damaged on the way, and accuses nobody for one', async () => {
+    const [one] = authorities
+    await forgetFaults()
+    const { idCore } = await enrolled('VIN-Z')
+    // More than a page (of two here): what is read before the head takes a proof.
+    for (let i = 0; i < 4; i++)
+      one.issue(idCore, new Uint8Array(32).fill(i), { purpose: 'agree', kind: 'slot' })
+    later()
+    one.onProof = proof => [...proof, sha256(utf8('another'))]
+    expect((await run())[0]).toMatchObject({ faults: [], trouble: expect.stringMatching(/asked again/) })
+    one.onProof = proof => proof
+    expect((await run())[0]).toMatchObject({ intact: true, faults: [], entries: one.log.length })
+    // One that stays damaged is named: not as a split, since its two heads show none.
+    for (let i = 0; i < 4; i++)
+      one.issue(idCore, new Uint8Array(32).fill(i), { purpose: 'agree', kind: 'slot' })
+    later()
+    one.onProof = proof => [...proof, sha256(utf8('another'))]
+    await run()
+    const detail = expect.stringMatching(/^no proof joins its/)
+    expect((await run())[0]).toMatchObject({ faults: [{ fault: 'broken', detail }] })
+    one.onProof = proof => proof
+    await run()
+    await forgetFaults()
   })
 
   test('is kept from the other logs by none that is slow and long', async () => {

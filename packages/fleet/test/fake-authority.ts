@@ -28,6 +28,8 @@ export class FakeAuthority {
   leavesAt: number | undefined
   /** What happens before it answers a page. */
   onPage = () => {}
+  /** What becomes of its proofs on the way. */
+  onProof = (proof: Uint8Array[]) => proof
   /** Heads of others' logs that it hands on. */
   seen: { authority: string; head: string }[] = []
 
@@ -143,7 +145,7 @@ export class FakeAuthority {
         ]
         if (after > this.log.length) refuse('NOT_FOUND')
         const proof = consistencyProof(before, after, this.#nodes(this.log))
-        return answer(response, 200, { proof: proof.map(toBase64Url) })
+        return answer(response, 200, { proof: this.onProof(proof).map(toBase64Url) })
       }
       default:
         return refuse('NOT_FOUND')
