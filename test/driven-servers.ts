@@ -852,6 +852,7 @@ export async function drivenRps(): Promise<Driven[]> {
               hpkeKey: toBase64Url(hpkeKey),
               device,
               pin: device,
+              without: [3],
             },
           }
         },
@@ -866,6 +867,10 @@ export async function drivenRps(): Promise<Driven[]> {
           return [
             { what: 'without the PIN', fields: { body: { message } } },
             { what: 'an epoch that never was', fields: { body: { device: { from: 1, to: 9 } } } },
+            {
+              what: 'without more authorities than the group can spare',
+              fields: { body: { without: [1, 2] } },
+            },
           ]
         },
       },

@@ -67,6 +67,7 @@ export const AuthoritiesSeen = Strict({
 /** Of the authority that the RPS passes something on to. */
 const RelayParams = Strict({ index: Type.String({ pattern: '^[1-9][0-9]{0,2}$', [HOLDS]: 'known' }) })
 
+const AuthorityIndex = Type.Integer({ minimum: 1, maximum: 255 })
 /** Of as many authorities as have answered. */
 const SealedShares = Type.Array(SealedShare, { minItems: 1, maxItems: 255 })
 
@@ -268,7 +269,15 @@ export const rpsRoutes = {
     summary:
       'Delta shares to a later key epoch, against proofs of the former keys: sealed by the authorities to the device’s key.',
     caller: 'open',
-    body: Strict({ message: LoginFields, ...KeyRotationFields }),
+    body: Strict({
+      message: LoginFields,
+      ...KeyRotationFields,
+      /**
+       * Indices of authorities whose shares the device couldn't use a moment ago, n − t at most: the RPS, which can't tell
+       * good shares from wrong ones, waits for others. Not signed, since it is worth nothing but time.
+       */
+      without: Type.Optional(Type.Array(AuthorityIndex, { minItems: 1, maxItems: 254 })),
+    }),
     response: Strict({ device: Type.Optional(SealedShares), pin: Type.Optional(SealedShares) }),
     refuses: ['EPOCH_ENDED', ...proofRefusals],
   },

@@ -62,7 +62,7 @@ import { ClientError } from './errors.js'
 import { checkFileSlot, type EncryptedTo } from './file-recipient.js'
 import { followGroup, storedGroup } from './group-store.js'
 import { LOOKS } from './key-collection.js'
-import { AwaitingDeltas, type Deltas } from './key-rotation.js'
+import { type DeltaRequest, type Deltas, fetchDeltas } from './key-rotation.js'
 import { stretchPin } from './pin-stretch.js'
 import { type DeviceOptions, type Ports, portsOf } from './ports.js'
 import {
@@ -1026,21 +1026,23 @@ export class Device {
     const { random, rps, rpsAudience: audience, wait } = this.#ports
     for (const pause of LOOKS) {
       if (pause > 0) await wait(pause)
-      const awaiting = await AwaitingDeltas.request({ idCore, account: pin }, steps, random)
-      const { terms } = await this.#termsByNonce(MODE.sign, awaiting.payload)
-      const message = clientProve({
-        terms: { ...terms, deviceEpoch: device.keyEpoch, audience, idCore },
-        binding: { groupId },
-        deviceKey: former,
-        pin: pin && {
-          terms: { userCore: pin.userCore, pinGen: pin.pinGen, pinEpoch: pin.keyEpoch },
-          pinKey: pin.pinKey,
-        },
-        random,
-      })
-      const body = { message: fieldsOf(message), ...awaiting.fields }
-      const answer = await this.#decided(pin, () => rps.rotateKey({ body }))
-      const deltas = await awaiting.combine(this.#group, answer)
+      const send: DeltaRequest['send'] = async (payload, fields) => {
+        const { terms } = await this.#termsByNonce(MODE.sign, payload)
+        const message = clientProve({
+          terms: { ...terms, deviceEpoch: device.keyEpoch, audience, idCore },
+          binding: { groupId },
+          deviceKey: former,
+          pin: pin && {
+            terms: { userCore: pin.userCore, pinGen: pin.pinGen, pinEpoch: pin.keyEpoch },
+            pinKey: pin.pinKey,
+          },
+          random,
+        })
+        const body = { message: fieldsOf(message), ...fields }
+        return this.#decided(pin, () => rps.rotateKey({ body }))
+      }
+      const identity = { idCore, account: pin }
+      const deltas = await fetchDeltas({ group: this.#group, identity, steps, random, send })
       // Not even the former keys have gone: the RPS has the revision soon, and the same is asked again.
       if (deltas !== 'behind') return deltas
       await this.#follow()

@@ -8,6 +8,9 @@
  *   open with info = ctx; verify (κ, z) against C'_j − C_j
  *   Δ·A = Σ λ_j·δ_jA
  *
+ * The RPS can't tell a good share from a wrong one, and waits for few more than t. So who got too few good ones asks again,
+ * and says whose were wrong: then others are waited for, as long as the RPS waits for anybody.
+ *
  * sk is in memory only. Until the new key is stored nothing has changed: whatever breaks before is asked for again, with
  * another pk. Σ λ_j·(C'_j − C_j) = IVK' − IVK was checked in the group document, so D + Δ·A is the new epoch's key.
  */
@@ -43,8 +46,62 @@ export interface Deltas {
   readonly pin: G1 | undefined
 }
 
+/** Of one purpose fewer than t shares are good. */
+export class TooFewDeltas {
+  /** Indices of authorities whose shares don't hold. */
+  readonly wrong: ReadonlySet<number>
+  /** Authorities are in a later share epoch than the group that the device knows. */
+  readonly isBehind: boolean
+  /** WRONG_SHARE naming the authorities, or Refused RETRY_LATER if too few have answered. */
+  readonly error: Error
+
+  constructor(wrong: ReadonlySet<number>, isBehind: boolean, error: Error) {
+    this.wrong = wrong
+    this.isBehind = isBehind
+    this.error = error
+  }
+}
+
+export interface DeltaRequest {
+  readonly group: Group
+  readonly identity: RotatingIdentity
+  readonly steps: { readonly device?: EpochStep | undefined; readonly pin?: EpochStep | undefined }
+  readonly random: Random
+  /** Proves the former keys over `payload`, freshly, and sends the message with these fields. */
+  readonly send: (
+    payload: Uint8Array,
+    fields: Omit<RotationBody, 'message'>,
+  ) => Promise<Answer<typeof rpsRoutes.rotateKey>>
+}
+
+/**
+ * Δ·A of each step, in n − t + 1 requests at most: another one whenever authorities that weren't named yet gave wrong
+ * shares. `behind`: authorities are in a later share epoch than `group`. Throws WRONG_SHARE naming those whose shares don't
+ * hold, when fewer than t do; Refused RETRY_LATER when fewer than t have answered.
+ */
+export async function fetchDeltas({
+  group,
+  identity,
+  steps,
+  random,
+  send,
+}: DeltaRequest): Promise<Deltas | 'behind'> {
+  const without = new Set<number>()
+  for (;;) {
+    const awaiting = await AwaitingDeltas.request(identity, steps, random)
+    const fields = { ...awaiting.fields, ...(without.size > 0 && { without: [...without] }) }
+    const found = await awaiting.combine(group, await send(awaiting.payload, fields))
+    if (!(found instanceof TooFewDeltas)) return found
+    const known = without.size
+    for (const index of found.wrong) without.add(index)
+    if (without.size > known && without.size <= group.n - group.t) continue
+    if (found.isBehind) return 'behind'
+    throw found.error
+  }
+}
+
 /** One request under way: its HPKE key is for it alone. */
-export class AwaitingDeltas {
+class AwaitingDeltas {
   readonly payload: Uint8Array
   readonly #rotation: KeyRotation
   readonly #identity: RotatingIdentity
@@ -59,7 +116,7 @@ export class AwaitingDeltas {
 
   static async request(
     identity: RotatingIdentity,
-    steps: { readonly device?: EpochStep | undefined; readonly pin?: EpochStep | undefined },
+    steps: DeltaRequest['steps'],
     random: Random,
   ): Promise<AwaitingDeltas> {
     const keyPair = await HpkeKeyPair.fromSecret(random(32))
@@ -72,22 +129,18 @@ export class AwaitingDeltas {
     return { hpkeKey: toBase64Url(hpkeKey), ...(device && { device }), ...(pin && { pin }) }
   }
 
-  /**
-   * `behind`: authorities are in a later share epoch than `group`. WRONG_SHARE names those whose shares don't hold, when
-   * fewer than t do; Refused RETRY_LATER when fewer than t have answered.
-   */
-  async combine(group: Group, answer: Answer<typeof rpsRoutes.rotateKey>): Promise<Deltas | 'behind'> {
+  async combine(group: Group, answer: Answer<typeof rpsRoutes.rotateKey>): Promise<Deltas | TooFewDeltas> {
     const deltas = new Map<RotatedPurpose, G1>()
     for (const purpose of ROTATED_PURPOSES) {
       if (this.#rotation[purpose] === undefined) continue
       const delta = await this.#delta(group, purpose, answer[purpose] ?? [])
-      if (delta === 'behind') return delta
+      if (delta instanceof TooFewDeltas) return delta
       deltas.set(purpose, delta)
     }
     return { device: deltas.get('device'), pin: deltas.get('pin') }
   }
 
-  async #delta(group: Group, purpose: RotatedPurpose, answers: SealedShares): Promise<G1 | 'behind'> {
+  async #delta(group: Group, purpose: RotatedPurpose, answers: SealedShares): Promise<G1 | TooFewDeltas> {
     const shares = new Map<number, PointShare<G1>>()
     const liars = new Set<number>()
     for (const { index, shareEpoch, sealed } of answers) {
@@ -97,18 +150,19 @@ export class AwaitingDeltas {
       else shares.set(index, { index, point })
     }
     if (shares.size >= group.t) return combineG1([...shares.values()].slice(0, group.t))
-    if (answers.some(({ shareEpoch }) => shareEpoch > group.shareEpoch)) return 'behind'
-    if (liars.size === 0)
-      throw new Refused('RETRY_LATER', {
-        detail: `${shares.size} of ${group.t} authorities gave a delta share`,
-      })
+    const isBehind = answers.some(({ shareEpoch }) => shareEpoch > group.shareEpoch)
+    if (liars.size === 0) {
+      const detail = `${shares.size} of ${group.t} authorities gave a delta share`
+      return new TooFewDeltas(liars, isBehind, new Refused('RETRY_LATER', { detail }))
+    }
     const authorities = [...liars].map(index => ({
       index,
       name: group.authority(index)?.name as string,
       via: 'relay' as const,
     }))
     const names = authorities.map(({ name }) => name).join(', ')
-    throw new ClientError('WRONG_SHARE', `wrong delta share from ${names}`, { authorities })
+    const error = new ClientError('WRONG_SHARE', `wrong delta share from ${names}`, { authorities })
+    return new TooFewDeltas(liars, isBehind, error)
   }
 
   /** δ_jA, or null for a share that doesn't open or doesn't verify. */

@@ -114,15 +114,31 @@ export class Authorities {
   }
 
   /**
-   * What each of them answers, where only the client behind us can tell a good share from a wrong one: at least t answers,
-   * and the others' too if they come within STRAGGLERS. FROZEN if that is why there are too few, else RETRY_LATER.
+   * What each of them answers, where only the client behind us can tell a good share from a wrong one: when t of one share
+   * epoch have answered, the others' too if they come within STRAGGLERS. FROZEN if that is why fewer than t have, else
+   * RETRY_LATER.
+   *
+   * `epochOf`: of an answer to what was asked; null for anything else, which is not handed on.
+   * `without`: indices of authorities whose shares the client couldn't use. They are asked as well, and their answers
+   * handed on; but they count towards no t, and so end nobody's time. That is all that the client's word does: it can be a
+   * lie, so it changes nothing for anybody else, and TIMEOUT holds for this request as for any.
    */
-  async askEach<Answer>(
-    group: Group,
-    ask: (authority: Client<typeof dtaRoutes>, signal: AbortSignal) => Promise<Answer>,
-  ): Promise<Answer[]> {
+  async askEach<Answer>({
+    group,
+    ask,
+    epochOf,
+    without,
+  }: {
+    group: Group
+    ask: (authority: Client<typeof dtaRoutes>, signal: AbortSignal) => Promise<Answer>
+    epochOf: (authority: GroupAuthority, answer: Answer) => number | null
+    without: ReadonlySet<number>
+  }): Promise<Answer[]> {
     const { watch, timers, log } = this.#ports
+    for (const index of without) watch.reported(group, index)
     const answers: Answer[] = []
+    /** Answers that count, by share epoch. */
+    const counted = new Map<number, number>()
     const codes: string[] = []
     const enough = new AbortController()
     const ends: (() => void)[] = []
@@ -132,9 +148,18 @@ export class Authorities {
         try {
           const answer = await ask(this.at(authority), enough.signal)
           if (enough.signal.aborted) return
-          answers.push(answer)
           watch.answered(group, authority.index)
-          if (answers.length === group.t) ends.push(timers.after(STRAGGLERS, done))
+          const epoch = epochOf(authority, answer)
+          if (epoch === null) {
+            log.warn({ authority: authority.name }, 'no delta share: not an answer to what was asked')
+            codes.push('another answer')
+          } else {
+            answers.push(answer)
+            if (epoch > group.shareEpoch) this.lookSoon()
+            const count = (counted.get(epoch) ?? 0) + (without.has(authority.index) ? 0 : 1)
+            counted.set(epoch, count)
+            if (count === group.t && !without.has(authority.index)) ends.push(timers.after(STRAGGLERS, done))
+          }
         } catch (error) {
           if (enough.signal.aborted) return
           const isTheirs = [Refused, Unreachable, UnexpectedAnswer].some(kind => error instanceof kind)

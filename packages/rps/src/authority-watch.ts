@@ -169,6 +169,14 @@ export class AuthorityWatch {
     })
   }
 
+  /** A device says that it couldn't use its share. Nobody here can see whether that is so: it is told, and no more. */
+  reported(group: Group, index: number): void {
+    const authority = group.authority(index)?.name
+    if (authority === undefined) return
+    this.#ports.metrics.count('authority_shares_reported', { authority })
+    this.#ports.log.warn({ authority }, 'a device says that it could not use an authority’s delta share')
+  }
+
   /** What its signed head says: when it leaves, or that it doesn't. */
   departure(group: Group, index: number, leavesAt: number | undefined): void {
     this.#of(group, index, seen => {

@@ -1,10 +1,12 @@
 /**
  * Takes a device from its former keys to those of a later key epoch (api/key-rotation.ts has the whole exchange). Here
  * the former keys are proven; what the authorities answer is sealed to the device's own key, so nobody here can read it,
- * and a share for another key has a proof that the device refuses.
+ * and a share for another key has a proof that the device refuses. A device that got too few good ones asks again and
+ * says whose it couldn't use: then it isn't these that are waited for.
  */
-import type { Group } from '@milagro-ts/api/group'
-import { type KeyRotation, keyRotationPayload } from '@milagro-ts/api/key-rotation'
+import type { dtaRoutes } from '@milagro-ts/api/dta-routes'
+import type { Group, GroupAuthority } from '@milagro-ts/api/group'
+import { type KeyRotation, keyRotationPayload, ROTATED_PURPOSES } from '@milagro-ts/api/key-rotation'
 import { decodeHpkeKey } from '@milagro-ts/api/keys'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Answer, Body } from '@milagro-ts/api/route'
@@ -43,6 +45,7 @@ export class KeyRotations {
   async rotate(group: Group, body: RotationBody, prove: Prove): Promise<RotationAnswer> {
     const message = LoginClaim.fromJson(body.message)
     const rotation = rotationOf(group, body, message)
+    const without = withoutOf(group, body)
     const { authenticated } = await prove({
       message,
       payloadHash: sha256(keyRotationPayload(rotation)),
@@ -70,18 +73,41 @@ export class KeyRotations {
     const { statement } = standing
     const steps = { ...(device && { device }), ...(pin && { pin }) }
     const params = { groupId: toBase64Url(group.groupId) }
-    const answers = await this.#authorities.askEach(group, (authority, signal) =>
-      authority.deltas({ params, body: { statement, hpkeKey, ...steps, ...account }, signal }),
-    )
-    const shareEpochs = answers.flatMap(({ device, pin }) => [device?.shareEpoch, pin?.shareEpoch])
-    if (shareEpochs.some(epoch => epoch !== undefined && epoch > group.shareEpoch))
-      this.#authorities.lookSoon()
+    const answers = await this.#authorities.askEach({
+      group,
+      ask: (authority, signal) =>
+        authority.deltas({ params, body: { statement, hpkeKey, ...steps, ...account }, signal }),
+      epochOf: (authority, answer) => deltaEpoch(group, authority, rotation, answer),
+      without,
+    })
     const of = (purpose: 'device' | 'pin') => answers.flatMap(answer => answer[purpose] ?? [])
-    return {
-      ...(device && { device: sharesOf(of('device')) }),
-      ...(pin && { pin: sharesOf(of('pin')) }),
-    }
+    return { ...(device && { device: of('device') }), ...(pin && { pin: of('pin') }) }
   }
+}
+
+/** The share epoch of an answer to each step; null unless it is one, and in the group's own the authority's own. */
+export function deltaEpoch(
+  group: Group,
+  { index }: GroupAuthority,
+  steps: Pick<KeyRotation, 'device' | 'pin'>,
+  answer: Answer<typeof dtaRoutes.deltas>,
+): number | null {
+  const shares = ROTATED_PURPOSES.filter(purpose => steps[purpose] !== undefined).map(
+    purpose => answer[purpose],
+  )
+  const epoch = shares[0]?.shareEpoch
+  if (epoch === undefined || shares.some(share => share?.shareEpoch !== epoch)) return null
+  // In another share epoch the same authority may well have another index. Here it would speak for another one.
+  if (epoch === group.shareEpoch && shares.some(share => share?.index !== index)) return null
+  return epoch
+}
+
+/** Authorities whose shares the device couldn't use. Of more than n − t there are no t left to wait for. */
+function withoutOf({ n, t }: Group, { without = [] }: RotationBody): ReadonlySet<number> {
+  const indices = new Set(without)
+  if (indices.size > n - t || without.some(index => index > n))
+    throw new Refused('MALFORMED', { field: 'without', detail: `of ${n} authorities ${t} are needed` })
+  return indices
 }
 
 function rotationOf(group: Group, { hpkeKey, device, pin }: RotationBody, message: LoginClaim): KeyRotation {
@@ -100,11 +126,4 @@ function rotationOf(group: Group, { hpkeKey, device, pin }: RotationBody, messag
     if (step !== undefined && (step.to <= step.from || group.keysOf(purpose, step.to) === null))
       throw new Refused('EXPIRED', { field: `${purpose}.to`, detail: 'not a later key epoch of the group' })
   return { hpkeKey: decodeHpkeKey(hpkeKey), device, pin }
-}
-
-/** askEach gives t at least, and every authority answers every step. */
-function sharesOf<Share>(shares: readonly Share[]): Share[] {
-  if (shares.length === 0)
-    throw new Refused('RETRY_LATER', { log: 'authorities left a step out', retryAfter: 5 })
-  return [...shares]
 }
