@@ -120,8 +120,8 @@ export const LoginFields = Strict({
 export type LoginFields = Static<typeof LoginFields>
 
 /** An RA ticket: m compact JWS over one payload (m = 1 unless the group document says more). */
-/** What authorities say who never sign a document. */
-export const AbandonmentsField = Type.Array(Jws(), { maxItems: 255 })
+/** What authorities say who never sign a document; n − t + 1 of them are enough, of 255 at most. */
+export const AbandonmentsField = Type.Array(Jws(1024), { maxItems: 128 })
 export const TicketField = Type.Array(Jws(2048), { minItems: 1, maxItems: 8 })
 
 /** Who was proven by which factors; what a verified message comes to. */

@@ -4,11 +4,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { documentHash } from '@milagro-ts/api/group'
+import { signRevisionStatement } from '@milagro-ts/api/statements'
 import { systemRandom } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { SUITE } from '@milagro-ts/crypto/suite'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { freePort } from '../../../test/free-port.js'
 import {
+  acceptAll,
   codeOf,
   type Founded,
   fetchServerKey,
@@ -48,6 +52,37 @@ async function enrol(at = 0) {
 }
 /** Unix seconds, as people write them. */
 const inDays = (days: number) => new Date(world.clock.now + days * DAY * 1000).toISOString()
+
+test('what one that has not signed a revision writes frees one that has', async () => {
+  const { group, groupId } = world
+  const document = {
+    ...structuredClone(group.document),
+    revision: 2,
+    previous: groupId,
+    groupId,
+    policy: { lead: 2, grace: 60 },
+    signatures: [],
+  }
+  const hash = toBase64Url(documentHash(document))
+  await acceptAll(world, hash)
+  const iat = Math.floor(world.clock.now / 1000)
+  const said = { suite: SUITE, groupId, revision: 2, documentHash: hash, iat } as const
+  const statement = await signRevisionStatement(said, { key: world.ra, kid: 'ra1' })
+  await authority().client.proposeRevision({ params: { groupId }, body: { document, statement } })
+  expect((await dta('status')).json.revisions).toMatchObject([{ documentHash: hash, signed: true }])
+
+  const file = join(authority(1).config.dataDir, 'ta2.abandonment')
+  const at = (which: number, ...argv: string[]) => {
+    const { adminUrl, config } = authority(which)
+    const to = ['--group', groupId, '--admin-url', adminUrl, '--data-dir', config.dataDir, '--json']
+    return milagroAt({ clock: () => world.clock.now }, 'group', ...argv, ...to)
+  }
+  const abandon = ['abandon', hash, '--out', file]
+  expect(await at(0, ...abandon)).toMatchObject({ exit: 1, json: { code: 'CONFLICT' } })
+  expect(await at(1, ...abandon)).toMatchObject({ exit: 0, json: { abandoned: hash, out: file } })
+  expect(await at(0, 'release', hash, file)).toMatchObject({ exit: 0, json: { released: hash } })
+  expect((await dta('status')).json.revisions).toEqual([])
+})
 
 describe('freeze', () => {
   test('a group: nothing of it is issued any more, by this authority alone, until it is unfrozen', async () => {
