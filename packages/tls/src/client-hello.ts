@@ -43,16 +43,19 @@ export function pskIdentitiesOf(bytes: Uint8Array): readonly string[] | 'more' {
 /** The body of the first handshake message, put together out of its records. */
 function handshakeMessage(bytes: Uint8Array): Uint8Array | 'more' {
   const fragments: Uint8Array[] = []
+  // Joined twice at most: a stranger may cut it into thousands of records.
+  const joined = () => (fragments.length === 1 ? (fragments[0] as Uint8Array) : Buffer.concat(fragments))
   let have = 0
+  let whole: number | undefined
   let at = 0
   for (;;) {
-    if (have >= 4) {
-      const message = fragments.length === 1 ? (fragments[0] as Uint8Array) : Buffer.concat(fragments)
-      if (message[0] !== CLIENT_HELLO) throw malformed('not a ClientHello')
-      const length = readInteger(message.subarray(1, 4), 3, FIELD)
-      if (length > MOST_HELLO) throw malformed('too long')
-      if (have >= 4 + length) return message.subarray(4, 4 + length)
+    if (whole === undefined && have >= 4) {
+      const head = joined()
+      if (head[0] !== CLIENT_HELLO) throw malformed('not a ClientHello')
+      whole = 4 + readInteger(head.subarray(1, 4), 3, FIELD)
+      if (whole > MOST_HELLO) throw malformed('too long')
     }
+    if (whole !== undefined && have >= whole) return joined().subarray(4, whole)
     if (bytes.length > at && bytes[at] !== HANDSHAKE) throw malformed('not a handshake record')
     if (bytes.length < at + 5) break
     const length = readInteger(bytes.subarray(at + 3, at + 5), 2, FIELD)

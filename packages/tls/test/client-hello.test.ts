@@ -4,7 +4,7 @@ import { connect } from 'node:tls'
 import { concat } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { MOST_HELLO, pskIdentitiesOf } from '@milagro-ts/tls/client-hello'
-import { beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test, vi } from 'vitest'
 
 const IDENTITY = `m1.${'A'.repeat(122)}`
 const SUITE = {
@@ -63,6 +63,16 @@ test.each([1, 2, 3, 5, 64, 500])('in records of %i bytes it is the same', size =
   const bytes = concat(...records)
   expect(pskIdentitiesOf(bytes)).toEqual([IDENTITY])
   expect(pskIdentitiesOf(bytes.subarray(0, bytes.length - 1))).toBe('more')
+})
+
+test('a stranger’s, in thousands of records that never make a whole, isn’t joined anew for each', () => {
+  const bytes = concat(
+    ...[1, 0, 0x70, 0, ...Array(5_000).fill(7)].map(byte => Uint8Array.of(22, 3, 1, 0, 1, byte)),
+  )
+  const concats = vi.spyOn(Buffer, 'concat')
+  expect(pskIdentitiesOf(bytes)).toBe('more')
+  expect(concats.mock.calls.length).toBeLessThan(3)
+  concats.mockRestore()
 })
 
 test('what follows it is not looked at', () => {
