@@ -173,9 +173,12 @@ function tellEnding(
 ): void {
   let end = () => {}
   const wait = () => {
-    const left = endsAt - notice - clock()
-    if (left > 0) end = timers.after(Math.min(left, LONGEST), wait)
-    else socket.emit('permit-ending', endsAt)
+    // Never at once, even where it is due: nobody listens before the socket is there.
+    const left = Math.max(0, endsAt - notice - clock())
+    end = timers.after(Math.min(left, LONGEST), () => {
+      if (clock() < endsAt - notice) wait()
+      else socket.emit('permit-ending', endsAt)
+    })
   }
   wait()
   socket.once('close', () => end())

@@ -293,6 +293,16 @@ describe('who is inside', () => {
     expect(told).toHaveLength(2)
   })
 
+  test('is told as well who comes in the slot’s last minute, once there is a socket to listen at', async () => {
+    const end = (RULE.origin + (SLOT + 1) * RULE.length) * 1000
+    world.turn(end - 30_000 - world.now)
+    const socket = await open(world.car(1))
+    const told = new Promise(resolve => socket.once('permit-ending', resolve))
+    world.turn(0)
+    expect(await told).toBe(end)
+    socket.destroy()
+  })
+
   test('is out once the ban events are lost', async () => {
     const socket = await enter(1)
     world.fresh = false
