@@ -1,6 +1,7 @@
 /** What programs are made of, over TLS without certificates: fetch, HTTP/2, WebSockets, MQTT; one pool for each device. */
 import { once } from 'node:events'
 import { get } from 'node:https'
+import { createServer as createTcp, type Socket } from 'node:net'
 import { httpsAgent } from '@milagro-ts/tls/connect'
 import { createSecureServer, connect as http2Connect } from '@milagro-ts/tls/http2'
 import { streamBuilder } from '@milagro-ts/tls/mqtt'
@@ -267,6 +268,34 @@ describe('MQTT', () => {
     await event(client, 'connect')
     expect(world.asked).toEqual([car.mpinId, car.mpinId])
     expect(RULE.length).toBe(3_600)
+  })
+
+  test('a server that says nothing doesn’t keep the stream from ending: the client tries again', async () => {
+    const silent = createTcp(socket => void socket.on('error', () => undefined))
+    const port = await world.listen(silent)
+    const accepted = once(silent, 'connection')
+    const stream = streamBuilder({ identity: world.car(1), host: '127.0.0.1', port, servername: NAME })()
+    const [far] = (await accepted) as [Socket]
+    const ended = [once(stream, 'close'), once(far, 'close')]
+    stream.destroy()
+    far.resume()
+    await Promise.all(ended)
+  })
+
+  test('what the server says last is read, however late', async () => {
+    const server = createServer(ports(), socket => socket.end('last'))
+    const port = await world.listen(quiet(server))
+    const stream = streamBuilder({ identity: world.car(1), host: '127.0.0.1', port, servername: NAME })()
+    stream.on('error', () => undefined)
+    const gone = new Promise(resolve =>
+      server.once('secureConnection', socket => socket.once('close', resolve)),
+    )
+    await gone
+    await new Promise(setImmediate)
+    let text = ''
+    for await (const chunk of stream) text += chunk
+    expect(text).toBe('last')
+    expect(stream.closed || stream.destroyed).toBe(true)
   })
 
   test('who is banned gets an error, and no broker sees a byte', async () => {
