@@ -88,6 +88,15 @@ export class HttpPassing {
 
   /** A device's connection, whose handshake is over. */
   take(socket: Socket): void {
+    const { timers, settings } = this.#options
+    // Node looks for silent requests only at servers that listen themselves.
+    let seen = -1
+    const endWatch = timers.every(settings().idle, () => {
+      const moved = socket.bytesRead + socket.bytesWritten
+      if (moved === seen) socket.destroy()
+      seen = moved
+    })
+    socket.once('close', endWatch)
     this.#server.emit('connection', socket)
   }
 

@@ -466,6 +466,19 @@ describe('HTTP', () => {
     other.destroy()
   })
 
+  test('who says half a request, or nothing, is closed like any silent connection', async () => {
+    const gateway = await startGateway(world, { to, pass: 'http' })
+    const sockets = await Promise.all([1, 2].map(leaf => dial(gateway, world.car(leaf))))
+    sockets[0]?.write('GET / HTTP/1.1\r\nHo')
+    await until(() => (gateway.gateway.connections === 2 ? true : undefined))
+    const ends = sockets.map(socket => closed(socket.resume()))
+    for (let i = 0; i < 3; i++) {
+      world.turn(60_000)
+      await new Promise(setImmediate)
+    }
+    await Promise.all(ends)
+  })
+
   test('a service that is away answers 503 with a problem; one that is silent, too', async () => {
     const gateway = await startGateway(world, { to, pass: 'http' })
     const at = asCar(world.car(1), gateway)
