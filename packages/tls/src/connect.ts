@@ -151,9 +151,13 @@ function secured(socket: TLSSocket): Promise<void> {
       socket.destroy()
       reject(error)
     }
+    // Without an error when the caller's own `socket` is destroyed.
+    const closed = () => reject(new Error('closed before the end of the handshake'))
     socket.once('error', failed)
+    socket.once('close', closed)
     socket.once('secureConnect', () => {
       socket.off('error', failed)
+      socket.off('close', closed)
       resolve()
     })
   })

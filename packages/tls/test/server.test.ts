@@ -3,7 +3,7 @@
 import type { IncomingMessage } from 'node:http'
 import { get, type RequestOptions, request } from 'node:https'
 import type { Socket } from 'node:net'
-import { PassThrough } from 'node:stream'
+import { Duplex, PassThrough } from 'node:stream'
 import { utf8 } from '@milagro-ts/crypto/bytes'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
@@ -61,6 +61,14 @@ test('a car that the server has never heard of is in at its first try, and both 
   expect(() => peerOf(socket)).toThrow(TypeError)
   socket.destroy()
 })
+test('a socket of the caller’s own that goes before the handshake is over is an error, not a wait without end', async () => {
+  const own = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
+  const connecting = connect({ socket: own, servername: NAME, identity: world.car(1), timers: world.timers })
+  await new Promise(setImmediate)
+  own.destroy()
+  await expect(connecting).rejects.toThrow('closed before the end of the handshake')
+})
+
 test('bytes go both ways, more than a record of them', async () => {
   const socket = await open(world.car(1))
   await new Promise(resolve => socket.once('data', resolve))
