@@ -332,7 +332,7 @@ test('two vans in one store that a key file unlocks: moved without it they stay 
     ],
   })
   expect((await device({}, 'list', '--store', store)).out).toMatch(
-    /^VAN-1 \S{52}\n {2}group (?:[0-9a-f]{4} ?){4}, unlocked by file\nVAN-2 /,
+    /^VAN-1 \S{52}\n {2}group (?:[0-9a-f]{4} ?){8}, unlocked by file\nVAN-2 /,
   )
 
   const login = ['login', '--audience', system.fleet, '--json']
