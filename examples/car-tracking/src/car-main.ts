@@ -136,12 +136,12 @@ function onConnections(
 }
 
 /** What the car says for the head of a batch: its own signature, or the RPS' receipt for the public audience. */
-const wordBy =
-  (device: Device, { signs, tracking: audience }: CarConfig): CarIdentity['word'] =>
-  async payload =>
+function wordBy(device: Device, { signs, tracking: audience }: CarConfig): CarIdentity['word'] {
+  return async payload =>
     signs === 'itself'
       ? { signed: await device.signOffline(payload, HEAD_CONTEXT) }
       : { receipt: await device.sign({ audience, payload }) }
+}
 
 /** The identity in the store; a new one by code or words when there is none. */
 async function enrolled(config: CarConfig, env: Environment): Promise<Device> {
