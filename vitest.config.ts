@@ -25,6 +25,8 @@ export default defineConfig({
     setupFiles: ['test/evidence.ts', ...(long ? ['test/campaign.ts'] : [])],
     testTimeout: long ? 3_600_000 : 120_000,
     hookTimeout: 180_000,
+    // Other threads and processes may have to wait for theirs.
+    expect: { poll: { timeout: 30_000 } },
     pool: 'forks',
     maxWorkers: 2,
   },
