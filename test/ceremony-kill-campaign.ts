@@ -446,7 +446,12 @@ export class CeremonyKillCampaign {
 
   async #ask(group: Group, name: Name, ticket: string[]) {
     const groupId = toBase64Url(group.groupId)
-    return this.#client(name).shares({ params: { groupId }, body: { ticket, purpose: 'device' } })
+    const ask = () => this.#client(name).shares({ params: { groupId }, body: { ticket, purpose: 'device' } })
+    return ask().catch((error: unknown) => {
+      // A connection that nothing was asked on may end on the other side just when something is.
+      if (!(error instanceof Unreachable)) throw error
+      return ask()
+    })
   }
 
   /** A share that belongs to the commitment of that member. */
