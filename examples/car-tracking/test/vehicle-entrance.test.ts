@@ -61,7 +61,7 @@ afterEach(async () => {
 
 /** As this car over its own connection, which it logs in; or with another login in the place of its own. */
 const fetchAs = (who: Car, login?: string) =>
-  agentFetch(httpsAgent(who, { servername: NAME, keepAlive: true, maxSockets: 1 }), {
+  agentFetch(httpsAgent(who, { servername: NAME, keepAlive: true, maxSockets: 1, clock: () => tls.now }), {
     opened: socket => void opened.push(socket),
     ...(login === undefined ? loginOf(who) : { authorization: async () => login }),
   })

@@ -43,6 +43,7 @@ import { Compile } from 'typebox/compile'
 import type { Group } from './group.js'
 import { Refused } from './problem.js'
 import { Bytes, GroupIdField, IdCoreField, PermitField, Strict, Text, Uint32 } from './schemas.js'
+import { parseStrictJson } from './strict-json.js'
 
 /** What goes with the message. */
 export const SignedFields = Strict({
@@ -218,9 +219,10 @@ export function encodeSignedLine({
 export function decodeSignedLine(line: string): SignedItem {
   let value: unknown
   try {
-    value = JSON.parse(line)
-  } catch {
-    throw new DecodeError('line', 'not JSON')
+    value = parseStrictJson(utf8(line))
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error
+    throw new DecodeError('line', error.detail ?? 'not JSON')
   }
   if (!signedLines.Check(value)) throw wrongShape('line', signedLines.Errors(value))
   return { message: fromBase64Url(value.message, 'line.message'), signed: value.signed }
@@ -391,8 +393,11 @@ function verifySignatures(readings: readonly (Reading | null)[], random: Random)
   const holds = readings.map(() => false)
   const slots = new Map<number, number[]>()
   readings.forEach((reading, i) => {
-    if (reading !== null)
-      slots.set(reading.claim.terms.slot, [...(slots.get(reading.claim.terms.slot) ?? []), i])
+    if (reading === null) return
+    const { slot } = reading.claim.terms
+    const places = slots.get(slot)
+    if (places === undefined) slots.set(slot, [i])
+    else places.push(i)
   })
   for (const places of slots.values()) {
     const ofSlot = places.map(i => readings[i] as Reading)

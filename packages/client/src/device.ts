@@ -856,6 +856,7 @@ export class Device {
 
   /** One attempt of `keepAhead`; true once the next slot's permit is here. */
   async #lookAhead(): Promise<boolean> {
+    await this.#fileKeys.dropEnded(await this.#slotNow())
     await this.#follow()
     await this.#stepAhead()
     return (await this.nextPermit()) !== null

@@ -21,6 +21,7 @@
  * for ever, banned or not: a name without a slot has one key. At a slot there is another key for each slot, which authorities
  * give out until the slot is over and never after it.
  */
+import { Unreachable } from '@milagro-ts/api/call'
 import type { PurposeKeys } from '@milagro-ts/api/group'
 import { Refused } from '@milagro-ts/api/problem'
 import { concat, equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
@@ -182,12 +183,13 @@ async function openStanzas(stanzas: readonly Stanza[], opener: FileOpener): Prom
   if (own.length === 0) throw new ClientError('NOT_A_RECIPIENT')
   // One key for all slots goes before one that has to be there in time.
   const inTurn = [...own].sort((a, b) => Number(a.slot !== undefined) - Number(b.slot !== undefined))
-  let refusal: ClientError | Refused | undefined
+  let refusal: ClientError | Refused | Unreachable | undefined
   for (const stanza of inTurn) {
     try {
       return await openStanza(stanza, opener)
     } catch (error) {
-      if (!(error instanceof ClientError || error instanceof Refused)) throw error
+      if (!(error instanceof ClientError || error instanceof Refused || error instanceof Unreachable))
+        throw error
       // Another stanza may be for a slot whose key is here.
       refusal ??= error
     }

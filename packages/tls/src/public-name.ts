@@ -7,7 +7,8 @@
  *     e(D, Q) = e(He(ID), Ppub), then M by D; D is forgotten
  *
  * No key is kept anywhere: each file asks the authorities. So the service opens nothing from the moment on at which the group
- * document no longer names it, or n − t + 1 authorities have frozen it, and a stolen folder is worth no more than that.
+ * document no longer names it, or n − t + 1 authorities have frozen it. Who has stolen its folder before then may have asked as
+ * well, and keeps what it got: of kind 3, the key of the name without a slot.
  */
 import { type Client, createClient } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
