@@ -33,6 +33,7 @@ import { sha256 } from '@milagro-ts/crypto/sha256'
 import { type SlotRule, slotAt } from '@milagro-ts/crypto/time-permit'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
 import { Decrypter, Encrypter, Stanza } from 'age-encryption'
+import { GCM_TAG, openUnder, sealUnder } from './encrypted-message.js'
 import { ClientError } from './errors.js'
 import { type FileOpener, type FileRecipient, slotEnded } from './file-recipient.js'
 
@@ -42,7 +43,6 @@ export const MOST_RECIPIENTS = 1_000
 /** Bytes of a header, so that a file without an end of one doesn't fill the memory. */
 const MOST_HEADER = 512 * 1024
 const FILE_KEY = 16
-const GCM_TAG = 16
 const BODY = ENCAPSULATION_LENGTH + FILE_KEY + GCM_TAG
 const TAG = 4
 const SLOT = 'slot='
@@ -123,7 +123,7 @@ export async function encryptFile(
     encrypter.addRecipient({
       async wrapFileKey(fileKey) {
         const { encapsulation, key } = encapsulate({ name, Ppub }, random)
-        const sealedKey = await sealFileKey(key, encapsulation, fileKey)
+        const sealedKey = await sealUnder(key, encapsulation, fileKey)
         key.fill(0)
         const tag = tagOf(name, encapsulation)
         return [encodeStanza({ groupId, epoch, tag, slot, encapsulation, sealedKey })]
@@ -200,7 +200,7 @@ async function openStanzas(stanzas: readonly Stanza[], opener: FileOpener): Prom
 async function openStanza(stanza: FileStanza, opener: FileOpener): Promise<Uint8Array> {
   const { encapsulation, sealedKey } = stanza
   const key = await opener.decapsulate(encapsulation, stanza)
-  const fileKey = key === null ? null : await openFileKey(key, encapsulation, sealedKey)
+  const fileKey = key === null ? null : await openUnder(key, encapsulation, sealedKey)
   key?.fill(0)
   if (fileKey === null) throw new DecodeError('stanza', 'it was changed')
   return fileKey
@@ -208,43 +208,6 @@ async function openStanza(stanza: FileStanza, opener: FileOpener): Promise<Uint8
 
 function tagOf(name: Uint8Array, encapsulation: Uint8Array): Uint8Array {
   return sha256(encodeTlv([utf8(STANZA_TYPE), name, encapsulation])).subarray(0, TAG)
-}
-
-/** M is for this one message, so the nonce is zero. */
-const gcm = (encapsulation: Uint8Array) => ({
-  name: 'AES-GCM',
-  iv: new Uint8Array(12),
-  additionalData: encapsulation.slice(),
-})
-const keyOf = (key: Uint8Array, usage: 'encrypt' | 'decrypt') =>
-  crypto.subtle.importKey('raw', key.slice(), 'AES-GCM', false, [usage])
-
-/** AES-256-GCM(M; plaintext) with U ‖ V ‖ W as additional data (encryption.md). */
-export async function sealFileKey(
-  key: Uint8Array,
-  encapsulation: Uint8Array,
-  plaintext: Uint8Array,
-): Promise<Uint8Array> {
-  const sealed = await crypto.subtle.encrypt(
-    gcm(encapsulation),
-    await keyOf(key, 'encrypt'),
-    plaintext.slice(),
-  )
-  return new Uint8Array(sealed)
-}
-
-async function openFileKey(
-  key: Uint8Array,
-  encapsulation: Uint8Array,
-  sealed: Uint8Array,
-): Promise<Uint8Array | null> {
-  const imported = await keyOf(key, 'decrypt')
-  try {
-    return new Uint8Array(await crypto.subtle.decrypt(gcm(encapsulation), imported, sealed.slice()))
-  } catch {
-    // The platform says OperationError and no more.
-    return null
-  }
 }
 
 function decodeSlot(text: string): number {

@@ -3,13 +3,8 @@ import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { systemRandom } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
-import {
-  decodeStanza,
-  decryptFile,
-  encryptFile,
-  MOST_RECIPIENTS,
-  sealFileKey,
-} from '@milagro-ts/client/encrypted-file'
+import { decodeStanza, decryptFile, encryptFile, MOST_RECIPIENTS } from '@milagro-ts/client/encrypted-file'
+import { sealUnder } from '@milagro-ts/client/encrypted-message'
 import { ClientError } from '@milagro-ts/client/errors'
 import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
 import { callbackUnlocker } from '@milagro-ts/client/unlocker'
@@ -154,7 +149,7 @@ test('the vector of encryption.md: M seals with AES-256-GCM over U ‖ V ‖ W',
   >
   const { ibe } = JSON.parse(readFileSync(file, 'utf8')) as { ibe: Readonly<Record<string, One>> }
   for (const { M, ciphertext, aead } of Object.values(ibe)) {
-    const sealed = await sealFileKey(fromHex(M), fromHex(ciphertext), fromHex(aead.plaintext))
+    const sealed = await sealUnder(fromHex(M), fromHex(ciphertext), fromHex(aead.plaintext))
     expect(toHex(sealed)).toBe(aead.counter0)
   }
   expect(Object.keys(ibe).length).toBeGreaterThan(1)
