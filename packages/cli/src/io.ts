@@ -126,13 +126,8 @@ export function addressOf(text: string, flag: string): string {
   throw new UsageError(`${flag}: '${text}' is not an address such as https://example.org`)
 }
 
-/** One hash in 64 begins with a hyphen in base64url; a space before it keeps it from being read as an option. */
-export const markedHash = (argument: string): string =>
-  /^-[\w-]{42}$/.test(argument) ? ` ${argument}` : argument
-
 /** `text`, where it is 32 bytes as base64url: a groupId, a document's hash. UsageError, which names `what`, else. */
-export function hashOf(given: string, what: string): string {
-  const text = given.trimStart()
+export function hashOf(text: string, what: string): string {
   try {
     fromBase64Url(text, what, 32)
     return text
@@ -145,7 +140,7 @@ export function hashOf(given: string, what: string): string {
 /** The device of an M-Pin ID. UsageError, which names the flag, for what is none. */
 export function mpinIdOf(text: string, flag: string): IdCore {
   try {
-    return IdCore.fromBase64Url(text.trimStart())
+    return IdCore.fromBase64Url(text)
   } catch (error) {
     if (!(error instanceof DecodeError)) throw error
     throw new UsageError(`${flag}: '${text}' is no M-Pin ID (52 characters of base64url)`)

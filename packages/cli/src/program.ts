@@ -11,14 +11,14 @@ import { addRps } from './commands/rps.js'
 import { addSigning } from './commands/signing.js'
 import { addStore } from './commands/store.js'
 import { addTls } from './commands/tls.js'
-import { EXIT, explain, type Io, markedHash } from './io.js'
+import { EXIT, explain, type Io } from './io.js'
 
 /** Runs one command line (without `node` and the file); the exit code. Never throws. */
 export async function run(argv: readonly string[], io: Io): Promise<number> {
   const status = { exit: EXIT.done as number }
   const program = milagro(io, status)
   try {
-    await program.parseAsync(argv.map(markedHash), { from: 'user' })
+    await parse(program, argv)
     return status.exit
   } catch (error) {
     const { exit, code, why } = explain(error)
@@ -31,6 +31,30 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   }
 }
 
+/** Runs the action of the command line. Throws what the action throws, and CommanderError. */
+export async function parse(program: Command, argv: readonly string[]): Promise<void> {
+  await program.parseAsync(argv.map(marked), { from: 'user' })
+}
+
+/**
+ * One hash or M-Pin ID in 64 begins with a hyphen in base64url. The mark before it, which no command line can hold, keeps
+ * commander from reading it as an option; it's off before an action gets it.
+ */
+const MARK = '\0'
+const marked = (argument: string): string =>
+  /^-[\w-]{42}(?:[\w-]{9})?$/.test(argument) ? `${MARK}${argument}` : argument
+
+function unmarked(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(unmarked)
+  return typeof value === 'string' ? value.replace(MARK, '') : value
+}
+
+function unmark(command: Command): void {
+  command.processedArgs = command.processedArgs.map(unmarked)
+  for (const [name, value] of Object.entries(command.opts()))
+    command.setOptionValueWithSource(name, unmarked(value), command.getOptionValueSource(name))
+}
+
 /** The whole command; `status.exit` is set by commands that run another program and pass its exit code on, or whose answer is
  * a no about some of many. */
 export function milagro(io: Io, status: { exit: number }): Command {
@@ -38,7 +62,8 @@ export function milagro(io: Io, status: { exit: number }): Command {
     .description('Things log in without certificates and without passwords.')
     .version('0.1.0')
     .exitOverride()
-    .configureOutput({ writeOut: io.out, writeErr: io.err })
+    .configureOutput({ writeOut: io.out, writeErr: text => io.err(text.replaceAll(MARK, '')) })
+    .hook('preAction', (_program, command) => unmark(command))
     .configureHelp({ helpWidth: 100, showGlobalOptions: false })
     .addHelpText(
       'after',

@@ -2,9 +2,12 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
+import { systemClock, systemRandom } from '@milagro-ts/api/system'
+import { parse, milagro as programOf } from '@milagro-ts/cli/program'
+import type { Command } from 'commander'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { attributesOf } from '../src/attributes.js'
-import { Folder, milagro } from './world.js'
+import { Folder, milagro, milagroAt, noBytes } from './world.js'
 
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url))
 
@@ -148,6 +151,81 @@ test('a hash that begins with hyphens is no option', async () => {
   )
   expect(said.err + String(said.json.why)).not.toContain('unknown option')
   expect((await milagro('group', 'accept', `--${letters.slice(1)}`)).err).toContain('unknown option')
+})
+
+describe('a hash and an M-Pin ID that begin with a hyphen reach an action as they were given', () => {
+  const given = [
+    `-${'q0Hyphen_in-front'.repeat(3).slice(0, 41)}A`,
+    `-${'q0Hyphen_in-front'.repeat(4).slice(0, 51)}`,
+  ]
+  const unheard = {
+    out: () => {},
+    err: () => {},
+    env: {},
+    fetch,
+    clock: systemClock,
+    random: systemRandom,
+    isTerminal: false,
+    bytes: noBytes,
+  }
+  const ofName = (path: string) => {
+    const program = programOf(unheard, { exit: 0 })
+    const command = path
+      .split(' ')
+      .reduce<Command>(
+        (above, name) => above.commands.find(child => child.name() === name) as Command,
+        program,
+      )
+    return { program, command }
+  }
+  const leaves = (command: Command, path: readonly string[] = []): string[] =>
+    command.commands.length === 0
+      ? [path.join(' ')]
+      : command.commands.flatMap(child => leaves(child, [...path, child.name()]))
+
+  test.each(leaves(programOf(unheard, { exit: 0 })))('milagro %s', async path => {
+    const { program, command } = ofName(path)
+    let heard: unknown[] = []
+    command.action((...all: unknown[]) => {
+      heard = all.slice(0, -1)
+    })
+    // Choices are closed lists, where no hash is among them.
+    const options = command.options.filter(({ required, argChoices }) => required && argChoices === undefined)
+    const closed = command.options.filter(({ required, argChoices }) => required && argChoices !== undefined)
+    for (const value of given) {
+      const values = (variadic: boolean) => (variadic ? [value, value] : [value])
+      const operands = command.registeredArguments.map(({ variadic }) => values(variadic))
+      await parse(program, [
+        ...path.split(' '),
+        ...operands.flat(),
+        ...options.flatMap(({ long, variadic }) => [long as string, ...values(variadic)]),
+        ...closed.flatMap(({ long, argChoices }) => [long as string, argChoices?.[0] as string]),
+      ])
+      expect(heard.slice(0, -1)).toEqual(
+        command.registeredArguments.map(({ variadic }, i) => (variadic ? operands[i] : value)),
+      )
+      const said = heard.at(-1) as Record<string, unknown>
+      for (const option of options)
+        expect(said[option.attributeName()]).toEqual(option.variadic ? [value, value] : value)
+    }
+  })
+
+  test('and are said as they were given', async () => {
+    const [hash] = given as [string]
+    await folder.write('admin-token', 'token')
+    const world = { fetch: async () => Response.json({ abandonment: 'header.payload.signature' }) }
+    const where = [
+      '--admin-url',
+      'http://127.0.0.1:1',
+      '--data-dir',
+      folder.path,
+      '--out',
+      folder.file('abandonment'),
+    ]
+    const said = await milagroAt(world, 'group', 'abandon', hash, '--group', hash, ...where)
+    expect(said.out).toContain(`abandoned ${hash} for good`)
+    expect((await milagro('group', hash)).err).toBe(`error: unknown command '${hash}'\n`)
+  })
 })
 
 test('--help and --version are answers, not errors', async () => {

@@ -145,11 +145,10 @@ async function toFile(path: string, stream: ReadableStream<Uint8Array>): Promise
 
 /** An M-Pin ID, or the name of a recipient of the group document; both is none. */
 function recipientOf(
-  given: string,
+  text: string,
   slot: number | undefined,
   group: Group,
 ): Extract<Name, { readonly kind: 1 | 4 }> {
-  const text = given.trimStart()
   const idCore = idCoreOf(text)
   const ofSlot = slot === undefined ? {} : { slot }
   const isName = group.recipient(text) !== undefined
