@@ -1,5 +1,5 @@
 /** Ports for servers that a test starts by a number, where the system's own numbers can't come in between. */
-import { freePorts, isFree } from '@milagro-ts/car-tracking/processes'
+import { freePorts } from '@milagro-ts/car-tracking/processes'
 
 export async function freePort(): Promise<number> {
   const [port] = await freePorts(1)
@@ -8,9 +8,11 @@ export async function freePort(): Promise<number> {
 
 /** A port from which on all of these distances are free. */
 export async function freeBase(offsets: readonly number[]): Promise<number> {
+  const width = Math.max(...offsets) + 1
   for (;;) {
-    const base = await freePort()
-    const free = await Promise.all(offsets.map(offset => isFree(base + offset)))
-    if (free.every(Boolean)) return base
+    const ports = await freePorts(width)
+    const base = ports[0] as number
+    const isRun = ports.every((port, i) => port === base + i)
+    if (isRun) return base
   }
 }

@@ -71,7 +71,7 @@ const namesOf = (lines: readonly Line[]) =>
   lines.filter(({ event }) => event === 'step').map(({ name }) => name)
 
 describe('the story', () => {
-  test('holds from enrolment to restart', { timeout: 240_000 }, async () => {
+  test('holds from enrolment to restart', { timeout: 900_000 }, async () => {
     const { exit, lines, err } = await check()
     expect(lines.at(-1), err).toMatchObject({ event: 'check', ok: true, steps: STEPS.length })
     expect(namesOf(lines)).toEqual(STEPS)
@@ -81,7 +81,7 @@ describe('the story', () => {
   test.each([
     ['accepts everything', 'accepts-everything', 'one-pass'],
     ['ignores permits', 'ignores-permits', 'garbage-permit'],
-  ])('stops at an RPS that %s', { timeout: 120_000 }, async (_what, file, step) => {
+  ])('stops at an RPS that %s', { timeout: 600_000 }, async (_what, file, step) => {
     const { exit, lines } = await check('--rps-main', `${ROOT}test/story-broken-rps/${file}.mjs`)
     expect(lines.at(-1), JSON.stringify(lines.at(-1))).toMatchObject({ event: 'check', ok: false, step })
     expect(namesOf(lines)).toEqual(STEPS.slice(0, STEPS.indexOf(step)))

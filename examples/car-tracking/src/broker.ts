@@ -15,7 +15,7 @@ import { connectAsync, MqttClient } from 'mqtt'
 import { GATEWAY, type Servers } from './servers.js'
 
 const POSITION = JSON.stringify({ lat: 59.33, lon: 18.07 })
-const PATIENCE = 10_000
+const PATIENCE = 60_000
 /** Debian has servers where an ordinary user's PATH doesn't look. */
 const FOLDERS = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin']
 
@@ -56,7 +56,7 @@ export async function brokerBehindGateway(
   await story.clearOfSlotEnd()
   const { hostname: host, port } = new URL(story.servers.url(GATEWAY))
   const connection = () => {
-    const to = { identity: probe, servername: GATEWAY, host, port: Number(port), notice: 0 }
+    const to = { identity: probe, servername: GATEWAY, host, port: Number(port), warnBefore: 0 }
     const options = { clientId: probe.mpinId, protocolVersion: 5, reconnectPeriod: 0 } as const
     return new MqttClient(streamBuilder(to), options)
   }
@@ -77,7 +77,7 @@ export async function brokerBehindGateway(
     if (!car.connected) throw new Error('the connection has ended before the ban')
     const begin = performance.now()
     await ban()
-    const ended = await Promise.race([closed, sleep(PATIENCE)])
+    const ended = await Promise.race([closed, sleep(PATIENCE, undefined, { ref: false })])
     if (ended === undefined || ended - begin > endsWithin)
       throw new Error(`the connection of the banned car has not ended within ${endsWithin} ms`)
     const again = connection()

@@ -101,8 +101,8 @@ function onConnections(
     loggedIn: () => say({ event: 'logged-in', driver: user !== undefined }),
   })
   const atRps = () => device.login({ audience: config.tracking })
-  // Slots may be shorter than the usual notice, and a request that breaks off at the end of one is made again.
-  const agent = httpsAgent(device, { servername: name, keepAlive: true, maxSockets: 1, notice: 0 })
+  // Slots may be shorter than the usual warning, and a request that breaks off at the end of one is made again.
+  const agent = httpsAgent(device, { servername: name, keepAlive: true, maxSockets: 1, warnBefore: 0 })
   const fetch = agentFetch(agent, {
     authorization: login.authorization,
     answered: login.answered,

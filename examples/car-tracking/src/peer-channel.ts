@@ -16,7 +16,7 @@ import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-stor
 import { connectPeer, createPeerServer, type PeerIdentity } from '@milagro-ts/tls/peer'
 
 const HELLO = 'ice on the bridge'
-const PATIENCE = 10_000
+const PATIENCE = 60_000
 /** What the log of the one that answers says of it. */
 const NOT_ITS_PERMIT = 'no permit of this device for this slot'
 
@@ -69,7 +69,7 @@ export async function peerChannel(
       identity: other,
       allow: ({ mpinId }) => allowed.includes(mpinId),
       log: createLog('peer', { level: 'warn', destination: { write: line => void told.push(line) } }),
-      notice: 0,
+      warnBefore: 0,
     },
     (socket, { mpinId }) => {
       socket.on('error', () => undefined)
@@ -83,7 +83,7 @@ export async function peerChannel(
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
   const open = (identity: PeerIdentity, peer = other.idCore) =>
-    connectPeer({ identity, peer, host: '127.0.0.1', port, notice: 0 })
+    connectPeer({ identity, peer, host: '127.0.0.1', port, warnBefore: 0 })
   try {
     const begin = performance.now()
     const answer = await said(await open(car))

@@ -7,7 +7,8 @@ import { createInterface } from 'node:readline'
 
 /** How long a process may take from SIGTERM to its end, before it is killed, in ms. */
 const END_WITHIN = 5_000
-const READY_WITHIN = 60_000
+/** Only who hangs takes as long, on a busy machine too. */
+const READY_WITHIN = 180_000
 const LIFELINE = new URL('../dist/lifeline.js', import.meta.url).href
 
 /** One line that a process wrote; every line has the name of an event. */
@@ -179,30 +180,54 @@ export async function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): P
 
 /** True when nothing listens on the port of this machine's loopback. */
 export async function isFree(port: number): Promise<boolean> {
-  return (await listenOnce(port)) !== undefined
+  const server = await holdUnlessTaken(port)
+  if (server === undefined) return false
+  await new Promise(resolve => server.close(resolve))
+  return true
 }
 
-/** What no system gives out by itself: between the well-known ones and those for outgoing connections. */
-const OWN_PORTS = { from: 10_000, to: 32_768 } as const
+/** What no system gives out by itself (between the well-known ports and those for outgoing connections), in blocks. */
+const OWN_PORTS = { from: 10_000, to: 32_768, block: 128 } as const
+
+interface Block {
+  readonly first: number
+  /** How many of its ports have been looked at. */
+  looked: number
+}
+let block: Promise<Block> | undefined
+
+/** This process listens on the first port of its block as long as it lives, so that no other one takes ports from there. */
+async function ownBlock(): Promise<Block> {
+  for (;;) {
+    const blocks = Math.floor((OWN_PORTS.to - OWN_PORTS.from) / OWN_PORTS.block)
+    const first = OWN_PORTS.from + OWN_PORTS.block * randomInt(blocks)
+    const claim = await holdUnlessTaken(first)
+    if (claim === undefined) continue
+    claim.unref()
+    return { first, looked: 0 }
+  }
+}
 
 /**
- * As many different free ports as asked for. None that the system would give to the next one who asks for any: between
- * here and their use they stay free.
+ * As many different free ports as asked for, the longest unused first. None that the system would give to the next one who
+ * asks for any, and none that another process is given by this function: between here and their use they stay free.
  */
 export async function freePorts(count: number): Promise<number[]> {
-  const ports = new Set<number>()
-  while (ports.size < count) {
-    const port = randomInt(OWN_PORTS.from, OWN_PORTS.to)
-    if (await isFree(port)) ports.add(port)
+  block ??= ownBlock()
+  const own = await block
+  const ports: number[] = []
+  for (let looked = 0; ports.length < count; looked++) {
+    if (looked === OWN_PORTS.block - 1) throw new RangeError(`${count} free ports are not to be had`)
+    const port = own.first + 1 + (own.looked++ % (OWN_PORTS.block - 1))
+    if (await isFree(port)) ports.push(port)
   }
-  return [...ports]
+  return ports
 }
 
-async function listenOnce(port: number): Promise<number | undefined> {
+/** Undefined where somebody else has the port. */
+async function holdUnlessTaken(port: number): Promise<ReturnType<typeof createServer> | undefined> {
   try {
-    const server = await hold(port)
-    await new Promise(resolve => server.close(resolve))
-    return port
+    return await hold(port)
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code
     if (code === 'EADDRINUSE' || code === 'EACCES') return undefined

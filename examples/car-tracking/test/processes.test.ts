@@ -109,6 +109,26 @@ test('a port is free or not; free ones differ', async () => {
   expect(new Set(await freePorts(8)).size).toBe(8)
 })
 
+test('two processes are never given the same port, also before they use it', async () => {
+  const library = new URL('../dist/processes.js', import.meta.url).href
+  const asking = await program(
+    `import { freePorts } from '${library}'
+    const ports = [...(await freePorts(100)), ...(await freePorts(100))]
+    console.log(JSON.stringify({ event: 'ports', ports }))
+    setInterval(() => {}, 1000)`,
+  )
+  const children = [1, 2, 3].map(() => new ManagedProcess(asking))
+  const said = await Promise.all(children.map(child => child.waitFor(({ event }) => event === 'ports')))
+  const given = said.map(({ ports }) => new Set(ports as number[]))
+  expect(given.map(({ size }) => size)).toEqual([127, 127, 127])
+  expect(new Set(given.flatMap(ports => [...ports])).size).toBe(3 * 127)
+  await Promise.all(children.map(child => child.end()))
+})
+
+test('more ports than there are is an error', async () => {
+  await expect(freePorts(128)).rejects.toThrow('128 free ports are not to be had')
+})
+
 test('work goes on until somebody interrupts', async () => {
   const interruption = new AbortController()
   expect(await unlessAborted(interruption.signal, Promise.resolve(1))).toBe(1)

@@ -33,7 +33,7 @@ export interface ConnectOptions extends Omit<ConnectionOptions, Fixed> {
   readonly clock?: Clock
   readonly timers?: Timers
   /** Milliseconds before the end of the slot at which `permit-ending` is told; a minute unless said. */
-  readonly notice?: number
+  readonly warnBefore?: number
   /**
    * Offers TLS 1.2 alone, to a server that has nothing better. Such a server that is ours lets a device in by TLS 1.2
    * only when it knows it already: the first attempt of a slot is refused, and a later one isn't.
@@ -49,7 +49,7 @@ export async function connect({
   identity,
   clock,
   timers,
-  notice,
+  warnBefore,
   tls12 = false,
   ...options
 }: ConnectOptions): Promise<TLSSocket> {
@@ -75,7 +75,7 @@ export async function connect({
         : new Error('a certificate was offered in the place of the external PSK'),
   })
   await secured(socket)
-  tellEnding(socket, psk.endsAt, { clock, timers, notice })
+  tellEnding(socket, psk.endsAt, { clock, timers, warnBefore })
   return socket
 }
 
@@ -93,7 +93,7 @@ function sharedContext(options: SecureContextOptions): SecureContext {
 
 export interface IdentityAgentOptions
   extends Omit<AgentOptions, Fixed>,
-    Pick<ConnectOptions, 'clock' | 'timers' | 'notice' | 'tls12'> {}
+    Pick<ConnectOptions, 'clock' | 'timers' | 'warnBefore' | 'tls12'> {}
 
 /**
  * For `https.request` and what goes by it, as one device. A kept connection isn't used for another request once its slot is
@@ -172,15 +172,15 @@ function tellEnding(
   {
     clock = systemClock,
     timers = systemTimers,
-    notice = 60_000,
-  }: { clock?: Clock | undefined; timers?: Timers | undefined; notice?: number | undefined },
+    warnBefore = 60_000,
+  }: { clock?: Clock | undefined; timers?: Timers | undefined; warnBefore?: number | undefined },
 ): void {
   let end = () => {}
   const wait = () => {
     // Never at once, even where it is due: nobody listens before the socket is there.
-    const left = Math.max(0, endsAt - notice - clock())
+    const left = Math.max(0, endsAt - warnBefore - clock())
     end = timers.after(Math.min(left, LONGEST), () => {
-      if (clock() < endsAt - notice) wait()
+      if (clock() < endsAt - warnBefore) wait()
       else socket.emit('permit-ending', endsAt)
     })
   }

@@ -123,7 +123,7 @@ export interface DoorPorts {
   readonly timers: Timers
   readonly log: Log
   /** Milliseconds before the end of a slot at which `permit-ending` is told; a minute unless said. */
-  readonly notice?: number
+  readonly warnBefore?: number
 }
 
 /** Somebody inside: told once that the slot is about to end, and put out. */
@@ -261,7 +261,7 @@ export class Door {
 
   /** At those who are in: at every ban, and every second. */
   look(): void {
-    const { bans, clock, notice = 60_000 } = this.#ports
+    const { bans, clock, warnBefore = 60_000 } = this.#ports
     const now = clock()
     const { fresh } = bans
     for (const [guest, entry] of this.#guests) {
@@ -272,7 +272,7 @@ export class Door {
       if (why !== null) {
         this.#guests.delete(guest)
         guest.putOut(why)
-      } else if (!entry.told && now >= endsAt - notice) {
+      } else if (!entry.told && now >= endsAt - warnBefore) {
         entry.told = true
         guest.ending(endsAt)
       }

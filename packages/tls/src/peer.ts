@@ -76,7 +76,7 @@ export interface PeerServerOptions
   readonly timers?: Timers
   readonly random?: Random
   /** Milliseconds before the end of the slot at which `permit-ending` is told; a minute unless said. */
-  readonly notice?: number
+  readonly warnBefore?: number
   /** Milliseconds for the handshake, and once more for the permit; 10 s unless said. */
   readonly timeout?: number
 }
@@ -102,12 +102,12 @@ export class PeerServer extends Server {
     clock = systemClock,
     timers = systemTimers,
     random = systemRandom,
-    notice = 60_000,
+    warnBefore = 60_000,
     timeout = TIMEOUT,
     ...tlsOptions
   }: PeerServerOptions) {
     super()
-    this.#door = new PeerDoor({ identity, allow, clock, timers, random, notice })
+    this.#door = new PeerDoor({ identity, allow, clock, timers, random, warnBefore })
     this.#inner = new IdentityTlsServer({
       ...tlsOptions,
       door: this.#door,
@@ -193,7 +193,7 @@ interface PeerDoorPorts extends Required<Pick<PeerServerOptions, 'identity' | 'a
   readonly clock: Clock
   readonly timers: Timers
   readonly random: Random
-  readonly notice: number
+  readonly warnBefore: number
 }
 
 /** As the door of a service (door.ts), with the caller's `allow` in the place of the stream of ban events. */
@@ -249,7 +249,7 @@ class PeerDoor {
   }
 
   #look(): void {
-    const { allow, clock, notice } = this.#ports
+    const { allow, clock, warnBefore } = this.#ports
     const now = clock()
     for (const [guest, entry] of this.#guests) {
       const { idCore, endsAt, closesAt } = entry.peer
@@ -257,7 +257,7 @@ class PeerDoor {
       if (why !== null) {
         this.#guests.delete(guest)
         guest.putOut(why)
-      } else if (!entry.told && now >= endsAt - notice) {
+      } else if (!entry.told && now >= endsAt - warnBefore) {
         entry.told = true
         guest.ending(endsAt)
       }

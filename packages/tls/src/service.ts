@@ -44,7 +44,7 @@ export interface TlsServiceOptions {
   readonly timers?: Timers
   readonly fetch?: typeof fetch
   /** Milliseconds before the end of a slot at which `permit-ending` is told; a minute unless said. */
-  readonly notice?: number
+  readonly warnBefore?: number
 }
 
 export interface TlsService {
@@ -70,7 +70,7 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     random = systemRandom,
     timers = systemTimers,
     fetch = globalThis.fetch,
-    notice = 60_000,
+    warnBefore = 60_000,
   } = options
   let group = options.group
   const guard = new Guard({
@@ -125,7 +125,7 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     random,
     timers,
     log,
-    notice,
+    warnBefore,
   })
   const close = async () => {
     endFollowing()
