@@ -15,7 +15,7 @@
  * It says: an identity of this group has signed this for this context, and it wasn't banned when permits of the slot were
  * issued. Which device that is, the RA's register knows. Who was banned since is told by the newest banned leaves alone.
  */
-import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { equalBytes, fromBase64Url, fromUtf8, nfcUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import {
   Signature,
@@ -253,6 +253,8 @@ interface Claim {
 function claimOf(item: SignedItem, { group, context, now }: VerificationTerms): Claim {
   if (context.startsWith(JWS_CONTEXT)) throw jwsContext()
   const { fields: signed, bytes, isJws } = readForm(item)
+  const signedContext = isJws ? JWS_CONTEXT + context : context
+  checkContext(signedContext)
   if (!equalBytes(fromBase64Url(signed.groupId, 'groupId', 32), group.groupId))
     throw new Refused('NOT_APPROVED', { detail: 'signed in another group' })
   if (signed.context !== context) throw new Refused('WRONG_PROOF', { detail: 'signed for another context' })
@@ -270,7 +272,7 @@ function claimOf(item: SignedItem, { group, context, now }: VerificationTerms): 
       groupId,
       idCore,
       slot,
-      context: isJws ? JWS_CONTEXT + context : context,
+      context: signedContext,
       signEpoch: signKeys.epoch,
     },
     bytes,
@@ -281,6 +283,13 @@ function claimOf(item: SignedItem, { group, context, now }: VerificationTerms): 
     permitKey: permitKeys.pub as G2,
     signKey: signKeys.pub as G2,
   }
+}
+
+/** What the challenge takes in; found there, one item would end the whole batch. */
+function checkContext(context: string): void {
+  const { length } = nfcUtf8(context, 'context')
+  if (length === 0 || length > 256)
+    throw new DecodeError('context', `1–256 bytes expected, a JWS' \`${JWS_CONTEXT}\` among them`)
 }
 
 /** Everything but the two equations. */

@@ -1,10 +1,11 @@
 /** Signed positions of several cars, checked together: each is decided as it would be by itself. */
 
 import { type SignedItem, VerifiedMessage } from '@milagro-ts/api/signed-message'
-import { systemRandom } from '@milagro-ts/api/system'
+import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
 import { memoryTokenStore } from '@milagro-ts/client/token-store'
-import { utf8 } from '@milagro-ts/crypto/bytes'
+import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { CAR, VIN, World } from './world.js'
 
@@ -77,4 +78,39 @@ test('another context, another slot, another group: all of them', () => {
     expect(batch(good, at)).toEqual(alone(good, at))
     expect(batch(good, at).some(verdict => /^[\w-]{52}$/.test(verdict))).toBe(false)
   }
+})
+
+const LONG = 'x'.repeat(253)
+/** Of another context, so its signature can't hold; its points are points. */
+function renamed(i: number, context: string): SignedItem {
+  const { message, signed } = good[i] as SignedItem
+  if (typeof signed !== 'string') return { message, signed: { ...(signed as object), context } }
+  const [head = '', ...rest] = signed.split('.')
+  const header = { ...JSON.parse(Buffer.from(fromBase64Url(head, 'head')).toString()), context }
+  return { message, signed: [toBase64Url(utf8(JSON.stringify(header))), ...rest].join('.') }
+}
+
+test.each([
+  ['no room for the prefix of a JWS', LONG],
+  ['no room once it is UTF-8', 'é'.repeat(127)],
+])('%s: the JWS alone is refused for it', (_, context) => {
+  const items = [0, 1, 2].map(i => renamed(i, context))
+  const verdicts = batch(items, terms(context))
+  expect(verdicts).toEqual(alone(items, terms(context)))
+  expect(verdicts.map(verdict => /^context: 1–256 bytes/.test(verdict))).toEqual([false, true, true])
+})
+
+test('in a pool a context without room takes nobody’s verdict along', async () => {
+  const pool = CryptoPool.start({
+    workers: 0,
+    random: systemRandom,
+    clock: systemClock,
+    timers: systemTimers,
+  })
+  const verdicts = await Promise.allSettled([
+    ...[0, 3, 6].map(i => VerifiedMessage.verifyIn(pool, { ...(good[i] as SignedItem), ...terms() })),
+    VerifiedMessage.verifyIn(pool, { ...renamed(1, LONG), ...terms(LONG) }),
+  ])
+  await pool.close()
+  expect(verdicts.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'fulfilled', 'rejected'])
 })
