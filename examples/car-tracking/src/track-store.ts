@@ -38,6 +38,11 @@ export interface LastSeen {
   readonly batches: number
   readonly positions: number
 }
+/** An M-Pin ID, and the idCore in it. */
+export interface Vehicle {
+  readonly text: string
+  readonly bytes: Uint8Array
+}
 export type Appended = { readonly end: TrackEnd; readonly stored: number } | BatchFault
 
 export const trackMigrations: readonly Migration[] = [
@@ -90,26 +95,30 @@ export class TrackStore {
     return this.#store.atomic(connection => endOf(connection, idCore, start))
   }
 
+  /** What `append` would say at this moment, with nothing stored. */
+  check(idCore: Vehicle, start: TrackEnd, batch: Batch): Promise<Appended> {
+    return this.#store.atomic(connection => carriedOn(connection, idCore, start, batch))
+  }
+
   /**
    * Checks and stores a batch in one transaction. The track's last batch again changes nothing and is answered alike:
    * its vehicle may have missed the answer.
    */
   append(
-    idCore: { readonly text: string; readonly bytes: Uint8Array },
+    idCore: Vehicle,
     start: TrackEnd,
     batch: Batch,
     more: { readonly userCore: string | undefined; readonly receivedAt: number; readonly word: HeadWord },
   ): Promise<Appended> {
     return this.#store.atomic(connection => {
-      const end = endOf(connection, idCore.text, start)
-      const after = checkBatch(idCore.bytes, end, batch)
-      if (after === 'repeated' && Buffer.from(end.head).equals(batch.head)) return { end, stored: 0 }
-      if (typeof after === 'string') return after
+      const appended = carriedOn(connection, idCore, start, batch)
+      if (typeof appended === 'string' || appended.stored === 0) return appended
+      const { end } = appended
       connection.run(
         `INSERT INTO track (id_core, next, head, at, positions) VALUES (?, ?, ?, ?, ?)
          ON CONFLICT DO UPDATE SET next = excluded.next, head = excluded.head, at = excluded.at,
            positions = positions + excluded.positions`,
-        [idCore.text, after.next, after.head, after.at, batch.positions.length],
+        [idCore.text, end.next, end.head, end.at, batch.positions.length],
       )
       connection.run(
         `INSERT INTO batch (id_core, number, user_core, received_at, positions, head, receipt, signed)
@@ -125,7 +134,7 @@ export class TrackStore {
           'signed' in more.word ? JSON.stringify(more.word.signed) : null,
         ],
       )
-      return { end: after, stored: batch.positions.length }
+      return appended
     })
   }
 
@@ -168,6 +177,13 @@ export class TrackStore {
   close(): Promise<void> {
     return this.#store.close()
   }
+}
+
+function carriedOn(connection: Connection, idCore: Vehicle, start: TrackEnd, batch: Batch): Appended {
+  const end = endOf(connection, idCore.text, start)
+  const after = checkBatch(idCore.bytes, end, batch)
+  if (after === 'repeated' && Buffer.from(end.head).equals(batch.head)) return { end, stored: 0 }
+  return typeof after === 'string' ? after : { end: after, stored: batch.positions.length }
 }
 
 function endOf(connection: Connection, idCore: string, start: TrackEnd): TrackEnd {

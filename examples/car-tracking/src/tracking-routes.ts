@@ -55,21 +55,24 @@ const Vehicle = Strict({
   banned: Type.Boolean(),
 })
 
+const AppendBody = Strict({
+  number: Type.Integer({ minimum: 1, maximum: 0xffff_ffff }),
+  previous: Bytes(32),
+  positions: Type.Array(PositionField, { minItems: 1, maxItems: MOST_POSITIONS }),
+  head: Bytes(32),
+  ...headWord,
+})
+export type AppendBody = Static<typeof AppendBody>
+
 /** What vehicles ask. */
 export const vehicleRoutes = {
   append: {
     method: 'POST',
     path: '/v1/tracks',
     summary:
-      'The next batch of the caller’s track, its head with the RPS’ receipt or signed by the vehicle itself. The last batch may be sent again.',
+      'The next batch of the caller’s track, its head with the RPS’ receipt or signed by the vehicle itself. The last batch may be sent again; a vehicle has one under way at a time.',
     caller: 'identity',
-    body: Strict({
-      number: Type.Integer({ minimum: 1, maximum: 0xffff_ffff }),
-      previous: Bytes(32),
-      positions: Type.Array(PositionField, { minItems: 1, maxItems: MOST_POSITIONS }),
-      head: Bytes(32),
-      ...headWord,
-    }),
+    body: AppendBody,
     response: Strict({ end: TrackEndField, stored: Type.Integer({ minimum: 0 }) }),
     refuses: [...identityRefusals, 'CONFLICT'],
   },

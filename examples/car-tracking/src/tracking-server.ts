@@ -3,9 +3,13 @@
  * a token the moment its holder is banned.
  *
  *   POST /v1/tracks: (1) the credential: an access token for this server's audience, or `Authorization: MPIN`, which
- *   the RPS checks  (2) the ban events are fresh (else RETRY_LATER) and don't deny the holder  (3) who says that the head
- *   is the vehicle's: the RPS' receipt, for this audience, of the same vehicle, over this head; or the vehicle's own
- *   signature over it with its permit of the slot  (4) the batch carries the track on  (5) stored, shown to readers.
+ *   the RPS checks  (2) the ban events are fresh (else RETRY_LATER) and don't deny the holder  (3) the batch carries the
+ *   track on  (4) who says that the head is the vehicle's: the RPS' receipt, for this audience, of the same vehicle, over
+ *   this head; or the vehicle's own signature over it with its permit of the slot  (5) it still carries the track on:
+ *   stored, shown to readers.
+ *
+ * (3) costs a hash and (4) pairings, so what is no next batch costs none; and a vehicle has one batch looked at at a time
+ * (a second is RETRY_LATER), so none fills the queue of the others.
  *
  * Signatures and permits that come within a few milliseconds are verified together, in a worker, 64 at a time at most; each
  * has a verdict of its own, and what finds too many waiting is RETRY_LATER (crypto/node-pool.ts).
@@ -53,9 +57,9 @@ import {
   type TrackEnd,
   trackStart,
 } from './track-chain.js'
-import type { TrackStore } from './track-store.js'
+import type { Appended, TrackStore, Vehicle } from './track-store.js'
 import type { TrackingConfig } from './tracking-config.js'
-import { readerRoutes, type trackingRoutes, vehicleRoutes } from './tracking-routes.js'
+import { type AppendBody, readerRoutes, type trackingRoutes, vehicleRoutes } from './tracking-routes.js'
 import { VehicleEntrance } from './vehicle-entrance.js'
 
 /** Instances of operators begin with this; the RA gives it to no vehicle. */
@@ -98,6 +102,7 @@ export interface TrackingServer {
 
 /** A vehicle (and a driver on it) that has proven itself for this request. */
 type Proven = Pick<Holder, 'idCore' | 'userCore'>
+type Taken = Exclude<Appended, BatchFault>
 /** A reader of the stream. */
 interface Watcher {
   readonly writer: SseWriter
@@ -197,30 +202,47 @@ export function createTracking(options: TrackingOptions): TrackingServer {
 
   const startOf = (idCore: IdCore) => trackStart(group.groupId, idCore.bytes)
 
+  async function append(caller: Proven, vehicle: Vehicle, body: AppendBody) {
+    const batch: Batch = {
+      number: body.number,
+      previous: fromBase64Url(body.previous, 'previous', 32),
+      positions: body.positions,
+      head: fromBase64Url(body.head, 'head', 32),
+    }
+    const now = clock()
+    if (batch.positions.some(position => position.at > now + AHEAD)) {
+      throw new Refused('CLOCK', { detail: 'a position is of the future' })
+    }
+    const start = startOf(caller.idCore)
+    const foreseen = taken(await store.check(vehicle, start, batch))
+    if (foreseen.stored === 0) return answered(foreseen)
+    const { word, userCore } = await wordFor(body, batch, caller)
+    follower.check(vehicle.text, userCore)
+    const more = { userCore: caller.userCore, receivedAt: now, word }
+    const appended = taken(await store.append(vehicle, start, batch, more))
+    if (appended.stored > 0) show(caller, batch)
+    return answered(appended)
+  }
+
+  function answered({ end, stored }: Taken) {
+    metrics.count('positions', { outcome: stored > 0 ? 'stored' : 'again' })
+    return { end: wireEnd(end), stored }
+  }
+
+  /** Vehicles that have a batch under way, by M-Pin ID. */
+  const appending = new Set<string>()
+
   const handlers: Handlers<typeof trackingRoutes, Proven, Holder> = {
     async append({ caller, body }) {
-      const batch: Batch = {
-        number: body.number,
-        previous: fromBase64Url(body.previous, 'previous', 32),
-        positions: body.positions,
-        head: fromBase64Url(body.head, 'head', 32),
+      const { mpinId, bytes } = caller.idCore
+      if (appending.has(mpinId))
+        throw new Refused('RETRY_LATER', { detail: 'a batch of this vehicle is under way', retryAfter: 1 })
+      appending.add(mpinId)
+      try {
+        return await append(caller, { text: mpinId, bytes }, body)
+      } finally {
+        appending.delete(mpinId)
       }
-      const now = clock()
-      if (batch.positions.some(position => position.at > now + AHEAD)) {
-        throw new Refused('CLOCK', { detail: 'a position is of the future' })
-      }
-      const { word, userCore } = await wordFor(body, batch, caller)
-      follower.check(caller.idCore.mpinId, userCore)
-      const appended = await store.append(
-        { text: caller.idCore.mpinId, bytes: caller.idCore.bytes },
-        startOf(caller.idCore),
-        batch,
-        { userCore: caller.userCore, receivedAt: now, word },
-      )
-      if (typeof appended === 'string') throw refusalOf(appended)
-      metrics.count('positions', { outcome: appended.stored > 0 ? 'stored' : 'again' })
-      if (appended.stored > 0) show(caller, batch)
-      return { end: wireEnd(appended.end), stored: appended.stored }
     },
 
     async end({ caller }) {
@@ -347,6 +369,11 @@ function entranceOf(
 
 function wireEnd(end: TrackEnd): { next: number; head: string; at: number } {
   return { next: end.next, head: toBase64Url(end.head), at: end.at }
+}
+
+function taken(appended: Appended): Taken {
+  if (typeof appended === 'string') throw refusalOf(appended)
+  return appended
 }
 
 function refusalOf(fault: BatchFault): Refused {

@@ -127,7 +127,9 @@ describe('a receipt is for one head of one vehicle', () => {
 
   test('another car’s token does not carry a car’s receipt', async () => {
     const other = `Bearer ${await world.token(OTHER_CAR)}`
-    expect((await world.send(first, other, await world.receipt(CAR, first))).body.code).toBe('WRONG_PROOF')
+    expect((await world.send(first, other, await world.receipt(CAR, first))).body.code).toBe('CONFLICT')
+    const [its] = world.batch(OTHER_CAR, world.start(OTHER_CAR), world.positions(3))
+    expect((await world.send(its, other, await world.receipt(CAR, its))).body.code).toBe('WRONG_PROOF')
   })
 })
 
@@ -219,16 +221,76 @@ describe('a head that the vehicle signs itself', () => {
     })
     try {
       await busy.follow()
-      const token = `Bearer ${await busy.token(CAR)}`
-      const waits = busy.send(first, token, busy.signed(CAR, first))
+      const waits = busy.send(first, `Bearer ${await busy.token(CAR)}`, busy.signed(CAR, first))
       await busy.until(() => busy.pool.waiting === 2)
-      const turnedAway = await busy.send(first, token, busy.signed(CAR, first))
+      const [others] = busy.batch(OTHER_CAR, busy.start(OTHER_CAR), busy.positions(1))
+      const otherToken = `Bearer ${await busy.token(OTHER_CAR)}`
+      const turnedAway = await busy.send(others, otherToken, busy.signed(OTHER_CAR, others))
       expect(turnedAway).toMatchObject({ status: 503, body: { code: 'RETRY_LATER' } })
       await busy.pool.close()
       expect((await waits).body.code).toBe('RETRY_LATER')
     } finally {
       await busy.close()
     }
+  })
+})
+
+describe('what a vehicle can have verified', () => {
+  /** Batches of pairings that were done. */
+  let batches: number
+  let counted: TrackingWorld
+  beforeEach(async () => {
+    batches = 0
+    counted = await TrackingWorld.make({ pool: { on: event => event === 'batch' && batches++ } })
+    await counted.follow()
+  })
+  afterEach(() => counted.close())
+  const sendSigned = async (batch: Batch) =>
+    (await counted.send(batch, `Bearer ${await counted.token(CAR)}`, counted.signed(CAR, batch))).body
+
+  test('no batch that does not carry its track on', async () => {
+    const [second] = counted.batch(CAR, afterFirst, counted.positions(1, counted.clock.now))
+    const [fork] = counted.batch(CAR, { ...afterFirst, next: 1 }, counted.positions(1, counted.clock.now))
+    const reordered = { ...first, positions: [...first.positions].reverse() }
+    for (const batch of [second, fork, reordered, { ...first, head: fork.head }])
+      expect((await sendSigned(batch)).code).toBe('CONFLICT')
+    expect(batches).toBe(0)
+    expect(await sendSigned(first)).toMatchObject({ stored: 3 })
+    expect(batches).toBe(2)
+  })
+
+  test('nor its last one again', async () => {
+    await sendSigned(first)
+    for (let again = 0; again < 3; again++)
+      expect(await sendSigned(first)).toMatchObject({ stored: 0, end: { next: 2 } })
+    expect(batches).toBe(2)
+  })
+
+  test('one batch at a time, whatever others have under way', async () => {
+    const busy = await TrackingWorld.make({ pool: { wait: 60_000, workers: 1, script: BUILT } })
+    try {
+      await busy.follow()
+      const send = async (idCore: typeof CAR) => {
+        const [batch] = busy.batch(idCore, busy.start(idCore), busy.positions(1))
+        return busy.send(batch, `Bearer ${await busy.token(idCore)}`, busy.signed(idCore, batch))
+      }
+      const waits = [send(CAR), send(OTHER_CAR)]
+      await busy.until(() => busy.pool.waiting === 4)
+      for (let i = 0; i < 10; i++)
+        expect(await send(CAR)).toMatchObject({ status: 503, body: { code: 'RETRY_LATER' } })
+      expect(busy.pool.waiting).toBe(4)
+      await busy.pool.close()
+      await Promise.all(waits)
+    } finally {
+      await busy.close()
+    }
+  })
+
+  test('and after a refusal the next', async () => {
+    const forged = { ...counted.signed(CAR, first), signature: counted.signed(OTHER_CAR, first).signature }
+    const token = `Bearer ${await counted.token(CAR)}`
+    expect((await counted.send(first, token, forged)).body.code).toBe('WRONG_PROOF')
+    expect(await sendSigned(first)).toMatchObject({ stored: 3 })
   })
 })
 
@@ -279,8 +341,18 @@ describe('a track has no gap, no fork and one order', () => {
   test('ten sendings of one batch at once store it once', async () => {
     const receipt = await world.receipt(CAR, first)
     const answers = await Promise.all(Array.from({ length: 10 }, () => world.send(first, bearer, receipt)))
-    expect(answers.map(({ status }) => status)).toEqual(Array(10).fill(200))
-    expect(answers.map(({ body }) => body.stored).sort()).toEqual([...Array(9).fill(0), 3])
+    expect(new Set(answers.map(({ body }) => body.code))).toEqual(new Set([undefined, 'RETRY_LATER']))
+    expect(answers.filter(({ body }) => body.stored === 3)).toHaveLength(1)
+    expect(await stored()).toEqual([[CAR.mpinId, 3]])
+  })
+
+  test('ten at once in the store itself: one is stored, and all have the same end', async () => {
+    const vehicle = { text: CAR.mpinId, bytes: CAR.bytes }
+    const more = { userCore: undefined, receivedAt: world.clock.now, word: { receipt: 'its receipt' } }
+    const answers = await Promise.all(
+      Array.from({ length: 10 }, () => world.store.append(vehicle, world.start(CAR), first, more)),
+    )
+    expect(answers).toEqual(answers.map((_, i) => ({ end: afterFirst, stored: i === 0 ? 3 : 0 })))
   })
 
   test('a position of the future', async () => {
