@@ -118,17 +118,20 @@ export class VerifiedSlotKeyRequest {
    * WRONG_PERMIT (of another slot or leaf, or it doesn't verify), WRONG_PROOF (signed for something else, or by another
    * key); DecodeError for a wrong shape; PoolUnavailable.
    * @param now Unix milliseconds.
+   * @param source Where it came from: whose turn it takes, and whose false signatures are remembered.
    */
   static async verify({
     request,
     group,
     pool,
     now,
+    source,
   }: {
     request: SlotKeyRequest
     group: Group
     pool: CryptoPool
     now: number
+    source: string
   }): Promise<VerifiedSlotKeyRequest> {
     const { signed, purpose = 'agree' } = request
     const { groupId, slotRule, policy } = group
@@ -166,7 +169,7 @@ export class VerifiedSlotKeyRequest {
       message: slotKeyMessage({ purpose, hpkeKey, jti }),
       signature: fromBase64Url(signed.signature, 'signature', 96),
     }
-    const holds = await pool.signature(claim, { source: undefined, identity: idCore.mpinId })
+    const holds = await pool.signature(claim, { source, identity: idCore.mpinId })
     if (!holds) throw new Refused('WRONG_PROOF', { detail: 'the signature does not hold for this request' })
     return new VerifiedSlotKeyRequest(group, { idCore, slot }, { purpose, hpkeKey, jti })
   }

@@ -35,11 +35,8 @@ export function appendIssuance(
   },
 ): { readonly number: number; readonly isNew: boolean } {
   const { groupId, at, purpose, ticketHash, idCoreHash, kind } = issued
-  const [known] = connection.all(
-    'SELECT number FROM issuance WHERE group_id = ? AND ticket_hash = ? AND purpose = ?',
-    [groupId, ticketHash, purpose],
-  )
-  if (known !== undefined) return { number: Number(known.number), isNew: false }
+  const known = issuedBefore(connection, issued)
+  if (known !== undefined) return { number: known, isNew: false }
   const [last] = connection.all(
     'SELECT number, hash FROM issuance WHERE group_id = ? ORDER BY number DESC LIMIT 1',
     [groupId],
@@ -72,6 +69,22 @@ export function appendIssuance(
     ],
   )
   return { number, isNew: true }
+}
+
+/** The number of the entry that this ticket has for this purpose. */
+export function issuedBefore(
+  connection: Reader,
+  {
+    groupId,
+    ticketHash,
+    purpose,
+  }: { readonly groupId: Uint8Array; readonly ticketHash: Uint8Array; readonly purpose: Purpose },
+): number | undefined {
+  const [known] = connection.all(
+    'SELECT number FROM issuance WHERE group_id = ? AND ticket_hash = ? AND purpose = ?',
+    [groupId, ticketHash, purpose],
+  )
+  return known === undefined ? undefined : Number(known.number)
 }
 
 /** The complete subtrees that entry `number` ends, the smallest first. */

@@ -311,7 +311,8 @@ function publicHandlers({ authority, foundings, ceremonies, logs }: Parts): Hand
     shares: async ({ params, body }) => issueShare(authority, groups.find(params.groupId), body),
     serverKeys: async ({ params, caller, body }) =>
       issueServerKey(authority, groups.find(params.groupId), caller, body),
-    slotKeys: async ({ params, body }) => issueSlotKey(authority, groups.find(params.groupId), body),
+    slotKeys: async ({ params, body, meta }) =>
+      issueSlotKey(authority, groups.find(params.groupId), body, sourceOf(meta.ip)),
     deltas: async ({ params, caller, body }) =>
       issueDeltas(authority, groups.find(params.groupId), caller, body),
     permits: async ({ params, caller, body }) =>

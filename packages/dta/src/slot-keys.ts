@@ -12,7 +12,8 @@
  *   <-- index, shareEpoch, sealed --
  *
  * The ledger of enrolment keys isn't asked: a slot key ends with its slot, and a device that lost one may have it again. So
- * many times as SLOT_KEYS says, each a line in the log.
+ * many times as SLOT_KEYS says, each a line in the log. The same request again makes no line and has an allowance of its own,
+ * as large, so that whoever has seen one uses up nothing of its device's.
  */
 
 import { Refused } from '@milagro-ts/api/problem'
@@ -26,11 +27,11 @@ import { shareContext } from '@milagro-ts/crypto/share-proof'
 import type { Authority } from './authority.js'
 import { refuseFrozen } from './freeze.js'
 import type { ServedGroup } from './groups.js'
-import { appendIssuance } from './issuance-log.js'
+import { appendIssuance, issuedBefore } from './issuance-log.js'
 import { issueForName } from './master-shares.js'
 import type { SealedAnswer } from './shares.js'
 
-/** Of one device for one slot and purpose. */
+/** Of one device for one slot and purpose; of one request's repetitions. */
 export const SLOT_KEYS: Rate = { perSecond: 1 / 600, burst: 8 }
 
 /** Refused as VerifiedSlotKeyRequest.verify says, BANNED, FROZEN, RETRY_LATER; DecodeError. */
@@ -38,19 +39,23 @@ export async function issueSlotKey(
   authority: Authority,
   { group, index, shares }: ServedGroup,
   request: SlotKeyRequest,
+  source: string,
 ): Promise<SealedAnswer> {
   const { store, pool, random, clock } = authority
   const { groupId } = group
   await store.atomic(connection => refuseFrozen(connection, groupId))
-  const verified = await VerifiedSlotKeyRequest.verify({ request, group, pool, now: clock() })
+  const verified = await VerifiedSlotKeyRequest.verify({ request, group, pool, now: clock(), source })
   const { idCore, slot, purpose, name: identity, jti } = verified
   const held = await authority.leaves.held(group)
   if (held?.leaves.has(idCore.leaf) === true)
     throw new Refused('BANNED', { detail: 'the leaf is banned since the permit was issued' })
   const keys = group.keysAt(purpose, slot)
   if (keys === null) throw new Refused('EXPIRED', { detail: 'the group begins later' })
+  const issued = { groupId, purpose, ticketHash: verified.hash }
+  const isAgain = await store.read(reader => issuedBefore(reader, issued) !== undefined)
   // Counted once the signature is seen: strangers use up nobody's allowance.
-  authority.slotKeyLimit.take(`${toBase64Url(groupId)} ${purpose} ${idCore.mpinId} ${slot}`)
+  const allowance = isAgain ? toBase64Url(verified.hash) : `${purpose} ${idCore.mpinId} ${slot}`
+  authority.slotKeyLimit.take(`${toBase64Url(groupId)} ${allowance}`)
   authority.issueLimit.take(`${toBase64Url(groupId)} slot keys`)
 
   const { shareEpoch } = shares
@@ -61,10 +66,8 @@ export async function issueSlotKey(
   const entry = await store.atomic(connection => {
     refuseFrozen(connection, groupId)
     return appendIssuance(connection, {
-      groupId,
+      ...issued,
       at: Math.floor(clock() / 1000),
-      purpose,
-      ticketHash: verified.hash,
       idCoreHash: sha256(idCore.bytes),
       kind: 'slot',
     }).number

@@ -14,6 +14,7 @@ import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { decapsulate, encapsulate } from '@milagro-ts/crypto/ibe'
 import { sign } from '@milagro-ts/crypto/ibs'
 import { agreePointG2, encodeName, encryptPoint, type IdCore } from '@milagro-ts/crypto/identity'
+import { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import { G1, type G2 } from '@milagro-ts/crypto/points'
 import { combineG1, combineG2 } from '@milagro-ts/crypto/secret-sharing'
 import { KeyShare, shareContext, shareVerify, shareVerifyG2 } from '@milagro-ts/crypto/share-proof'
@@ -26,7 +27,7 @@ import {
   slotName,
 } from '@milagro-ts/crypto/static-agreement'
 import { Permit } from '@milagro-ts/crypto/time-permit'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import {
   type Car,
   clientOf,
@@ -248,6 +249,13 @@ test('points that are none', async () => {
   expect(await codeOf(ask({ ...body, signed: { ...body.signed, signature } }))).toBe('MALFORMED')
 })
 
+test('whose turn it takes in the pool is its source’s', async () => {
+  const signature = vi.spyOn(CryptoPool.prototype, 'signature')
+  await ask((await request(one)).body)
+  expect(signature.mock.lastCall?.[1]).toEqual({ source: '127.0.0.1', identity: one.idCore.mpinId })
+  signature.mockRestore()
+})
+
 test('the same request again has the same share, and one line in the log; another has another', async () => {
   const slot = MIDDAY_SLOT + 1
   const device = await enrolled()
@@ -271,11 +279,23 @@ test('so many for a device and slot, and others have theirs all the same', async
   const device = await enrolled()
   const permit = await permitOf(device)
   const { body } = await request(device, { permit })
-  for (let i = 0; i < 8; i++) await ask(body)
-  expect(await codeOf(ask(body))).toBe('RETRY_LATER')
+  await ask(body)
+  for (let i = 1; i < 8; i++) await ask((await request(device, { permit })).body)
   expect(await codeOf(ask((await request(device, { permit })).body))).toBe('RETRY_LATER')
+  // What it has asked before it may ask again.
+  await ask(body)
   await ask((await request(device, { slot: MIDDAY_SLOT + 1 })).body)
   await ask((await request(await enrolled())).body)
+})
+
+test('who repeats a device’s request uses up the repetitions of that request, and nothing of the device’s', async () => {
+  const device = await enrolled()
+  const permit = await permitOf(device)
+  const { body } = await request(device, { permit })
+  for (let i = 0; i < 9; i++) await ask(body)
+  expect(await codeOf(ask(body))).toBe('RETRY_LATER')
+  for (let i = 1; i < 8; i++) await ask((await request(device, { permit })).body)
+  expect(await codeOf(ask((await request(device, { permit })).body))).toBe('RETRY_LATER')
 })
 
 test('frozen: none, and no line in the log', async () => {

@@ -472,8 +472,9 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
     relaySlotKey: async ({ params: { index }, body, meta }) => {
       const { group, pool } = await parts.verificationPorts()
       const authority = authorityOf(group, index)
-      const { idCore } = await paidByFailure(sourceOf(meta.ip), () =>
-        VerifiedSlotKeyRequest.verify({ request: body, group, pool, now: clock() }),
+      const source = sourceOf(meta.ip)
+      const { idCore } = await paidByFailure(source, () =>
+        VerifiedSlotKeyRequest.verify({ request: body, group, pool, now: clock(), source }),
       )
       await revocation.check(idCore, NO_USER)
       const params = { groupId: toBase64Url(group.groupId) }

@@ -5,8 +5,9 @@ import type { RegistrationAnswer } from '@milagro-ts/api/rpa-routes'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { IdCore } from '@milagro-ts/crypto/identity'
 import { MODE } from '@milagro-ts/crypto/mpin'
+import { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import { G1 } from '@milagro-ts/crypto/points'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import {
   asFields,
   type Car,
@@ -254,7 +255,10 @@ describe('the relay to the authorities', () => {
   test('passes a device’s request for its slot key on, and asks nobody with another', async () => {
     const ask = (body = world.slotKeyRequest(car), index = '1') =>
       rps.client.relaySlotKey({ params: { index }, body })
+    const signature = vi.spyOn(CryptoPool.prototype, 'signature')
     expect(await ask()).toMatchObject({ index: 1, shareEpoch: 1 })
+    expect(signature.mock.lastCall?.[1]).toEqual({ source: '127.0.0.1', identity: car.idCore.mpinId })
+    signature.mockRestore()
     const { slotKeys } = world.authorities[0]!.asked
     const thief = { ...world.slotKeyRequest(car), hpkeKey: toBase64Url(new Uint8Array(32).fill(8)) }
     expect(await codeOf(ask(thief))).toBe('WRONG_PROOF')
