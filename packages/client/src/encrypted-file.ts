@@ -184,7 +184,11 @@ async function openStanzas(stanzas: readonly Stanza[], opener: FileOpener): Prom
   // One key for all slots goes before one that has to be there in time.
   const inTurn = [...own].sort((a, b) => Number(a.slot !== undefined) - Number(b.slot !== undefined))
   let refusal: ClientError | Refused | Unreachable | undefined
+  // A key that isn't to be had is asked for once, however many stanzas want it.
+  const refused = new Set<string>()
   for (const stanza of inTurn) {
+    const [ofSlot, ofEpoch] = [`${stanza.slot}`, `${stanza.slot} ${stanza.epoch}`]
+    if (refused.has(ofSlot) || refused.has(ofEpoch)) continue
     try {
       return await openStanza(stanza, opener)
     } catch (error) {
@@ -192,10 +196,14 @@ async function openStanzas(stanzas: readonly Stanza[], opener: FileOpener): Prom
         throw error
       // Another stanza may be for a slot whose key is here.
       refusal ??= error
+      // The key of a slot is of one epoch; one that names another says nothing of those that don't.
+      refused.add(codeOf(error) === 'EPOCH_ENDED' ? ofEpoch : ofSlot)
     }
   }
   throw refusal
 }
+
+const codeOf = (error: ClientError | Refused | Unreachable) => ('code' in error ? error.code : undefined)
 
 async function openStanza(stanza: FileStanza, opener: FileOpener): Promise<Uint8Array> {
   const { encapsulation, sealedKey } = stanza

@@ -1,17 +1,20 @@
 /** A file for a car: age v1 with a stanza of ours, opened with the key that came with the enrolment, and nothing else. */
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { Unreachable } from '@milagro-ts/api/call'
+import { Refused } from '@milagro-ts/api/problem'
 import { systemRandom } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
 import { decodeStanza, decryptFile, encryptFile, MOST_RECIPIENTS } from '@milagro-ts/client/encrypted-file'
 import { sealUnder } from '@milagro-ts/client/encrypted-message'
 import { ClientError } from '@milagro-ts/client/errors'
+import type { FileOpener } from '@milagro-ts/client/file-recipient'
 import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
 import { callbackUnlocker } from '@milagro-ts/client/unlocker'
 import { fromHex, toBase64Url, toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { IdCore } from '@milagro-ts/crypto/identity'
-import { slotStart } from '@milagro-ts/crypto/time-permit'
+import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import { Decrypter, generateX25519Identity, identityToRecipient, type Stanza } from 'age-encryption'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { CAR, VIN, World } from './world.js'
@@ -358,5 +361,51 @@ describe('as a stream', () => {
       decapsulate: () => Promise.reject(new ClientError('STORE_UNAVAILABLE')),
     }
     await expect(decryptFile(streamOf(file), failing)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+  })
+})
+
+describe('many stanzas for one device', () => {
+  const slot = () => slotAt(world.group.slotRule, Math.floor(world.now / 1000))
+  const fileAt = async (slots: readonly (number | undefined)[]) => {
+    const to = slots.map(
+      at => ({ kind: 1, idCore: car.idCore, ...(at === undefined ? {} : { slot: at }) }) as const,
+    )
+    const source = streamOf(utf8('x'))
+    return bytesOf(
+      await encryptFile(source, { to, group: world.group, now: world.now, random: systemRandom }),
+    )
+  }
+  /** Says no for every slot, and notes what it was asked. */
+  const refusing = (say: () => Error) => {
+    const asked: (number | undefined)[] = []
+    const opener: FileOpener = {
+      groupId: car.groupId,
+      encryptionName: at => car.encryptionName(at),
+      decapsulate: async (encapsulation, stanza) => {
+        asked.push(stanza.slot)
+        if (stanza.slot === undefined) return car.decapsulate(encapsulation, stanza)
+        throw say()
+      },
+    }
+    return { asked, opener }
+  }
+
+  test.each([
+    ['nobody answers', () => new Unreachable('the RPS'), Unreachable],
+    ['the authorities say no', () => new Refused('BANNED'), Refused],
+    ['the slot is far ahead', () => new ClientError('SLOT_AHEAD'), ClientError],
+    ['another key epoch', () => new ClientError('EPOCH_ENDED'), ClientError],
+  ])('%s: a slot’s key is asked for once', async (_, say, expected) => {
+    const slots = [0, 1, 0, 0, 1, 0].map(later => slot() + later)
+    const { asked, opener } = refusing(say)
+    await expect(decryptFile(streamOf(await fileAt(slots)), opener)).rejects.toThrow(expected)
+    expect(asked).toEqual([slot(), slot() + 1])
+  })
+
+  test('a key that is had for ever is tried whatever slots refuse', async () => {
+    const { asked, opener } = refusing(() => new Unreachable('the RPS'))
+    const stream = await decryptFile(streamOf(await fileAt([slot(), slot(), undefined])), opener)
+    expect(await bytesOf(stream)).toEqual(utf8('x'))
+    expect(asked).toEqual([undefined])
   })
 })
