@@ -367,7 +367,7 @@ export class Device {
 
   /**
    * From now on, until what is returned is closed: gets ahead of each slot, at a moment drawn for it (ahead.ts), newer
-   * revisions, the step to a key epoch that begins later, and the next slot's permit. `onError` hears of an attempt that
+   * revisions, the step to a key epoch that begins later, and the next slot's permit. Slot keys that are over go. `onError` hears of an attempt that
    * failed; it is made again.
    */
   keepAhead({
@@ -420,9 +420,7 @@ export class Device {
    */
   async preparePeers(): Promise<readonly number[]> {
     if ((await this.#record()).device.agree === null) throw new ClientError('NO_AGREE_KEY')
-    const slots = await this.#prepareSlots(this.#slotKeys)
-    this.#peerKeys.forgetBefore(await this.#slotNow())
-    return slots
+    return this.#prepareSlots(this.#slotKeys)
   }
 
   /**
@@ -439,7 +437,7 @@ export class Device {
     await this.#signingKey()
     await this.#follow()
     const current = await this.#slotNow()
-    await ring.dropEnded(current)
+    await this.#dropEnded(current)
     await this.permit()
     if (this.#group.policy.lead > 0 && this.#permitOf(current + 1) === null) await this.#askForPermit()
     const slots = [current, current + 1].filter(slot => this.#permitOf(slot) !== null)
@@ -582,7 +580,7 @@ export class Device {
 
   async #decapsulateAt(slot: number, epoch: number, encapsulation: Uint8Array): Promise<Uint8Array | null> {
     const current = await this.#slotNow()
-    await this.#fileKeys.dropEnded(current)
+    await this.#dropEnded(current)
     checkFileSlot(slot, { current, lead: this.#group.policy.lead })
     if (!(await this.#fileKeys.holds(slot))) await this.#fetchFileKey(slot, current)
     if (this.#group.epochAt('encrypt', slot) !== epoch)
@@ -856,10 +854,17 @@ export class Device {
 
   /** One attempt of `keepAhead`; true once the next slot's permit is here. */
   async #lookAhead(): Promise<boolean> {
-    await this.#fileKeys.dropEnded(await this.#slotNow())
+    await this.#dropEnded(await this.#slotNow())
     await this.#follow()
     await this.#stepAhead()
     return (await this.nextPermit()) !== null
+  }
+
+  /** Slot keys that are over, of either kind, out of the store and out of memory. */
+  async #dropEnded(current: number): Promise<void> {
+    await this.#slotKeys.dropEnded(current)
+    await this.#fileKeys.dropEnded(current)
+    this.#peerKeys.forgetBefore(current)
   }
 
   async #slotNow(): Promise<number> {

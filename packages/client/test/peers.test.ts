@@ -143,6 +143,36 @@ test('what is here already is fetched from nobody', async () => {
   expect(identities[0].device.slotKeys).toHaveLength(2)
 })
 
+test('keys of slots that are over go, those for devices as those for files, whichever is looked after', async () => {
+  const [car, kept] = [await enrol(), await enrol()]
+  const slot = current()
+  const keysIn = async ({ store }: Car) => {
+    const { device } = JSON.parse((await store.read()) as string).identities[0]
+    const slots: { slot: number }[] = [...(device.slotKeys ?? []), ...(device.fileKeys ?? [])]
+    return slots.filter(key => key.slot === slot).length
+  }
+  for (const { device } of [car, kept]) {
+    await device.preparePeers()
+    await device.prepareFiles()
+  }
+  const offered = await anIdentityFor(kept)
+  expect(await kept.device.answerPeer(offered)).not.toBeNull()
+  expect([await keysIn(car), await keysIn(kept)]).toEqual([2, 2])
+  toSlot(slot + 2)
+  await car.device.prepareFiles()
+  expect(await keysIn(car)).toBe(0)
+
+  const ahead = kept.device.keepAhead({ timers: clock, onError: () => undefined })
+  await expect
+    .poll(async () => {
+      clock.turn(10_000)
+      return keysIn(kept)
+    })
+    .toBe(0)
+  await ahead.close()
+  expect(await kept.device.answerPeer(offered)).toBeNull()
+})
+
 test('a banned car gets nothing for a further slot', { timeout: 60_000 }, async () => {
   const car = await enrol()
   await car.device.preparePeers()
