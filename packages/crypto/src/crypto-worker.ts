@@ -69,8 +69,18 @@ export interface PermitItem {
   readonly publicKey: Bytes
   readonly permit: Bytes
 }
+/** Of a PSK identity as it came, at the server whose slot key has this B. */
+export interface PskItem {
+  readonly B: Bytes
+  readonly identity: string
+}
+/** What is wrong with the bytes of one in a batch. */
+export interface Malformed {
+  readonly field: string
+  readonly why: string
+}
 /** Of one in a batch: a verdict, or what is wrong with its bytes, or that the key for it isn't here. */
-export type Outcome = boolean | { readonly field: string; readonly why: string } | 'no key'
+export type Outcome = boolean | Malformed | 'no key'
 
 export interface ShareStatement {
   readonly purpose: Purpose
@@ -355,10 +365,12 @@ export class CryptoWorker {
     return sumOfDealings(terms.dealings.map(dealingOf), terms.index, weights).encode()
   }
 
-  /** The PSK of an identity at the server whose slot key has this B, 32 secret bytes. DecodeError for an R that is no point. */
-  externalPsk({ B, identity }: { B: Bytes; identity: string }): Bytes | 'no key' {
-    const key = this.#slotKeys.get(toHex(B))
-    return key === undefined ? 'no key' : serverAgree(key, PskIdentity.decode(identity))
+  /** PSKs by place, 32 secret bytes each; malformed is an R that is no point. */
+  externalPsks(items: readonly PskItem[]): (Bytes | Malformed | 'no key')[] {
+    return items.map(({ B, identity }) => {
+      const key = this.#slotKeys.get(toHex(B))
+      return key === undefined ? 'no key' : decoded(() => serverAgree(key, PskIdentity.decode(identity)))
+    })
   }
 
   /** Hits and misses of the cache of identity points. */
@@ -423,7 +435,7 @@ function entriesOf<K, V>(map: Map<K, V[]>, key: K): V[] {
   return entries
 }
 
-function decoded<T extends object>(decode: () => T): T | { readonly field: string; readonly why: string } {
+function decoded<T extends object>(decode: () => T): T | Malformed {
   try {
     return decode()
   } catch (error) {

@@ -7,6 +7,7 @@
  *   permits         permits  ── up to 64, or 4 ms old ──>    one product
  *   signatures      signatures ─ up to 64, or 4 ms old ──>   one product
  *   PIN proofs      pin      ── one by one ────────────>     one product each, ρ drawn there
+ *   PSKs of TLS     psks     ── up to 4 that wait ─────>     one pairing each
  *   everything else work     ── one by one ────────────>
  *
  * A worker that is free takes from the next lane that has something ready, in turns, and within a lane from each source
@@ -28,8 +29,10 @@ import {
   CryptoWorker,
   type HandedKey,
   type LoginItem,
+  type Malformed,
   type Outcome,
   type PermitItem,
+  type PskItem,
   type SignatureClaim,
 } from './crypto-worker.js'
 import { DecodeError } from './errors.js'
@@ -107,6 +110,9 @@ const RETRY_SPREAD = 8
 const QUICK_ENDS = 3
 const PAUSE = 5_000
 
+/** PSKs in one message, at most: waking a thread costs a tenth of one, and whoever is first waits for all of them. */
+const PSKS = 4
+
 /** Of the kernel's scheduler, added to the main thread's: its share beside it is a third. */
 const WORKER_NICENESS = 5
 
@@ -115,8 +121,8 @@ interface Waiting<Item> {
   readonly resolve: (outcome: never) => void
   readonly reject: (error: Error) => void
 }
-/** Jobs that take a list of proofs, and answer by place. */
-type BatchJob = 'devices' | 'permits' | 'signatures'
+/** Jobs that take a list, and answer by place. */
+type BatchJob = 'devices' | 'permits' | 'signatures' | 'externalPsks'
 interface WaitingTask {
   readonly job: JobName
   readonly input: readonly unknown[]
@@ -131,6 +137,7 @@ export class CryptoPool {
   readonly #signatures: Lane<SignatureClaim>
   readonly #singleSignatures: Lane<SignatureClaim>
   readonly #pin: Lane<WaitingTask>
+  readonly #psks: Lane<PskItem>
   readonly #work: Lane<WaitingTask>
   /** What a task of a lane is, where it takes a list. */
   readonly #batchJobs: ReadonlyMap<Lane<never>, BatchJob>
@@ -154,6 +161,7 @@ export class CryptoPool {
     this.#signatures = new Lane(batched)
     this.#singleSignatures = new Lane({ size: 1, wait: 0 })
     this.#pin = new Lane({ size: 1, wait: 0 })
+    this.#psks = new Lane({ size: workers === 0 ? 1 : PSKS, wait: 0, takers: this.#slots.length })
     this.#work = new Lane({ size: 1, wait: 0 })
     this.#batchJobs = new Map<Lane<never>, BatchJob>([
       [this.#devices as Lane<never>, 'devices'],
@@ -161,6 +169,7 @@ export class CryptoPool {
       [this.#permits as Lane<never>, 'permits'],
       [this.#signatures as Lane<never>, 'signatures'],
       [this.#singleSignatures as Lane<never>, 'signatures'],
+      [this.#psks as Lane<never>, 'externalPsks'],
     ])
     this.#lanes = [...this.#batchJobs.keys(), this.#pin as Lane<never>, this.#work as Lane<never>]
   }
@@ -253,15 +262,15 @@ export class CryptoPool {
    * PoolUnavailable, also where that slot key hasn't been handed over.
    * @param source Whose turn it takes.
    */
-  async externalPsk(item: Jobs['externalPsk']['input'][0], source: string): Promise<Uint8Array> {
-    const task = { job: 'externalPsk', input: [item] } as const
-    const psk = await this.#enqueue<WaitingTask, Jobs['externalPsk']['result']>(this.#work, task, source)
+  async externalPsk(item: PskItem, source: string): Promise<Uint8Array> {
+    const psk = await this.#enqueue<PskItem, Uint8Array | Malformed | 'no key'>(this.#psks, item, source)
     if (psk === 'no key') throw new PoolUnavailable('the worker has no key for this slot', 5)
+    if ('why' in psk) throw new DecodeError(psk.field, psk.why)
     return psk
   }
 
   /** Anything else that a worker does. DecodeError, PoolUnavailable. */
-  async run<K extends Exclude<JobName, 'serverKeys' | BatchJob | 'pin' | 'externalPsk'>>(
+  async run<K extends Exclude<JobName, 'serverKeys' | BatchJob | 'pin'>>(
     job: K,
     ...input: Jobs[K]['input']
   ): Promise<Jobs[K]['result']> {
@@ -416,15 +425,22 @@ const copied = (keys: readonly HandedKey[]): HandedKey[] => keys.map(key => ({ .
 class Lane<Item> {
   readonly #turns = new Map<string, Waiting<Item>[]>()
   readonly #batch: number
+  /** Workers among whom what waits is shared out, where a batch saves less than another worker. */
+  readonly #takers: number
   readonly wait: number
   #size = 0
   /** Its oldest has waited long enough. */
   isDue = false
   isArmed = false
 
-  constructor({ size, wait }: { readonly size: number; readonly wait: number }) {
+  constructor({
+    size,
+    wait,
+    takers = 1,
+  }: { readonly size: number; readonly wait: number; readonly takers?: number }) {
     this.#batch = size
     this.wait = wait
+    this.#takers = takers
   }
 
   get size(): number {
@@ -457,7 +473,8 @@ class Lane<Item> {
   /** As many as one task takes: one of each source, then the next of each. */
   take(): Waiting<Item>[] {
     const taken: Waiting<Item>[] = []
-    while (taken.length < this.#batch) {
+    const most = Math.min(this.#batch, Math.ceil(this.#size / this.#takers))
+    while (taken.length < most) {
       const [first] = this.#turns
       if (first === undefined) break
       const [turn, entries] = first

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import { equalBytes } from '@milagro-ts/crypto/bytes'
+import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { HandedKey, LoginItem, PermitItem } from '@milagro-ts/crypto/crypto-worker'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { sign } from '@milagro-ts/crypto/ibs'
@@ -222,6 +222,13 @@ describe.each([
     expect(await pool.handOver(async () => [{ ...copy(), slot: SLOT + 1 }])).toEqual([false])
     expect(await pool.handOver(async () => [copy()])).toEqual([true])
     expect(await ask()).toEqual(psk)
+    // Of those that go together each gets its own.
+    const bytes = fromBase64Url(identity.slice(3), 'identity', 91)
+    const noPoint = `m1.${toBase64Url(bytes.fill(0xff, 43))}`
+    const wrong = pool.externalPsk({ B, identity: noPoint }, '192.0.2.1')
+    const [first, none, last] = await Promise.allSettled([ask(), wrong, ask()])
+    for (const one of [first, last]) expect(one).toEqual({ status: 'fulfilled', value: psk })
+    expect((none as PromiseRejectedResult).reason).toMatchObject({ name: 'DecodeError', field: 'R' })
     // What is handed over next takes its place.
     const next = slotName(groupId, party, SLOT + 1)
     const S_next = agreePointG2(next).mulSecret(s).encode()
@@ -408,6 +415,19 @@ describe('the order of work', () => {
     }
     await Promise.all([other, last, ...flood])
     expect(done).toEqual(['other', 'flood'])
+  })
+
+  test.each([
+    [1, [4, 2]],
+    [2, [2, 2, 1, 1]],
+  ])('PSKs that wait go together, shared out among %i workers', async (workers, sizes) => {
+    const { batches, pool } = obedient({ workers })
+    const item = { B: new Uint8Array(32), identity: 'm1.' }
+    await Promise.all(Array.from({ length: 6 }, (_, i) => pool.externalPsk(item, `source ${i}`)))
+    expect(batches).toEqual(sizes)
+    // Nothing waits for company.
+    await pool.externalPsk(item, 'one more')
+    expect(batches).toEqual([...sizes, 1])
   })
 
   test('a full queue turns away, with a time to come back; a PIN proof is taken all the same', async () => {

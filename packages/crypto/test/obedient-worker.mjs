@@ -14,6 +14,8 @@ parentPort?.on('message', ({ id, job, input }) => {
     )
     parentPort?.postMessage({ id, result: outcomes })
   } else if (job === 'permits') parentPort?.postMessage({ id, result: items.map(() => true) })
+  else if (job === 'externalPsks')
+    parentPort?.postMessage({ id, result: items.map(() => new Uint8Array(32)) })
   else if (job === 'serverKeys') {
     waitAtGate(items[0]?.ivk)
     parentPort?.postMessage({ id, result: items.map(() => true) })
