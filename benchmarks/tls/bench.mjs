@@ -164,7 +164,7 @@ async function measureHandshakes({ rounds, count }) {
 /** Bytes of the server's memory that an idle connection takes, each kind in a process of its own. @param {Effort} effort */
 async function measureIdle({ idle }) {
   const rows = []
-  for (const kind of KINDS.filter(kind => kind !== 'repeated')) {
+  for (const kind of KINDS.filter(kind => kind !== 'repeated' && kind !== 'psk-paced')) {
     const at = await pair()
     try {
       // Code and pools have grown by then.
@@ -241,6 +241,7 @@ const TITLES = {
   p256: 'ECDSA P-256, the server alone',
   'p256-mutual': 'ECDSA P-256, both',
   psk: 'static PSK',
+  'psk-paced': 'static PSK, clients as slow as of a first',
   first: 'without certificates, first',
   repeated: 'without certificates, repeated',
 }

@@ -15,6 +15,8 @@ let world
 /** Devices that have no PSK yet. @type {ReturnType<typeof deviceKey>[]} */
 const fresh = []
 let leaf = 0
+/** Of a device that never connects. @type {ReturnType<typeof deviceKey> | undefined} */
+let spare
 /** The one that comes again. @type {import('@milagro-ts/client/device').SlotPsk | undefined} */
 let known
 
@@ -22,9 +24,12 @@ let known
 const contexts = {}
 
 /** @param {Kind} kind */
+const isPsk = kind => kind === 'psk' || kind === 'psk-paced'
+
+/** @param {Kind} kind */
 function contextOf(kind) {
   const { server, client } = world.certificates
-  if (kind === 'psk') return createSecureContext(PROTOCOL)
+  if (isPsk(kind)) return createSecureContext(PROTOCOL)
   const own = kind === 'p256-mutual' ? { key: client.key, cert: client.cert } : {}
   return createSecureContext({ ...PROTOCOL, ca: server.ca, ...own })
 }
@@ -41,11 +46,16 @@ function begin(kind, raw) {
     const psk = known
     return connect({ socket: raw, servername: NAME, identity: { externalPsk: async () => psk } })
   }
+  // As long as a first one takes here, for nothing.
+  if (kind === 'psk-paced') {
+    spare ??= deviceKey(secretOf(world.secret), 0)
+    agreement(spare)
+  }
   // Made once, as the fastest that node:tls offers.
   const secureContext = contexts[kind] ?? contextOf(kind)
   contexts[kind] = secureContext
   const socket = connectTls(
-    kind === 'psk'
+    isPsk(kind)
       ? {
           socket: raw,
           secureContext,
@@ -70,7 +80,8 @@ function begin(kind, raw) {
  * @param {(length: number) => void} [received]
  */
 async function open(kind, received = () => undefined) {
-  const port = world.ports[kind === 'first' || kind === 'repeated' ? 'milagro' : kind] ?? 0
+  const at = kind === 'first' || kind === 'repeated' ? 'milagro' : isPsk(kind) ? 'psk' : kind
+  const port = world.ports[at] ?? 0
   const raw = rawConnect(port, '127.0.0.1')
   raw.setNoDelay()
   await new Promise((resolve, reject) => {

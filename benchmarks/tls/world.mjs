@@ -65,7 +65,7 @@ export function agreement(key) {
 }
 
 /** The kinds of TLS that are compared; `first` and `repeated` are ours. */
-export const KINDS = /** @type {const} */ (['p256', 'p256-mutual', 'psk', 'first', 'repeated'])
+export const KINDS = /** @type {const} */ (['p256', 'p256-mutual', 'psk', 'psk-paced', 'first', 'repeated'])
 /** @typedef {(typeof KINDS)[number]} Kind */
 
 /** A static PSK, as from a broker's file. */
