@@ -23,7 +23,7 @@ export default defineConfig({
     include: ['packages/*/test/**/*.test.ts', 'examples/*/test/**/*.test.ts', 'test/**/*.test.ts'],
     exclude: ['**/node_modules/**', ...(long ? [] : ['**/*.long.test.ts'])],
     setupFiles: ['test/evidence.ts', ...(long ? ['test/campaign.ts'] : [])],
-    testTimeout: long ? 3_600_000 : 120_000,
+    testTimeout: long ? 14_400_000 : 120_000,
     hookTimeout: 180_000,
     // Other threads and processes may have to wait for theirs.
     expect: { poll: { timeout: 30_000 } },
