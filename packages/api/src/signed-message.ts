@@ -151,7 +151,7 @@ export class VerifiedMessage {
   /**
    * As `verify`, with the pairings in a pool: together with whatever else is there to verify at the moment (node-pool.ts).
    * PoolUnavailable where too many wait.
-   * @param source Whose turn it takes; false signatures of a source or an identity are remembered.
+   * @param source Whose turn it takes; false permits and signatures of a source or an identity are remembered.
    */
   static async verifyIn(
     pool: CryptoPool,
@@ -164,11 +164,12 @@ export class VerifiedMessage {
     )
     const { idCore, ...signTerms } = signer
     if (!permitCovers(permit.target, idCore)) throw wrongPermit()
+    const from = { source, identity: idCore.mpinId }
     const [isPermit, holds] = await Promise.all([
-      pool.permit({ terms: permitTerms, publicKey: permitKey.encode(), permit: permit.bytes }),
+      pool.permit({ terms: permitTerms, publicKey: permitKey.encode(), permit: permit.bytes }, from),
       pool.signature(
         { terms: signTerms, idCore: idCore.bytes, publicKey: signKey.encode(), message: bytes, signature },
-        { source, identity: idCore.mpinId },
+        from,
       ),
     ])
     if (!isPermit) throw wrongPermit()

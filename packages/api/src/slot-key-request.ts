@@ -118,7 +118,7 @@ export class VerifiedSlotKeyRequest {
    * WRONG_PERMIT (of another slot or leaf, or it doesn't verify), WRONG_PROOF (signed for something else, or by another
    * key); DecodeError for a wrong shape; PoolUnavailable.
    * @param now Unix milliseconds.
-   * @param source Where it came from: whose turn it takes, and whose false signatures are remembered.
+   * @param source Where it came from: whose turn it takes, and whose false permits and signatures are remembered. A relay is one source.
    */
   static async verify({
     request,
@@ -153,6 +153,7 @@ export class VerifiedSlotKeyRequest {
     const hpkeKey = decodeHpkeKey(request.hpkeKey)
     const jti = fromBase64Url(request.jti, 'jti', 16)
 
+    const from = { source, identity: idCore.mpinId }
     const permit = PermitClaim.decode(fromBase64Url(signed.permit, 'permit'))
     const isItsOwn = permit.slot === slot && permitCovers(permit.target, idCore)
     const permitItem = {
@@ -160,7 +161,7 @@ export class VerifiedSlotKeyRequest {
       publicKey: (permitKeys.pub as G2).encode(),
       permit: permit.bytes,
     }
-    if (!isItsOwn || !(await pool.permit(permitItem)))
+    if (!isItsOwn || !(await pool.permit(permitItem, from)))
       throw new Refused('WRONG_PERMIT', { detail: 'no permit of this identity for this slot' })
     const claim = {
       terms: { groupId, slot, context, signEpoch: signKeys.epoch },
@@ -169,7 +170,7 @@ export class VerifiedSlotKeyRequest {
       message: slotKeyMessage({ purpose, hpkeKey, jti }),
       signature: fromBase64Url(signed.signature, 'signature', 96),
     }
-    const holds = await pool.signature(claim, { source, identity: idCore.mpinId })
+    const holds = await pool.signature(claim, from)
     if (!holds) throw new Refused('WRONG_PROOF', { detail: 'the signature does not hold for this request' })
     return new VerifiedSlotKeyRequest(group, { idCore, slot }, { purpose, hpkeKey, jti })
   }

@@ -365,11 +365,16 @@ export class CryptoWorker {
     return sumOfDealings(terms.dealings.map(dealingOf), terms.index, weights).encode()
   }
 
-  /** PSKs by place, 32 secret bytes each; malformed is an R that is no point. */
+  /** PSKs by place, 32 secret bytes each; malformed is an R that is no point, or another slot's identity. */
   externalPsks(items: readonly PskItem[]): (Bytes | Malformed | 'no key')[] {
     return items.map(({ B, identity }) => {
       const key = this.#slotKeys.get(toHex(B))
-      return key === undefined ? 'no key' : decoded(() => serverAgree(key, PskIdentity.decode(identity)))
+      if (key === undefined) return 'no key'
+      return decoded(() => {
+        const psk = PskIdentity.decode(identity)
+        if (psk.slot !== key.slot) throw new DecodeError('identity', 'not of the slot of the key')
+        return serverAgree(key, psk)
+      })
     })
   }
 

@@ -11,10 +11,10 @@
  *   everything else work     ── one by one ────────────>
  *
  * A worker that is free takes from the next lane that has something ready, in turns, and within a lane from each source
- * in turns, so that nobody's flood is another's wait. Sources and identities whose proof failed lately go to the single
- * lane: they spoil no batch. Anybody can have a proof fail under an identity, which is public; so a place in a full single
- * lane is taken from the source that has the most of them, for one that has fewer. The queue is bounded; what finds it full is PoolUnavailable, which a server answers with
- * RETRY_LATER. A PIN proof is never turned away for that: by then a strike is reserved.
+ * in turns, so that nobody's flood is another's wait. Sources and identities whose proof failed lately go to a single
+ * lane: they spoil no batch. The queue is bounded, and the single lanes to a quarter of it. Where it is full, a place in the
+ * same lane is taken from the source that has the most of them, for one that has fewer: anybody can name an identity, which is
+ * public. What gets no place, or loses it, is PoolUnavailable, which a server answers with RETRY_LATER. A PIN proof is never turned away for that: by then a strike is reserved.
  *
  * A worker that ends takes its jobs with it (PoolUnavailable: nothing was decided, so nothing is allowed) and another
  * takes its place. Server keys are handed over once and their bytes leave this thread; whoever hands them over says how
@@ -134,6 +134,7 @@ export class CryptoPool {
   readonly #devices: Lane<LoginItem>
   readonly #single: Lane<LoginItem>
   readonly #permits: Lane<PermitItem>
+  readonly #singlePermits: Lane<PermitItem>
   readonly #signatures: Lane<SignatureClaim>
   readonly #singleSignatures: Lane<SignatureClaim>
   readonly #pin: Lane<WaitingTask>
@@ -158,6 +159,7 @@ export class CryptoPool {
     this.#devices = new Lane(batched)
     this.#single = new Lane({ size: 1, wait: 0 })
     this.#permits = new Lane(batched)
+    this.#singlePermits = new Lane({ size: 1, wait: 0 })
     this.#signatures = new Lane(batched)
     this.#singleSignatures = new Lane({ size: 1, wait: 0 })
     this.#pin = new Lane({ size: 1, wait: 0 })
@@ -167,6 +169,7 @@ export class CryptoPool {
       [this.#devices as Lane<never>, 'devices'],
       [this.#single as Lane<never>, 'devices'],
       [this.#permits as Lane<never>, 'permits'],
+      [this.#singlePermits as Lane<never>, 'permits'],
       [this.#signatures as Lane<never>, 'signatures'],
       [this.#singleSignatures as Lane<never>, 'signatures'],
       [this.#psks as Lane<never>, 'externalPsks'],
@@ -252,8 +255,13 @@ export class CryptoPool {
     return verdictOf(await this.#enqueue<WaitingTask, Outcome>(this.#pin, task, '', 'always'))
   }
 
-  /** Does the permit verify? DecodeError, PoolUnavailable. */
-  async permit(item: PermitItem): Promise<boolean> {
+  /**
+   * Does the permit verify? DecodeError, PoolUnavailable.
+   * @param from Whose false permits are remembered, and whose turn it takes; nobody's where whoever asks is known already.
+   */
+  async permit(item: PermitItem, from?: ProofOrigin): Promise<boolean> {
+    if (from !== undefined)
+      return this.#proof(item, { batched: this.#permits, single: this.#singlePermits }, from)
     return verdictOf(await this.#enqueue<PermitItem, Outcome>(this.#permits, item, ''))
   }
 
@@ -290,7 +298,11 @@ export class CryptoPool {
 
   #enqueue<Item, Result>(lane: Lane<Item>, item: Item, turn: string, mayWait?: 'always'): Promise<Result> {
     if (this.#isClosed) return Promise.reject(new PoolUnavailable('the server is stopping', 1))
-    if (mayWait === undefined && this.waiting >= this.#limit) return Promise.reject(this.#full())
+    if (mayWait === undefined && this.waiting >= this.#limit) {
+      const displaced = lane.displaceFor(turn)
+      if (displaced === undefined) return Promise.reject(this.#full())
+      displaced.reject(this.#full())
+    }
     return new Promise<Result>((resolve, reject) => {
       lane.push(turn, { item, resolve: resolve as (outcome: never) => void, reject })
       this.#arm(lane)

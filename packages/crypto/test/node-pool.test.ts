@@ -226,9 +226,12 @@ describe.each([
     const bytes = fromBase64Url(identity.slice(3), 'identity', 91)
     const noPoint = `m1.${toBase64Url(bytes.fill(0xff, 43))}`
     const wrong = pool.externalPsk({ B, identity: noPoint }, '192.0.2.1')
-    const [first, none, last] = await Promise.allSettled([ask(), wrong, ask()])
+    const ofSlot = ClientAgreement.begin(client, { party, slot: SLOT + 1 }, seeded('r')).psk('m1').identity
+    const early = pool.externalPsk({ B, identity: ofSlot }, '192.0.2.1')
+    const [first, none, other, last] = await Promise.allSettled([ask(), wrong, early, ask()])
     for (const one of [first, last]) expect(one).toEqual({ status: 'fulfilled', value: psk })
     expect((none as PromiseRejectedResult).reason).toMatchObject({ name: 'DecodeError', field: 'R' })
+    expect((other as PromiseRejectedResult).reason).toMatchObject({ name: 'DecodeError', field: 'identity' })
     // What is handed over next takes its place.
     const next = slotName(groupId, party, SLOT + 1)
     const S_next = agreePointG2(next).mulSecret(s).encode()
@@ -443,6 +446,35 @@ describe('the order of work', () => {
     timers.fire()
     expect(await pin).toBe(true)
     expect(await Promise.all(waits)).toEqual(waits.map(() => true))
+  })
+
+  test('where the queue is full, a source that waits for less takes a place of the one that waits for most', async () => {
+    const { pool, events } = obedient({ limit: 5 })
+    const psk = (source: string) =>
+      pool.externalPsk({ B: new Uint8Array(32), identity: 'm1.' }, source).then(
+        () => source,
+        (error: unknown) => (error instanceof PoolUnavailable ? 'turned away' : 'broken'),
+      )
+    const flood = Array.from({ length: 10 }, () => psk('flood'))
+    const others = [psk('car'), psk('truck'), psk('flood')]
+    // Four have gone to the worker at once, and five wait.
+    expect(await Promise.all(flood)).toEqual([...Array(7).fill('flood'), ...Array(3).fill('turned away')])
+    expect(await Promise.all(others)).toEqual(['car', 'truck', 'turned away'])
+    expect(events.filter(event => event === 'full')).toHaveLength(4)
+  })
+
+  test('whoever showed a false permit shows the next ones by itself', async () => {
+    const { pool, timers, batches } = obedient({ batch: 8 })
+    const permit = (bytes: number[], source: string) =>
+      pool.permit({ permit: Uint8Array.from(bytes) } as unknown as PermitItem, { source, identity: source })
+    const wrong = permit([], 'mallory')
+    timers.fire()
+    expect(await wrong).toBe(false)
+    const [again, ...others] = [permit([1], 'mallory'), permit([1], 'car'), permit([1], 'truck')]
+    expect(await again).toBe(true)
+    timers.fire()
+    expect(await Promise.all(others)).toEqual([true, true])
+    expect(batches).toEqual([1, 1, 2])
   })
 
   test('suspects fill a quarter of the queue, no more', async () => {

@@ -1,6 +1,6 @@
 /**
  * A worker for the tests of the pool: it computes nothing. A device proof holds unless its message begins with 0, a
- * permit always; messages that begin with 66 end the thread, 13 is what an engine would throw. An IVK in shared memory is
+ * permit unless it is empty; messages that begin with 66 end the thread, 13 is what an engine would throw. An IVK in shared memory is
  * a gate: who comes second waits there.
  */
 import { parentPort } from 'node:worker_threads'
@@ -13,7 +13,7 @@ parentPort?.on('message', ({ id, job, input }) => {
       message[0] === 1 ? { field: 'uDev', why: 'not a point of G1' } : message[0] !== 0,
     )
     parentPort?.postMessage({ id, result: outcomes })
-  } else if (job === 'permits') parentPort?.postMessage({ id, result: items.map(() => true) })
+  } else if (job === 'permits') parentPort?.postMessage({ id, result: items.map(isPermit) })
   else if (job === 'externalPsks')
     parentPort?.postMessage({ id, result: items.map(() => new Uint8Array(32)) })
   else if (job === 'serverKeys') {
@@ -22,6 +22,11 @@ parentPort?.on('message', ({ id, job, input }) => {
   } else if (job === 'pin') parentPort?.postMessage({ id, result: true })
   else parentPort?.postMessage({ id, error: 'nothing like it' })
 })
+
+/** @param {{ permit?: Uint8Array }} item */
+function isPermit({ permit }) {
+  return permit?.length !== 0
+}
 
 /** @param {Uint8Array | undefined} ivk */
 function waitAtGate(ivk) {
