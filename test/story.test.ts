@@ -70,7 +70,8 @@ function check(...flags: string[]): Promise<{ exit: number | null; lines: Line[]
 const namesOf = (lines: readonly Line[]) =>
   lines.filter(({ event }) => event === 'step').map(({ name }) => name)
 
-describe('the story', () => {
+// All at once: each waits for much of its time, for a slot to end or for what another process is to say.
+describe.concurrent('the story', () => {
   test('holds from enrolment to restart', { timeout: 900_000 }, async () => {
     const { exit, lines, err } = await check()
     expect(lines.at(-1), err).toMatchObject({ event: 'check', ok: true, steps: STEPS.length })

@@ -63,6 +63,7 @@ const SLOT = 15
 const DELTA = 5
 /** Milliseconds after which something hangs: on a busy machine everything takes long. */
 const PATIENCE = 120_000
+/** Milliseconds, on a machine that has nothing else to do. */
 const BAN_WITHIN = 1_000
 /** Milliseconds before the end of a slot in which nothing begins that a slot's end would disturb. */
 const CLEAR = 5_000
@@ -698,7 +699,10 @@ async function driverBanned(story: Story): Promise<Observed> {
   const left = await story.told('car-1', 'driver-left', from)
   const milliseconds = Math.round(performance.now() - begin)
   expect(left.code === 'BANNED', `the driver is refused with ${left.code}`)
-  expect(milliseconds <= BAN_WITHIN + 500, `the driver was refused only after ${milliseconds} ms`)
+  expect(
+    milliseconds <= (BAN_WITHIN + 500) * slowness(),
+    `the driver was refused only after ${milliseconds} ms`,
+  )
   const after = story.car('car-1').events.length
   const again = await story.told('car-1', 'logged-in', after - 1)
   expect(again.driver === false, 'the car logs in without its driver')
@@ -738,9 +742,10 @@ async function carBanned(story: Story): Promise<Observed> {
     after('disconnected'),
     after('refused'),
   ])
-  expect(ended.milliseconds <= BAN_WITHIN, `the car’s connection ended only after ${ended.milliseconds} ms`)
+  const within = BAN_WITHIN * slowness()
+  expect(ended.milliseconds <= within, `the car’s connection ended only after ${ended.milliseconds} ms`)
   expect(refused.code === 'BANNED', `the next position is refused with ${refused.code}`)
-  expect(milliseconds <= BAN_WITHIN, `the next position was refused only after ${milliseconds} ms`)
+  expect(milliseconds <= within, `the next position was refused only after ${milliseconds} ms`)
   return {
     ...posted,
     connection: { batches, endedAfter: ended.milliseconds, car: 'car-2', carPid: car.pid },
@@ -851,7 +856,7 @@ async function positionByBroker(story: Story): Promise<Observed> {
   const { probe, tracking: audience } = story
   let lifted = ''
   const observed = await brokerBehindGateway(story, {
-    endsWithin: BAN_WITHIN,
+    endsWithin: () => BAN_WITHIN * slowness(),
     ban: async () => {
       lifted = String((await fleet.ban({ body: { vehicle: story.probeVehicle, reason: 'story' } })).id)
     },
@@ -1328,6 +1333,17 @@ async function addVehicle(story: Story, name: string): Promise<{ code: string }>
     body: { instance: vinOf(name), attributes: ATTRIBUTES, withCode: true },
   })
   return present(code, `a code for ${name}`)
+}
+
+/** Milliseconds on the clock for one of this process' own: 1 where nobody else wants the processor. */
+function slowness(): number {
+  const begin = performance.now()
+  const before = process.cpuUsage()
+  for (;;) {
+    const { user, system } = process.cpuUsage(before)
+    const own = (user + system) / 1000
+    if (own >= 50) return Math.max(1, (performance.now() - begin) / own)
+  }
 }
 
 function csvRow(name: string): string {

@@ -231,7 +231,7 @@ export class Servers {
     const { hash } = Ceremony.read(proposal, group)
     await Promise.all(names.map(name => this.#accept(name, toBase64Url(hash))))
     const clients = new Map(
-      names.map(name => [name, createClient(dtaRoutes, { baseUrl: this.url(name), timeout: 60_000 })]),
+      names.map(name => [name, createClient(dtaRoutes, { baseUrl: this.url(name), timeout: 300_000 })]),
     )
     const revisions = group === undefined ? {} : { revisions: group.documents }
     return (await ceremonyRun({ proposal, clients, ...revisions })).group
