@@ -13,6 +13,7 @@ import { mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Migration, Store } from '@milagro-ts/store/database'
 import { openDatabase } from '@milagro-ts/store/database'
+import { FileLock } from '@milagro-ts/store/file-lock'
 import { StoreError } from '@milagro-ts/store/store-error'
 import { ConfigError } from './config.js'
 
@@ -58,10 +59,7 @@ export async function openDataFolder<Schema>(options: DataFolderOptions): Promis
 
   const lock = options.beside === true ? {} : { lockFile: join(dataDir, LOCK) }
   const store = await openDatabase<Schema>({ file, migrations, ...lock }).catch((error: unknown) => {
-    if (!(error instanceof StoreError) || error.reason !== 'locked') throw error
-    throw new StoreError('locked', `data folder ${dataDir} is in use: ${error.message}; end that first`, {
-      cause: error,
-    })
+    throw asInUse(error, dataDir)
   })
   try {
     if ((await options.belongs?.(store as unknown as Store<unknown>)) === false)
@@ -76,8 +74,25 @@ export async function openDataFolder<Schema>(options: DataFolderOptions): Promis
   }
 }
 
+/** For what changes a folder's files while its server is away. StoreError `locked` where a process has the folder. */
+export function takeDataFolder(dataDir: string): FileLock {
+  try {
+    return FileLock.take(join(dataDir, LOCK))
+  } catch (error) {
+    throw asInUse(error, dataDir)
+  }
+}
+
 /** Held by the server whose folder it is. */
 const LOCK = 'process.lock'
+
+function asInUse(error: unknown, dataDir: string): unknown {
+  if (!(error instanceof StoreError) || error.reason !== 'locked') return error
+  return new StoreError('locked', `data folder ${dataDir} is in use: ${error.message}; end that first`, {
+    cause: error,
+  })
+}
+
 const WAY_TO_KEYS = 'restore it from a backup, or, where nothing was ever served, make it with --init'
 
 /** @param anew Undefined where a server knows no --anew. */

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
+import { openDataFolder } from '@milagro-ts/api/data-folder'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { openDatabase } from '@milagro-ts/store/database'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -64,6 +65,38 @@ test('a database that somebody uses stays in its place', async () => {
     await server.close()
   }
 })
+
+test.each(['dta', 'rps'])(
+  'a folder that a server has is left to it, whose database --server %s means',
+  async server => {
+    await accepted(hash => hash.fill(1))
+    expect((await store('backup', folder.file('copy.sqlite'))).exit).toBe(0)
+    await writeFile(folder.file('keys.sealed'), '')
+    const start = () =>
+      openDataFolder({ dataDir: folder.path, database: 'dta.sqlite', migrations: dtaMigrations })
+    const running = await start()
+    try {
+      const why = await start().catch((error: Error) => error.message)
+      expect(why).toMatch(
+        /^data folder .* is in use: .*process.lock is held by process [0-9]+ since .*; end that first$/,
+      )
+      for (const verb of [['migrate'], ['restore', folder.file('copy.sqlite')]])
+        expect(
+          await milagro('store', ...verb, '--server', server, '--data-dir', folder.path, '--json'),
+        ).toMatchObject({ exit: 1, json: { code: 'LOCKED', why } })
+      expect(existsSync(`${file}.before-restore`)).toBe(false)
+      expect((await store('backup', folder.file('meanwhile.sqlite'))).exit).toBe(0)
+    } finally {
+      await running.close()
+    }
+    expect((await store('migrate')).exit).toBe(0)
+    expect((await store('restore', folder.file('copy.sqlite'))).exit).toBe(0)
+    expect(
+      (await milagro('store', 'migrate', '--server', 'dta', '--data-dir', folder.file('none'))).exit,
+    ).toBe(2)
+    expect(await accepted()).toBe(1)
+  },
+)
 
 test('a damaged copy, and another server’s, leave the database in its place', async () => {
   await accepted(hash => hash.fill(1))

@@ -1,6 +1,7 @@
 /** `milagro store`: copies of a server's database, and the steps of its schema. */
 import { access, copyFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { takeDataFolder } from '@milagro-ts/api/data-folder'
 import { systemClock } from '@milagro-ts/api/system'
 import { dtaMigrations } from '@milagro-ts/dta/tables'
 import { migrations as fleetMigrations } from '@milagro-ts/fleet/schema'
@@ -54,47 +55,56 @@ export function addStore(program: Command, io: Io): void {
       'restore',
       'put a copy in the place of a database that is gone, damaged or wrong; stop the server first',
     ).argument('<file>', 'as `store backup` wrote it'),
-    async (file: string, options: StoreOptions) => {
-      const target = databaseOf(options)
-      const former = `${target}.before-restore`
-      if (await exists(former))
-        throw new CommandRefused(`${former} is there from a restore before: move it away`)
-      if (!(await exists(file))) throw new UsageError(`cannot read '${file}'`)
-      // A server that runs would go on writing into the former file, and forget all of it at its next start.
-      if ((await exists(target)) && isInUse(target))
-        throw new CommandRefused(`${target} is in use: stop the server first`)
-      const copy = `${target}.restoring`
-      await copyFile(file, copy)
-      try {
-        // Damage, or another server's database, shows here, while the former one is still in its place.
-        const restored = await open(copy, options.server)
+    (file: string, options: StoreOptions) =>
+      alone(options, async () => {
+        const target = databaseOf(options)
+        const former = `${target}.before-restore`
+        if (await exists(former))
+          throw new CommandRefused(`${former} is there from a restore before: move it away`)
+        if (!(await exists(file))) throw new UsageError(`cannot read '${file}'`)
+        // Who goes on writing into the former file would forget all of it: a command beside the server doesn't take the folder.
+        if ((await exists(target)) && isInUse(target))
+          throw new CommandRefused(`${target} is in use: stop the server first`)
+        const copy = `${target}.restoring`
+        await copyFile(file, copy)
         try {
-          if (options.server === 'rps') await distrustRestored(restored, systemClock())
+          // Damage, or another server's database, shows here, while the former one is still in its place.
+          const restored = await open(copy, options.server)
+          try {
+            if (options.server === 'rps') await distrustRestored(restored, systemClock())
+          } finally {
+            await restored.close()
+          }
+          await putAside(target, former, options.server)
+          await rename(copy, target)
         } finally {
-          await restored.close()
+          await Promise.all(['', '-wal', '-shm'].map(suffix => rm(copy + suffix, { force: true })))
         }
-        await putAside(target, former, options.server)
-        await rename(copy, target)
-      } finally {
-        await Promise.all(['', '-wal', '-shm'].map(suffix => rm(copy + suffix, { force: true })))
-      }
-      const isKept = await exists(former)
-      return {
-        json: { restored: target, ...(isKept ? { former } : {}) },
-        text: [isKept ? `restored; the former database is ${former}` : 'restored'],
-      }
-    },
+        const isKept = await exists(former)
+        return {
+          json: { restored: target, ...(isKept ? { former } : {}) },
+          text: [isKept ? `restored; the former database is ${former}` : 'restored'],
+        }
+      }),
   )
 
   answers(
     io,
     verb('migrate', 'apply the schema’s newer steps, as the server’s start would'),
-    async (options: StoreOptions) => {
-      await (await open(databaseOf(options), options.server)).close()
-      const steps = MIGRATIONS[options.server].length
-      return { json: { steps }, text: [`at step ${steps}`] }
-    },
+    (options: StoreOptions) =>
+      alone(options, async () => {
+        await (await open(databaseOf(options), options.server)).close()
+        const steps = MIGRATIONS[options.server].length
+        return { json: { steps }, text: [`at step ${steps}`] }
+      }),
   )
+}
+
+/** `work` with the folder as a server has it, so that none is started meanwhile. */
+async function alone<Result>({ dataDir }: StoreOptions, work: () => Promise<Result>): Promise<Result> {
+  if (!(await exists(dataDir))) throw new UsageError(`there is no ${dataDir}`)
+  const lock = takeDataFolder(dataDir)
+  return work().finally(() => lock.release())
 }
 
 /**
