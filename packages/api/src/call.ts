@@ -20,6 +20,23 @@ import { parseStrictJson } from './strict-json.js'
 /** The server can't be reached, or didn't answer in time: what became of the request is unknown. */
 export class Unreachable extends Error {
   override readonly name = 'Unreachable'
+  /** The platform's name for the cause, such as ECONNREFUSED; TIMEOUT for a deadline; undefined where it has none. */
+  readonly system: string | undefined
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.system = systemOf(options?.cause)
+  }
+}
+
+/** Of an error, or of the first behind it that has one. Never its message, which may hold what was sent. */
+function systemOf(error: unknown, depth = 0): string | undefined {
+  if (!(error instanceof Error) || depth > 4) return undefined
+  if (error instanceof Unreachable) return error.system
+  if (error.name === 'TimeoutError') return 'TIMEOUT'
+  const { code } = error as { code?: unknown }
+  if (typeof code === 'string' && /^[A-Z][A-Z0-9_]{1,63}$/.test(code)) return code
+  return systemOf(error.cause, depth + 1)
 }
 /** The server answered with something that the route table doesn't know. */
 export class UnexpectedAnswer extends Error {
@@ -130,9 +147,11 @@ async function call(
     answer = { response, bytes: await readAtMost(response, options.answerLimit ?? 16_777_216) }
   } catch (error) {
     if (error instanceof UnexpectedAnswer) throw error
-    throw new Unreachable(`${route.method} ${new URL(url).origin}${route.path} got no answer`, {
-      cause: error,
-    })
+    const system = systemOf(error)
+    throw new Unreachable(
+      `${route.method} ${new URL(url).origin}${route.path} got no answer${system === undefined ? '' : ` (${system})`}`,
+      { cause: error },
+    )
   }
   const { response, bytes } = answer
   if (response.ok) {

@@ -274,7 +274,8 @@ function named(name: string, move: string, error: unknown): never {
     const { code, field, detail, retryAfter } = error
     throw new Refused(code, { detail: `${name}, ${move}: ${detail ?? code}`, field, retryAfter })
   }
-  if (error instanceof Unreachable) throw new Unreachable(`${name}, ${move}: ${error.message}`)
+  if (error instanceof Unreachable)
+    throw new Unreachable(`${name}, ${move}: ${error.message}`, { cause: error })
   if (error instanceof UnexpectedAnswer) throw new UnexpectedAnswer(`${name}, ${move}: ${error.message}`)
   throw error
 }

@@ -41,8 +41,9 @@ export interface Fault {
   readonly code?: Code
   /** Of an answer of another share epoch. */
   readonly shareEpoch?: number
-  /** Of a wrong share: SHA-256 of the answer in canonical form, base64url, and what was wrong with it. */
+  /** Of a wrong share: SHA-256 of the answer in canonical form, base64url. */
   readonly answerHash?: string
+  /** What was wrong with the share; of an unreachable one the platform's name for it, where it has one. */
   readonly why?: string
 }
 export interface Quorum<Share> {
@@ -185,7 +186,8 @@ async function askOne<Answer extends ShareAnswer, Share>({
     return share === null ? wrong('does not verify') : { share }
   } catch (error) {
     if (error instanceof Refused) return { kind: 'refused', code: error.code }
-    if (error instanceof Unreachable) return { kind: 'unreachable' }
+    if (error instanceof Unreachable)
+      return { kind: 'unreachable', ...(error.system === undefined ? {} : { why: error.system }) }
     if (error instanceof DecodeError || error instanceof UnexpectedAnswer) return wrong(error.message)
     throw error
   }
@@ -194,7 +196,12 @@ async function askOne<Answer extends ShareAnswer, Share>({
 function refusal(faults: readonly Fault[], t: number, n: number): NoQuorum {
   const names = (kind: Fault['kind']) => faults.filter(fault => fault.kind === kind).map(({ name }) => name)
   const liars = names('wrong-share')
-  const log = faults.map(({ name, kind, code }) => `${name}: ${code ?? kind}`).join(', ')
+  const log = faults
+    .map(({ name, kind, code, why }) => {
+      const said = kind === 'unreachable' && why !== undefined ? `${kind} (${why})` : kind
+      return `${name}: ${code ?? said}`
+    })
+    .join(', ')
   if (liars.length > 0)
     return new NoQuorum('WRONG_SHARE', faults, { detail: `wrong share from ${liars.join(', ')}`, log })
   const codes = new Set(faults.filter(({ kind }) => kind === 'refused').map(({ code }) => code))

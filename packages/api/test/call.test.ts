@@ -144,7 +144,33 @@ describe('Unreachable', () => {
   })
   test('no answer in time', async () => {
     const { url } = await peer(() => {})
-    expect(await outcome(url, { timeout: 50 })).toBeInstanceOf(Unreachable)
+    const error = await outcome(url, { timeout: 50 })
+    expect(error).toBeInstanceOf(Unreachable)
+    expect((error as Error).message).toMatch(/ got no answer \(TIMEOUT\)$/)
+  })
+  test('says what the platform calls the cause, and nothing of its message', async () => {
+    const secret = 'https://user:hunter2@example.org'
+    const failing = (cause: Error) =>
+      (async () => {
+        throw new TypeError(`fetch of ${secret} failed`, { cause })
+      }) as typeof fetch
+    const of = async (fetch: typeof globalThis.fetch) =>
+      (await outcome('http://127.0.0.1:9', { fetch })) as Unreachable
+    const refused = await of(failing(Object.assign(new Error(secret), { code: 'ECONNREFUSED' })))
+    expect([refused.system, refused.message]).toEqual([
+      'ECONNREFUSED',
+      'GET http://127.0.0.1:9/v1/get got no answer (ECONNREFUSED)',
+    ])
+    const unnamed = await of(failing(Object.assign(new Error(secret), { code: secret })))
+    expect([unnamed.system, unnamed.message]).toEqual([
+      undefined,
+      'GET http://127.0.0.1:9/v1/get got no answer',
+    ])
+    expect(new Unreachable('rps: no answer', { cause: refused }).system).toBe('ECONNREFUSED')
+
+    const { url } = await peer(() => {})
+    const tls = (await outcome(url.replace('http:', 'https:'))) as Unreachable
+    expect(tls.system).toMatch(/SSL|EPROTO/)
   })
   test('an answer that begins in time and never ends', async () => {
     const { url } = await peer(response => {

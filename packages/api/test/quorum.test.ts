@@ -81,7 +81,7 @@ const of =
 const good = of('good')
 const lie = of('bad')
 const dead = async () => {
-  throw new Unreachable('no answer')
+  throw new Unreachable('no answer', { cause: Object.assign(new Error('x'), { code: 'ECONNREFUSED' }) })
 }
 const refuse = (code: 'EXPIRED' | 'ALREADY_ISSUED' | 'FROZEN') => async () => {
   throw new Refused(code)
@@ -206,7 +206,7 @@ describe('t good answers are enough', () => {
   test('a dead one is reported', async () => {
     const { shares, faults } = await ask(twoOfThree, { 1: dead, 2: good, 3: good })
     expect(shares.map(({ index }) => index)).toEqual([2, 3])
-    expect(faults).toEqual([{ index: 1, name: 'ta1', kind: 'unreachable' }])
+    expect(faults).toEqual([{ index: 1, name: 'ta1', kind: 'unreachable', why: 'ECONNREFUSED' }])
   })
 
   test('exactly t come back, ascending, when all are good', async () => {
@@ -221,7 +221,7 @@ describe('too few', () => {
   test('a liar is named before anything else is said', async () => {
     const error = await refused(ask(threeOfThree, { 1: dead, 2: lie, 3: refuse('EXPIRED') }))
     expect([error.code, error.detail]).toEqual(['WRONG_SHARE', 'wrong share from ta2'])
-    expect(error.log).toBe('ta1: unreachable, ta2: wrong-share, ta3: EXPIRED')
+    expect(error.log).toBe('ta1: unreachable (ECONNREFUSED), ta2: wrong-share, ta3: EXPIRED')
   })
 
   test('an answer that does not decode, or fits no schema, is a lie', async () => {

@@ -139,7 +139,7 @@ export class AuthorityWatch {
       )
     else
       log.warn(
-        { authority: name, purpose, kind, refused: code, shareEpoch },
+        { authority: name, purpose, kind, refused: code, shareEpoch, why },
         'an authority gave no good share',
       )
     this.assess()

@@ -440,7 +440,7 @@ function progressOf(io: Io, ceremony: Ceremony): (progress: CeremonyProgress) =>
 /** The same error, with what to do next. */
 function explained(error: unknown, { proposal, transcript }: RunOptions): never {
   if (error instanceof Unreachable)
-    throw new Unreachable(`${error.message}. The same command again goes on from here`)
+    throw new Unreachable(`${error.message}. The same command again goes on from here`, { cause: error })
   if (!(error instanceof Refused)) throw error
   const next =
     error instanceof CeremonyFault || error.code === 'WRONG_SHARE'
