@@ -508,77 +508,78 @@ export async function fetchServerKey(
 }
 
 /** What a recipient of `agree` makes of all authorities' answers: its key, or null if it isn't that of `name`. */
-export async function fetchAgreeKey(
+export function fetchAgreeKey(
   world: Founded,
   server: Server,
   name: Extract<Name, { kind: 2 | 3 }>,
-  request: { slot?: number } = {},
+  request: NamedRequest = {},
 ): Promise<G2 | null> {
-  const { group, groupId } = world
-  const nonce = systemRandom(16)
-  const identity = encodeName(group.groupId, name)
-  const shares = await Promise.all(
-    world.authorities.map(async running => {
-      const { index, shareEpoch, sealed } = await clientOf(world, running, server).serverKeys({
-        params: { groupId },
-        body: { purpose: 'agree', keyEpoch: 1, nonce: toBase64Url(nonce), ...request },
-      })
-      const terms = {
-        groupId: group.groupId,
-        purpose: 'agree',
-        index,
-        shareEpoch,
-        identity,
-        jti: nonce,
-      } as const
-      const ctx = shareContext(terms)
-      const plaintext = await open(server.hpkeKey, ctx, fromBase64Url(sealed, 'sealed'))
-      if (plaintext === null) return null
+  return fetchNamedKey(
+    world,
+    server,
+    { purpose: 'agree', name, request },
+    combineG2,
+    (statement, plaintext) => {
       const share = KeyShare.decodeG2(plaintext)
-      const commitment = group.keys('agree').commitments[index - 1] as G1
-      return shareVerifyG2({ ctx, commitment, A: agreePointG2(identity) }, share)
-        ? { index, point: share.d }
-        : null
-    }),
+      return shareVerifyG2({ ...statement, A: agreePointG2(statement.identity) }, share) ? share.d : null
+    },
   )
-  return shares.some(share => share === null) ? null : combineG2(shares.filter(share => share !== null))
 }
 
 /** What a recipient of `encrypt` makes of all authorities' answers; null where one isn't of `name`. */
-export async function fetchFileKey(
+export function fetchFileKey(
   world: Founded,
   server: Server,
   name: Extract<Name, { kind: 4 }>,
-  request: { slot?: number; keyEpoch?: number } = {},
+  request: NamedRequest = {},
 ): Promise<G1 | null> {
+  return fetchNamedKey(
+    world,
+    server,
+    { purpose: 'encrypt', name, request },
+    combineG1,
+    (statement, plaintext) => {
+      const share = KeyShare.decode(plaintext)
+      return shareVerify({ ...statement, A: encryptPoint(statement.identity) }, share) ? share.d : null
+    },
+  )
+}
+
+interface NamedRequest {
+  readonly slot?: number
+  readonly keyEpoch?: number
+}
+
+/** @param verified The point of a share that verifies, else null. */
+async function fetchNamedKey<Point>(
+  world: Founded,
+  server: Server,
+  { purpose, name, request }: { purpose: 'agree' | 'encrypt'; name: Name; request: NamedRequest },
+  combine: (shares: readonly { index: number; point: Point }[]) => Point,
+  verified: (
+    statement: { ctx: Uint8Array; commitment: G1; identity: Uint8Array },
+    plaintext: Uint8Array,
+  ) => Point | null,
+): Promise<Point | null> {
   const { group, groupId } = world
   const nonce = systemRandom(16)
   const identity = encodeName(group.groupId, name)
+  const asked = { keyEpoch: 1, ...request }
   const shares = await Promise.all(
     world.authorities.map(async running => {
       const { index, shareEpoch, sealed } = await clientOf(world, running, server).serverKeys({
         params: { groupId },
-        body: { purpose: 'encrypt', keyEpoch: 1, nonce: toBase64Url(nonce), ...request },
+        body: { purpose, nonce: toBase64Url(nonce), ...asked },
       })
-      const terms = {
-        groupId: group.groupId,
-        purpose: 'encrypt',
-        index,
-        shareEpoch,
-        identity,
-        jti: nonce,
-      } as const
-      const ctx = shareContext(terms)
+      const ctx = shareContext({ groupId: group.groupId, purpose, index, shareEpoch, identity, jti: nonce })
       const plaintext = await open(server.hpkeKey, ctx, fromBase64Url(sealed, 'sealed'))
       if (plaintext === null) return null
-      const share = KeyShare.decode(plaintext)
-      const commitment = group.keysOf('encrypt', request.keyEpoch ?? 1)?.commitments[index - 1] as G1
-      return shareVerify({ ctx, commitment, A: encryptPoint(identity) }, share)
-        ? { index, point: share.d }
-        : null
+      const commitment = group.keysOf(purpose, asked.keyEpoch)?.commitments[index - 1] as G1
+      const point = verified({ ctx, commitment, identity }, plaintext)
+      return point === null ? null : { index, point }
     }),
   )
-  return shares.some(share => share === null) ? null : combineG1(shares.filter(share => share !== null))
+  return shares.some(share => share === null) ? null : combine(shares.filter(share => share !== null))
 }
 
 export function combineShares(shares: readonly { index: number; share: KeyShare }[]): G1 {
