@@ -9,10 +9,11 @@ export async function freePort(): Promise<number> {
 /** A port from which on all of these distances are free. */
 export async function freeBase(offsets: readonly number[]): Promise<number> {
   const width = Math.max(...offsets) + 1
-  for (;;) {
+  for (let tries = 0; tries < 100; tries++) {
     const ports = await freePorts(width)
     const base = ports[0] as number
     const isRun = ports.every((port, i) => port === base + i)
     if (isRun) return base
   }
+  throw new RangeError(`no ${width} free ports in a row`)
 }
