@@ -57,15 +57,16 @@ export interface Outcome {
 
 /**
  * Makes `work` the action of `command`, which gets `--json`. The arguments of `work` are commander's: the command's
- * arguments, then its options.
+ * arguments, then its options. Null: it has answered by itself, as it went.
  */
 export function answers<Args extends unknown[]>(
   io: Io,
   command: Command,
-  work: (...args: Args) => Promise<Outcome>,
+  work: (...args: Args) => Promise<Outcome | null>,
 ): Command {
   return command.option('--json', 'answer with one JSON object').action(async (...given: unknown[]) => {
     const outcome = await work(...(given.slice(0, -1) as Args))
+    if (outcome === null) return
     const { json } = command.opts<{ json?: boolean }>()
     io.out(json ? `${JSON.stringify(outcome.json)}\n` : outcome.text.map(line => `${line}\n`).join(''))
   })

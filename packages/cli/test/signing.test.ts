@@ -241,12 +241,60 @@ describe('many messages in one file', () => {
       '2 of 6 messages are valid',
       '',
     ])
+    // A line that is too long is its own fault, too.
+    const long = `${lines[0]}\n${'x'.repeat((3 << 20) + 1)}\n${lines[4]}\n`
+    const { json: ofLong } = await verifyLines(await folder.write('long.jsonl', long), '--json')
+    expect(ofLong).toMatchObject({
+      ...{ valid: false, messages: 3, failed: 1 },
+      lines: [
+        { valid: true },
+        { code: 'MALFORMED', why: 'line: longer than 3145728 bytes' },
+        { valid: true },
+      ],
+    })
     // None at all is no proof of anything.
     expect(await verifyLines(await folder.write('empty.jsonl', ''), '--json')).toMatchObject({
       exit: 1,
-      json: { valid: false, messages: 0 },
+      json: { valid: false, messages: 0, lines: [] },
     })
+    expect(await verifyLines(folder.file('no such file'))).toMatchObject({ exit: 2, out: '' })
   })
+
+  test('a message that is too long: none is signed, and nothing is written', async () => {
+    const out = folder.file('never.jsonl')
+    const sign = async (text: string) =>
+      device(
+        {},
+        ...['sign', await folder.write('long.txt', text), '--lines', '--context', CONTEXT, '--out', out],
+        ...['--form', 'jws', '--store', folder.file('car.json')],
+      )
+    const long = await sign(`{"at":1}\n${'x'.repeat((1 << 20) + 1)}`)
+    expect(long).toMatchObject({
+      exit: 1,
+      json: { code: 'REFUSED', why: 'line 2: longer than 1048576 bytes; nothing is written' },
+    })
+    await expect(readFile(out)).rejects.toThrow('ENOENT')
+    // The longest that is signed can be checked, in the form that takes most.
+    const { exit } = await sign('x'.repeat(1 << 20))
+    expect(exit).toBe(0)
+    expect(await verifyLines(out, '--json')).toMatchObject({ exit: 0, json: { messages: 1 } })
+  })
+
+  test('more than are checked in one: each has the number of its line', async () => {
+    const many = Array.from({ length: 1_100 }, (_, i) => (i === 1_050 ? 'no JSON' : (lines[i % 5] as string)))
+    const { json } = await verifyLines(await folder.write('more.jsonl', many.join('\n')), '--json')
+    expect(json).toMatchObject({ messages: 1_100, failed: 1 })
+    const failed = (json.lines as { line: number; valid: boolean }[]).filter(({ valid }) => !valid)
+    expect(failed).toMatchObject([{ line: 1_051, code: 'MALFORMED' }])
+  })
+})
+
+test('as of another time, where somebody says when it came', async () => {
+  const now = new Date().toISOString()
+  expect(await verify({ later: 2 * DAY }, '--at', now)).toMatchObject({ exit: 0, json: { valid: true } })
+  const tomorrow = new Date(systemClock() + 2 * DAY).toISOString()
+  expect(await verify({}, '--at', tomorrow)).toMatchObject({ exit: 1, json: { code: 'EXPIRED' } })
+  expect(await verify({}, '--at', 'some day')).toMatchObject({ exit: 2 })
 })
 
 describe('refused', () => {

@@ -7,7 +7,7 @@
  * associated data. Salt and nonce are fresh for every sealing, so no key is used twice.
  */
 import { createCipheriv, createDecipheriv, randomUUID, scryptSync } from 'node:crypto'
-import { open, readFile, rename, rm } from 'node:fs/promises'
+import { open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { StoreError } from './store-error.js'
 
@@ -105,16 +105,21 @@ export async function readSealedFile(path: string, passphrase: string): Promise<
 
 /**
  * Replaces `path` as a whole: whoever reads it, or whoever starts after a power cut, finds the old bytes or the new
- * ones. Text is written as UTF-8; `mode` is set exactly, whatever the umask. File system errors pass through.
+ * ones. Text is written as UTF-8, what comes bit by bit as it comes; `mode` is set exactly, whatever the umask. File system
+ * errors, and those of what comes, pass through.
  */
-export async function writeFileAtomic(path: string, bytes: Uint8Array | string, mode = 0o600): Promise<void> {
+export async function writeFileAtomic(
+  path: string,
+  bytes: Uint8Array | string | AsyncIterable<Uint8Array | string>,
+  mode = 0o600,
+): Promise<void> {
   const folder = dirname(path)
   const unfinished = join(folder, `.${basename(path)}.${randomUUID()}.tmp`)
   try {
     const file = await open(unfinished, 'wx', mode)
     try {
       await file.chmod(mode)
-      await file.writeFile(bytes)
+      await writeFile(file, bytes)
       await file.sync()
     } finally {
       await file.close()

@@ -2,7 +2,7 @@
  * `milagro sign` and `milagro verify`: a device's own signature with its permit, checked with the pinned group document; of
  * one file, or of many messages in one.
  */
-import { readFileSync } from 'node:fs'
+import { createReadStream, readFileSync } from 'node:fs'
 import { createClient } from '@milagro-ts/api/call'
 import { Group } from '@milagro-ts/api/group'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
@@ -11,11 +11,12 @@ import {
   encodeSignedLine,
   type SignedForm,
   type SignedItem,
+  type VerificationTerms,
   VerifiedMessage,
 } from '@milagro-ts/api/signed-message'
 import { verifyLeaves } from '@milagro-ts/api/statements'
 import { followGroup } from '@milagro-ts/client/group-store'
-import { fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { concat, fromBase64Url, fromUtf8, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { IdCore } from '@milagro-ts/crypto/identity'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
@@ -28,9 +29,9 @@ import {
   explain,
   hashOf,
   type Io,
-  type Outcome,
   readJsonFile,
   UsageError,
+  unixSeconds,
 } from '../io.js'
 import { openDevice, type SessionOptions, withBundles } from '../session.js'
 
@@ -43,12 +44,19 @@ interface VerifyOptions {
   readonly offline?: boolean
   readonly rps?: string
   readonly leaves?: string
+  readonly at?: string
+  readonly json?: boolean
 }
 
 const FORMS: readonly SignedForm[] = ['json', 'jws', 'jws-detached']
 
+/** Bytes of a message that is a line. Signed, in base64url and again inside a JWS, it is a line of MOST_SIGNED_LINE at most. */
+const MOST_LINE = 1 << 20
+const MOST_SIGNED_LINE = 3 << 20
 /** Lines that a signing device has in hand at once. */
 const TOGETHER = 64
+/** Lines, and bytes of them, that are checked in one: as many as one product takes (crypto/ibs.ts). */
+const CHECKED_TOGETHER = { lines: 1_024, bytes: 8 << 20 }
 
 export function addSigning(program: Command, io: Io, status: { exit: number }): void {
   answers(
@@ -74,23 +82,21 @@ export function addSigning(program: Command, io: Io, status: { exit: number }): 
       if (form === undefined) throw new UsageError(`--form: ${FORMS.join(', ')}`)
       const device = await openDevice(options, io)
       if (options.lines === true) {
-        const messages = linesOf(file).map(line => utf8(line))
-        const lines: string[] = []
-        for (let from = 0; from < messages.length; from += TOGETHER)
-          lines.push(
-            ...(await Promise.all(
-              messages
-                .slice(from, from + TOGETHER)
-                .map(async message =>
-                  encodeSignedLine({ message, signed: await device.signOffline(message, context, form) }),
-                ),
-            )),
-          )
-        await writeFileAtomic(out, lines.map(line => `${line}\n`).join(''), 0o644)
+        let messages = 0
+        const sign = async (message: Uint8Array) =>
+          `${encodeSignedLine({ message, signed: await device.signOffline(message, context, form) })}\n`
+        async function* signed(): AsyncGenerator<string> {
+          for await (const lines of together(linesOf(file, MOST_LINE), TOGETHER)) {
+            const read = lines.map((line, i) => messageOf(line, messages + i + 1))
+            yield (await Promise.all(read.map(sign))).join('')
+            messages += lines.length
+          }
+        }
+        await writeFileAtomic(out, signed(), 0o644)
         const { mpinId: idCore } = device
         return {
-          json: { idCore, messages: lines.length, out },
-          text: [`${lines.length} messages signed by ${idCore}`, `written to ${out}`],
+          json: { idCore, messages, out },
+          text: [`${messages} messages signed by ${idCore}`, `written to ${out}`],
         }
       }
       const signed = await device.signOffline(bytesOf(file), context, form)
@@ -122,24 +128,29 @@ export function addSigning(program: Command, io: Io, status: { exit: number }): 
       .requiredOption('--context <text>', 'what it must have been signed for')
       .option('--offline', 'ask nobody: the group documents in the file are the newest that there are')
       .option('--rps <url>', 'else: the RPS that newer revisions of the group document are asked of')
-      .option('--leaves <file>', 'the newest banned leaves (of a bundle): who is among them is refused'),
+      .option('--leaves <file>', 'the newest banned leaves (of a bundle): who is among them is refused')
+      .option(
+        '--at <time>',
+        'as of then and not of now, for example 2030-01-31T12:00:00Z: when it came, by somebody’s word whom you believe',
+      ),
     async (file: string, options: VerifyOptions) => {
       if ((options.offline === true) === (options.rps !== undefined))
         throw new UsageError('say --offline, or --rps')
       if ((options.signature === undefined) === (options.lines !== true))
         throw new UsageError('say --signature, or --lines')
+      const now = options.at === undefined ? io.clock() : unixSeconds(options.at) * 1000
       const group = await groupOf(options, io)
       if (options.signature === undefined) {
-        const outcome = await verifyLines(file, group, options, io)
-        if (!outcome.json.valid) status.exit = EXIT.refused
-        return outcome
+        const isValid = await verifyLines(file, { group, context: options.context, now }, options, io)
+        if (!isValid) status.exit = EXIT.refused
+        return null
       }
       const verified = VerifiedMessage.verify({
         message: bytesOf(file),
         signed: signatureOf(options.signature),
         group,
         context: options.context,
-        now: io.clock(),
+        now,
       })
       const { idCore, slot } = verified
       const number =
@@ -158,60 +169,84 @@ export function addSigning(program: Command, io: Io, status: { exit: number }): 
   )
 }
 
-/** All of them in one batch (protocols/signatures.md), with a verdict for each line. */
+type LineVerdict = Judged & { readonly line: number }
+interface Judged {
+  readonly valid: boolean
+  readonly [more: string]: unknown
+}
+
+/**
+ * In batches (protocols/signatures.md), with a verdict for each line, which is said as it is known: neither the file nor the
+ * answer is ever whole in memory. True if all of them hold, and there is one.
+ */
 async function verifyLines(
   file: string,
-  group: Group,
-  { context, leaves }: VerifyOptions,
+  terms: VerificationTerms,
+  { leaves, json }: VerifyOptions,
   io: Io,
-): Promise<Outcome & { readonly json: { readonly valid: boolean } }> {
-  const items = linesOf(file).map(line => {
+): Promise<boolean> {
+  const banned = leaves === undefined ? undefined : await leavesOf(leaves, terms.group)
+  let messages = 0
+  let failed = 0
+  for await (const lines of together(
+    linesOf(file, MOST_SIGNED_LINE),
+    CHECKED_TOGETHER.lines,
+    CHECKED_TOGETHER.bytes,
+  )) {
+    const verdicts = verdictsOn(lines, terms, banned, io).map(
+      (verdict, i): LineVerdict => ({ line: messages + i + 1, ...verdict }),
+    )
+    if (json === true)
+      io.out(
+        `${messages === 0 ? '{"lines":[' : ','}${verdicts.map(verdict => JSON.stringify(verdict)).join(',')}`,
+      )
+    else io.out(verdicts.map(said => `${textOf(said)}\n`).join(''))
+    messages += lines.length
+    failed += verdicts.filter(({ valid }) => !valid).length
+  }
+  const valid = messages > 0 && failed === 0
+  if (json === true) {
+    const sum = { valid, messages, failed, ...(banned === undefined ? {} : { leavesNumber: banned.number }) }
+    io.out(`${messages === 0 ? '{"lines":[' : ''}],${JSON.stringify(sum).slice(1)}\n`)
+  } else io.out(`${messages - failed} of ${messages} messages are valid\n`)
+  return valid
+}
+
+function verdictsOn(
+  lines: readonly Line[],
+  terms: VerificationTerms,
+  banned: Awaited<ReturnType<typeof leavesOf>> | undefined,
+  io: Io,
+): Judged[] {
+  const items = lines.map(line => {
     try {
-      return decodeSignedLine(line)
+      return decodeSignedLine(textIn(line, MOST_SIGNED_LINE))
     } catch (error) {
       if (!(error instanceof DecodeError)) throw error
       return error
     }
   })
   const whole = items.filter((item): item is SignedItem => !(item instanceof DecodeError))
-  const verdicts = VerifiedMessage.verifyBatch(whole, { group, context, now: io.clock() }, io.random)
+  const verdicts = VerifiedMessage.verifyBatch(whole, terms, io.random)
   const held = new Map(whole.map((item, place) => [item, verdicts[place]] as const))
-  const banned = leaves === undefined ? undefined : await leavesOf(leaves, group)
-  const lines = items.map((item, i) => {
+  return items.map(item => {
     const verdict = item instanceof DecodeError ? item : (held.get(item) as (typeof verdicts)[number])
-    const line = i + 1
     if (verdict instanceof Error) {
       const { code, why } = explain(verdict)
-      return { line, valid: false, code, why }
+      return { valid: false, code, why }
     }
     const { idCore, slot } = verdict
-    if (banned?.leaves.has(idCore.leaf) === true)
-      return {
-        line,
-        valid: false,
-        code: 'BANNED',
-        why: `leaf ${idCore.leaf} is banned by state ${banned.number}`,
-      }
-    return { line, valid: true, idCore: idCore.mpinId, leaf: idCore.leaf, slot }
+    const { mpinId, leaf } = idCore
+    if (banned?.leaves.has(leaf) === true)
+      return { valid: false, code: 'BANNED', why: `leaf ${leaf} is banned by state ${banned.number}` }
+    return { valid: true, idCore: mpinId, leaf, slot }
   })
-  const failed = lines.filter(({ valid }) => !valid)
-  return {
-    json: {
-      valid: lines.length > 0 && failed.length === 0,
-      messages: lines.length,
-      failed: failed.length,
-      lines,
-      ...(banned === undefined ? {} : { leavesNumber: banned.number }),
-    },
-    text: [
-      ...lines.map(said =>
-        said.valid
-          ? `line ${said.line}: valid, signed by ${said.idCore} (leaf ${said.leaf}), slot ${said.slot}`
-          : `line ${said.line}: ${said.code}: ${said.why}`,
-      ),
-      `${lines.length - failed.length} of ${lines.length} messages are valid`,
-    ],
-  }
+}
+
+function textOf({ line, valid, idCore, leaf, slot, code, why }: LineVerdict): string {
+  return valid
+    ? `line ${line}: valid, signed by ${idCore} (leaf ${leaf}), slot ${slot}`
+    : `line ${line}: ${code}: ${why}`
 }
 
 async function groupOf({ rps, ...file }: VerifyOptions, io: Io): Promise<Group> {
@@ -249,10 +284,79 @@ function leavesOf(file: string, group: Group): ReturnType<typeof verifyLeaves> {
   return verifyLeaves({ statement, group })
 }
 
-/** The lines of a text file; its last one ends, or doesn't. */
-function linesOf(path: string): readonly string[] {
-  const lines = fromUtf8(bytesOf(path), 'file').split('\n')
-  return lines.at(-1) === '' ? lines.slice(0, -1) : lines
+/** A line's bytes; null for one that is longer than the limit. */
+type Line = Uint8Array | null
+
+/** The lines of a text file, in turn; its last one ends, or doesn't. What is too long is read past and not kept. */
+async function* linesOf(path: string, most: number): AsyncGenerator<Line> {
+  let parts: Uint8Array[] = []
+  let length = 0
+  const add = (bytes: Uint8Array) => {
+    length += bytes.length
+    if (length <= most) parts.push(bytes)
+    else parts = []
+  }
+  const take = (): Line => {
+    const line = length <= most ? concat(...parts) : null
+    parts = []
+    length = 0
+    return line
+  }
+  for await (const chunk of chunksOf(path)) {
+    let from = 0
+    for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, from)) {
+      add(chunk.subarray(from, end))
+      yield take()
+      from = end + 1
+    }
+    if (from < chunk.length) add(chunk.subarray(from))
+  }
+  if (length > 0) yield take()
+}
+const NEWLINE = 10
+
+async function* chunksOf(path: string): AsyncGenerator<Uint8Array> {
+  try {
+    yield* createReadStream(path) as AsyncIterable<Uint8Array>
+  } catch (error) {
+    throw unreadable(path, error)
+  }
+}
+
+/** Several at a time: so many lines, and no more once they are so many bytes. */
+async function* together(
+  lines: AsyncIterable<Line>,
+  most: number,
+  mostBytes = Number.POSITIVE_INFINITY,
+): AsyncGenerator<readonly Line[]> {
+  let some: Line[] = []
+  let bytes = 0
+  for await (const line of lines) {
+    some.push(line)
+    bytes += line?.length ?? 0
+    if (some.length < most && bytes < mostBytes) continue
+    yield some
+    some = []
+    bytes = 0
+  }
+  if (some.length > 0) yield some
+}
+
+/** DecodeError for a line that is too long, or no text. */
+function textIn(line: Line, most: number): string {
+  if (line === null) throw new DecodeError('line', `longer than ${most} bytes`)
+  return fromUtf8(line, 'line')
+}
+
+/** A line that is to be signed. CommandRefused, which names it, for one that is too long or no text. */
+function messageOf(line: Line, number: number): Uint8Array {
+  try {
+    textIn(line, MOST_LINE)
+    return line as Uint8Array
+  } catch (error) {
+    if (!(error instanceof DecodeError)) throw error
+    throw new CommandRefused(`line ${number}: ${error.why}; nothing is written`)
+  }
 }
 
 /** Of a JWS that was made here. */
@@ -269,6 +373,9 @@ function bytesOf(path: string): Uint8Array {
   try {
     return new Uint8Array(readFileSync(path))
   } catch (error) {
-    throw new UsageError(`cannot read '${path}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
+    throw unreadable(path, error)
   }
 }
+
+const unreadable = (path: string, error: unknown) =>
+  new UsageError(`cannot read '${path}' (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
