@@ -131,6 +131,21 @@ test('to names at a slot: by its number or a time in it; a server takes nothing 
   expect(await encrypt(MESSAGE, ['depot.example'], '--slot', 'someday')).toMatchObject({ exit: 2 })
 })
 
+test('fetched ahead: a file for the slot is opened though nobody can be asked, and not before', async () => {
+  const { output } = await encrypt(MESSAGE, [idCore], '--slot', new Date().toISOString())
+  expect((await decrypt(output)).exit).toBe(3)
+  const prepared = await milagroWith(
+    { MILAGRO_RPS_URL: system.rps },
+    ...['device', 'prepare-files', '--store', folder.file('car.json'), '--json'],
+  )
+  const slot = / slot=([0-9]+)$/m.exec(Buffer.from(output).toString('latin1'))?.[1]
+  expect(prepared).toMatchObject({
+    exit: 0,
+    json: { idCore, slots: expect.arrayContaining([Number(slot)]) },
+  })
+  expect((await decrypt(output)).output).toHaveLength(MESSAGE.length)
+})
+
 test('a changed file for a public name is refused, and so are two kinds of keys at once', async () => {
   const { output } = await encrypt(MESSAGE, ['depot.example'])
   const changed = output.map((byte, i) => (i === output.length - 3 ? byte ^ 1 : byte))

@@ -104,6 +104,25 @@ export function addDevice(program: Command, io: Io): void {
     io,
     withSession(
       device
+        .command('prepare-files')
+        .description(
+          'fetch the keys of files for this slot and the next, as far as they are given out; until they end `milagro decrypt` asks nobody',
+        ),
+    ),
+    async (options: SessionOptions) => {
+      const opened = await openDevice(options, io)
+      const slots = await opened.prepareFiles()
+      return {
+        json: { idCore: opened.mpinId, slots },
+        text: [`${opened.mpinId} opens files for ${slots.map(slot => `slot ${slot}`).join(' and ')}`],
+      }
+    },
+  )
+
+  answers(
+    io,
+    withSession(
+      device
         .command('sign')
         .description('sign a file for a service; prints the RPS’ receipt')
         .argument('<file>')
