@@ -1,5 +1,11 @@
 /** A file goes to a car by its M-Pin ID, through standard input and output; what was changed on the way is refused. */
 import { readdir, readFile } from 'node:fs/promises'
+import { createClient } from '@milagro-ts/api/call'
+import { dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { documentHash } from '@milagro-ts/api/group'
+import type { GroupDocument } from '@milagro-ts/api/group-document'
+import { signRevisionStatement } from '@milagro-ts/api/statements'
+import { markedHash } from '@milagro-ts/cli/io'
 import { Progress } from '@milagro-ts/cli/progress'
 import { toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -212,6 +218,84 @@ test('a name that is none, a group that is another, nobody at all', async () => 
   const group = ['--group', folder.file('group.json'), '--group-id', other]
   expect(await through(MESSAGE, 'encrypt', '--to', idCore, ...group)).toMatchObject({ exit: 1 })
   expect(await through(MESSAGE, 'encrypt', ...group)).toMatchObject({ exit: 2 })
+})
+
+describe('a service that may not read any more', () => {
+  /** A file for a name without a slot, and one for each name at this slot. */
+  const files = async () => {
+    const slot = ['--slot', new Date().toISOString()]
+    const made = [
+      ['depot.example', await encrypt(MESSAGE, ['depot.example'])],
+      ['depot.example', await encrypt(MESSAGE, ['depot.example'], ...slot)],
+      ['daily.example', await encrypt(MESSAGE, ['daily.example'], ...slot)],
+    ] as const
+    return made.map(([name, { output }]) => ({ name, output }))
+  }
+  const opened = async (suffix = '') =>
+    Promise.all(
+      (await files()).map(async ({ name, output }) => {
+        const said = await decryptAs(name + suffix, output)
+        return said.exit === 0 ? said.output.length : /[A-Z_]{4,}/.exec(said.err)?.[0]
+      }),
+    )
+  const all = <T>(what: T) => [what, what, what]
+
+  test('frozen by name: no key without a slot and none for one, though it has opened such files before', async () => {
+    const freeze = async (verb: 'freeze' | 'unfreeze') => {
+      for (const name of ['depot.example', 'daily.example'])
+        expect(
+          await milagroWith(
+            {},
+            ...['dta', verb, name, '--group', system.groupId, '--config', folder.file('ta1.json')],
+          ),
+        ).toMatchObject({ exit: 0 })
+    }
+    expect(await opened()).toEqual(all(MESSAGE.length))
+    await freeze('freeze')
+    expect(await opened()).toEqual(all('FROZEN'))
+    await freeze('unfreeze')
+    expect(await opened()).toEqual(all(MESSAGE.length))
+  })
+
+  test('removed from the document: neither by the revision that it knows nor by the next', async () => {
+    const params = { groupId: system.groupId }
+    const dta = createClient(dtaRoutes, { baseUrl: system.dta, fetch })
+    const before = await dta.group({ params, query: {} })
+    const unsigned: GroupDocument = {
+      ...before,
+      groupId: system.groupId,
+      revision: before.revision + 1,
+      previous: toBase64Url(documentHash(before)),
+      recipients: before.recipients.filter(({ name }) => !/^(depot|daily)/.test(name)),
+      signatures: [],
+    }
+    const hash = toBase64Url(documentHash(unsigned))
+    const statement = await signRevisionStatement(
+      {
+        suite: 'BLS12381-SHA256-V1',
+        groupId: system.groupId,
+        revision: unsigned.revision,
+        documentHash: hash,
+        iat: Math.floor(Date.now() / 1000),
+      },
+      system.ra,
+    )
+    await milagroWith({}, 'group', 'accept', markedHash(hash), '--config', folder.file('ta1.json'))
+    const signature = await dta.proposeRevision({ params, body: { document: unsigned, statement } })
+    const after = { ...unsigned, signatures: [signature] }
+
+    // Nobody tells them of revisions, so each goes by what its file has.
+    await folder.write('after.json', [before, after])
+    for (const name of ['depot.example', 'daily.example']) {
+      const own = { ...settings(name), groupId: system.groupId, rps: { url: 'http://127.0.0.1:1' } }
+      await folder.write(`${name}-before.json`, { ...own, groupFile: folder.file('group.json') })
+      await folder.write(`${name}-after.json`, { ...own, groupFile: folder.file('after.json') })
+    }
+    expect(await opened('-before')).toEqual(all(MESSAGE.length))
+    await dta.concludeRevision({ params, body: { document: after } })
+    expect(await opened('-before')).toEqual(all('UNAUTHENTICATED'))
+    expect(await opened('-after')).toEqual(all('UNKNOWN_RECIPIENT'))
+  })
 })
 
 describe('progress', () => {
