@@ -20,6 +20,7 @@ import {
   PASSPHRASE,
   type Running,
   restart,
+  type Server,
   ticketFor,
 } from './world.js'
 
@@ -208,14 +209,23 @@ test('t signatures do not put a revision into force here that the operator has n
 })
 
 test('a recipient that was removed gets nothing more', async () => {
-  const ask = () =>
-    clientOf(world, first(), world.tracking).serverKeys({
+  const ask = (server: Server, purpose: 'agree' | 'encrypt', slot?: number) =>
+    clientOf(world, first(), server).serverKeys({
       params: { groupId: world.groupId },
-      body: { purpose: 'agree', keyEpoch: 1, slot: MIDDAY_SLOT, nonce: toBase64Url(systemRandom(16)) },
+      body: {
+        ...{ purpose, keyEpoch: 1, nonce: toBase64Url(systemRandom(16)) },
+        ...(slot === undefined ? {} : { slot }),
+      },
     })
-  await ask()
+  const all = () => [
+    ask(world.tracking, 'agree', MIDDAY_SLOT),
+    ask(world.tracking, 'encrypt', MIDDAY_SLOT),
+    ask(world.broker, 'encrypt', MIDDAY_SLOT),
+    ask(world.broker, 'encrypt'),
+  ]
+  await Promise.all(all())
   await takeIntoForce(next({ recipients: current.recipients.filter(({ name }) => name === 'rps') }))
-  expect(await codeOf(ask())).toBe('UNAUTHENTICATED')
+  expect(await Promise.all(all().map(codeOf))).toEqual(new Array(4).fill('UNAUTHENTICATED'))
 })
 
 test('one that one authority signed and the others never got: the others abandon it, and another takes its place', async () => {
