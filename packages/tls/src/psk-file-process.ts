@@ -35,6 +35,8 @@ const FOLLOW = 60_000
 /** Milliseconds that `once` takes at most, and between its looks. */
 const ONCE = 30_000
 const PAUSE = 50
+/** Milliseconds that the reload command has: bans wait for it. */
+const RELOAD = 10_000
 
 export interface PskFileFlags {
   readonly config?: string | undefined
@@ -152,7 +154,7 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
       await writeFileAtomic(file, text, 0o600)
       lines = text.split('\n').length - 1
     },
-    reload: () => tellBroker(config),
+    reload: () => tellBroker(config, { timers, log, metrics }),
     every: (config.everySeconds ?? 10) * 1000,
     clock,
     timers,
@@ -250,8 +252,11 @@ async function devicesOf(
   return found
 }
 
-/** SIGHUP to the process that the pid file names, or a command. Rejects when neither took it. */
-async function tellBroker({ reload }: PskFileConfig): Promise<void> {
+/** SIGHUP to the process that the pid file names, or a command. Rejects when neither took it, or not in time. */
+async function tellBroker(
+  { reload }: PskFileConfig,
+  { timers, log, metrics }: Pick<PskFileOptions, 'timers' | 'log' | 'metrics'>,
+): Promise<void> {
   if (reload?.pidFile !== undefined) {
     const text = (await readFile(reload.pidFile, 'utf8')).trim()
     if (!/^[1-9][0-9]{0,9}$/.test(text))
@@ -262,10 +267,21 @@ async function tellBroker({ reload }: PskFileConfig): Promise<void> {
   if (program === undefined) return
   await new Promise<void>((resolve, reject) => {
     const child = spawn(program, args, { stdio: 'ignore' })
-    child.once('error', reject)
-    child.once('close', status =>
-      status === 0 ? resolve() : reject(new Error(`the reload command ended with ${status}`)),
-    )
+    const endWaiting = timers.after(RELOAD, () => {
+      metrics.count('reloads_timed_out')
+      log.error({ program, seconds: RELOAD / 1000 }, 'the reload command did not end in time: it is killed')
+      child.kill('SIGKILL')
+      reject(new Error('the reload command did not end in time'))
+    })
+    child.once('error', error => {
+      endWaiting()
+      reject(error)
+    })
+    child.once('exit', status => {
+      endWaiting()
+      if (status === 0) resolve()
+      else reject(new Error(`the reload command ended with ${status}`))
+    })
   })
 }
 

@@ -22,12 +22,14 @@ let logged: string[]
 let file: string
 let devices: string
 let told: string
+let metrics: ReturnType<typeof createMetrics>
 let reload: { command?: string[]; pidFile?: string }
 beforeEach(async () => {
   world = await World.make({ trackingKind: 3 })
   world.clock.now = NOON
   rps = await world.startRps()
   logged = []
+  metrics = createMetrics('psk_file')
   file = join(world.folder, 'psk')
   devices = join(world.folder, 'devices')
   told = join(world.folder, 'told')
@@ -55,7 +57,7 @@ const open = async () => {
     keys: world.tracking,
     group: world.group,
     log: createLog('psk-file', { destination: { write: line => void logged.push(line) } }),
-    metrics: createMetrics('psk_file'),
+    metrics,
     clock: () => world.clock.now,
     random: systemRandom,
     timers: world.clock,
@@ -153,6 +155,37 @@ test('a restart keeps the lines that are there, and a list that can’t be read 
     return logged.join('').includes('the register was not read')
   })
   expect(await lines()).toEqual([lineOf(car)])
+})
+
+test('a reload command that never ends is killed after ten seconds, and the broker told at the next attempt', async () => {
+  const { command } = reload
+  reload.command = ['sh', '-c', `echo hangs $$ >> ${told}; exec sleep 1000`]
+  await list(world.makeCar())
+  await open()
+  await until(async () => {
+    world.clock.turn(TURN)
+    return (await readFile(told, 'utf8').catch(() => '')).includes('hangs')
+  })
+  const pid = Number(/hangs (\d+)/.exec(await readFile(told, 'utf8'))?.[1])
+  process.kill(pid, 0)
+  if (command !== undefined) reload.command = command
+  await pass(10_000)
+  await until(() => logged.join('').includes('the reload command did not end in time'))
+  await until(() => {
+    try {
+      process.kill(pid, 0)
+      return false
+    } catch {
+      return true
+    }
+  })
+  expect(await metrics.registry.metrics()).toContain('psk_file_reloads_timed_out_total 1')
+  await pass(6_000)
+  await until(() => {
+    world.clock.turn(TURN)
+    return writer.isCurrent
+  })
+  expect((await readFile(told, 'utf8')).trim().endsWith('1')).toBe(true)
 })
 
 test('frozen from the start: no line, and the log says why', async () => {
