@@ -45,7 +45,7 @@ const SAID = 5_000
 const WAIT = 120_000
 /** Questions about devices at once; and from one source, those that came to nothing. */
 const MOST_ASKED = 256
-const ASK_RATE = { perSecond: 50, burst: 500 }
+export const ASK_RATE = { perSecond: 50, burst: 500 }
 /** Milliseconds between two lines of the log about questions that nobody answers. */
 const COMPLAINT = 10_000
 /** Milliseconds between two looks at those who are in. */
@@ -167,8 +167,9 @@ export class Door {
   readonly #making = new Set<string>()
   /** Of handshakes under way, so that each is read once. */
   readonly #read = new Map<string, PskIdentity>()
-  /** By slot and M-Pin ID. */
+  /** By slot and M-Pin ID: of those who haven't come in yet, and of those who have, whom no number of others displaces. */
   readonly #said = new Map<string, Said>()
+  readonly #saidOfKnown = new Map<string, Said>()
   #asking = 0
   #complainedAt = Number.NEGATIVE_INFINITY
   readonly #guests = new Map<Guest, { readonly peer: TlsPeer; told: boolean }>()
@@ -240,14 +241,15 @@ export class Door {
     const identity = this.#readable(text, 'm1') ?? this.#readable(text, 'm2')
     if (identity === null || !this.#mayEnter(identity)) return null
     const key = saidOf(identity)
-    const said = this.#said.get(key)
+    const said = this.#saidAbout(key)
     if (said?.permitted == null) return null
     said.until = Number.POSITIVE_INFINITY
     if (said.payer !== undefined) this.#asks.refund(said.payer)
     said.payer = undefined
     this.#ready.delete(text)
     const slot = identity.slot as number
-    put(this.#said, key, said)
+    this.#said.delete(key)
+    put(this.#saidOfKnown, key, said)
     put(this.#kept, text, { identity, psk, slot, until: Number.POSITIVE_INFINITY })
     const { slotRule, grace } = this.#ports.rule()
     return TlsPeer.admit(identity, said.permitted, slotRule, grace)
@@ -280,8 +282,9 @@ export class Door {
     for (const held of [this.#kept, this.#ready])
       for (const [text, { slot, until }] of held)
         if (now >= until || !this.#isNow({ slot })) held.delete(text)
-    for (const [key, { slot, until, isPending }] of this.#said)
-      if (!isPending && (now >= until + WAIT || !this.#isNow({ slot }))) this.#said.delete(key)
+    for (const said of [this.#said, this.#saidOfKnown])
+      for (const [key, { slot, until, isPending }] of said)
+        if (!isPending && (now >= until + WAIT || !this.#isNow({ slot }))) said.delete(key)
   }
 
   /** Who has a PSK to give for it, whoever names it; null says nothing of who that is. */
@@ -309,7 +312,11 @@ export class Door {
     const { bans } = this.#ports
     if (!bans.fresh || bans.list.denies(identity.idCore.mpinId) !== null || !this.#isNow(identity))
       return false
-    return this.#said.get(saidOf(identity))?.permitted != null
+    return this.#saidAbout(saidOf(identity))?.permitted != null
+  }
+
+  #saidAbout(key: string): Said | undefined {
+    return this.#saidOfKnown.get(key) ?? this.#said.get(key)
   }
 
   /** Null for who gets nothing; for whom the same is done. */
@@ -347,7 +354,7 @@ export class Door {
   #ask(identity: PskIdentity, payer: string): Promise<Permitted | null> {
     const { permitted, clock, bans, log } = this.#ports
     const key = saidOf(identity)
-    const known = this.#said.get(key)
+    const known = this.#saidAbout(key)
     const { number } = bans.list
     if (known !== undefined && this.#holds(known)) return known.answer
     if (this.#asking >= MOST_ASKED)
@@ -386,6 +393,7 @@ export class Door {
         said.isPending = false
         this.#asking--
       })
+    this.#saidOfKnown.delete(key)
     put(this.#said, key, said)
     return said.answer
   }
