@@ -23,6 +23,7 @@ import type { TLSSocket } from 'node:tls'
 import { tlsExporter } from '@milagro-ts/api/channel-binding'
 import type { Group, PurposeKeys } from '@milagro-ts/api/group'
 import type { Log } from '@milagro-ts/api/log'
+import { RateLimit, sourceOf } from '@milagro-ts/api/rate-limit'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
 import type { SlotPsk } from '@milagro-ts/client/device'
 import { be16, concat, equalBytes, readInteger, u8, utf8 } from '@milagro-ts/crypto/bytes'
@@ -35,7 +36,7 @@ import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
 import { Permit, slotAt, slotStart, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, encodeTlv, need } from '@milagro-ts/crypto/tlv'
 import { type ConnectOptions, connect } from './connect.js'
-import { type Guest, TlsPeer } from './door.js'
+import { ASK_RATE, type Guest, TlsPeer } from './door.js'
 import { type IdentityServerOptions, IdentityTlsServer } from './server.js'
 import { warnOfTickets } from './tickets.js'
 
@@ -45,6 +46,8 @@ const TIMEOUT = 10_000
 const LOOK = 1_000
 /** Bytes of what is said of a permit. */
 const LONGEST = 256
+/** Identities whose handshakes are under way, and who paid for them. */
+const UNDER_WAY = 1_024
 /** Between devices nobody says what the RA knows of them: no attributes, no instance. */
 const UNTOLD = { attributes: {}, instance: '' } as const
 const ROLE = { connects: 1, answers: 2 } as const
@@ -197,8 +200,11 @@ interface PeerDoorPorts extends Required<Pick<PeerServerOptions, 'identity' | 'a
 }
 
 /** As the door of a service (door.ts), with the caller's `allow` in the place of the stream of ban events. */
-class PeerDoor {
+export class PeerDoor {
   readonly #ports: PeerDoorPorts
+  /** What comes to nothing, by source, as at the door of a service: each PSK is a pairing on this thread. */
+  readonly #rate: RateLimit
+  readonly #payers = new Map<string, string>()
   readonly #secret: Uint8Array
   readonly #guests = new Map<Guest, { readonly peer: TlsPeer; told: boolean }>()
   #endLooking = () => {}
@@ -206,6 +212,7 @@ class PeerDoor {
   constructor(ports: PeerDoorPorts) {
     this.#ports = ports
     this.#secret = ports.random(32)
+    this.#rate = new RateLimit(ASK_RATE, ports.clock)
   }
 
   start(): void {
@@ -217,8 +224,16 @@ class PeerDoor {
     this.#guests.clear()
   }
 
-  /** The PSK for an identity that a ClientHello offers; for who may not come in, one that nobody has, after the same work. */
-  async psk(text: string): Promise<Uint8Array> {
+  /**
+   * The PSK for an identity that a ClientHello offers; for who may not come in, one that nobody has, after the same work.
+   * Refused RETRY_LATER for a source from which too much has come to nothing.
+   */
+  async psk(text: string, source: string): Promise<Uint8Array> {
+    const payer = sourceOf(source)
+    this.#rate.take(payer)
+    this.#payers.delete(text)
+    this.#payers.set(text, payer)
+    if (this.#payers.size > UNDER_WAY) this.#payers.delete(this.#payers.keys().next().value as string)
     const identity = this.#mayEnter(text)
     const slot = identity?.slot ?? this.#slot()
     const nobody = PskIdentity.ofSlot('m1', IdCore.zero, slot, G1.generator)
@@ -239,6 +254,9 @@ class PeerDoor {
 
   authenticated(text: string): TlsPeer | null {
     const identity = this.#mayEnter(text)
+    const payer = this.#payers.get(text)
+    this.#payers.delete(text)
+    if (identity !== null && payer !== undefined) this.#rate.refund(payer)
     const { slotRule, policy } = this.#ports.identity.group
     return identity === null ? null : TlsPeer.admit(identity, UNTOLD, slotRule, policy.grace)
   }

@@ -18,6 +18,7 @@ import type { TlsPeer } from '@milagro-ts/tls/door'
 import {
   connectPeer,
   createPeerServer,
+  PeerDoor,
   type PeerIdentity,
   PeerRefused,
   type PeerServer,
@@ -411,6 +412,29 @@ test('permit-ending at both ends; at slot end and grace both close; the former s
   expect(socket.destroyed).toBe(true)
   await closed(sockets[0] as TLSSocket)
   expect(await outcomeOf(connecting(one, other.idCore, port))).toBe(await wrongKeyAlert())
+})
+
+test('a source whose handshakes come to nothing has five hundred, and who comes in pays nothing', async () => {
+  const own = new Peer(1)
+  let answered = 0
+  own.answers = () => {
+    answered++
+    return new Uint8Array(32)
+  }
+  const { timers } = world
+  const clock = () => world.now
+  const door = new PeerDoor({ identity: own, allow: () => true, clock, timers, random, notice: 0 })
+  const offered = await new Peer(2).peerPsk(own.idCore)
+  for (let i = 0; i < 600; i++) {
+    await door.psk(offered.identity, '192.0.2.1')
+    expect(door.authenticated(offered.identity)).not.toBeNull()
+  }
+  for (let i = 0; i < 500; i++) await door.psk(`nobody ${i}`, '192.0.2.1')
+  await expect(door.psk('nobody', '192.0.2.1')).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  expect(answered).toBe(1_100)
+  await door.psk('nobody', '192.0.2.2')
+  world.now += 1_000
+  await door.psk('nobody', '192.0.2.1')
 })
 
 test('closing a device’s door ends its channels', async () => {
