@@ -7,7 +7,11 @@
  *
  * undici's pools know connections by their origin, not by their PSK. So a dispatcher that has this connector speaks for the
  * connector's device alone: one for each, and none of them the global one where a process has several devices.
+ *
+ * A kept connection isn't used for another request once its slot is about to end. undici tells nobody which of its
+ * connections is busy but who listens to its diagnostics channels, of undici's own and of the one within node alike.
  */
+import { subscribe } from 'node:diagnostics_channel'
 import type { TLSSocket } from 'node:tls'
 import { type ConnectOptions, connect } from './connect.js'
 import { refuseFixed } from './options.js'
@@ -42,10 +46,50 @@ export function buildConnector(options: ConnectorOptions): Connector {
           })
         : Promise.reject(new TypeError('https alone: anything else would go unprotected'))
     connecting.then(
-      socket => callback(null, socket),
+      socket => {
+        retireWhenEnding(socket)
+        callback(null, socket)
+      },
       (error: Error) => callback(error, null),
     )
   }
+}
+
+/** Requests under way on our own connections. */
+const requests = new Map<TLSSocket, Set<object>>()
+const ending = new WeakSet<TLSSocket>()
+let isListening = false
+
+function retireWhenEnding(socket: TLSSocket): void {
+  listen()
+  requests.set(socket, new Set())
+  socket.once('close', () => requests.delete(socket))
+  socket.once('permit-ending', () => {
+    ending.add(socket)
+    retire(socket)
+  })
+}
+
+function retire(socket: TLSSocket): void {
+  if (ending.has(socket) && requests.get(socket)?.size === 0) socket.destroy()
+}
+
+/** Once in a process. */
+function listen(): void {
+  if (isListening) return
+  isListening = true
+  subscribe('undici:client:sendHeaders', message => {
+    const { socket, request } = message as { socket: TLSSocket; request: object }
+    requests.get(socket)?.add(request)
+  })
+  const over = (message: unknown) => {
+    const { request } = message as { request: object }
+    // In this turn undici still looks at the connection; in a later one it may write the next request.
+    for (const [socket, underWay] of requests)
+      if (underWay.delete(request)) queueMicrotask(() => retire(socket))
+  }
+  subscribe('undici:request:trailers', over)
+  subscribe('undici:request:error', over)
 }
 
 /** An IPv6 address as a URL has it. */
