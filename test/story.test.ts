@@ -3,6 +3,7 @@
  * servers, to see that it can fail, and where.
  */
 import { spawn } from 'node:child_process'
+import { NO_TICKETS } from '@milagro-ts/tls/tickets'
 import { describe, expect, test } from 'vitest'
 import { ROOT } from '../scripts/prepare.mjs'
 
@@ -49,7 +50,12 @@ const STEPS = [
 ]
 
 function check(...flags: string[]): Promise<{ exit: number | null; lines: Line[]; err: string }> {
-  const child = spawn(process.execPath, [`${ROOT}examples/car-tracking/dist/start.js`, '--check', ...flags])
+  const child = spawn(process.execPath, [
+    NO_TICKETS,
+    `${ROOT}examples/car-tracking/dist/start.js`,
+    '--check',
+    ...flags,
+  ])
   let out = ''
   let err = ''
   child.stdout.on('data', chunk => {

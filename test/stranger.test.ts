@@ -3,6 +3,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { NO_TICKETS } from '@milagro-ts/tls/tickets'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ROOT } from '../scripts/prepare.mjs'
 import { freeBase } from './free-port.js'
@@ -32,7 +33,7 @@ describe('a running system', () => {
     folder = await mkdtemp(join(tmpdir(), 'milagro-stranger-'))
     base = await freeBase([0, 1, 2, 9, 11, 12, 13, 50, 51, 52, 61, 62, 63])
     const program = join(ROOT, 'examples/car-tracking/dist/start.js')
-    system = spawn(process.execPath, [program, '--port-base', String(base)], { cwd: folder })
+    system = spawn(process.execPath, [NO_TICKETS, program, '--port-base', String(base)], { cwd: folder })
     await new Promise<void>((resolve, reject) => {
       const hear = (chunk: Buffer) => {
         said += chunk.toString()
