@@ -72,7 +72,14 @@ test.each(['no-such-row', '--no-such-flag'])('%s is refused with the usage', nam
 
 test('TLS: every kind of handshake, memory and bulk, in two processes', async () => {
   const { rows, idle, bulk, aims } = await measureTls(TLS_QUICK)
-  expect(rows.map(({ kind }) => kind)).toEqual(['p256', 'p256-mutual', 'psk', 'psk-paced', 'first', 'repeated'])
+  expect(rows.map(({ kind }) => kind)).toEqual([
+    'p256',
+    'p256-mutual',
+    'psk',
+    'psk-paced',
+    'first',
+    'repeated',
+  ])
   for (const { serverUs, clientUs, perSecond } of rows)
     expect(Math.min(serverUs, clientUs, perSecond)).toBeGreaterThan(0)
   const bytes = Object.fromEntries(rows.map(row => [row.kind, row.bytes]))
