@@ -3,8 +3,8 @@
  * synchronous, and a pairing belongs in a worker. Nothing is decided here; what doesn't fit goes on to OpenSSL, which says
  * no in its own way, or is refused where it could only cost memory.
  */
-import { readInteger } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import { Collected } from './collected.js'
 
 /** Bytes of a ClientHello with its record headers, at most: post-quantum key shares take about 1.5 kB. */
 export const MOST_HELLO = 32_768
@@ -30,8 +30,7 @@ export interface ClientHello {
 
 /** The one that `bytes` begin with; `more` while it isn't whole. DecodeError for what is none. */
 export function clientHelloOf(bytes: Uint8Array): ClientHello | 'more' {
-  const hello = handshakeMessage(bytes)
-  return hello === 'more' ? hello : read(hello)
+  return new ClientHelloReader().read(bytes)
 }
 
 /** The identities alone. */
@@ -40,33 +39,48 @@ export function pskIdentitiesOf(bytes: Uint8Array): readonly string[] | 'more' {
   return hello === 'more' ? hello : hello.identities
 }
 
-/** The body of the first handshake message, put together out of its records. */
-function handshakeMessage(bytes: Uint8Array): Uint8Array | 'more' {
-  const fragments: Uint8Array[] = []
-  // Joined twice at most: a stranger may cut it into thousands of records.
-  const joined = () => (fragments.length === 1 ? (fragments[0] as Uint8Array) : Buffer.concat(fragments))
-  let have = 0
-  let whole: number | undefined
-  let at = 0
-  for (;;) {
-    if (whole === undefined && have >= 4) {
-      const head = joined()
-      if (head[0] !== CLIENT_HELLO) throw malformed('not a ClientHello')
-      whole = 4 + readInteger(head.subarray(1, 4), 3, FIELD)
-      if (whole > MOST_HELLO) throw malformed('too long')
-    }
-    if (whole !== undefined && have >= whole) return joined().subarray(4, whole)
-    if (bytes.length > at && bytes[at] !== HANDSHAKE) throw malformed('not a handshake record')
-    if (bytes.length < at + 5) break
-    const length = readInteger(bytes.subarray(at + 3, at + 5), 2, FIELD)
-    if (length === 0 || length > MOST_RECORD) throw malformed('a record of that length')
-    if (bytes.length < at + 5 + length) break
-    fragments.push(bytes.subarray(at + 5, at + 5 + length))
-    have += length
-    at += 5 + length
+/** As a connection's bytes come. A stranger may send each alone, in a record of its own: every one is looked at once. */
+export class ClientHelloReader {
+  readonly #bytes = new Collected()
+  /** The first handshake message, out of its records. */
+  readonly #message = new Collected()
+  /** Where the next record begins. */
+  #at = 0
+  #whole: number | undefined
+
+  /** All that has come. */
+  get bytes(): Buffer {
+    return this.#bytes.bytes
   }
-  if (bytes.length > MOST_HELLO) throw malformed('too long')
-  return 'more'
+
+  /** The ClientHello that the connection begins with; `more` while it isn't whole. DecodeError for what is none. */
+  read(piece: Uint8Array): ClientHello | 'more' {
+    this.#bytes.add(piece)
+    const { bytes } = this
+    for (;;) {
+      if (this.#whole === undefined && this.#message.length >= 4) this.#whole = wholeOf(this.#message.bytes)
+      if (this.#whole !== undefined && this.#message.length >= this.#whole)
+        return read(this.#message.bytes.subarray(4, this.#whole))
+      const at = this.#at
+      if (bytes.length > at && bytes[at] !== HANDSHAKE) throw malformed('not a handshake record')
+      if (bytes.length < at + 5) break
+      const length = bytes.readUInt16BE(at + 3)
+      if (length === 0 || length > MOST_RECORD) throw malformed('a record of that length')
+      if (bytes.length < at + 5 + length) break
+      this.#message.add(bytes.subarray(at + 5, at + 5 + length))
+      this.#at += 5 + length
+    }
+    if (bytes.length > MOST_HELLO) throw malformed('too long')
+    return 'more'
+  }
+}
+
+/** The length of the message that begins so. */
+function wholeOf(head: Buffer): number {
+  if (head[0] !== CLIENT_HELLO) throw malformed('not a ClientHello')
+  const whole = 4 + head.readUIntBE(1, 3)
+  if (whole > MOST_HELLO) throw malformed('too long')
+  return whole
 }
 
 function read(hello: Uint8Array): ClientHello {

@@ -25,7 +25,7 @@ import { Refused } from '@milagro-ts/api/problem'
 import type { Timers } from '@milagro-ts/api/system'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
-import { type ClientHello, clientHelloOf } from './client-hello.js'
+import { type ClientHello, ClientHelloReader } from './client-hello.js'
 import { type Door, TlsPeer } from './door.js'
 import { type Fixed, PROTOCOL, refuseFixed, SECURE_OPTIONS, SERVER_TLS12 } from './options.js'
 import { warnOfTickets } from './tickets.js'
@@ -89,16 +89,18 @@ export class IdentityTlsServer extends Server {
     raw.on('error', () => raw.destroy())
     const endWaiting = timers.after(handshakeTimeout, () => raw.destroy())
     raw.once('close', endWaiting)
-    let bytes: Buffer | undefined
+    // Who says no more, and hasn't said a ClientHello, will say none; the socket may be half-open else.
+    const ended = () => raw.destroy()
+    raw.once('end', ended)
+    const reader = new ClientHelloReader()
     const look = (chunk: Buffer) => {
       try {
-        bytes = bytes === undefined ? chunk : Buffer.concat([bytes, chunk])
-        const hello = clientHelloOf(bytes)
+        const hello = reader.read(chunk)
         if (hello === 'more') return
-        raw.off('data', look).pause()
+        raw.off('data', look).off('end', ended).pause()
         raw.off('close', endWaiting)
         endWaiting()
-        this.#decide(raw, bytes, hello)
+        this.#decide(raw, reader.bytes, hello)
       } catch (error) {
         this.#refuse(raw, error)
       }

@@ -3,7 +3,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import { connect } from 'node:tls'
 import { concat } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
-import { MOST_HELLO, pskIdentitiesOf } from '@milagro-ts/tls/client-hello'
+import { ClientHelloReader, MOST_HELLO, pskIdentitiesOf } from '@milagro-ts/tls/client-hello'
 import { beforeAll, describe, expect, test, vi } from 'vitest'
 
 const IDENTITY = `m1.${'A'.repeat(122)}`
@@ -73,6 +73,28 @@ test('a stranger’s, in thousands of records that never make a whole, isn’t j
   expect(pskIdentitiesOf(bytes)).toBe('more')
   expect(concats.mock.calls.length).toBeLessThan(3)
   concats.mockRestore()
+})
+
+test('byte for byte it is the same', () => {
+  const reader = new ClientHelloReader()
+  const found = [...hello].map(byte => reader.read(Uint8Array.of(byte)))
+  expect(found.slice(0, -1).every(one => one === 'more')).toBe(true)
+  expect(found.at(-1)).toMatchObject({ identities: [IDENTITY], offersTls13: true })
+  expect(reader.bytes).toEqual(hello)
+})
+
+test('the longest that makes no whole, each byte alone in a record and in a piece: a few milliseconds', () => {
+  const bytes = concat(
+    ...[1, 0, 0x70, 0, ...Array(5_400).fill(7)].map(byte => Uint8Array.of(22, 3, 1, 0, 1, byte)),
+  )
+  const reader = new ClientHelloReader()
+  const begun = process.cpuUsage()
+  let more = 0
+  for (let at = 0; at < bytes.length; at++) if (reader.read(bytes.subarray(at, at + 1)) === 'more') more++
+  const { user } = process.cpuUsage(begun)
+  expect(more).toBe(bytes.length)
+  // Looking at all of it anew for each byte takes seconds.
+  expect(user).toBeLessThan(500_000)
 })
 
 test('what follows it is not looked at', () => {
