@@ -113,9 +113,12 @@ export class HttpPassing {
 
   #pass(incoming: IncomingMessage, response: ServerResponse): void {
     if (isAmbiguous(incoming)) return void response.writeHead(400, { connection: 'close' }).end()
+    // RFC 9112 §6.1: what is coded otherwise would arrive as it isn't.
+    const coding = incoming.headers['transfer-encoding']?.toLowerCase()
+    if (coding !== undefined && coding !== 'chunked')
+      return void response.writeHead(501, { connection: 'close' }).end()
     // Node frames the body of a GET by nothing, unless it is told to.
-    const framing =
-      incoming.headers['transfer-encoding'] === undefined ? {} : { 'transfer-encoding': 'chunked' }
+    const framing = coding === undefined ? {} : { 'transfer-encoding': coding }
     const onward = this.#onward(incoming, this.#agent, framing)
     onward.once('response', answer => {
       this.#options.observe('OK')

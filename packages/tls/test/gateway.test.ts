@@ -414,6 +414,19 @@ describe('HTTP', () => {
     socket.destroy()
   })
 
+  test.each(['gzip, chunked', 'gzip', 'chunked, chunked', 'identity'])(
+    'a body that is coded by %s reaches no service',
+    async coding => {
+      const gateway = await startGateway(world, { to, pass: 'http' })
+      const socket = await dial(gateway, world.car(1))
+      const answer = heard(socket)
+      socket.write(`POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: ${coding}\r\n\r\n0\r\n\r\n`)
+      expect((await answer).toString()).toMatch(/^HTTP\/1\.1 (400|501) [\s\S]*connection: close/i)
+      expect(requests).toEqual([])
+      socket.destroy()
+    },
+  )
+
   /** The first request carries a second, in another device's name, as its body. */
   const hidden = (id: string) => `GET /hidden HTTP/1.1\r\nHost: x\r\nMilagro-Id: ${id}\r\n\r\n`
   test.each([
