@@ -59,6 +59,10 @@ export const GatewayConfig = Strict({
   ...limits,
   /** Of one device; 16 unless said. */
   connectionsPerDevice: Type.Optional(Connections),
+  /** Connections whose handshake isn't over, in all; as many as `connections` unless said. */
+  handshakes: Type.Optional(Connections),
+  /** Of one source; 100 unless said. Behind a load balancer everybody is one source. */
+  handshakesPerSource: Type.Optional(Connections),
   workers: Type.Optional(WorkersSetting),
   logLevel: Type.Optional(LogLevelSetting),
 })
@@ -116,6 +120,8 @@ export const RELOADABLE: readonly string[] = [
   'passName',
   'connections',
   'connectionsPerDevice',
+  'handshakes',
+  'handshakesPerSource',
   'idleSeconds',
   'patienceSeconds',
   'drainSeconds',

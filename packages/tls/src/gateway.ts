@@ -16,8 +16,10 @@ import { connect as connectTcp, type Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
+import { sourceOf } from '@milagro-ts/api/rate-limit'
 import type { Timers } from '@milagro-ts/api/system'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import { Collected } from './collected.js'
 import type { Door, TlsPeer } from './door.js'
 import { HttpPassing, type PassedOn } from './gateway-http.js'
 import { connectAs, type MqttRefusal, readConnect, refusalPacket } from './mqtt-connect.js'
@@ -34,9 +36,12 @@ export interface GatewaySettings {
   readonly pass: Pass
   /** The name that is passed on: the M-Pin ID, or what the RA knows the device by (a VIN), which outlives generations. */
   readonly name: 'mpinId' | 'instance'
-  /** Connections in all, and of one device. */
+  /** Connections that have come in, in all and of one device. */
   readonly connections: number
   readonly connectionsPerDevice: number
+  /** Connections that haven't come in yet, in all and of one source: a stranger takes nobody's place inside. */
+  readonly handshakes: number
+  readonly handshakesPerSource: number
   /** Milliseconds without a byte after which a connection is closed. */
   readonly idle: number
   /** Milliseconds until the service takes a connection, a client has said CONNECT, and the service answers a request. */
@@ -59,7 +64,7 @@ interface First {
 }
 
 /** Why a connection that came through the door didn't reach the service. */
-type Fault = 'service-away' | 'too-many' | MqttRefusal
+type Fault = 'service-away' | 'too-many' | 'gone' | MqttRefusal
 
 export class Gateway {
   readonly server: IdentityTlsServer
@@ -68,6 +73,9 @@ export class Gateway {
   readonly #passedOn = new WeakMap<object, PassedOn>()
   readonly #open = new Set<TLSSocket>()
   readonly #perDevice = new Map<string, number>()
+  /** By source, those that haven't come in yet; `''` is one that was gone before anybody looked. */
+  readonly #comingIn = new Map<string, number>()
+  #allComingIn = 0
   #drained: () => void = () => {}
   /** Why the service took no connection at the last attempt. */
   #away: string | undefined
@@ -88,9 +96,9 @@ export class Gateway {
     // Before the server reads: a device that has said everything may still listen.
     this.server.prependListener('connection', (raw: Socket) => {
       raw.allowHalfOpen = true
+      this.#take(raw)
     })
     this.server.on('tlsClientError', () => metrics.count('handshakes_failed'))
-    this.server.maxConnections = settings().connections
   }
 
   /** True, or why the service was not reached at the last attempt. */
@@ -101,10 +109,13 @@ export class Gateway {
     return this.#open.size
   }
 
-  /** After a reload. */
-  apply(): void {
-    this.server.maxConnections = this.#options.settings().connections
+  /** Connections that haven't come in yet. */
+  get comingIn(): number {
+    return this.#allComingIn
   }
+
+  /** After a reload: nothing, since settings are looked at when they are needed. */
+  apply(): void {}
 
   /** Nobody comes in any more; resolves when all have gone, or were put out `within` milliseconds from now. */
   async close(within: number): Promise<void> {
@@ -123,9 +134,34 @@ export class Gateway {
     this.#http.end()
   }
 
+  /** A connection that has said nothing yet. */
+  #take(raw: Socket): void {
+    const { metrics, settings } = this.#options
+    const { handshakes, handshakesPerSource } = settings()
+    const source = sourceOf(raw.remoteAddress ?? '')
+    if (this.#allComingIn >= handshakes || (this.#comingIn.get(source) ?? 0) >= handshakesPerSource) {
+      metrics.count('handshakes_turned_away')
+      raw.destroy()
+      return
+    }
+    this.#countComingIn(source, 1)
+    raw.once('close', () => this.#countComingIn(source, -1))
+  }
+
+  #countComingIn(source: string, by: 1 | -1): void {
+    this.#allComingIn += by
+    const count = (this.#comingIn.get(source) ?? 0) + by
+    if (count === 0) this.#comingIn.delete(source)
+    else this.#comingIn.set(source, count)
+  }
+
   #enter(socket: TLSSocket, peer: TlsPeer): void {
     const { metrics } = this.#options
     const { mpinId } = peer
+    // Until both the socket and what carries it have closed it is counted neither way.
+    const source = sourceOf(socket.remoteAddress ?? '')
+    this.#countComingIn(source, -1)
+    socket.once('close', () => this.#countComingIn(source, 1))
     this.#open.add(socket)
     this.#perDevice.set(mpinId, (this.#perDevice.get(mpinId) ?? 0) + 1)
     metrics.gauge('connections', this.#open.size)
@@ -155,8 +191,14 @@ export class Gateway {
   /** Null once the connection is on its way to the service. */
   async #serve(socket: TLSSocket, peer: TlsPeer): Promise<Fault | null> {
     const settings = this.#options.settings()
-    if ((this.#perDevice.get(peer.mpinId) ?? 0) > settings.connectionsPerDevice)
+    const ofDevice = this.#perDevice.get(peer.mpinId) ?? 0
+    if (ofDevice > settings.connectionsPerDevice || this.#open.size > settings.connections)
       return this.#end(socket, 'too-many')
+    // It has no ends any more to tell the service of.
+    if (socket.remoteAddress === undefined) {
+      socket.destroy()
+      return 'gone'
+    }
     const device = passedOn(peer, settings)
     if (settings.pass === 'http') {
       this.#passedOn.set(socket, device)
@@ -260,7 +302,7 @@ function passedOn({ mpinId, slot, instance }: TlsPeer, { name }: GatewaySettings
 function connectOf(socket: TLSSocket) {
   type Packet = Exclude<ReturnType<typeof readConnect>, 'more'>['packet']
   return new Promise<Packet | null>((resolve, reject) => {
-    let bytes: Buffer = Buffer.alloc(0)
+    const collected = new Collected()
     const end = () => {
       socket.off('readable', look)
       socket.off('end', closed)
@@ -277,7 +319,8 @@ function connectOf(socket: TLSSocket) {
           chunk !== null;
           chunk = socket.read() as Buffer | null
         ) {
-          bytes = Buffer.concat([bytes, chunk])
+          collected.add(chunk)
+          const { bytes } = collected
           const found = readConnect(bytes)
           if (found === 'more') continue
           end()

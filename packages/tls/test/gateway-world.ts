@@ -27,6 +27,8 @@ export async function startGateway(
       name: 'mpinId' as const,
       connections: 100,
       connectionsPerDevice: 10,
+      handshakes: 100,
+      handshakesPerSource: 50,
       idle: 60_000,
       patience: 10_000,
       ...settings,

@@ -259,6 +259,39 @@ describe('who may stay', () => {
     for (const socket of sockets) socket.destroy()
   })
 
+  test('strangers who say nothing take no place of those who come in, and each source a few of their own', async () => {
+    gateway.settings = { ...gateway.settings, connections: 1, handshakes: 5, handshakesPerSource: 3 }
+    const silent = Array.from({ length: 3 }, () => plain(gateway.port))
+    await Promise.all(silent.map(socket => once(socket, 'connect')))
+    // The fourth of this source, a device or not.
+    expect(await outcome(dial(gateway, world.car(1)))).not.toBe('in')
+    expect(await gateway.metrics()).toContain('gateway_handshakes_turned_away_total 1')
+    gateway.settings = { ...gateway.settings, handshakesPerSource: 5 }
+    const socket = await inside(world.car(1))
+    // In all it is five: who is in isn't one of them.
+    silent.push(plain(gateway.port), plain(gateway.port))
+    await Promise.all(silent.slice(3).map(one => once(one, 'connect')))
+    expect(await outcome(dial(gateway, world.car(2)))).not.toBe('in')
+    expect(silent.some(one => one.destroyed)).toBe(false)
+    for (const one of silent) one.destroy()
+    await closed(silent[4] as Socket)
+    for (const one of [socket, ...service1]) one.destroy()
+    await until(() => (gateway.gateway.connections === 0 ? true : undefined))
+    // What has gone is counted nowhere.
+    gateway.settings = { ...gateway.settings, handshakes: 1 }
+    await until(() => (gateway.gateway.comingIn === 0 ? true : undefined))
+    ;(await inside(world.car(1))).destroy()
+  })
+
+  test('a device that is gone when it has come in: no fault', async () => {
+    gateway.settings = { ...gateway.settings, pass: 'proxy' }
+    gateway.gateway.server.prependListener('secureConnection', socket => socket.destroy())
+    expect(await outcome(dial(gateway, world.car(1)))).not.toBe('in')
+    await until(() => (gateway.gateway.connections === 0 ? true : undefined))
+    expect(await gateway.metrics()).toContain('gateway_connections_taken_total{outcome="gone"} 1')
+    expect(world.logged.join('')).not.toContain('could not be passed on')
+  })
+
   test('closing takes nobody more, waits for those who are in, and then puts them out', async () => {
     const socket = await inside(world.car(1))
     const gone = closed(socket)
