@@ -423,7 +423,7 @@ test('a source whose handshakes come to nothing has five hundred, and who comes 
   }
   const { timers } = world
   const clock = () => world.now
-  const door = new PeerDoor({ identity: own, allow: () => true, clock, timers, random, notice: 0 })
+  const door = new PeerDoor({ identity: own, allow: () => true, clock, timers, random, warnBefore: 0 })
   const offered = await new Peer(2).peerPsk(own.idCore)
   for (let i = 0; i < 600; i++) {
     await door.psk(offered.identity, '192.0.2.1')
