@@ -76,7 +76,7 @@ import {
 } from './record.js'
 import { repeatSafely } from './repeat.js'
 import { Session } from './session.js'
-import { type KeyringPlace, PeerKeys, SlotKeyring } from './slot-keyring.js'
+import { type KeyringPlace, PeerKeys, SlotKeyring, signingKeyEnded } from './slot-keyring.js'
 import type { TokenStore } from './token-store.js'
 import { Turns } from './turns.js'
 import { lockKey, unlockKey } from './unlocker.js'
@@ -540,8 +540,7 @@ export class Device {
     if (signEpoch === null)
       throw new ClientError('WRONG_GROUP', 'the group has not begun yet by the device’s clock')
     // A rotation gives devices their `device` and `pin` keys anew; this one comes with the next generation.
-    if (device.sign.epoch !== signEpoch)
-      throw new ClientError('EPOCH_ENDED', 'the signing key is of an earlier key epoch')
+    if (device.sign.epoch !== signEpoch) throw signingKeyEnded()
     const signKey = await unlockKey(unlocker, { groupId, idCore, purpose: 'sign' }, device.sign)
     const terms = { groupId, idCore, slot, context, signEpoch }
     return signedAs(form, message, terms, {
@@ -592,7 +591,9 @@ export class Device {
   }
 
   async #fetchFileKey(slot: number, current: number): Promise<void> {
-    await this.#signingKey()
+    const { epoch } = await this.#signingKey()
+    // No newer revision brings an ended key epoch back, so nobody is asked.
+    if (epoch < (this.#group.epochAt('sign', slot) ?? 0)) throw signingKeyEnded()
     await this.#follow()
     await (slot === current ? this.permit() : this.nextPermit())
     if (this.#permitOf(slot) === null) throw slotAhead(slot)

@@ -1,13 +1,14 @@
 /**
  * A small message to a name, whole in memory (Boneh–Franklin as in crypto/ibe.ts, then AES-256-GCM under M).
  *
- *   U ‖ V ‖ W ‖ AES-256-GCM(M; nonce 0, additional data U ‖ V ‖ W; message)       176 bytes more than the message
+ *   U ‖ V ‖ W ‖ AES-256-GCM(M; nonce 0, additional data `milagro message` ‖ U ‖ V ‖ W; message)
  *
- * M is for this one message, so the nonce is zero. It names neither recipient nor key epoch nor slot: whoever carries it
+ * 176 bytes more than the message. M is for this one message, so the nonce is zero. A file's stanza has U ‖ V ‖ W alone as its
+ * additional data (encrypted-file.ts), so that its sealed key is no message that a recipient might show to somebody. It names neither recipient nor key epoch nor slot: whoever carries it
  * says them, and under others it doesn't open. Who sent it, it doesn't say either: sign it for that. Files, and messages to
  * many, are encrypted-file.ts.
  */
-import { concat } from '@milagro-ts/crypto/bytes'
+import { concat, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { ENCAPSULATION_LENGTH, type EncryptionTerms, encapsulate } from '@milagro-ts/crypto/ibe'
 import type { Random } from '@milagro-ts/crypto/ports'
@@ -24,9 +25,11 @@ export async function sealMessage(
 ): Promise<Uint8Array> {
   if (message.length > MOST_MESSAGE) throw new RangeError(`a message has at most ${MOST_MESSAGE} bytes`)
   const { encapsulation, key } = encapsulate(terms, random)
-  const sealed = await sealUnder(key, encapsulation, message)
-  key.fill(0)
-  return concat(encapsulation, sealed)
+  try {
+    return concat(encapsulation, await sealUnder(key, labelled(encapsulation), message))
+  } finally {
+    key.fill(0)
+  }
 }
 
 /**
@@ -47,20 +50,24 @@ export async function openMessage(
     )
   const encapsulation = sealed.slice(0, ENCAPSULATION_LENGTH)
   const key = await decapsulate(encapsulation)
-  const message =
-    key === null ? null : await openUnder(key, encapsulation, sealed.subarray(ENCAPSULATION_LENGTH))
-  key?.fill(0)
-  return message
+  if (key === null) return null
+  try {
+    return await openUnder(key, labelled(encapsulation), sealed.subarray(ENCAPSULATION_LENGTH))
+  } finally {
+    key.fill(0)
+  }
 }
 
-/** AES-256-GCM(M; plaintext) with U ‖ V ‖ W as additional data (encryption.md). */
+const labelled = (encapsulation: Uint8Array): Uint8Array => concat(utf8('milagro message'), encapsulation)
+
+/** AES-256-GCM(M; plaintext), for the one plaintext that M is for. */
 export async function sealUnder(
   key: Uint8Array,
-  encapsulation: Uint8Array,
+  additionalData: Uint8Array,
   plaintext: Uint8Array,
 ): Promise<Uint8Array> {
   const sealed = await crypto.subtle.encrypt(
-    gcm(encapsulation),
+    gcm(additionalData),
     await keyOf(key, 'encrypt'),
     plaintext.slice(),
   )
@@ -70,22 +77,22 @@ export async function sealUnder(
 /** Null for what was changed. */
 export async function openUnder(
   key: Uint8Array,
-  encapsulation: Uint8Array,
+  additionalData: Uint8Array,
   sealed: Uint8Array,
 ): Promise<Uint8Array | null> {
   const imported = await keyOf(key, 'decrypt')
   try {
-    return new Uint8Array(await crypto.subtle.decrypt(gcm(encapsulation), imported, sealed.slice()))
+    return new Uint8Array(await crypto.subtle.decrypt(gcm(additionalData), imported, sealed.slice()))
   } catch {
     // The platform says OperationError and no more.
     return null
   }
 }
 
-const gcm = (encapsulation: Uint8Array) => ({
+const gcm = (additionalData: Uint8Array) => ({
   name: 'AES-GCM',
   iv: new Uint8Array(12),
-  additionalData: encapsulation.slice(),
+  additionalData: additionalData.slice(),
 })
 const keyOf = (key: Uint8Array, usage: 'encrypt' | 'decrypt') =>
   crypto.subtle.importKey('raw', key.slice(), 'AES-GCM', false, [usage])

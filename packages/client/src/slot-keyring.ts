@@ -87,8 +87,7 @@ export class SlotKeyring<P> {
     const { kind, lock } = this.#of
     const { idCore } = this.#place
     const group = this.#place.group()
-    if (signEpoch !== group.epochAt('sign', slot))
-      throw new ClientError('EPOCH_ENDED', 'the signing key is of an earlier key epoch')
+    if (signEpoch !== group.epochAt('sign', slot)) throw signingKeyEnded()
     const terms = { idCore, slot, signKey, signEpoch, permit }
     const { key, epoch } = await collectSlotKey(this.#ports, group, kind, terms)
     const owner = { groupId: group.groupId, idCore, slot }
@@ -177,3 +176,6 @@ export class PeerKeys {
     return key
   }
 }
+
+export const signingKeyEnded = (): ClientError =>
+  new ClientError('EPOCH_ENDED', 'the signing key is of an earlier key epoch')

@@ -1,11 +1,17 @@
 /** A small message to a name: what comes back, what is refused, and by whom it can't be opened. */
 import { systemRandom } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
-import { MOST_MESSAGE, openMessage, sealMessage } from '@milagro-ts/client/encrypted-message'
+import {
+  MOST_MESSAGE,
+  openMessage,
+  openUnder,
+  sealMessage,
+  sealUnder,
+} from '@milagro-ts/client/encrypted-message'
 import { memoryTokenStore } from '@milagro-ts/client/token-store'
-import { utf8 } from '@milagro-ts/crypto/bytes'
+import { concat, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
-import { decapsulate } from '@milagro-ts/crypto/ibe'
+import { decapsulate, encapsulate } from '@milagro-ts/crypto/ibe'
 import { encodeName, encryptPoint } from '@milagro-ts/crypto/identity'
 import { G2 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
@@ -74,6 +80,15 @@ test('any flipped bit behind U, a cut one, another key, another slot: null', asy
   const tomorrow = named('workshop.example', 6)
   expect(await open(sealed, keyOf(tomorrow), { name: tomorrow, Ppub })).toBeNull()
   expect(await open(sealed, keyOf(named('thief.example', 5)))).toBeNull()
+})
+
+test('a file’s stanza is no message, and a message no stanza', async () => {
+  const { encapsulation, key } = encapsulate(terms, systemRandom)
+  const fileKey = new Uint8Array(16).fill(9)
+  expect(await open(concat(encapsulation, await sealUnder(key, encapsulation, fileKey)))).toBeNull()
+  const sealed = await seal(fileKey)
+  const M = decapsulate(terms, keyOf(terms.name), sealed.subarray(0, 160)) as Uint8Array
+  expect(await openUnder(M, sealed.subarray(0, 160), sealed.subarray(160))).toBeNull()
 })
 
 test('the same message twice is two', async () => {

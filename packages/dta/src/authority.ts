@@ -32,6 +32,8 @@ export interface Authority {
   readonly issueLimit: RateLimit
   /** Of slot keys, by group, device and slot. */
   readonly slotKeyLimit: RateLimit
+  /** Hashes of requests for slot keys that have no line in the log yet. */
+  readonly slotKeysUnderWay: Set<string>
   readonly ledgerMark: LedgerMark
   readonly leaves: Leaves
   readonly store: Store<unknown>

@@ -143,6 +143,7 @@ export async function createDta(options: DtaOptions): Promise<Dta> {
     leaves: new Leaves(store),
     issueLimit: new RateLimit(config.rateLimit?.group ?? GROUP_RATE, clock),
     slotKeyLimit: new RateLimit(SLOT_KEYS, clock, SLOT_KEY_SOURCES),
+    slotKeysUnderWay: new Set(),
     store,
     pool,
     clock,

@@ -52,27 +52,39 @@ export async function issueSlotKey(
   const keys = group.keysAt(purpose, slot)
   if (keys === null) throw new Refused('EXPIRED', { detail: 'the group begins later' })
   const issued = { groupId, purpose, ticketHash: verified.hash }
-  const isAgain = await store.read(reader => issuedBefore(reader, issued) !== undefined)
+  const isLogged = await store.read(reader => issuedBefore(reader, issued) !== undefined)
+  const [inGroup, hash] = [toBase64Url(groupId), toBase64Url(verified.hash)]
+  // A copy that comes before the line is there is a repetition as well.
+  const isAgain = isLogged || authority.slotKeysUnderWay.has(hash)
+  const allowance = `${inGroup} ${isAgain ? hash : `${purpose} ${idCore.mpinId} ${slot}`}`
   // Counted once the signature is seen: strangers use up nobody's allowance.
-  const allowance = isAgain ? toBase64Url(verified.hash) : `${purpose} ${idCore.mpinId} ${slot}`
-  authority.slotKeyLimit.take(`${toBase64Url(groupId)} ${allowance}`)
-  authority.issueLimit.take(`${toBase64Url(groupId)} slot keys`)
+  authority.issueLimit.check(`${inGroup} slot keys`)
+  authority.slotKeyLimit.take(allowance)
+  authority.issueLimit.charge(`${inGroup} slot keys`)
 
   const { shareEpoch } = shares
   const ctx = shareContext({ groupId, purpose, index, shareEpoch, identity, jti })
   const commitment = keys.commitments[index - 1] as G1
-  const share = await issueForName(shares, pool, purpose, keys.epoch, { name: identity, ctx, commitment })
-  const sealed = await seal(verified.hpkeKey, ctx, share, random)
-  const entry = await store.atomic(connection => {
-    refuseFrozen(connection, groupId)
-    return appendIssuance(connection, {
-      ...issued,
-      at: Math.floor(clock() / 1000),
-      idCoreHash: sha256(idCore.bytes),
-      kind: 'slot',
-    }).number
-  })
-  await authority.ledgerMark.reach(toBase64Url(groupId), entry)
-  authority.metrics.count('slot_keys_issued')
-  return { index, shareEpoch, sealed: toBase64Url(sealed) }
+  if (!isAgain) authority.slotKeysUnderWay.add(hash)
+  try {
+    const share = await issueForName(shares, pool, purpose, keys.epoch, { name: identity, ctx, commitment })
+    const sealed = await seal(verified.hpkeKey, ctx, share, random)
+    const entry = await store.atomic(connection => {
+      refuseFrozen(connection, groupId)
+      return appendIssuance(connection, {
+        ...issued,
+        at: Math.floor(clock() / 1000),
+        idCoreHash: sha256(idCore.bytes),
+        kind: 'slot',
+      }).number
+    })
+    await authority.ledgerMark.reach(inGroup, entry)
+    authority.metrics.count('slot_keys_issued')
+    return { index, shareEpoch, sealed: toBase64Url(sealed) }
+  } catch (error) {
+    authority.slotKeyLimit.refund(allowance)
+    throw error
+  } finally {
+    if (!isAgain) authority.slotKeysUnderWay.delete(hash)
+  }
 }
