@@ -13,6 +13,7 @@ import { decodeRecords } from '@milagro-ts/client/record'
 import { memoryTokenStore, type TokenStore } from '@milagro-ts/client/token-store'
 import { callbackUnlocker } from '@milagro-ts/client/unlocker'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Calendar } from './calendar.js'
 import { passSlots, rotateKeys } from './rotate-keys.js'
@@ -24,7 +25,11 @@ let servers: RunningServers
 let group: Group
 const rps = () => createClient(rpsRoutes, { baseUrl: servers.rpsUrl })
 beforeAll(async () => {
-  servers = await RunningServers.start({ clock: () => calendar.now, timers: calendar })
+  servers = await RunningServers.start({
+    clock: () => calendar.now,
+    timers: calendar,
+    devicePurposes: ['device', 'sign'],
+  })
   const first = await rps().group({ query: {} })
   group = await Group.verifyChain([first], fromBase64Url(servers.groupId, 'groupId', 32))
 }, 180_000)
@@ -114,6 +119,24 @@ test('a car and its driver go over to the next key epoch and keep the PIN', {
   await expect(lost.device.login({ audience: TRACKING })).rejects.toMatchObject({ code: 'EPOCH_ENDED' })
   await jo(silent.device)
   expect(await epochsIn(silent.store)).toEqual([4, 4])
+})
+
+test('a device whose signing key has ended asks nobody for the keys of slots, however many a file names', async () => {
+  let asked = 0
+  const counted: typeof fetch = (input, init) => {
+    asked++
+    return fetch(input, init)
+  }
+  const { device } = await car('WVWZZZ1JZXW000004', { fetch: counted })
+  await rotate()
+  await pass(3)
+  const slot = slotAt(group.slotRule, calendar.now / 1000)
+  const open = (epoch: number) => device.decapsulate(new Uint8Array(160), { epoch, slot })
+  await expect(open(1)).rejects.toMatchObject({ code: 'EPOCH_ENDED' })
+  const once = asked
+  for (let epoch = 2; epoch < 10; epoch++)
+    await expect(open(epoch)).rejects.toMatchObject({ code: 'EPOCH_ENDED' })
+  expect(asked).toBe(once)
 })
 
 /** What a bad RPS or relay does to a rotation: `change` has the request's body and the true answer's. */
