@@ -43,7 +43,8 @@ await runProcess('tracking', async () => {
       threadKeyCheck({ random: systemRandom, clock: systemClock, timers: systemTimers }),
     )
     const log = createLog(config.name, { level: config.logLevel ?? 'info' })
-    const ports = { clock: systemClock, random: systemRandom, log, metrics: createMetrics('tracking') }
+    const metrics = createMetrics('tracking')
+    const ports = { clock: systemClock, random: systemRandom, log, metrics }
     // A thread starts with the first signature that comes.
     const pool = startServerPool({ config: { workers: 1 } }, ports)
     const { name, rps } = config
@@ -57,7 +58,8 @@ await runProcess('tracking', async () => {
       ...ports,
       timers: systemTimers,
       fetch,
-      openTls: () => openTlsService({ name, requestKey, hpkeKey, group, rpsUrl: rps.url, log, workers: 1 }),
+      openTls: () =>
+        openTlsService({ name, requestKey, hpkeKey, group, rpsUrl: rps.url, log, metrics, workers: 1 }),
     })
     const urls = await server.start()
     const close = async () => {

@@ -13,6 +13,9 @@ import type { Log } from './log.js'
 import type { Metrics } from './metrics.js'
 import { systemTimers, type Timers } from './system.js'
 
+/** Milliseconds between two lines of the log about a full queue. */
+const COMPLAINT = 10_000
+
 /** A thread for each processor but one, which is for the event loop and the database; at least one. */
 export function startServerPool(
   {
@@ -22,16 +25,33 @@ export function startServerPool(
     readonly config: { readonly workers?: number | undefined }
     readonly startPool?: (options: PoolOptions) => CryptoPool
   },
-  { clock, random, log, metrics }: { clock: Clock; random: Random; log: Log; metrics: Metrics },
+  {
+    clock,
+    random,
+    timers = systemTimers,
+    log,
+    metrics,
+  }: {
+    readonly clock: Clock
+    readonly random: Random
+    readonly timers?: Timers
+    readonly log: Log
+    readonly metrics: Pick<Metrics, 'count'>
+  },
 ): CryptoPool {
+  let complainedAt = Number.NEGATIVE_INFINITY
   return startPool({
     workers: config.workers ?? Math.max(1, availableParallelism() - 1),
     random,
     clock,
-    timers: systemTimers,
+    timers,
     on: (event, { error }) => {
       metrics.count(`pool_${event}`)
       if (event === 'crash') log.error({ err: error }, 'a worker ended; another takes its place')
+      if (event === 'full' && clock() >= complainedAt + COMPLAINT) {
+        complainedAt = clock()
+        log.warn('too much waits for the workers: some is turned away')
+      }
     },
   })
 }

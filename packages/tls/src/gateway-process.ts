@@ -82,6 +82,7 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       group: await pinnedGroup(config, threadKeyCheck(PORTS)),
       rpsUrl: config.rps.url,
       log,
+      metrics,
       ...(workers === undefined ? {} : { workers }),
     })
     const { door } = service

@@ -6,16 +6,16 @@
  *   service.door     for createServer and createHttpsServer
  *   service.close    everybody is put out, nothing is asked any more
  */
-import { availableParallelism } from 'node:os'
 import { type Client, createClient } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey, HpkeKeyPair } from '@milagro-ts/api/keys'
 import type { Log } from '@milagro-ts/api/log'
+import type { Metrics } from '@milagro-ts/api/metrics'
 import { requestSigner } from '@milagro-ts/api/request-auth'
+import { startServerPool } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
 import { followGroup } from '@milagro-ts/client/group-store'
-import { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { Guard } from '@milagro-ts/rpa/guard'
 import { Door } from './door.js'
@@ -37,6 +37,8 @@ export interface TlsServiceOptions {
   /** The RPS' origin. */
   readonly rpsUrl: string
   readonly log: Log
+  /** Where what befalls the threads is counted: `pool_batch`, `pool_full`, `pool_crash`. */
+  readonly metrics?: Pick<Metrics, 'count'>
   /** Threads for pairings; one less than there are processors, at least one, unless said. */
   readonly workers?: number
   readonly clock?: Clock
@@ -65,7 +67,8 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     hpkeKey,
     rpsUrl,
     log,
-    workers = Math.max(1, availableParallelism() - 1),
+    metrics = { count() {} },
+    workers,
     clock = systemClock,
     random = systemRandom,
     timers = systemTimers,
@@ -100,7 +103,7 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     authorities.set(url, client)
     return client
   }
-  const pool = CryptoPool.start({ workers, random, clock, timers })
+  const pool = startServerPool({ config: { workers } }, { clock, random, timers, log, metrics })
   const keys = new SlotKeys({
     name,
     hpkeKey,

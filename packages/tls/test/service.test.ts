@@ -25,6 +25,7 @@ let port: number
 let end: () => void
 let entered: (peer: TlsPeer) => void
 let logged: string[]
+let counts: Record<string, number>
 /** What the RPS says of an identity, if it isn't what it would say. */
 let onIdentity: (() => object) | undefined
 let identitiesAsked: number
@@ -32,6 +33,7 @@ beforeEach(async () => {
   world = await World.make({ policy: { lead: LEAD, grace: 300 } })
   world.clock.now = NOON
   logged = []
+  counts = {}
   onIdentity = undefined
   identitiesAsked = 0
   entered = () => undefined
@@ -62,6 +64,11 @@ const openBy = (group: World['group']) =>
       return fetch(url, init)
     },
     log: createLog('tls', { level: 'debug', destination: { write: line => void logged.push(line) } }),
+    metrics: {
+      count: event => {
+        counts[event] = (counts[event] ?? 0) + 1
+      },
+    },
     workers: 0,
     clock: () => world.clock.now,
     random: systemRandom,
@@ -315,4 +322,15 @@ test('a log line says who was put out and why, and no PSK identity', async () =>
   const said = logged.filter(line => line.includes(car.idCore.mpinId)).map(line => JSON.parse(line))
   expect(said).toMatchObject([{ mpinId: car.idCore.mpinId, why: 'BANNED' }])
   for (const line of logged) expect(line).not.toMatch(/m1\.[A-Za-z0-9_-]{60}/)
+})
+
+test('a flood of names that fills the queue is counted, and said once', async () => {
+  const attempts = Array.from({ length: 1_100 }, (_, n) =>
+    service.door.psk(`nobody ${n}`, `10.0.${n >> 8}.${n & 255}`),
+  )
+  const settled = Promise.allSettled(attempts)
+  expect(counts.pool_full).toBeGreaterThan(1)
+  expect(logged.filter(line => line.includes('too much waits for the workers'))).toHaveLength(1)
+  await service.close()
+  await settled
 })
