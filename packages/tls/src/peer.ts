@@ -36,7 +36,7 @@ import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
 import { Permit, slotAt, slotStart, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, encodeTlv, need } from '@milagro-ts/crypto/tlv'
 import { type ConnectOptions, connect } from './connect.js'
-import { ASK_RATE, type Guest, TlsPeer } from './door.js'
+import { type Guest, TlsPeer } from './door.js'
 import { type IdentityServerOptions, IdentityTlsServer } from './server.js'
 import { warnOfTickets } from './tickets.js'
 
@@ -46,8 +46,8 @@ const TIMEOUT = 10_000
 const LOOK = 1_000
 /** Bytes of what is said of a permit. */
 const LONGEST = 256
-/** Identities whose handshakes are under way, and who paid for them. */
-const UNDER_WAY = 1_024
+/** From one source, handshakes that came to nothing: each is a pairing on the device's one thread. */
+const RATE = { perSecond: 5, burst: 50 }
 /** Between devices nobody says what the RA knows of them: no attributes, no instance. */
 const UNTOLD = { attributes: {}, instance: '' } as const
 const ROLE = { connects: 1, answers: 2 } as const
@@ -202,9 +202,7 @@ interface PeerDoorPorts extends Required<Pick<PeerServerOptions, 'identity' | 'a
 /** As the door of a service (door.ts), with the caller's `allow` in the place of the stream of ban events. */
 export class PeerDoor {
   readonly #ports: PeerDoorPorts
-  /** What comes to nothing, by source, as at the door of a service: each PSK is a pairing on this thread. */
   readonly #rate: RateLimit
-  readonly #payers = new Map<string, string>()
   readonly #secret: Uint8Array
   readonly #guests = new Map<Guest, { readonly peer: TlsPeer; told: boolean }>()
   #endLooking = () => {}
@@ -212,7 +210,7 @@ export class PeerDoor {
   constructor(ports: PeerDoorPorts) {
     this.#ports = ports
     this.#secret = ports.random(32)
-    this.#rate = new RateLimit(ASK_RATE, ports.clock)
+    this.#rate = new RateLimit(RATE, ports.clock)
   }
 
   start(): void {
@@ -229,11 +227,7 @@ export class PeerDoor {
    * Refused RETRY_LATER for a source from which too much has come to nothing.
    */
   async psk(text: string, source: string): Promise<Uint8Array> {
-    const payer = sourceOf(source)
-    this.#rate.take(payer)
-    this.#payers.delete(text)
-    this.#payers.set(text, payer)
-    if (this.#payers.size > UNDER_WAY) this.#payers.delete(this.#payers.keys().next().value as string)
+    this.#rate.take(sourceOf(source))
     const identity = this.#mayEnter(text)
     const slot = identity?.slot ?? this.#slot()
     const nobody = PskIdentity.ofSlot('m1', IdCore.zero, slot, G1.generator)
@@ -252,13 +246,13 @@ export class PeerDoor {
     return hmacSha256(this.#secret, utf8(text))
   }
 
-  authenticated(text: string): TlsPeer | null {
+  /** The source gets back what `psk` took for this connection. */
+  authenticated(text: string, _psk: Uint8Array, source: string): TlsPeer | null {
     const identity = this.#mayEnter(text)
-    const payer = this.#payers.get(text)
-    this.#payers.delete(text)
-    if (identity !== null && payer !== undefined) this.#rate.refund(payer)
+    if (identity === null) return null
+    this.#rate.refund(sourceOf(source))
     const { slotRule, policy } = this.#ports.identity.group
-    return identity === null ? null : TlsPeer.admit(identity, UNTOLD, slotRule, policy.grace)
+    return TlsPeer.admit(identity, UNTOLD, slotRule, policy.grace)
   }
 
   enter(guest: Guest, peer: TlsPeer): () => void {

@@ -34,7 +34,10 @@ import { warnOfTickets } from './tickets.js'
 const HANDSHAKE_TIMEOUT = 10_000
 
 export interface IdentityServerOptions extends Omit<TlsOptions, Fixed> {
-  readonly door: Pick<Door, 'psk' | 'pskKept' | 'pskAtOnce' | 'decoy' | 'authenticated' | 'enter'>
+  readonly door: Pick<Door, 'psk' | 'pskKept' | 'pskAtOnce' | 'decoy' | 'enter'> & {
+    /** @param source The one that `psk` was told for this connection. */
+    authenticated(text: string, psk: Uint8Array, source: string): TlsPeer | null
+  }
   readonly timers: Timers
   readonly log: Log
   /** Whether TLS 1.2 is taken as well, from stacks that have nothing better; they need a second attempt at first. */
@@ -53,6 +56,12 @@ interface Prepared {
   uses: number
 }
 
+interface Used {
+  readonly identity: string
+  readonly psk: Uint8Array
+  readonly source: string
+}
+
 export class IdentityTlsServer extends Server {
   readonly #options: IdentityServerOptions
   readonly #tls
@@ -60,7 +69,7 @@ export class IdentityTlsServer extends Server {
   /** By identity; of handshakes under way. */
   readonly #prepared = new Map<string, Prepared>()
   /** By which identity node:tls was given a PSK. */
-  readonly #used = new WeakMap<TLSSocket, { readonly identity: string; readonly psk: Uint8Array }>()
+  readonly #used = new WeakMap<TLSSocket, Used>()
 
   /** For createServer. */
   constructor(options: IdentityServerOptions) {
@@ -154,13 +163,14 @@ export class IdentityTlsServer extends Server {
   #pskOf(socket: TLSSocket, identity: string): Buffer | null {
     try {
       const { door } = this.#options
+      const source = socket.remoteAddress ?? ''
       // A PSK is for the version that it is bound to: what is prepared for TLS 1.3 is none of TLS 1.2's. One that is kept is
       // looked at anew, as for a ban since the ClientHello was read.
       const psk =
         this.#isTls13Only || socket.getProtocol() === 'TLSv1.3'
           ? (door.pskKept(identity) ?? this.#prepared.get(identity)?.psk)
-          : door.pskAtOnce(identity, socket.remoteAddress ?? '')
-      if (psk !== undefined) this.#used.set(socket, { identity, psk })
+          : door.pskAtOnce(identity, source)
+      if (psk !== undefined) this.#used.set(socket, { identity, psk, source })
       const { buffer, byteOffset, length } = psk ?? door.decoy(identity)
       return Buffer.from(buffer, byteOffset, length)
     } catch (error) {
@@ -171,7 +181,8 @@ export class IdentityTlsServer extends Server {
 
   #secure(socket: TLSSocket): void {
     const used = this.#used.get(socket)
-    const peer = used === undefined ? null : this.#options.door.authenticated(used.identity, used.psk)
+    const peer =
+      used === undefined ? null : this.#options.door.authenticated(used.identity, used.psk, used.source)
     if (peer === null) {
       socket.destroy()
       return

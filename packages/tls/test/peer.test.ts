@@ -414,27 +414,55 @@ test('permit-ending at both ends; at slot end and grace both close; the former s
   expect(await outcomeOf(connecting(one, other.idCore, port))).toBe(await wrongKeyAlert())
 })
 
-test('a source whose handshakes come to nothing has five hundred, and who comes in pays nothing', async () => {
-  const own = new Peer(1)
-  let answered = 0
-  own.answers = () => {
-    answered++
-    return new Uint8Array(32)
+describe('each PSK is a pairing on a device’s one thread', () => {
+  const doorOf = (own: Peer) => {
+    const { timers } = world
+    const clock = () => world.now
+    return new PeerDoor({ identity: own, allow: () => true, clock, timers, random, warnBefore: 0 })
   }
-  const { timers } = world
-  const clock = () => world.now
-  const door = new PeerDoor({ identity: own, allow: () => true, clock, timers, random, warnBefore: 0 })
-  const offered = await new Peer(2).peerPsk(own.idCore)
-  for (let i = 0; i < 600; i++) {
-    await door.psk(offered.identity, '192.0.2.1')
-    expect(door.authenticated(offered.identity)).not.toBeNull()
-  }
-  for (let i = 0; i < 500; i++) await door.psk(`nobody ${i}`, '192.0.2.1')
-  await expect(door.psk('nobody', '192.0.2.1')).rejects.toMatchObject({ code: 'RETRY_LATER' })
-  expect(answered).toBe(1_100)
-  await door.psk('nobody', '192.0.2.2')
-  world.now += 1_000
-  await door.psk('nobody', '192.0.2.1')
+  const refused = { code: 'RETRY_LATER' }
+
+  test('a source whose handshakes come to nothing has fifty, and who comes in pays nothing', async () => {
+    const own = new Peer(1)
+    let answered = 0
+    own.answers = () => {
+      answered++
+      return new Uint8Array(32)
+    }
+    const door = doorOf(own)
+    const { identity } = await new Peer(2).peerPsk(own.idCore)
+    for (let i = 0; i < 60; i++) {
+      const psk = await door.psk(identity, '192.0.2.1')
+      expect(door.authenticated(identity, psk, '192.0.2.1')).not.toBeNull()
+    }
+    for (let i = 0; i < 50; i++) await door.psk(`nobody ${i}`, '192.0.2.1')
+    await expect(door.psk('nobody', '192.0.2.1')).rejects.toMatchObject(refused)
+    expect(answered).toBe(110)
+    await door.psk('nobody', '192.0.2.2')
+    world.now += 1_000
+    for (let i = 0; i < 5; i++) await door.psk(`nobody ${i}`, '192.0.2.1')
+    await expect(door.psk('nobody', '192.0.2.1')).rejects.toMatchObject(refused)
+  })
+
+  test('whoever repeats another’s identity pays for itself, and the other gets back its own', async () => {
+    const own = new Peer(1)
+    own.answers = () => new Uint8Array(32)
+    const door = doorOf(own)
+    const { identity } = await new Peer(2).peerPsk(own.idCore)
+    for (let i = 0; i < 60; i++) {
+      const psk = await door.psk(identity, '192.0.2.1')
+      const repeated = door.psk(identity, '198.51.100.1')
+      if (i < 50) await repeated
+      else await expect(repeated).rejects.toMatchObject(refused)
+      expect(door.authenticated(identity, psk, '192.0.2.1')).not.toBeNull()
+    }
+  })
+
+  test('a car that comes in more often than that comes in', async () => {
+    const [one, other] = [new Peer(1), new Peer(2)]
+    const { port } = await listening(other)
+    for (let i = 0; i < 51; i++) expect(await outcomeOf(connecting(one, other.idCore, port))).toBe('open')
+  })
 })
 
 test('closing a device’s door ends its channels', async () => {
