@@ -55,15 +55,15 @@ export function buildConnector(options: ConnectorOptions): Connector {
   }
 }
 
-/** Requests under way on our own connections. */
-const requests = new Map<TLSSocket, Set<object>>()
+/** Requests under way on our own connections, and the connection of each. */
+const requests = new WeakMap<TLSSocket, Set<object>>()
+const connections = new WeakMap<object, TLSSocket>()
 const ending = new WeakSet<TLSSocket>()
 let isListening = false
 
 function retireWhenEnding(socket: TLSSocket): void {
   listen()
   requests.set(socket, new Set())
-  socket.once('close', () => requests.delete(socket))
   socket.once('permit-ending', () => {
     ending.add(socket)
     retire(socket)
@@ -80,13 +80,18 @@ function listen(): void {
   isListening = true
   subscribe('undici:client:sendHeaders', message => {
     const { socket, request } = message as { socket: TLSSocket; request: object }
-    requests.get(socket)?.add(request)
+    const underWay = requests.get(socket)
+    if (underWay === undefined) return
+    underWay.add(request)
+    connections.set(request, socket)
   })
   const over = (message: unknown) => {
     const { request } = message as { request: object }
+    const socket = connections.get(request)
+    if (socket === undefined) return
+    requests.get(socket)?.delete(request)
     // In this turn undici still looks at the connection; in a later one it may write the next request.
-    for (const [socket, underWay] of requests)
-      if (underWay.delete(request)) queueMicrotask(() => retire(socket))
+    queueMicrotask(() => retire(socket))
   }
   subscribe('undici:request:trailers', over)
   subscribe('undici:request:error', over)

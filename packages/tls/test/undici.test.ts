@@ -1,9 +1,10 @@
 /** Connections that undici keeps, at the end of a slot. */
+import { channel } from 'node:diagnostics_channel'
 import type { ServerResponse } from 'node:http'
 import { createHttpsServer } from '@milagro-ts/tls/server'
 import { buildConnector } from '@milagro-ts/tls/undici'
 import { Agent, fetch } from 'undici'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { NAME, World } from './world.js'
 
 let world: World
@@ -48,4 +49,23 @@ test('a connection whose slot is about to end takes no other request, and what i
   const before = connections
   expect(await (await fetch(`https://127.0.0.1:${port}/`, { dispatcher: second })).text()).toBe('ok')
   expect(connections).toBe(before + 1)
+})
+
+test('a request of somebody else in the process that ends is looked for on none of our connections', async () => {
+  const { door, timers, log } = world
+  const server = createHttpsServer({ door, timers, log }, (_, response) => void response.end('ok'))
+  const port = await world.listen(server)
+  const clock = () => world.now
+  const connect = buildConnector({ identity: world.car(1), servername: NAME, clock, timers })
+  const dispatcher = new Agent({ connections: 1, connect })
+  world.onClose(() => dispatcher.destroy())
+  await (await fetch(`https://127.0.0.1:${port}/`, { dispatcher })).text()
+  const request = {}
+  const looked = vi.spyOn(Set.prototype, 'delete')
+  try {
+    for (const end of ['trailers', 'error']) channel(`undici:request:${end}`).publish({ request })
+    expect(looked.mock.calls.filter(([sought]) => sought === request)).toEqual([])
+  } finally {
+    looked.mockRestore()
+  }
 })
