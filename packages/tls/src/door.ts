@@ -143,7 +143,7 @@ interface Said {
   until: number
   /** The number of the deny list when it was asked: a no doesn't outlast it. */
   number: number | undefined
-  /** Who pays until the device has come in. */
+  /** Who has paid and gets it back: once the device has come in, or where nobody answers. */
   payer: string | undefined
 }
 
@@ -244,8 +244,7 @@ export class Door {
     const said = this.#saidAbout(key)
     if (said?.permitted == null) return null
     said.until = Number.POSITIVE_INFINITY
-    if (said.payer !== undefined) this.#asks.refund(said.payer)
-    said.payer = undefined
+    this.#payBack(said)
     this.#ready.delete(text)
     const slot = identity.slot as number
     this.#said.delete(key)
@@ -379,7 +378,7 @@ export class Door {
           return answer
         },
         (error: unknown) => {
-          this.#asks.refund(payer)
+          this.#payBack(said)
           if (this.#said.get(key) === said) this.#said.delete(key)
           if (clock() >= this.#complainedAt + COMPLAINT) {
             this.#complainedAt = clock()
@@ -396,6 +395,11 @@ export class Door {
     this.#saidOfKnown.delete(key)
     put(this.#said, key, said)
     return said.answer
+  }
+
+  #payBack(said: Said): void {
+    if (said.payer !== undefined) this.#asks.refund(said.payer)
+    said.payer = undefined
   }
 
   #holds({ isPending, permitted, until, number }: Said): boolean {
