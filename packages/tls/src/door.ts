@@ -43,9 +43,9 @@ const READ = 1_024
 const SAID = 5_000
 /** Milliseconds that PSK and permit wait for a handshake. */
 const WAIT = 120_000
-/** Questions about devices at once; and from one source, those that came to nothing. */
+/** Questions about devices at once; and from one source, those that came to nothing, or couldn’t be asked. */
 const MOST_ASKED = 256
-export const ASK_RATE = { perSecond: 50, burst: 500 }
+const ASK_RATE = { perSecond: 50, burst: 500 }
 /** Milliseconds between two lines of the log about questions that nobody answers. */
 const COMPLAINT = 10_000
 /** Milliseconds between two looks at those who are in. */
@@ -320,14 +320,16 @@ export class Door {
 
   /** Null for who gets nothing; for whom the same is done. */
   async #make(text: string, kind: SlotPskKind, source: string): Promise<Uint8Array | null> {
+    const payer = sourceOf(source)
     const identity = this.#readable(text, kind)
     if (identity === null || !this.hears) {
-      await this.#compute(undefined, source)
+      this.#asks.take(payer)
+      await this.#compute(undefined, payer)
       return null
     }
-    const said = this.#ask(identity, sourceOf(source))
+    const said = this.#ask(identity, payer)
     const kept = this.#kept.get(text)?.psk
-    const [psk] = await Promise.all([kept ?? this.#compute({ text, identity }, source), said])
+    const [psk] = await Promise.all([kept ?? this.#compute({ text, identity }, payer), said])
     return psk !== null && this.#mayEnter(identity) ? psk : null
   }
 
@@ -419,7 +421,7 @@ export class Door {
   /** What the pairing gives; for who gets a decoy it is made as well, so that both take as long. */
   async #compute(
     asked: { readonly text: string; readonly identity: PskIdentity } | undefined,
-    source: string,
+    payer: string,
   ): Promise<Uint8Array | null> {
     const { keys, pool, rule, clock } = this.#ports
     const current = slotAt(rule().slotRule, Math.floor(clock() / 1000))
@@ -427,7 +429,7 @@ export class Door {
     const B = keys.B(slot)
     if (B === undefined) return null
     try {
-      return await pool.externalPsk({ B, identity: asked?.text ?? this.#nobody(slot) }, source)
+      return await pool.externalPsk({ B, identity: asked?.text ?? this.#nobody(slot) }, payer)
     } catch (error) {
       // R is no point.
       if (error instanceof DecodeError) return null

@@ -38,3 +38,53 @@ test('one source has so many questions that come to nothing, and no more', async
   await expect(ask(501)).rejects.toMatchObject({ code: 'RETRY_LATER' })
   expect(world.asked.length).toBe(500)
 })
+
+test('a name that can’t be read is one of them, and costs its source as much', async () => {
+  const { door } = world
+  const say = (n: number, source = '192.0.2.1') => door.psk(`nobody ${n}`, source)
+  for (let n = 1; n <= 500; n++) expect(await say(n)).toEqual(door.decoy(`nobody ${n}`))
+  expect(world.computed).toBe(500)
+  await expect(say(501)).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  await expect(door.psk(made(1), '192.0.2.1')).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  expect(world.computed).toBe(500)
+  expect(await say(502, '192.0.2.2')).toHaveLength(32)
+  world.now += 20
+  expect(await say(503)).toHaveLength(32)
+})
+
+test('who can’t be let in while the ban events are lost costs its source as much', async () => {
+  const { door } = world
+  world.fresh = false
+  for (let n = 1; n <= 500; n++) await door.psk(made(n), '192.0.2.1')
+  await expect(door.psk(made(501), '192.0.2.1')).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  expect(world.computed).toBe(500)
+})
+
+test('all addresses of an IPv6 /64 take one turn at the workers, by names that can be read and by others', async () => {
+  const { door } = world
+  await door.psk(made(1), '2001:db8:0:1::1')
+  await door.psk(made(2), '2001:db8:0:1:ffff::2')
+  await door.psk('nobody', '2001:db8:0:1::3')
+  await door.psk('nobody', '2001:db8:0:2::1')
+  expect(world.turns).toEqual(['2001:db8:0:1', '2001:db8:0:1', '2001:db8:0:1', '2001:db8:0:2'])
+})
+
+test('a question that fails after its device has come in by an earlier answer is paid back once', async () => {
+  const { door } = world
+  const { identity } = await world.car(1).externalPsk(NAME)
+  const psk = await door.psk(identity, '192.0.2.1')
+  world.turn(5_000)
+  const asker = '192.0.2.2'
+  for (let n = 1; n <= 490; n++) await door.psk(`nobody ${n}`, asker)
+  let fail = (_: Error) => {}
+  world.permitted = () =>
+    new Promise((_, reject) => {
+      fail = reject
+    })
+  const asked = door.psk(identity, asker)
+  expect(door.authenticated(identity, psk)?.mpinId).toBe(world.car(1).mpinId)
+  fail(new Error('nobody answers'))
+  await asked
+  for (let n = 491; n <= 500; n++) await door.psk(`nobody ${n}`, asker)
+  await expect(door.psk('nobody 501', asker)).rejects.toMatchObject({ code: 'RETRY_LATER' })
+})

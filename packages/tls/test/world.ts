@@ -82,6 +82,8 @@ export class World {
   readonly bans: { list: { number: number } }
   /** Pairings that the door asked for. */
   computed = 0
+  /** Whose turn each of them took. */
+  turns: string[] = []
   /** What they give, where a test wants many of them. */
   computedAs: Uint8Array | undefined
   readonly #slots = new Set<number>()
@@ -116,6 +118,7 @@ export class World {
       pool: {
         externalPsk: (item, source) => {
           this.computed++
+          this.turns.push(source)
           if (this.computedAs !== undefined) return Promise.resolve(this.computedAs)
           return this.pool.externalPsk(item, source)
         },
