@@ -195,7 +195,8 @@ export class Gateway {
     if (ofDevice > settings.connectionsPerDevice || this.#open.size > settings.connections)
       return this.#end(socket, 'too-many')
     // It has no ends any more to tell the service of.
-    if (socket.remoteAddress === undefined) {
+    const { destroyed, remoteAddress, localAddress } = socket
+    if (destroyed || remoteAddress === undefined || localAddress === undefined) {
       socket.destroy()
       return 'gone'
     }
