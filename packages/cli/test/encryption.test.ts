@@ -5,7 +5,6 @@ import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { documentHash } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { signRevisionStatement } from '@milagro-ts/api/statements'
-import { markedHash } from '@milagro-ts/cli/io'
 import { Progress } from '@milagro-ts/cli/progress'
 import { toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -280,7 +279,7 @@ describe('a service that may not read any more', () => {
       },
       system.ra,
     )
-    await milagroWith({}, 'group', 'accept', markedHash(hash), '--config', folder.file('ta1.json'))
+    await milagroWith({}, 'group', 'accept', hash, '--config', folder.file('ta1.json'))
     const signature = await dta.proposeRevision({ params, body: { document: unsigned, statement } })
     const after = { ...unsigned, signatures: [signature] }
 
