@@ -21,7 +21,8 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     await parse(program, argv)
     return status.exit
   } catch (error) {
-    const { exit, code, why } = explain(error)
+    const { exit, code, why: marked } = explain(error)
+    const why = marked.replaceAll(MARK, '')
     const isCommanders = error instanceof Error && error.name === 'CommanderError'
     if (exit === EXIT.done) return exit
     if (argv.includes('--json')) io.out(`${JSON.stringify({ ok: false, code, why })}\n`)

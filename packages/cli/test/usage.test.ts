@@ -224,7 +224,8 @@ describe('a hash and an M-Pin ID that begin with a hyphen reach an action as the
     ]
     const said = await milagroAt(world, 'group', 'abandon', hash, '--group', hash, ...where)
     expect(said.out).toContain(`abandoned ${hash} for good`)
-    expect((await milagro('group', hash)).err).toBe(`error: unknown command '${hash}'\n`)
+    expect(await milagro('group', hash)).toMatchObject({ err: `error: unknown command '${hash}'\n`, out: '' })
+    expect((await milagro('group', hash, '--json')).json.why).toBe(`error: unknown command '${hash}'`)
   })
 })
 
