@@ -1,5 +1,5 @@
 /**
- * The story by real processes, as `npm start -- --check` plays it; and the same against two broken authentication
+ * The story by real processes, as `npm start -- --check` plays it; and the same against three broken authentication
  * servers, to see that it can fail, and where.
  */
 import { spawn } from 'node:child_process'
@@ -76,6 +76,7 @@ function check(...flags: string[]): Promise<{ exit: number | null; lines: Line[]
 const namesOf = (lines: readonly Line[]) =>
   lines.filter(({ event }) => event === 'step').map(({ name }) => name)
 
+// The timeouts catch only what hangs: on a quiet machine a story takes a minute.
 // All at once: each waits for much of its time, for a slot to end or for what another process is to say.
 describe.concurrent('the story', () => {
   test('holds from enrolment to restart', { timeout: 900_000 }, async () => {
@@ -88,6 +89,7 @@ describe.concurrent('the story', () => {
   test.each([
     ['accepts everything', 'accepts-everything', 'one-pass'],
     ['ignores permits', 'ignores-permits', 'garbage-permit'],
+    ['tells of bans too late', 'tells-bans-late', 'driver-banned'],
   ])('stops at an RPS that %s', { timeout: 600_000 }, async (_what, file, step) => {
     const { exit, lines } = await check('--rps-main', `${ROOT}test/story-broken-rps/${file}.mjs`)
     expect(lines.at(-1), JSON.stringify(lines.at(-1))).toMatchObject({ event: 'check', ok: false, step })

@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Device } from '@milagro-ts/client/device'
 import { streamBuilder } from '@milagro-ts/tls/mqtt'
 import { connectAsync, MqttClient } from 'mqtt'
+import { banLimit, CLEAR_FOR_BAN, tooLong } from './ban-limit.js'
 import { GATEWAY, type Servers } from './servers.js'
 
 const POSITION = JSON.stringify({ lat: 59.33, lon: 18.07 })
@@ -25,19 +26,17 @@ interface Scene {
   readonly probe: Device
   readonly broker: number
   readonly others: { end(): Promise<void> }[]
-  readonly clearOfSlotEnd: () => Promise<void>
+  readonly clearOfSlotEnd: (clear: number) => Promise<void>
 }
 interface Ban {
   /** Bans the car. */
   readonly ban: () => Promise<void>
-  /** Milliseconds in which its connection must have ended then. */
-  readonly endsWithin: () => number
 }
 
 /** Without mosquitto on this machine it says that it was skipped. */
 export async function brokerBehindGateway(
   story: Scene,
-  { ban, endsWithin }: Ban,
+  { ban }: Ban,
 ): Promise<Readonly<Record<string, unknown>>> {
   const program = mosquittoFile()
   if (program === undefined) return { skipped: 'there is no mosquitto on this machine' }
@@ -53,7 +52,7 @@ export async function brokerBehindGateway(
   subscriber.on('message', (name, payload) => void heard.push(`${name} ${payload}`))
   await subscriber.subscribeAsync('cars/#', { qos: 1 })
 
-  await story.clearOfSlotEnd()
+  await story.clearOfSlotEnd(CLEAR_FOR_BAN)
   const { hostname: host, port } = new URL(story.servers.url(GATEWAY))
   const connection = () => {
     const to = { identity: probe, servername: GATEWAY, host, port: Number(port), warnBefore: 0 }
@@ -75,15 +74,15 @@ export async function brokerBehindGateway(
 
     const closed = new Promise<number>(resolve => car.once('close', () => resolve(performance.now())))
     if (!car.connected) throw new Error('the connection has ended before the ban')
+    const limit = banLimit()
     const begin = performance.now()
     await ban()
     const ended = await Promise.race([closed, sleep(PATIENCE, undefined, { ref: false })])
-    if (ended === undefined || ended - begin > endsWithin())
-      throw new Error(
-        ended === undefined
-          ? 'the connection of the banned car has not ended'
-          : `the connection of the banned car ended only after ${Math.round(ended - begin)} ms`,
-      )
+    if (ended === undefined) throw new Error('the connection of the banned car has not ended')
+    const endedAfter = Math.round(ended - begin)
+    const limits = limit()
+    if (endedAfter > limits.allowed)
+      throw new Error(`the connection of the banned car ended only after ${tooLong(endedAfter, limits)}`)
     const again = connection()
     const refused = await until('the banned car is not let in', again).then(
       () => 'connected',
@@ -94,7 +93,8 @@ export async function brokerBehindGateway(
     return {
       heard: topic,
       othersName,
-      connection: { endedAfter: Math.round(ended - begin), again: refused },
+      ...limits,
+      connection: { endedAfter, again: refused },
       gatewayPid: gateway.pid,
       brokerPid: mosquitto.pid,
     }
