@@ -161,9 +161,13 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   return [line(head), ...rows.map(line)]
 }
 
-/** A time as people write it. UsageError for what isn't one. */
-export function unixSeconds(text: string): number {
-  const time = Date.parse(text)
-  if (Number.isNaN(time)) throw new UsageError(`'${text}' is not a time`)
+/** A time with its zone, which no machine's own is taken for. UsageError, which names the flag, for what isn't one. */
+export function unixSeconds(text: string, flag: string): number {
+  const time = ZONED.test(text) ? Date.parse(text) : Number.NaN
+  if (Number.isNaN(time))
+    throw new UsageError(
+      `${flag}: '${text}' is not a time with Z or an offset, such as 2030-01-31T12:00:00Z or 2030-01-31T13:00:00+01:00`,
+    )
   return Math.floor(time / 1000)
 }
+const ZONED = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)$/

@@ -7,6 +7,7 @@ import { parse, milagro as programOf } from '@milagro-ts/cli/program'
 import type { Command } from 'commander'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { attributesOf } from '../src/attributes.js'
+import { unixSeconds } from '../src/io.js'
 import { Folder, milagro, milagroAt, noBytes } from './world.js'
 
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url))
@@ -94,6 +95,37 @@ describe('exit code 2, and why, for a wrong command line', () => {
     const said = await milagro(...argv, '--json')
     expect(said).toMatchObject({ exit: 2, json: { code: 'USAGE' } })
     expect(said.json.why).toContain(`${what}: '`)
+  })
+
+  test.each([
+    '2030-01-31',
+    '2030-01-31T12:00:00',
+    '31 Jan 2030',
+    'Thu, 31 Jan 2030 12:00 GMT',
+    '2030-13-31T12:00Z',
+    'now',
+  ])('a time that is none, or has no zone: %s', time => {
+    const refused = `--at: '${time}' is not a time with Z or an offset`
+    expect(() => unixSeconds(time, '--at')).toThrow(refused)
+  })
+  test('a time is the same on every machine', () => {
+    for (const time of ['2030-01-31T12:00Z', '2030-01-31T12:00:00.9Z', '2030-01-31T13:00:00+01:00'])
+      expect(unixSeconds(time, '--at')).toBe(1_896_091_200)
+  })
+
+  test.each([
+    ['--after', ['dta', 'leave', 'A'.repeat(43), '--admin-url', 'http://127.0.0.1:1', '--after']],
+    [
+      '--at',
+      ['verify', 'f', '--signature', 's', '--group', 'g', '--group-id', 'A'.repeat(43)].concat(
+        ...['--context', 'c', '--offline', '--at'],
+      ),
+    ],
+  ])('%s without a zone', async (flag, argv) => {
+    expect(await milagro(...argv, '2030-01-31T12:00:00', '--json')).toMatchObject({
+      exit: 2,
+      json: { code: 'USAGE', why: expect.stringContaining(`${flag}: '2030-01-31T12:00:00' is not a time`) },
+    })
   })
 
   test('a plan that is wrong names where', async () => {

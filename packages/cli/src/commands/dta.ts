@@ -99,10 +99,13 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
           'announce a departure: after that time nothing of the group is served, and its shares are destroyed',
         )
         .argument('<group>', 'groupId')
-        .requiredOption('--after <time>', 'a day ahead at least, for example 2030-01-31T12:00:00Z'),
+        .requiredOption(
+          '--after <time>',
+          'a time with Z or an offset, a day ahead at least, for example 2030-01-31T12:00:00Z',
+        ),
     ),
     async (group: string, options: AdminOptions & { after: string }) => {
-      const leavesAt = unixSeconds(options.after)
+      const leavesAt = unixSeconds(options.after, '--after')
       const params = { groupId: hashOf(group, 'group') }
       const answer = await adminClient(dtaAdminRoutes, options, io).leave({ params, body: { leavesAt } })
       return { json: answer, text: [`leaves ${time(leavesAt)}; until then: milagro dta stay ${group}`] }

@@ -32,7 +32,7 @@ export function addEncryption(program: Command, io: Io): void {
     )
     .option(
       '--slot <slot>',
-      'by keys that end with a slot: its number, or a time in it; who has no key by then never opens it',
+      'by keys that end with a slot: its number, or a time in it with Z or an offset; who has no key by then never opens it',
     )
     .requiredOption('--group <file>', 'the group’s documents, first revision first')
     .requiredOption('--group-id <id>', 'the groupId that is pinned')
@@ -172,7 +172,7 @@ function idCoreOf(text: string): IdCore | null {
 
 function slotOf(text: string, { slotRule }: Group): number {
   if (/^(0|[1-9][0-9]{0,9})$/.test(text)) return Number(text)
-  const seconds = unixSeconds(text)
+  const seconds = unixSeconds(text, '--slot')
   if (seconds < slotRule.origin) throw new UsageError(`--slot: '${text}' is before the group’s first slot`)
   return slotAt(slotRule, seconds)
 }

@@ -140,7 +140,10 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     .option('--instance <pattern>', 'which VINs: a text, a prefix* or one|other')
     .option('--attribute <name=pattern...>', 'exactly these attributes, each a text, a prefix* or one|other')
     .option('--count <n>', 'how many devices it may approve')
-    .option('--until <time>', 'ends by itself then, for example 2030-01-31T12:00:00Z')
+    .option(
+      '--until <time>',
+      'ends by itself then: a time with Z or an offset, for example 2030-01-31T12:00:00Z',
+    )
     .option('--factors <n>', '0 device alone, 1 device and PIN, 2 PIN where a service asks')
     .option('--registered', 'only vehicles that were added with --no-code')
 
@@ -150,7 +153,7 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     async (api, options) => {
       const terms = {
         reason: options.reason,
-        ...(options.until === undefined ? {} : { expiresAt: unixSeconds(options.until) }),
+        ...(options.until === undefined ? {} : { expiresAt: unixSeconds(options.until, '--until') }),
       }
       const ban = await api.ban({ body: { ...(await banTarget(api, options)), ...terms } })
       return { json: ban, text: [`ban ${ban.id}`] }
@@ -160,7 +163,10 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     .option('--driver <id>', 'on every vehicle')
     .option('--operator <id>', 'this operator')
     .requiredOption('--reason <text>', 'for the register; nobody else is told')
-    .option('--until <time>', 'ends by itself, for example 2030-01-31T12:00:00Z')
+    .option(
+      '--until <time>',
+      'ends by itself then: a time with Z or an offset, for example 2030-01-31T12:00:00Z',
+    )
 
   verb<[string]>('unban <ban>', 'lift a ban', async (api, ban) => {
     await api.unban({ params: { id: numeral(ban, 'ban') } })
@@ -332,7 +338,7 @@ async function template(
           instance: patternOf(needed(instance, '--instance')),
           attributes: Object.fromEntries(pairs.map(([key, text]) => [key, patternOf(text)])),
           count: Number(numeral(count, '--count')),
-          expiresAt: unixSeconds(needed(until, '--until')),
+          expiresAt: unixSeconds(needed(until, '--until'), '--until'),
           ...(factors === undefined ? {} : { factors: factorsOf(factors) }),
           ...(registered ? { vehicles: 'registered' as const } : {}),
         },

@@ -131,14 +131,14 @@ export function addSigning(program: Command, io: Io, status: { exit: number }): 
       .option('--leaves <file>', 'the newest banned leaves (of a bundle): who is among them is refused')
       .option(
         '--at <time>',
-        'as of then and not of now, for example 2030-01-31T12:00:00Z: when it came, by somebody’s word whom you believe',
+        'as of then and not of now, a time with Z or an offset, for example 2030-01-31T12:00:00Z: when it came, by somebody’s word whom you believe',
       ),
     async (file: string, options: VerifyOptions) => {
       if ((options.offline === true) === (options.rps !== undefined))
         throw new UsageError('say --offline, or --rps')
       if ((options.signature === undefined) === (options.lines !== true))
         throw new UsageError('say --signature, or --lines')
-      const now = options.at === undefined ? io.clock() : unixSeconds(options.at) * 1000
+      const now = options.at === undefined ? io.clock() : unixSeconds(options.at, '--at') * 1000
       const group = await groupOf(options, io)
       if (options.signature === undefined) {
         const isValid = await verifyLines(file, { group, context: options.context, now }, options, io)
