@@ -1,8 +1,10 @@
 /** A car signs a file; whoever has the group document checks it without a network. */
+import fs from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { systemClock } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { type RunningFleet, runFleet } from './running-fleet.js'
 import { Folder, milagroAt, milagroWith, type Said } from './world.js'
 
@@ -286,6 +288,32 @@ describe('many messages in one file', () => {
     expect(json).toMatchObject({ messages: 1_100, failed: 1 })
     const failed = (json.lines as { line: number; valid: boolean }[]).filter(({ valid }) => !valid)
     expect(failed).toMatchObject([{ line: 1_051, code: 'MALFORMED' }])
+  })
+
+  test('a file that can’t be read on: the answer is one JSON object, and says so', async () => {
+    const many = Array.from({ length: 1_100 }, (_, i) => `${lines[i % 5]}\n`).join('')
+    async function* broken() {
+      yield Buffer.from(many)
+      throw Object.assign(new Error('input/output error'), { code: 'EIO' })
+    }
+    const opened = vi.spyOn(fs, 'createReadStream').mockImplementation(() => broken() as never)
+    syncBuiltinESMExports()
+    try {
+      const { exit, out } = await verifyLines('broken.jsonl', '--json')
+      const { lines: verdicts, ...sum } = JSON.parse(out)
+      expect(verdicts).toHaveLength(1_024)
+      expect({ exit, ...sum }).toEqual({
+        ...{ exit: 2, ok: false, valid: false, messages: 1_024, failed: 0 },
+        ...{ code: 'USAGE', why: "cannot read 'broken.jsonl' (EIO)" },
+      })
+      expect(await verifyLines('broken.jsonl')).toMatchObject({
+        exit: 2,
+        err: "milagro: USAGE: cannot read 'broken.jsonl' (EIO)\n",
+      })
+    } finally {
+      opened.mockRestore()
+      syncBuiltinESMExports()
+    }
   })
 })
 

@@ -141,8 +141,7 @@ export function addSigning(program: Command, io: Io, status: { exit: number }): 
       const now = options.at === undefined ? io.clock() : unixSeconds(options.at, '--at') * 1000
       const group = await groupOf(options, io)
       if (options.signature === undefined) {
-        const isValid = await verifyLines(file, { group, context: options.context, now }, options, io)
-        if (!isValid) status.exit = EXIT.refused
+        status.exit = await verifyLines(file, { group, context: options.context, now }, options, io)
         return null
       }
       const verified = VerifiedMessage.verify({
@@ -177,39 +176,47 @@ interface Judged {
 
 /**
  * In batches (protocols/signatures.md), with a verdict for each line, which is said as it is known: neither the file nor the
- * answer is ever whole in memory. True if all of them hold, and there is one.
+ * answer is ever whole in memory. The exit code: `done` if all of them hold, and there is one. What keeps it from reading on
+ * ends the answer in JSON that it has begun.
  */
 async function verifyLines(
   file: string,
   terms: VerificationTerms,
   { leaves, json }: VerifyOptions,
   io: Io,
-): Promise<boolean> {
+): Promise<number> {
   const banned = leaves === undefined ? undefined : await leavesOf(leaves, terms.group)
   let messages = 0
   let failed = 0
-  for await (const lines of together(
-    linesOf(file, MOST_SIGNED_LINE),
-    CHECKED_TOGETHER.lines,
-    CHECKED_TOGETHER.bytes,
-  )) {
-    const verdicts = verdictsOn(lines, terms, banned, io).map(
-      (verdict, i): LineVerdict => ({ line: messages + i + 1, ...verdict }),
-    )
-    if (json === true)
-      io.out(
-        `${messages === 0 ? '{"lines":[' : ','}${verdicts.map(verdict => JSON.stringify(verdict)).join(',')}`,
+  try {
+    for await (const lines of together(
+      linesOf(file, MOST_SIGNED_LINE),
+      CHECKED_TOGETHER.lines,
+      CHECKED_TOGETHER.bytes,
+    )) {
+      const verdicts = verdictsOn(lines, terms, banned, io).map(
+        (verdict, i): LineVerdict => ({ line: messages + i + 1, ...verdict }),
       )
-    else io.out(verdicts.map(said => `${textOf(said)}\n`).join(''))
-    messages += lines.length
-    failed += verdicts.filter(({ valid }) => !valid).length
+      if (json === true)
+        io.out(
+          `${messages === 0 ? '{"lines":[' : ','}${verdicts.map(verdict => JSON.stringify(verdict)).join(',')}`,
+        )
+      else io.out(verdicts.map(said => `${textOf(said)}\n`).join(''))
+      messages += lines.length
+      failed += verdicts.filter(({ valid }) => !valid).length
+    }
+  } catch (error) {
+    if (json !== true || messages === 0) throw error
+    const { exit, code, why } = explain(error)
+    io.out(`],${JSON.stringify({ ok: false, valid: false, messages, failed, code, why }).slice(1)}\n`)
+    return exit
   }
   const valid = messages > 0 && failed === 0
   if (json === true) {
     const sum = { valid, messages, failed, ...(banned === undefined ? {} : { leavesNumber: banned.number }) }
     io.out(`${messages === 0 ? '{"lines":[' : ''}],${JSON.stringify(sum).slice(1)}\n`)
   } else io.out(`${messages - failed} of ${messages} messages are valid\n`)
-  return valid
+  return valid ? EXIT.done : EXIT.refused
 }
 
 function verdictsOn(
