@@ -6,14 +6,25 @@ export async function freePort(): Promise<number> {
   return port as number
 }
 
-/** A port from which on all of these distances are free. */
-export async function freeBase(offsets: readonly number[]): Promise<number> {
-  const width = Math.max(...offsets) + 1
-  for (let tries = 0; tries < 100; tries++) {
-    const ports = await freePorts(width)
-    const base = ports[0] as number
-    const isRun = ports.every((port, i) => port === base + i)
-    if (isRun) return base
+/** The last search of this process: two at once would take each other's ports, and neither find a run. */
+let last: Promise<unknown> = Promise.resolve()
+
+/** A port from which on all of these distances are free. RangeError where the process' ports have no such run. */
+export function freeBase(offsets: readonly number[], ports = freePorts): Promise<number> {
+  const search = last.then(() => findBase(Math.max(...offsets) + 1, ports))
+  last = search.catch(() => undefined)
+  return search
+}
+
+/** Ports come in turn, so that after two rounds each run has been seen. */
+const MOST_PORTS = 2 * 127
+
+async function findBase(width: number, ports: typeof freePorts): Promise<number> {
+  let run: number[] = []
+  for (let looked = 0; looked < MOST_PORTS; looked++) {
+    const [port] = (await ports(1)) as [number]
+    run = port === (run.at(-1) ?? port) + 1 ? [...run, port] : [port]
+    if (run.length === width) return run[0] as number
   }
   throw new RangeError(`no ${width} free ports in a row`)
 }
