@@ -196,16 +196,21 @@ interface Block {
 }
 let block: Promise<Block> | undefined
 
-/** This process listens on the first port of its block as long as it lives, so that no other one takes ports from there. */
-async function ownBlock(): Promise<Block> {
-  for (;;) {
-    const blocks = Math.floor((OWN_PORTS.to - OWN_PORTS.from) / OWN_PORTS.block)
-    const first = OWN_PORTS.from + OWN_PORTS.block * randomInt(blocks)
-    const claim = await holdUnlessTaken(first)
+/**
+ * This process listens on the first port of its block as long as it lives, so that no other one takes ports from there.
+ * RangeError when each block is somebody's.
+ */
+export async function ownBlock(claimed = holdUnlessTaken): Promise<Block> {
+  const blocks = Math.floor((OWN_PORTS.to - OWN_PORTS.from) / OWN_PORTS.block)
+  const begin = randomInt(blocks)
+  for (let looked = 0; looked < blocks; looked++) {
+    const first = OWN_PORTS.from + OWN_PORTS.block * ((begin + looked) % blocks)
+    const claim = await claimed(first)
     if (claim === undefined) continue
     claim.unref()
     return { first, looked: 0 }
   }
+  throw new RangeError(`each of ${blocks} blocks of ports is another process'`)
 }
 
 /**
@@ -213,7 +218,11 @@ async function ownBlock(): Promise<Block> {
  * asks for any, and none that another process is given by this function: between here and their use they stay free.
  */
 export async function freePorts(count: number): Promise<number[]> {
-  block ??= ownBlock()
+  block ??= ownBlock().catch((error: unknown) => {
+    // By the next call somebody may have ended.
+    block = undefined
+    throw error
+  })
   const own = await block
   const ports: number[] = []
   for (let looked = 0; ports.length < count; looked++) {

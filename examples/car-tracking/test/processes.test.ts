@@ -1,11 +1,12 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { createServer, Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import {
   freePorts,
   isFree,
   ManagedProcess,
+  ownBlock,
   ProcessFailure,
   runToEnd,
   unlessAborted,
@@ -127,6 +128,33 @@ test('two processes are never given the same port, also before they use it', asy
 
 test('more ports than there are is an error', async () => {
   await expect(freePorts(128)).rejects.toThrow('128 free ports are not to be had')
+})
+
+test('where each block of ports is held, that is an error after a look at each', async () => {
+  const looked = new Set<number>()
+  const held = async (port: number) => {
+    looked.add(port)
+    return undefined
+  }
+  await expect(ownBlock(held)).rejects.toThrow("each of 177 blocks of ports is another process'")
+  expect(looked.size).toBe(177)
+})
+
+test('a claim that failed is no later caller’s failure', async () => {
+  vi.resetModules()
+  const fresh = await import('@milagro-ts/car-tracking/processes')
+  vi.spyOn(Server.prototype, 'listen').mockImplementationOnce(function (this: Server) {
+    queueMicrotask(() =>
+      this.emit('error', Object.assign(new Error('too many open files'), { code: 'EMFILE' })),
+    )
+    return this
+  })
+  try {
+    await expect(fresh.freePorts(1)).rejects.toThrow('too many open files')
+    expect(await fresh.freePorts(1)).toHaveLength(1)
+  } finally {
+    vi.restoreAllMocks()
+  }
 })
 
 test('work goes on until somebody interrupts', async () => {
