@@ -9,7 +9,8 @@
  *   stored, shown to readers.
  *
  * (3) costs a hash and (4) pairings, so what is no next batch costs none; and a vehicle has one batch looked at at a time
- * (a second is RETRY_LATER), so none fills the queue of the others.
+ * (a second is RETRY_LATER), so none fills the queue of the others. Whoever has stolen a vehicle's token, which without TLS is
+ * good on any connection, can so keep that vehicle at RETRY_LATER until the token runs out or the vehicle is banned, and no other.
  *
  * Signatures and permits that come within a few milliseconds are verified together, in a worker, 64 at a time at most; each
  * has a verdict of its own, and what finds too many waiting is RETRY_LATER (crypto/node-pool.ts).
@@ -33,7 +34,7 @@ import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
 import { createApp, type Handlers, type Meta, mount } from '@milagro-ts/api/serve'
-import { type SignedFields, VerifiedMessage } from '@milagro-ts/api/signed-message'
+import { VerifiedMessage } from '@milagro-ts/api/signed-message'
 import { SseWriter } from '@milagro-ts/api/sse'
 import { type ReceiptPayload, verifyReceipt } from '@milagro-ts/api/statements'
 import type { Timers } from '@milagro-ts/api/system'
@@ -168,25 +169,20 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     }
   }
 
-  /** Who the vehicle's word for the head is of; each by itself, however many are checked together. */
-  async function wordFor(
-    { receipt, signed }: { readonly receipt?: string; readonly signed?: SignedFields },
-    batch: Batch,
-    { idCore }: Proven,
-  ): Promise<{ readonly word: HeadWord; readonly userCore: string | undefined }> {
+  /** That the head is the vehicle's, each by itself, however many are checked together; the driver of whom its receipt speaks. */
+  async function checkWord(word: HeadWord, batch: Batch, { idCore }: Proven): Promise<string | undefined> {
     const payload = headPayload(batch.number, batch.head)
-    if (receipt !== undefined && signed === undefined) {
-      const { aud, sub, userCore, payloadHash } = await receiptOf(receipt)
+    if ('receipt' in word) {
+      const { aud, sub, userCore, payloadHash } = await receiptOf(word.receipt)
       if (
         aud !== config.publicUrl ||
         sub !== idCore.mpinId ||
         !equalBytes(fromBase64Url(payloadHash, 'payloadHash', 32), sha256(payload))
       )
         throw new Refused('WRONG_PROOF', { detail: 'the receipt is not for this head of this vehicle' })
-      return { word: { receipt }, userCore }
+      return userCore
     }
-    if (signed === undefined || receipt !== undefined)
-      throw new DecodeError('receipt', 'a receipt or a signature of the vehicle’s own')
+    const { signed } = word
     // A look at what is claimed costs no pairing.
     if (signed.idCore !== idCore.mpinId)
       throw new Refused('WRONG_PROOF', { detail: 'signed by another vehicle' })
@@ -197,7 +193,7 @@ export function createTracking(options: TrackingOptions): TrackingServer {
         if (!(error instanceof Refused) || error.code !== 'NOT_APPROVED') throw error
         throw new Refused('WRONG_PROOF', { detail: error.detail })
       })
-    return { word: { signed }, userCore: undefined }
+    return undefined
   }
 
   const startOf = (idCore: IdCore) => trackStart(group.groupId, idCore.bytes)
@@ -209,6 +205,7 @@ export function createTracking(options: TrackingOptions): TrackingServer {
       positions: body.positions,
       head: fromBase64Url(body.head, 'head', 32),
     }
+    const word = wordOf(body)
     const now = clock()
     if (batch.positions.some(position => position.at > now + AHEAD)) {
       throw new Refused('CLOCK', { detail: 'a position is of the future' })
@@ -216,7 +213,7 @@ export function createTracking(options: TrackingOptions): TrackingServer {
     const start = startOf(caller.idCore)
     const foreseen = taken(await store.check(vehicle, start, batch))
     if (foreseen.stored === 0) return answered(foreseen)
-    const { word, userCore } = await wordFor(body, batch, caller)
+    const userCore = await checkWord(word, batch, caller)
     follower.check(vehicle.text, userCore)
     const more = { userCore: caller.userCore, receivedAt: now, word }
     const appended = taken(await store.append(vehicle, start, batch, more))
@@ -355,6 +352,13 @@ export function createTracking(options: TrackingOptions): TrackingServer {
       await Promise.all([app.close(), inside.close(), admin.close()])
     },
   }
+}
+
+/** DecodeError unless there is exactly one. */
+function wordOf({ receipt, signed }: AppendBody): HeadWord {
+  if (receipt !== undefined && signed === undefined) return { receipt }
+  if (signed !== undefined && receipt === undefined) return { signed }
+  throw new DecodeError('receipt', 'a receipt or a signature of the vehicle’s own')
 }
 
 function entranceOf(

@@ -183,6 +183,10 @@ describe('a head that the vehicle signs itself', () => {
     for (const sent of [both, body])
       expect((await world.call('POST', '/v1/tracks', bearer, sent)).body.code).toBe('MALFORMED')
     expect(await stored()).toEqual([])
+    // Nor where it is the last batch again, or none that carries the track on.
+    expect((await world.send(first, bearer, world.signed(CAR, first))).body).toMatchObject({ stored: 3 })
+    for (const sent of [both, body, { ...both, number: 9 }])
+      expect((await world.call('POST', '/v1/tracks', bearer, sent)).body.code).toBe('MALFORMED')
   })
 
   test('of many at once one product decides, and a false one is its own sender’s', async () => {
