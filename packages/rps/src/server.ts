@@ -24,6 +24,7 @@ import { SseWriter } from '@milagro-ts/api/sse'
 import { verifyTicket } from '@milagro-ts/api/statements'
 import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import { IdCore, NO_USER } from '@milagro-ts/crypto/identity'
 import { authorizationBytes, LoginClaim, MODE } from '@milagro-ts/crypto/mpin'
 import type { CryptoPool, PoolOptions } from '@milagro-ts/crypto/node-pool'
@@ -424,13 +425,14 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
     return { permit: toBase64Url(permit.bytes) }
   }
 
-  /** What is refused is paid for by the source, as failed proofs are. */
+  /** What is refused is paid for by the source, as failed proofs are; what nobody decided is not. */
   const paidByFailure = async <T>(source: string, work: () => Promise<T>): Promise<T> => {
     parts.failedRegistrations.check(source)
     try {
       return await work()
     } catch (error) {
-      parts.failedRegistrations.charge(source)
+      const isRefused = error instanceof Refused && error.code !== 'RETRY_LATER'
+      if (isRefused || error instanceof DecodeError) parts.failedRegistrations.charge(source)
       throw error
     }
   }

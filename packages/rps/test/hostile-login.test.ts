@@ -2,9 +2,10 @@
 import { Refused } from '@milagro-ts/api/problem'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { authorizationHeader } from '@milagro-ts/crypto/mpin'
+import { CryptoPool, PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { G1 } from '@milagro-ts/crypto/points'
 import { type Verification, type VerificationPorts, verification } from '@milagro-ts/rps/verification'
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import {
   asFields,
   type Car,
@@ -92,18 +93,19 @@ test('wrong proofs sent all at once cost no more pairings than one after the oth
   await strict.close()
 })
 
+const random = (length: number) => toBase64Url(crypto.getRandomValues(new Uint8Array(length)))
+const guess = () => ({
+  kind: 'device',
+  attributes: { brand: 'Trabant' },
+  instance: 'VIN-1',
+  hpkeKey: random(32),
+  nonce: random(32),
+  codeId: random(16),
+  mac: random(32),
+})
+
 test('refused registrations are paid for by their source, and don’t get to the RPA without end', async () => {
   const strict = await world.startRps(failedProofs(3))
-  const random = (length: number) => toBase64Url(crypto.getRandomValues(new Uint8Array(length)))
-  const guess = () => ({
-    kind: 'device',
-    attributes: { brand: 'Trabant' },
-    instance: 'VIN-1',
-    hpkeKey: random(32),
-    nonce: random(32),
-    codeId: random(16),
-    mac: random(32),
-  })
   world.rpa.registrations.length = 0
   world.rpa.verify = async () => {
     throw new Refused('NOT_APPROVED')
@@ -118,6 +120,37 @@ test('refused registrations are paid for by their source, and don’t get to the
   const login = await world.message(strict, car)
   expect(await post(`${strict.url}/v1/logins`, '192.0.2.8', { login })).toBeUndefined()
   world.rpa.verify = async () => ({ state: 'pending' })
+  await strict.close()
+})
+
+test('what nobody has decided is paid for by nobody', async () => {
+  const strict = await world.startRps(failedProofs(3))
+  const register = () => post(`${strict.url}/v1/registrations`, '192.0.2.10', guess())
+  world.rpa.verify = async () => {
+    throw new Refused('RETRY_LATER')
+  }
+  for (let i = 0; i < 4; i++) expect(await register()).toBe('RETRY_LATER')
+  world.rpa.verify = async () => {
+    throw new Refused('NOT_APPROVED')
+  }
+  expect(await register()).toBe('NOT_APPROVED')
+  world.rpa.verify = async () => ({ state: 'pending' })
+
+  const slotKey = (body: object = world.slotKeyRequest(car)) =>
+    post(`${strict.url}/v1/authorities/1/slot-keys`, '192.0.2.11', body)
+  const full = vi
+    .spyOn(CryptoPool.prototype, 'signature')
+    .mockRejectedValue(new PoolUnavailable('too many wait', 1))
+  for (let i = 0; i < 4; i++) expect(await slotKey()).toBe('RETRY_LATER')
+  expect(full).toHaveBeenCalledTimes(4)
+  full.mockRestore()
+  expect(await slotKey()).toBeUndefined()
+  // What can't be decoded is decided.
+  const request = world.slotKeyRequest(car)
+  const signed = { ...request.signed, signature: toBase64Url(new Uint8Array(96).fill(7)) }
+  const codes: (string | undefined)[] = []
+  for (let i = 0; i < 4; i++) codes.push(await slotKey({ ...request, signed }))
+  expect(codes).toEqual(['MALFORMED', 'MALFORMED', 'MALFORMED', 'RETRY_LATER'])
   await strict.close()
 })
 
