@@ -136,10 +136,11 @@ async function rotate(
   )
   while (outcome === undefined) {
     const computed = answering
+    const { length } = computed
     await Promise.all(computed)
     await new Promise(resolve => setImmediate(resolve))
-    // Time stands still for what is computed: a request that has begun meanwhile has its answers under way first.
-    if (computed === answering) clock.turn(100)
+    // Time stands still for what is computed: what was asked meanwhile has its answers under way first.
+    if (computed === answering && computed.length === length) clock.turn(100)
   }
   await asking
   return { outcome, took }
