@@ -128,7 +128,9 @@ describe('a reshare of the group', () => {
     const thief = world.makeCar()
     await world.ban(rps, thief)
     await login()
+    // Those ahead as well, so that none of them are asked for meanwhile.
     await wholeIn(world.slot, 32)
+    await wholeIn(world.slot + 1, 32)
     const [ta1, , ta3] = world.authorities as [FakeAuthority, FakeAuthority, FakeAuthority]
     const fresh = await world.newAuthority('ta4')
     const before = nodesAsked()
