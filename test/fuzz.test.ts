@@ -22,6 +22,7 @@ import {
 import { readEvents } from '@milagro-ts/api/sse'
 import { parseStrictJson } from '@milagro-ts/api/strict-json'
 import { decodeStanza, decryptFile, encodeStanza, encryptFile } from '@milagro-ts/client/encrypted-file'
+import { openMessage, sealMessage } from '@milagro-ts/client/encrypted-message'
 import { ClientError } from '@milagro-ts/client/errors'
 import { decodeRecords, encodeRecords } from '@milagro-ts/client/record'
 import { BlsSecretKey } from '@milagro-ts/crypto/bls'
@@ -29,8 +30,9 @@ import { concat, fromHex, toBase64Url, toHex, utf8 } from '@milagro-ts/crypto/by
 import { ORDER } from '@milagro-ts/crypto/curve'
 import { Polynomial } from '@milagro-ts/crypto/dealing'
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import { decapsulate } from '@milagro-ts/crypto/ibe'
 import { Signature } from '@milagro-ts/crypto/ibs'
-import { encodeName } from '@milagro-ts/crypto/identity'
+import { encodeName, encryptPoint } from '@milagro-ts/crypto/identity'
 import { BN254CX } from '@milagro-ts/crypto/legacy/curve'
 import { G1 as LegacyG1, G2 as LegacyG2 } from '@milagro-ts/crypto/legacy/points'
 import { Scalar as LegacyScalar } from '@milagro-ts/crypto/legacy/scalar'
@@ -118,6 +120,12 @@ const stanza = {
 const streamOf = (bytes: Uint8Array) => new Blob([bytes.slice()]).stream() as ReadableStream<Uint8Array>
 const bytesOf = async (stream: ReadableStream<Uint8Array>) =>
   new Uint8Array(await new Response(stream).arrayBuffer())
+/** To a name whose key is He(name): the master secret is 1. */
+const messageTerms = {
+  name: encodeName(groupId, { kind: 4, name: 'fuzz.example', generation: 0 }),
+  Ppub: G2.generator,
+}
+const message = await sealMessage(messageTerms, utf8('a message'), seeded('message'))
 /** σ and M of the file below. */
 const M = seeded('M')(32)
 const plaintext = seeded('file')(70_000)
@@ -365,6 +373,18 @@ const targets: Readonly<Record<string, Target>> = {
       return bytes
     },
     refuses: [DecodeError, ClientError],
+    cases: 400,
+  },
+  'client/encrypted-message openMessage': {
+    good: [message],
+    again: async bytes => {
+      const opened = await openMessage(bytes, async encapsulation =>
+        decapsulate(messageTerms, encryptPoint(messageTerms.name), encapsulation),
+      )
+      if (opened === null) throw new DecodeError('message', 'changed')
+      expect(latin1(opened)).toBe('a message')
+      return bytes
+    },
     cases: 400,
   },
   'client/record decodeRecords': {
