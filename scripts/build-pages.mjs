@@ -5,7 +5,8 @@
  *   node scripts/build-pages.mjs
  */
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { basename } from 'node:path'
+import { readFile } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { ROOT } from './prepare.mjs'
 
@@ -99,13 +100,19 @@ async function build({ folder, out, entry, name, copied, made = {} }) {
 
 /**
  * The schema library tries whether it may make functions of text. Our pages' policy says no, and a browser reports
- * the attempt; so it is told beforehand.
+ * the attempt; so it is told beforehand. Processes take that library as one file, in which no module of it is left to
+ * replace: pages take it from its own.
  *
  * @type {import('esbuild').Plugin}
  */
 const noEvaluation = {
   name: 'no-evaluation',
   setup(pluginBuild) {
+    pluginBuild.onLoad({ filter: /api[/\\]dist[/\\]typebox\.js$/ }, async ({ path }) => ({
+      contents: await readFile(path.replace('/dist/', '/src/').replace(/js$/, 'ts'), 'utf8'),
+      loader: 'ts',
+      resolveDir: dirname(path),
+    }))
     pluginBuild.onLoad({ filter: /typebox[/\\]build[/\\]system[/\\]environment[/\\]evaluate\.mjs$/ }, () => ({
       contents:
         'export const CanEvaluate = () => false\n' +

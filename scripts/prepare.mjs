@@ -27,6 +27,8 @@ export async function prepare() {
   }
   succeed('the build', [process.execPath], [tool('typescript', 'bin/tsc'), '-b'])
   // Not before: a fresh clone has no bundler yet.
+  const { bundleLibraries } = await import('./bundle-libraries.mjs')
+  await bundleLibraries()
   const { buildPages } = await import('./build-pages.mjs')
   await buildPages()
 }

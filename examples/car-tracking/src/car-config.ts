@@ -2,7 +2,7 @@
 import { type Environment, loadConfig } from '@milagro-ts/api/config'
 import { AttributesField, GroupIdField, Strict } from '@milagro-ts/api/schemas'
 import { ServerNameSetting } from '@milagro-ts/api/settings'
-import Type, { type Static } from 'typebox'
+import Type, { type Static } from '@milagro-ts/api/typebox'
 
 const Url = Type.String({ pattern: '^https?://[^/\\s]+$' })
 const Milliseconds = Type.Integer({ minimum: 50, maximum: 3_600_000 })

@@ -4,11 +4,10 @@
  */
 import { readFile } from 'node:fs/promises'
 import { Bytes, Strict, Uint32 } from '@milagro-ts/api/schemas'
+import Type, { Compile, type Static } from '@milagro-ts/api/typebox'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
-import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
 import type { Batch, Position, TrackEnd } from './track-chain.js'
 import { PositionField } from './tracking-routes.js'
 

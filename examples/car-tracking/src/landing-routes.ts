@@ -1,7 +1,7 @@
 /** What the landing page asks: what is running, and how it is. */
 import type { Answer, RouteTable } from '@milagro-ts/api/route'
 import { Strict } from '@milagro-ts/api/schemas'
-import Type from 'typebox'
+import Type from '@milagro-ts/api/typebox'
 
 export const landingRoutes = {
   running: {

@@ -10,7 +10,7 @@ import {
   type Row,
   type Store,
 } from '@milagro-ts/store/database'
-import { sql } from 'kysely'
+import { sql } from '@milagro-ts/store/kysely'
 import {
   type Batch,
   type BatchFault,

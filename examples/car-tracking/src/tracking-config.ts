@@ -2,7 +2,7 @@
 import { type Environment, loadConfig } from '@milagro-ts/api/config'
 import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
 import { ListenSetting, LogLevelSetting, WebOriginsSetting } from '@milagro-ts/api/settings'
-import Type, { type Static } from 'typebox'
+import Type, { type Static } from '@milagro-ts/api/typebox'
 
 export const TrackingConfig = Strict({
   /** The server's name among the group document's recipients; its requests are signed under it. */

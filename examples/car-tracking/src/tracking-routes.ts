@@ -2,7 +2,7 @@
 import type { RouteTable } from '@milagro-ts/api/route'
 import { Bytes, IdCoreField, Jws, Strict, Uint32, UserCoreField } from '@milagro-ts/api/schemas'
 import { SignedFields } from '@milagro-ts/api/signed-message'
-import Type, { type Static } from 'typebox'
+import Type, { type Static } from '@milagro-ts/api/typebox'
 import { LAT_LIMIT, LON_LIMIT } from './gpx.js'
 
 const UnixMilliseconds = Type.Integer({ minimum: 1, maximum: 0xff_ffff_ffff_ff })

@@ -2,8 +2,7 @@
  * The typed client of a route table. Answers are checked against the table's schemas; a problem becomes Refused;
  * nothing is retried here, since only the caller knows what is safe to repeat.
  */
-import type { TSchema } from 'typebox'
-import { Compile, type Validator } from 'typebox/compile'
+
 import { isOwnClock, type PeerClocks } from './peer-clocks.js'
 import { CODES, Problem, Refused } from './problem.js'
 import {
@@ -16,6 +15,7 @@ import {
   type RouteTable,
 } from './route.js'
 import { parseStrictJson } from './strict-json.js'
+import { Compile, type TSchema, type Validator } from './typebox.js'
 
 /** The server can't be reached, or didn't answer in time: what became of the request is unknown. */
 export class Unreachable extends Error {

@@ -12,13 +12,12 @@
 
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { SUITE } from '@milagro-ts/crypto/suite'
-import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
 import type { Ceremony } from './ceremony.js'
 import { signJws, verifyJws } from './jws.js'
 import type { Es256PrivateKey } from './keys.js'
 import { Refused } from './problem.js'
 import { Bytes, ServerName, Strict } from './schemas.js'
+import Type, { Compile, type Static } from './typebox.js'
 
 /** Lines of one page at most. */
 export const LEDGER_PAGE = 1_000

@@ -51,8 +51,6 @@ import { sha256 } from '@milagro-ts/crypto/sha256'
 import { hasPublicKey, PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, encodeTlv } from '@milagro-ts/crypto/tlv'
-import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
 import { canonicalBytes, canonicalHash } from './canonical-json.js'
 import { FIRST_EPOCH } from './founding.js'
 import { checkProposal, documentHash, type Group, type PurposeKeys, signDocument } from './group.js'
@@ -72,6 +70,7 @@ import {
   Uint32,
 } from './schemas.js'
 import { open, seal } from './seal.js'
+import Type, { Compile, type Static } from './typebox.js'
 
 /** Seconds from an authority's join to its signature, unless the proposal says. */
 export const CEREMONY_WITHIN = 86_400

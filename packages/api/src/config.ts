@@ -3,10 +3,9 @@
  * environment. Secrets come from the environment or from a file that `…_FILE` names, never from the JSON file.
  */
 import { readFileSync } from 'node:fs'
-import type { Static, TSchema } from 'typebox'
-import { Compile } from 'typebox/compile'
 import { Refused } from './problem.js'
 import { parseStrictJson } from './strict-json.js'
+import { Compile, type Static, type TSchema } from './typebox.js'
 
 /** One clear line for the operator; ends the start. */
 export class ConfigError extends Error {

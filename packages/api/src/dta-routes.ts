@@ -1,6 +1,5 @@
 /** Routes of a distributed trust authority. */
 import { MOST_NODES } from '@milagro-ts/crypto/node-shares'
-import Type, { type Static } from 'typebox'
 import { CeremonyProposal, CeremonyRounds } from './ceremony.js'
 import { GroupDocument, GroupProposal } from './group-document.js'
 import { IssuanceEntry, PROOF_LENGTH } from './issuance-log.js'
@@ -25,6 +24,7 @@ import {
 } from './schemas.js'
 import { SlotKeyRequest } from './slot-key-request.js'
 import { LEAVES_JWS } from './statements.js'
+import Type, { type Static } from './typebox.js'
 
 const ByGroup = Strict({ groupId: GroupIdField })
 const ByCeremony = Strict({ ceremonyHash: Bytes(32, 'known') })

@@ -31,8 +31,6 @@ import { authorityServerKeyShare, sameLogarithm } from '@milagro-ts/crypto/serve
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { PUBLIC_KEY_PURPOSES, PURPOSES, type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
-import Type, { type Static, type TSchema } from 'typebox'
-import { Compile, type Validator } from 'typebox/compile'
 import type { Client } from './call.js'
 import { canonicalHash } from './canonical-json.js'
 import type { dtaRoutes } from './dta-routes.js'
@@ -42,6 +40,7 @@ import { signJws, verifyJws } from './jws.js'
 import { type Es256PrivateKey, Es256PublicKey } from './keys.js'
 import { Refused } from './problem.js'
 import { Bytes, Jws, Strict } from './schemas.js'
+import Type, { Compile, type Static, type TSchema, type Validator } from './typebox.js'
 
 /** Key epoch and share epoch of every purpose in a first revision. */
 export const FIRST_EPOCH = 1

@@ -2,7 +2,7 @@
  * The group document (protocols.md §1, encoding.md "group document"): everything public about a group, pinned by
  * the SHA-256 of its first revision.
  */
-import Type, { type Static } from 'typebox'
+
 import {
   Bytes,
   GroupIdField,
@@ -15,6 +15,7 @@ import {
   UnixSeconds,
   Url,
 } from './schemas.js'
+import Type, { type Static } from './typebox.js'
 
 /** P-256 public key: the compressed point. */
 const P256Key = Bytes(33)

@@ -18,12 +18,11 @@ import { type PublicKeys, publicKeysFault } from '@milagro-ts/crypto/server-key'
 import { hasPublicKey, PURPOSES, type Purpose } from '@milagro-ts/crypto/suite'
 import type { SlotRule } from '@milagro-ts/crypto/time-permit'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
-import type { Static, TSchema } from 'typebox'
-import { Compile, type Validator } from 'typebox/compile'
 import { canonicalHash } from './canonical-json.js'
 import { GroupDocument, GroupProposal, KEPT_EPOCHS } from './group-document.js'
 import { type Es256PrivateKey, Es256PublicKey } from './keys.js'
 import { Refused } from './problem.js'
+import { Compile, type Static, type TSchema, type Validator } from './typebox.js'
 
 const documents = Compile(GroupDocument)
 const proposals = Compile(GroupProposal)

@@ -3,9 +3,10 @@
  * carries `Authorization: MPIN-Request` (request-auth.ts), signed with the request key that the group document names
  * for fleet, so the receiver checks it as any server checks another. `id` is the same in every attempt.
  */
-import Type, { type Static } from 'typebox'
+
 import type { RouteTable } from './route.js'
 import { AttributesField, Bytes, IdCoreField, Strict, Uint32, UnixSeconds, UserCoreField } from './schemas.js'
+import Type, { type Static } from './typebox.js'
 
 /** A login, or an account that was locked. No attribute and no name: the receiver knows identities by `idCore`. */
 export const LoginNotice = Strict({

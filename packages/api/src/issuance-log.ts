@@ -24,13 +24,12 @@ import { DecodeError } from '@milagro-ts/crypto/errors'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
-import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
 import { signJws, verifyJws } from './jws.js'
 import type { Es256PrivateKey, Es256PublicKey } from './keys.js'
 import { leafHash, type TreeHead, verifyConsistency } from './merkle-tree.js'
 import { Refused } from './problem.js'
 import { Bytes, GroupIdField, PurposeField, ServerName, Strict, Uint32, UnixSeconds } from './schemas.js'
+import Type, { Compile, type Static } from './typebox.js'
 
 /** As it is published: hashes in base64url. */
 export const IssuanceEntry = Strict({

@@ -12,10 +12,9 @@ import type { Random } from '@milagro-ts/crypto/ports'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { readSealedFile, writeSealedFile } from '@milagro-ts/store/sealed-file'
 import { StoreError } from '@milagro-ts/store/store-error'
-import Type from 'typebox'
-import { Compile } from 'typebox/compile'
 import { Es256PrivateKey, generateEs256, generateHpkeKey, HpkeKeyPair } from './keys.js'
 import { Strict } from './schemas.js'
+import Type, { Compile } from './typebox.js'
 
 export interface KeyFolder {
   readonly dataDir: string

@@ -19,9 +19,9 @@ import type { G1 } from '@milagro-ts/crypto/points'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { shareContext } from '@milagro-ts/crypto/share-proof'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
-import Type, { type Static } from 'typebox'
 import type { Group } from './group.js'
 import { HpkeKeyField, Strict, Uint32 } from './schemas.js'
+import Type, { type Static } from './typebox.js'
 
 /** Key epochs of the key that is there, and of the one that is to be. */
 export const EpochStepField = Strict({ from: Uint32, to: Uint32 })

@@ -15,8 +15,6 @@ import { leavesBelow, type NodeList, type TreeNode } from '@milagro-ts/crypto/pe
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { encodePermit, type PermitTarget, targetBytes } from '@milagro-ts/crypto/time-permit'
-import Type from 'typebox'
-import { Compile } from 'typebox/compile'
 import type { Group } from './group.js'
 import { Refused } from './problem.js'
 import { Jws, Strict } from './schemas.js'
@@ -29,6 +27,7 @@ import {
   verifyCosignatures,
   verifyLeaves,
 } from './statements.js'
+import Type, { Compile } from './typebox.js'
 
 /** Nodes of one part. */
 export const PART = 4_096

@@ -2,7 +2,7 @@
  * What a server may say no with: the closed list of codes, each with its one HTTP status, as problem+json
  * (RFC 9457). docs/errors.md lists the same codes; a test compares.
  */
-import Type, { type Static } from 'typebox'
+import Type, { type Static } from './typebox.js'
 
 export const CODES = {
   MALFORMED: { status: 400, means: 'The request has a wrong shape, field, point or encoding.' },

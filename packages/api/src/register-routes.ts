@@ -1,7 +1,8 @@
 /** What a relying-party application says of its register to static servers, which keep lists of devices themselves. */
-import Type from 'typebox'
+
 import type { RouteTable } from './route.js'
 import { Bytes, IdCoreField, Strict } from './schemas.js'
+import Type from './typebox.js'
 
 /** Identities in one answer, at most. */
 export const DEVICES_PAGE = 1_000

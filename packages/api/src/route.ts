@@ -2,8 +2,9 @@
  * A route is data: the server mounts it, the typed client calls it, OpenAPI is printed from it, and one test
  * drives every route of every table.
  */
-import type { Static, TSchema } from 'typebox'
+
 import { type Code, EVERYWHERE } from './problem.js'
+import type { Static, TSchema } from './typebox.js'
 
 /**
  * Who may call: `open` anyone; `server` a request JWT of a registered server (request-auth.ts); `identity` an

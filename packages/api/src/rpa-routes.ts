@@ -1,6 +1,6 @@
 /** The callbacks that a relying-party application offers to its RPS. Three of them carry the story; `state` lets an
  * RPS catch up, and `tree` is for groups whose permits are for nodes. */
-import Type, { type Static } from 'typebox'
+
 import type { RouteTable } from './route.js'
 import {
   AttributesField,
@@ -16,6 +16,7 @@ import {
   UserCoreField,
 } from './schemas.js'
 import { LEAVES_JWS } from './statements.js'
+import Type, { type Static } from './typebox.js'
 
 /** A device asks to become an identity. `codeId` and `mac` come together (enrolment by code) or not at all (by hand). */
 export const DeviceRegistration = Strict({

@@ -1,5 +1,5 @@
 /** Routes of the authentication server. */
-import Type from 'typebox'
+
 import { SealedShare } from './dta-routes.js'
 import { GroupDocument } from './group-document.js'
 import { KeyRotationFields } from './key-rotation.js'
@@ -27,6 +27,7 @@ import {
   UserCoreField,
 } from './schemas.js'
 import { SlotKeyRequest } from './slot-key-request.js'
+import Type from './typebox.js'
 
 /** A user's registration carries the device's `sign` message over user-enrolment payload (payloads.ts). */
 export const VouchedUserRegistration = Strict({

@@ -1,5 +1,5 @@
 /** Field types that several route tables share. Bytes are base64url without padding; lengths are exact. */
-import Type, { type Static } from 'typebox'
+import Type, { type Static } from './typebox.js'
 
 /**
  * What a field's text stands for beyond its form, as `x-holds` of its schema: what its decoder will refuse, and what

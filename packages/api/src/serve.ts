@@ -10,8 +10,6 @@ import { DecodeError } from '@milagro-ts/crypto/errors'
 import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { StoreError } from '@milagro-ts/store/store-error'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import type { TSchema } from 'typebox'
-import { Compile, type Validator } from 'typebox/compile'
 import type { Log } from './log.js'
 import type { Metrics } from './metrics.js'
 import { openApi } from './openapi.js'
@@ -28,6 +26,7 @@ import {
   type RouteTable,
 } from './route.js'
 import { parseStrictJson } from './strict-json.js'
+import { Compile, type TSchema, type Validator } from './typebox.js'
 
 /** What a caller check or a handler may know of a request beside its fields. */
 export interface Meta {

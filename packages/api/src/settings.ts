@@ -1,6 +1,7 @@
 /** Settings that every server has. */
-import Type from 'typebox'
+
 import { ServerName, Strict, Url } from './schemas.js'
+import Type from './typebox.js'
 
 export const ListenSetting = Strict({
   host: Type.String({ minLength: 1, maxLength: 253 }),

@@ -38,12 +38,11 @@ import {
   slotStart,
   VerifiedPermit,
 } from '@milagro-ts/crypto/time-permit'
-import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
 import type { Group } from './group.js'
 import { Refused } from './problem.js'
 import { Bytes, GroupIdField, IdCoreField, PermitField, Strict, Text, Uint32 } from './schemas.js'
 import { parseStrictJson } from './strict-json.js'
+import Type, { Compile, type Static } from './typebox.js'
 
 /** What goes with the message. */
 export const SignedFields = Strict({

@@ -29,12 +29,12 @@ import { sha256 } from '@milagro-ts/crypto/sha256'
 import { slotName } from '@milagro-ts/crypto/static-agreement'
 import { type Permit, PermitClaim, permitCovers, slotAt } from '@milagro-ts/crypto/time-permit'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
-import Type, { type Static } from 'typebox'
 import type { Group } from './group.js'
 import { decodeHpkeKey } from './keys.js'
 import { Refused } from './problem.js'
 import { Bytes, HpkeKeyField, Strict } from './schemas.js'
 import { SignedFields, signedFields } from './signed-message.js'
+import Type, { type Static } from './typebox.js'
 
 /** What the signature is for; devices sign nothing else for it. */
 export const SLOT_KEY_CONTEXT = 'milagro slot key'

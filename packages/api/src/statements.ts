@@ -37,8 +37,6 @@ import { sha256 } from '@milagro-ts/crypto/sha256'
 import { shareContext } from '@milagro-ts/crypto/share-proof'
 import { type Purpose, SUITE } from '@milagro-ts/crypto/suite'
 import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
-import Type, { type Static, type TSchema } from 'typebox'
-import { Compile, type Validator } from 'typebox/compile'
 import { canonicalHash } from './canonical-json.js'
 import { documentHash, type Group, type PurposeKeys } from './group.js'
 import type { GroupDocument } from './group-document.js'
@@ -56,6 +54,7 @@ import {
   UnixSeconds,
   UserCoreField,
 } from './schemas.js'
+import Type, { Compile, type Static, type TSchema, type Validator } from './typebox.js'
 
 /** Seconds that a signer's clock may run ahead of ours. */
 const SKEW = 60

@@ -7,7 +7,7 @@ import { createMetrics } from '@milagro-ts/api/metrics'
 import type { RouteTable } from '@milagro-ts/api/route'
 import { Strict } from '@milagro-ts/api/schemas'
 import { systemRandom } from '@milagro-ts/api/system'
-import Type from 'typebox'
+import Type from '@milagro-ts/api/typebox'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { listen, outcome, testLog } from './http-server.js'
 

@@ -13,11 +13,11 @@ import { connect } from 'node:net'
 import { CODES, type Code, Problem } from '@milagro-ts/api/problem'
 import { codesOf, type Route, type RouteTable } from '@milagro-ts/api/route'
 import { HOLDS, type Holds } from '@milagro-ts/api/schemas'
+import { Compile, type Validator } from '@milagro-ts/api/typebox'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { G1 } from '@milagro-ts/crypto/points'
 import type { Connection, Store } from '@milagro-ts/store/database'
-import { Compile, type Validator } from 'typebox/compile'
 import { BAD_G1, BAD_G2, BAD_P256, BAD_SCALAR, BAD_X25519, type BadBytes } from './bad-points.js'
 
 /** The columns of the table, and the codes that a kind may be refused with where the route lists them. */

@@ -4,7 +4,7 @@ import { createClient, routeUrl, UnexpectedAnswer, Unreachable } from '@milagro-
 import { Refused } from '@milagro-ts/api/problem'
 import type { RouteTable } from '@milagro-ts/api/route'
 import { Strict } from '@milagro-ts/api/schemas'
-import Type from 'typebox'
+import Type from '@milagro-ts/api/typebox'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { serve } from './http-server.js'
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ConfigError, loadConfig, readSecret } from '@milagro-ts/api/config'
 import { Strict } from '@milagro-ts/api/schemas'
-import Type from 'typebox'
+import Type from '@milagro-ts/api/typebox'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 const Schema = Strict({

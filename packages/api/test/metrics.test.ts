@@ -3,7 +3,7 @@ import { createMetrics } from '@milagro-ts/api/metrics'
 import { CODES } from '@milagro-ts/api/problem'
 import type { RouteTable } from '@milagro-ts/api/route'
 import { Strict } from '@milagro-ts/api/schemas'
-import Type from 'typebox'
+import Type from '@milagro-ts/api/typebox'
 import { describe, expect, test } from 'vitest'
 import { serve } from './http-server.js'
 

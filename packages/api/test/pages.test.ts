@@ -9,7 +9,7 @@ import type { RouteTable } from '@milagro-ts/api/route'
 import { Strict } from '@milagro-ts/api/schemas'
 import { createApp } from '@milagro-ts/api/serve'
 import { SseWriter } from '@milagro-ts/api/sse'
-import Type from 'typebox'
+import Type from '@milagro-ts/api/typebox'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { listen, outcome, raw, serve, testLog } from './http-server.js'
 

@@ -6,10 +6,9 @@ import { createClient } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { type GroupProposal, PermitPolicy, Recipient } from '@milagro-ts/api/group-document'
 import { Bytes, Strict } from '@milagro-ts/api/schemas'
+import Type, { Compile, type Static } from '@milagro-ts/api/typebox'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
-import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
 import { UsageError } from './io.js'
 
 export const GroupPlan = Strict({

@@ -34,6 +34,7 @@ import {
   Strict,
   Uint32,
 } from '@milagro-ts/api/schemas'
+import Type, { Compile, type Static } from '@milagro-ts/api/typebox'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { type Attributes, IdCore } from '@milagro-ts/crypto/identity'
@@ -41,8 +42,6 @@ import { decodeTokenFile, encodeTokenFile, type TokenFile } from '@milagro-ts/cr
 import { G1, G2 } from '@milagro-ts/crypto/points'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { Permit } from '@milagro-ts/crypto/time-permit'
-import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
 import { ClientError } from './errors.js'
 import type { TokenStore } from './token-store.js'
 import type { LockedKey } from './unlocker.js'

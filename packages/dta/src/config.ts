@@ -10,7 +10,7 @@ import {
   UrlSetting,
   WorkersSetting,
 } from '@milagro-ts/api/settings'
-import Type, { type Static } from 'typebox'
+import Type, { type Static } from '@milagro-ts/api/typebox'
 
 export const DtaConfig = Strict({
   /** The authority's name in group documents. */

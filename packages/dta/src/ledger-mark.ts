@@ -5,10 +5,9 @@
  */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import Type, { Compile } from '@milagro-ts/api/typebox'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { StoreError } from '@milagro-ts/store/store-error'
-import Type from 'typebox'
-import { Compile } from 'typebox/compile'
 
 /** Numbers of log entries by groupId. */
 const Marks = Compile(Type.Record(Type.String(), Type.Integer({ minimum: 0 })))

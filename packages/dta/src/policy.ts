@@ -22,9 +22,9 @@ import { ConfigError } from '@milagro-ts/api/config'
 import { type GroupPolicy, PolicyFile } from '@milagro-ts/api/dta-routes'
 import { Refused } from '@milagro-ts/api/problem'
 import { parseStrictJson } from '@milagro-ts/api/strict-json'
+import { Compile } from '@milagro-ts/api/typebox'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Connection } from '@milagro-ts/store/database'
-import { Compile } from 'typebox/compile'
 
 const policyFile = Compile(PolicyFile)
 const ELSE = '*'

@@ -2,8 +2,8 @@
 import { entryHashes } from '@milagro-ts/api/issuance-log'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Migration, Row } from '@milagro-ts/store/database'
+import { type Kysely, sql } from '@milagro-ts/store/kysely'
 import { singleUseMigration } from '@milagro-ts/store/single-use'
-import { type Kysely, sql } from 'kysely'
 import { entryOf, subtreesOf } from './issuance-log.js'
 import { identityHash } from './ledger.js'
 

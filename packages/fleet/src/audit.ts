@@ -8,7 +8,7 @@ import type { Route } from '@milagro-ts/api/route'
 import { toRefused } from '@milagro-ts/api/serve'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import type { Store } from '@milagro-ts/store/database'
-import type { Kysely } from 'kysely'
+import type { Kysely } from '@milagro-ts/store/kysely'
 import type { FleetSchema } from './schema.js'
 
 /** Refused callbacks that are written: whoever can reach the RPS can cause them. The rest is written as a count. */

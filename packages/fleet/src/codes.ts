@@ -8,7 +8,7 @@
 import { toHex } from '@milagro-ts/crypto/bytes'
 import { codeId, encodeEnrolmentCode } from '@milagro-ts/crypto/enrolment'
 import type { Random } from '@milagro-ts/crypto/ports'
-import type { Kysely } from 'kysely'
+import type { Kysely } from '@milagro-ts/store/kysely'
 import type { FleetSchema } from './schema.js'
 import type { RowSeal } from './sealed-rows.js'
 

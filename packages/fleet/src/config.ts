@@ -8,7 +8,7 @@ import {
   TrustProxySetting,
   UrlSetting,
 } from '@milagro-ts/api/settings'
-import Type, { type Static } from 'typebox'
+import Type, { type Static } from '@milagro-ts/api/typebox'
 
 const Days = Type.Integer({ minimum: 1, maximum: 3650 })
 

@@ -1,7 +1,7 @@
 /** What the console's pages may ask before anybody is logged in. */
 import type { RouteTable } from '@milagro-ts/api/route'
 import { Strict } from '@milagro-ts/api/schemas'
-import Type from 'typebox'
+import Type from '@milagro-ts/api/typebox'
 
 export const consoleRoutes = {
   consoleSettings: {

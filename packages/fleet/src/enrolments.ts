@@ -31,7 +31,7 @@ import type {
 } from '@milagro-ts/rpa/directory'
 import type { RegistrationAuthority } from '@milagro-ts/rpa/registration-authority'
 import type { Store } from '@milagro-ts/store/database'
-import type { Kysely, Selectable } from 'kysely'
+import type { Kysely, Selectable } from '@milagro-ts/store/kysely'
 import { type Actor, audit } from './audit.js'
 import { type Bans, isBanned } from './bans.js'
 import { type Codes, replaceCodes } from './codes.js'

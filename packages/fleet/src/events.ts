@@ -4,7 +4,7 @@
  * Which revoked leaves are left out (ended-keys.ts) changes with a number alone.
  */
 import type { IdCore } from '@milagro-ts/crypto/identity'
-import type { Kysely } from 'kysely'
+import type { Kysely } from '@milagro-ts/store/kysely'
 import type { CounterTable, EventTable, FleetSchema } from './schema.js'
 
 export interface Change {

@@ -8,7 +8,7 @@ import { type Es256PrivateJwk, Es256PrivateKey, generateEs256 } from '@milagro-t
 import type { Signer } from '@milagro-ts/api/statements'
 import { fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { sha256 } from '@milagro-ts/crypto/sha256'
-import type { Kysely } from 'kysely'
+import type { Kysely } from '@milagro-ts/store/kysely'
 import type { FleetSchema } from './schema.js'
 import type { RowSeal } from './sealed-rows.js'
 

@@ -19,7 +19,7 @@ import {
   UnixSeconds,
   UserCoreField,
 } from '@milagro-ts/api/schemas'
-import Type, { type TSchema } from 'typebox'
+import Type, { type TSchema } from '@milagro-ts/api/typebox'
 
 const Digits = Type.String({ pattern: '^[0-9]{1,10}$' })
 const ById = Strict({ id: IdInPath })

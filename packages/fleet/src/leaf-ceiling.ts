@@ -5,8 +5,8 @@
  */
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Kysely } from '@milagro-ts/store/kysely'
 import { StoreError } from '@milagro-ts/store/store-error'
-import type { Kysely } from 'kysely'
 import { nextNumber } from './events.js'
 import type { FleetSchema } from './schema.js'
 

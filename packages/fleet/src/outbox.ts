@@ -18,7 +18,7 @@ import { IdCore } from '@milagro-ts/crypto/identity'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import type { RegistrationAuthority } from '@milagro-ts/rpa/registration-authority'
 import type { Store } from '@milagro-ts/store/database'
-import type { Kysely, Selectable } from 'kysely'
+import type { Kysely, Selectable } from '@milagro-ts/store/kysely'
 import { lastNumber, recordEvent } from './events.js'
 import type { EventTable, FleetSchema } from './schema.js'
 

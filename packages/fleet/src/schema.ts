@@ -6,8 +6,8 @@
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { ticketHash } from '@milagro-ts/api/statements'
 import type { Migration } from '@milagro-ts/store/database'
+import { type ColumnType, type Generated, sql } from '@milagro-ts/store/kysely'
 import { singleUseMigration } from '@milagro-ts/store/single-use'
-import { type ColumnType, type Generated, sql } from 'kysely'
 
 /** Written by the database alone. */
 type Id = Generated<number>

@@ -16,9 +16,8 @@ import { BODY_LIMIT, codesOf, type Route } from '@milagro-ts/api/route'
 import { rpaRoutes } from '@milagro-ts/api/rpa-routes'
 import { fieldOf, type Meta, type ServerCaller, toRefused } from '@milagro-ts/api/serve'
 import { parseStrictJson } from '@milagro-ts/api/strict-json'
+import { Compile, type TSchema, type Validator } from '@milagro-ts/api/typebox'
 import { sha256 } from '@milagro-ts/crypto/sha256'
-import type { TSchema } from 'typebox'
-import { Compile, type Validator } from 'typebox/compile'
 import type { Callbacks, RpaRoutes } from './callbacks.js'
 
 export interface PlainRequest {

@@ -11,7 +11,7 @@ import {
   WebOriginsSetting,
   WorkersSetting,
 } from '@milagro-ts/api/settings'
-import Type, { type Static } from 'typebox'
+import Type, { type Static } from '@milagro-ts/api/typebox'
 
 /** What the RPS asks of logins for one service. */
 export const AudiencePolicy = Strict({

@@ -1,8 +1,8 @@
 /** The tables of an RPS' database. Nothing in it is a key: S_dev, S_pin and the RPS' own keys lie in sealed files. */
 import { concat, u8 } from '@milagro-ts/crypto/bytes'
 import type { Connection, Migration } from '@milagro-ts/store/database'
+import { sql } from '@milagro-ts/store/kysely'
 import { singleUseMigration } from '@milagro-ts/store/single-use'
-import { sql } from 'kysely'
 
 export const rpsMigrations: readonly Migration[] = [
   singleUseMigration(1),

@@ -5,7 +5,7 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { pinIdentityPoint } from '@milagro-ts/crypto/identity'
 import { authorizationHeader } from '@milagro-ts/crypto/mpin'
 import { G2 } from '@milagro-ts/crypto/points'
-import { sql } from 'kysely'
+import { sql } from '@milagro-ts/store/kysely'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { asFields, codeOf, OWN, PASSPHRASE, type RunningRps, until, World } from './world.js'
 

@@ -11,6 +11,8 @@
  */
 import { randomUUID } from 'node:crypto'
 import { access, open, rename, rm, stat } from 'node:fs/promises'
+import Database from 'libsql'
+import { FileLock, isBusy } from './file-lock.js'
 import {
   CompiledQuery,
   type DatabaseConnection,
@@ -20,9 +22,7 @@ import {
   SqliteDriver,
   type SqliteStatement,
   sql,
-} from 'kysely'
-import Database from 'libsql'
-import { FileLock, isBusy } from './file-lock.js'
+} from './kysely.js'
 import { StoreError } from './store-error.js'
 import { WriteAheadLog, type WriteAheadLogPorts } from './write-ahead-log.js'
 import { PROBE } from './write-probe.js'

@@ -10,8 +10,8 @@
  * nobody gains guesses by making it die.
  */
 
-import { sql } from 'kysely'
 import type { Migration, Reader, Row, Store } from './database.js'
+import { sql } from './kysely.js'
 
 export interface SingleUse {
   /**

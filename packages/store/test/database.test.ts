@@ -2,7 +2,7 @@ import { mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Migration, openDatabase } from '@milagro-ts/store/database'
-import { type Generated, sql } from 'kysely'
+import { type Generated, sql } from '@milagro-ts/store/kysely'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 
 interface Cars {

@@ -8,7 +8,7 @@ import { closeSync, mkdtempSync, openSync, rmdirSync, rmSync, writeSync } from '
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Store } from '@milagro-ts/store/database'
-import { sql } from 'kysely'
+import { sql } from '@milagro-ts/store/kysely'
 
 /** What can run out of space, and get it back. */
 export interface Fillable {

@@ -12,7 +12,7 @@ import {
   UrlSetting,
   WorkersSetting,
 } from '@milagro-ts/api/settings'
-import Type, { type Static } from 'typebox'
+import Type, { type Static } from '@milagro-ts/api/typebox'
 import { PASS } from './gateway.js'
 
 const Path = Type.String({ minLength: 1 })
