@@ -15,6 +15,8 @@ let world
 /** Devices that have no PSK yet. @type {ReturnType<typeof deviceKey>[]} */
 const fresh = []
 let leaf = 0
+/** Of devices that are ahead. @type {import('@milagro-ts/client/device').SlotPsk[]} */
+const agreed = []
 /** Of a device that never connects. @type {ReturnType<typeof deviceKey> | undefined} */
 let spare
 /** The one that comes again. @type {import('@milagro-ts/client/device').SlotPsk | undefined} */
@@ -23,6 +25,8 @@ let known
 /** @type {Partial<Record<Kind, import('node:tls').SecureContext>>} */
 const contexts = {}
 
+/** @type {ReadonlySet<Kind>} */
+const OURS = new Set(['first', 'first-ahead', 'repeated'])
 /** @param {Kind} kind */
 const isPsk = kind => kind === 'psk' || kind === 'psk-paced'
 
@@ -40,6 +44,11 @@ function begin(kind, raw) {
     const key = fresh.pop()
     if (key === undefined) throw new Error('no device is left')
     return connect({ socket: raw, servername: NAME, identity: { externalPsk: async () => agreement(key) } })
+  }
+  if (kind === 'first-ahead') {
+    const psk = agreed.pop()
+    if (psk === undefined) throw new Error('no agreement is left')
+    return connect({ socket: raw, servername: NAME, identity: { externalPsk: async () => psk } })
   }
   if (kind === 'repeated') {
     known ??= agreement(deviceKey(secretOf(world.secret), 0))
@@ -80,7 +89,7 @@ function begin(kind, raw) {
  * @param {(length: number) => void} [received]
  */
 async function open(kind, received = () => undefined) {
-  const at = kind === 'first' || kind === 'repeated' ? 'milagro' : isPsk(kind) ? 'psk' : kind
+  const at = OURS.has(kind) ? 'milagro' : isPsk(kind) ? 'psk' : kind
   const port = world.ports[at] ?? 0
   const raw = rawConnect(port, '127.0.0.1')
   raw.setNoDelay()
@@ -108,10 +117,11 @@ const tasks = {
   listen: async input => {
     world = input
   },
-  /** Devices are made outside the time. */
-  prepare: async (/** @type {number} */ count) => {
+  /** Devices are made outside the time, and what they do ahead. @param {{kind: Kind, count: number}} input */
+  prepare: async ({ kind, count }) => {
     const s = secretOf(world.secret)
-    while (fresh.length < count) fresh.push(deviceKey(s, ++leaf))
+    if (kind === 'first') while (fresh.length < count) fresh.push(deviceKey(s, ++leaf))
+    if (kind === 'first-ahead') while (agreed.length < count) agreed.push(agreement(deviceKey(s, ++leaf)))
   },
   /** @param {{kind: Kind, count: number, width: number}} input */
   handshakes: async ({ kind, count, width }) => {

@@ -64,8 +64,20 @@ export function agreement(key) {
   return { ...begun.psk('m1'), slot: SLOT, endsAt: slotStart(RULE, SLOT + 1) * 1000 }
 }
 
-/** The kinds of TLS that are compared; `first` and `repeated` are ours. */
-export const KINDS = /** @type {const} */ (['p256', 'p256-mutual', 'psk', 'psk-paced', 'first', 'repeated'])
+/**
+ * The kinds of TLS that are compared; the last three are ours. Clients of `first-ahead` made their agreements before they
+ * connected, as a device does that knows where it will: the server never waits for them, as with all kinds but `first` and
+ * `psk-paced`.
+ */
+export const KINDS = /** @type {const} */ ([
+  'p256',
+  'p256-mutual',
+  'psk',
+  'psk-paced',
+  'first',
+  'first-ahead',
+  'repeated',
+])
 /** @typedef {(typeof KINDS)[number]} Kind */
 
 /** A static PSK, as from a broker's file. */
