@@ -78,6 +78,7 @@ test('TLS: every kind of handshake, memory and bulk, in two processes', async ()
     'psk',
     'psk-paced',
     'first',
+    'first-ahead',
     'repeated',
   ])
   for (const { serverUs, clientUs, perSecond } of rows)
@@ -89,7 +90,7 @@ test('TLS: every kind of handshake, memory and bulk, in two processes', async ()
   expect(bytes.p256).toBeLessThan(bytes['p256-mutual'] as number)
   expect(idle.map(({ kind }) => kind)).toEqual(['p256', 'p256-mutual', 'psk', 'first'])
   expect(bulk.every(({ megabytesPerSecond }) => megabytesPerSecond > 0)).toBe(true)
-  expect(aims).toHaveLength(6)
+  expect(aims).toHaveLength(7)
 }, 120_000)
 
 test('TLS: a kind that there is not is refused with the usage', () => {
