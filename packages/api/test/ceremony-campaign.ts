@@ -177,13 +177,14 @@ const progress = (runs: number, found: readonly string[]) =>
  * once; the others go on, and all that was found fails the test at the end.
  */
 export async function campaign(from: number, runs: number): Promise<void> {
-  const { FAULTS, simulate } = await import('./ceremony-simulator.js')
+  const { FAULTS, LIES, simulate, WAYS } = await import('./ceremony-simulator.js')
   const [begin, cpu] = [performance.now(), process.cpuUsage()]
   const tally = {
     ceremonies: 0,
     endings: {} as Record<string, number>,
     faults: {} as Record<string, number>,
     lies: {} as Record<string, number>,
+    members: {} as Record<string, number>,
     keyEpochs: {} as Record<string, number>,
   }
   const count = (counts: Record<string, number>, name: string) => {
@@ -201,8 +202,9 @@ export async function campaign(from: number, runs: number): Promise<void> {
     found.push(...report.violations.map(violation => `seed ${seed}: ${violation}`))
     if ((seed - from + 1) % EVERY === 0)
       console.log(`ceremony simulator: ${progress(seed - from + 1, found)}`)
-    for (const { kind, ending, faults, lies, keyEpoch } of report.ceremonies) {
+    for (const { kind, n, ending, faults, lies, keyEpoch } of report.ceremonies) {
       tally.ceremonies++
+      count(tally.members, `${n}`)
       if (kind === 'rotate' && ending.kind === 'done') count(tally.keyEpochs, `${keyEpoch}`)
       count(tally.endings, `${kind} ${ending.kind}`)
       for (const fault of faults) count(tally.faults, fault)
@@ -218,6 +220,10 @@ export async function campaign(from: number, runs: number): Promise<void> {
   expect(found).toEqual([])
   // Enough happened that something could have gone wrong.
   for (const fault of FAULTS) expect([fault, (tally.faults[fault] ?? 0) > 0]).toEqual([fault, true])
+  for (const lie of [...LIES.map(({ name }) => name), ...WAYS])
+    expect([lie, (tally.lies[lie] ?? 0) > 0]).toEqual([lie, true])
+  for (const n of ['3', '4', '5', '6', '7', '8', '9'])
+    expect([n, (tally.members[n] ?? 0) > 0]).toEqual([n, true])
   // In the fourth key epoch the first has ended.
   for (const epoch of ['2', '3', '4'])
     expect([epoch, (tally.keyEpochs[epoch] ?? 0) > 0]).toEqual([epoch, true])

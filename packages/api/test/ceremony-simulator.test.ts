@@ -57,6 +57,7 @@ test.each<[Broken, RegExp]>([
   ['serves before the end', /another share after a failure/],
   ['writes after it answers', /dealt 1 polynomial in 2 messages|no reason to end|is named/],
   ['tells its box', /over the network: box of/],
+  ['keeps what others hold', /in a file of ta\d: share of ta\d, key epoch 1/],
   // In a rotation.
   ['serves before the end', /^rotate \d: \w+ serves another share after a failure/],
   ['goes over by itself', /^rotate \d: (honest members disagree|ended \w+, but members differ)/],

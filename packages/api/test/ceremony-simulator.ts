@@ -121,6 +121,7 @@ export type Broken =
   | 'tells its delta'
   | 'pools its shares'
   | 'pools its deltas'
+  | 'keeps what others hold'
   | 'draws the same again'
   | 'minds no clock'
 
@@ -217,7 +218,7 @@ const wrongSealed =
     return { ...rest, sealed: changed }
   }
 
-const LIES: readonly LieKind[] = [
+export const LIES: readonly LieKind[] = [
   {
     name: 'wrong share',
     provable: true,
@@ -348,7 +349,7 @@ const LIES: readonly LieKind[] = [
   },
 ]
 /** Lies that are ways of answering rather than contents. */
-const WAYS = ['silence', 'equivocation', 'replay'] as const
+export const WAYS = ['silence', 'equivocation', 'replay'] as const
 type Way = (typeof WAYS)[number]
 
 interface Lying {
@@ -437,6 +438,8 @@ class Member {
   /** Every polynomial (`secret f_i`) and box that it has had, for the checks. */
   readonly polynomials = new Set<string>()
   readonly boxes = new Map<string, string>()
+  /** Every byte string that it has written, in hex. */
+  readonly files = new Set<string>()
   down = false
   /** Offset of its clock; can be set. */
   clock = 0
@@ -525,12 +528,15 @@ class Member {
     const said = payloadOf(record.said[round] as string)
     for (const [i, box] of (record.boxes ?? []).entries())
       if (round === 'join') this.boxes.set(box, (said.boxes as string[])[i] as string)
-    const written = JSON.parse(JSON.stringify(record)) as CeremonyRecord
+    const kept = broken === 'keeps what others hold' ? this.#keptOfOthers(record) : {}
+    const written = JSON.parse(JSON.stringify({ ...record, ...kept })) as CeremonyRecord
     return {
       answer: { message: record.said[round] as string },
       write: () => {
         this.#joinedAt ??= now + this.clock
         this.stored = written
+        // Its former messages are in what it wrote before.
+        for (const bytes of bytesOf({ ...written, said: written.said[round] })) this.files.add(toHex(bytes))
         if (broken === 'serves before the end' && round === 'answer')
           this.machine.shares = dealtBy(this.#ceremony, written)
         if (broken === 'goes over by itself' && round === 'result') this.#goOver(written)
@@ -609,6 +615,14 @@ class Member {
     machine.shares = stays ? heldAfter(machine, this.#ceremony, record) : undefined
     machine.document = record.document
     this.concluded = record.document
+  }
+
+  /** Of machines whose files are one: the shares of all that have come as far. */
+  #keptOfOthers(record: CeremonyRecord) {
+    const { member } = this.#ceremony.participant(this.name) as { member?: number }
+    const [share] = dealtBy(this.#ceremony, record).values()
+    if (member !== undefined && share !== undefined) this.machine.pool.set(member, share)
+    return { kept: [...this.machine.pool.values()].map(share => toBase64Url(share.encode())) }
   }
 
   /** Of machines that put together what they have: s', or s' − s, once t have. */
@@ -1363,27 +1377,24 @@ class Run {
 
   /**
    * Nothing that went over the network holds s, s', s' − s, a polynomial, a share, a δ_j, an evaluation, or a box but in
-   * a complaint.
+   * a complaint; nor does a file, but of what is its machine's own.
    */
   #checkSecrets(
     { ceremony, members, network }: World,
     before: ReadonlyMap<string, Standing>,
     wrong: (what: string) => void,
   ): void {
-    const secrets = new Map<string, string>()
-    const keep = (name: string, scalar: Scalar) => {
-      if (!scalar.isZero()) secrets.set(toHex(scalar.encode()), name)
+    const secrets = new Map<string, { readonly name: string; readonly whose: string }>()
+    const keep = (what: string, whose: string, scalar: Scalar, rest = '') => {
+      if (!scalar.isZero()) secrets.set(toHex(scalar.encode()), { name: `${what} of ${whose}${rest}`, whose })
     }
     /** Of one share epoch. */
     const keepAll = (what: string, whose: string, held: Held) => {
       for (const [epoch, share] of held) {
-        keep(`${what} of ${whose}, key epoch ${epoch}`, share)
+        keep(what, whose, share, `, key epoch ${epoch}`)
         for (const [former, other] of held)
           if (former < epoch)
-            keep(
-              `difference of ${what} of ${whose}, key epochs ${former} and ${epoch}`,
-              share.subtract(other),
-            )
+            keep(`difference of ${what}`, whose, share.subtract(other), `, key epochs ${former} and ${epoch}`)
       }
     }
     for (const [name, { machine, lying, polynomials, boxes, stored }] of members) {
@@ -1395,13 +1406,14 @@ class Run {
       if (lying !== undefined) continue
       const complaints = payloadOfAnswer(stored)
       for (const box of boxes.keys())
-        if (!complaints.includes(box)) secrets.set(toHex(fromBase64Url(box, 'box')), `box of ${name}`)
+        if (!complaints.includes(box))
+          secrets.set(toHex(fromBase64Url(box, 'box')), { name: `box of ${name}`, whose: name })
       for (const text of polynomials) {
         const bytes = bytesOfPolynomial(text)
         const f = Polynomial.decode(bytes)
         for (let k = 0; k < bytes.length; k += 32)
-          keep(`coefficient of ${name}`, Scalar.decode(bytes.slice(k, k + 32)))
-        for (const { member } of ceremony.members) keep(`evaluation of ${name}`, f.at(member))
+          keep('coefficient', name, Scalar.decode(bytes.slice(k, k + 32)))
+        for (const { member } of ceremony.members) keep('evaluation', name, f.at(member))
       }
     }
     const former = this.#group === undefined ? new Map() : secretsOf(this.#group, before, this.#purpose)
@@ -1425,7 +1437,13 @@ class Run {
     }
     const said = [...network.captured]
     const everything = said.flatMap(text => [...bytesOf(text)].map(toHex)).join(' ')
-    for (const [secret, name] of secrets) if (everything.includes(secret)) wrong(`over the network: ${name}`)
+    for (const [secret, { name }] of secrets)
+      if (everything.includes(secret)) wrong(`over the network: ${name}`)
+    for (const [owner, { files }] of members) {
+      const written = [...files].join(' ')
+      for (const [secret, { name, whose }] of secrets)
+        if (whose !== owner && written.includes(secret)) wrong(`in a file of ${owner}: ${name}`)
+    }
   }
 
   /**
