@@ -85,7 +85,8 @@ test('the page holds every input that a client needs to check itself', async () 
 test('the page itself says every tag of a hash that the client writes', () => {
   const page = readFileSync(join(ROOT, 'docs/protocols/tls.md'), 'utf8')
   const curves = ['G1', 'G2'].map(group => `AGREE-with-BLS12381${group}_XMD:SHA-256_SSWU_RO_`)
-  for (const tag of [...curves, 'NONCE', 'PSK', 'KDF-PSK-M1']) expect(page).toContain(`\`MILAGRO-TS-V1-${tag}\``)
+  for (const tag of [...curves, 'NONCE', 'PSK', 'KDF-PSK-M1'])
+    expect(page).toContain(`\`MILAGRO-TS-V1-${tag}\``)
   // These are all that it has.
   const source = readFileSync(stranger, 'utf8')
   const written = [...source.matchAll(/MILAGRO-TS-V1-([\w-]*)/g)].map(([, tag]) => tag)
