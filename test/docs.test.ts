@@ -5,6 +5,7 @@ import { generateEs256 } from '@milagro-ts/api/keys'
 import { CODES } from '@milagro-ts/api/problem'
 import { signRequest } from '@milagro-ts/api/request-auth'
 import * as statements from '@milagro-ts/api/statements'
+import { milagro, parse } from '@milagro-ts/cli/program'
 import { fromBase64Url, toHex } from '@milagro-ts/crypto/bytes'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { describe, expect, test } from 'vitest'
@@ -109,6 +110,105 @@ describe('commands', () => {
       })
       .map(words => words.join(' '))
     expect(unknown).toEqual([])
+  })
+
+  /** `milagro …` on a line of its own in a block of code: somebody types it. Comments are off, continued lines are one. */
+  const typed = (text: string) =>
+    [...text.matchAll(/^ *```.*?\n(.*?)^ *```/gms)].flatMap(([, block = '']) =>
+      [...block.replaceAll(/\\\n/g, ' ').matchAll(/^ *(?:npx )?milagro (.*)$/gm)].map(([, line = '']) =>
+        line.replace(/(?:^| )#.*/, ''),
+      ),
+    )
+  /** In a sentence, where what everybody has to give may be left out. */
+  const mentioned = (text: string) =>
+    [...text.replaceAll(/^ *```.*?^ *```/gms, '').matchAll(/`(?:npx )?milagro ([a-z][^`]*)`/g)]
+      .map(([, line = '']) => line.replaceAll(/\s+/g, ' '))
+      .filter(line => !LABELS.includes(line))
+  /** Texts that are hashed, no commands. */
+  const LABELS = ['message ‖ U ‖ V ‖ W', 'slot key']
+  /** `dta|rps init` is two lines. */
+  const alternatives = (line: string): string[] => {
+    const [noun = '', ...rest] = line.split(' ')
+    return noun.split('|').map(one => [one, ...rest].join(' '))
+  }
+  const wordsOf = (line: string) =>
+    [...line.matchAll(/(?:'[^']*'|"[^"]*"|[^\s'"])+/g)].map(([word]) => word.replaceAll(/['"]/g, ''))
+
+  /** Why the command's own grammar refuses a line, or undefined; nothing runs. */
+  async function refusal(line: string, isWhole: boolean): Promise<string | undefined> {
+    let said = ''
+    const io = {
+      out: () => {},
+      err: (text: string) => {
+        said += text
+      },
+      env: {},
+      fetch,
+      clock: () => 0,
+      random: (length: number) => new Uint8Array(length),
+      isTerminal: false,
+      bytes: {} as Parameters<typeof milagro>[0]['bytes'],
+    }
+    const program = milagro(io, { exit: 0 })
+    const prepare = (command: ReturnType<typeof milagro>) => {
+      for (const child of command.commands) prepare(child)
+      if (!isWhole) {
+        for (const option of command.options) Object.assign(option, { mandatory: false })
+        for (const option of command.options.filter(({ required }) => required))
+          Object.assign(option, { required: false, optional: true })
+        for (const argument of command.registeredArguments) Object.assign(argument, { required: false })
+      }
+      if (command.commands.length > 0) return
+      command.action(() => {
+        // What the grammar can't say: an argument alone is a groupId.
+        const [what] = command.args
+        if (/^(un)?freeze$/.test(command.name()) && command.opts().group === undefined)
+          if (what !== undefined && what !== '<groupId>') throw new Error(`${what} is no groupId`)
+      })
+    }
+    prepare(program)
+    try {
+      await parse(program, wordsOf(line))
+      return undefined
+    } catch (error) {
+      // A noun in a sentence stands for its verbs.
+      const isNoun = (error as { code?: string }).code === 'commander.help'
+      return isNoun && !isWhole ? undefined : `milagro ${line}: ${said}${(error as Error).message}`
+    }
+  }
+  const pagesWithCommands = markdown.filter(
+    file => /^(README|SECURITY)\.md$|^docs\//.test(file) && file !== 'docs/cli.md',
+  )
+
+  test.each(pagesWithCommands)('%s: every `milagro …` is a command line that is understood', async file => {
+    const text = read(file)
+    const lines = [
+      ...typed(text).map(line => [line, true] as const),
+      ...mentioned(text).map(line => [line, false] as const),
+    ]
+    const refusals: string[] = []
+    for (const [line, isWhole] of lines)
+      for (const one of alternatives(line)) {
+        const why = await refusal(one, isWhole)
+        if (why !== undefined) refusals.push(why)
+      }
+    expect(refusals).toEqual([])
+  })
+
+  test('many are found, and wrong ones are refused', async () => {
+    const found = (of: (text: string) => string[]) => pagesWithCommands.flatMap(file => of(read(file)))
+    expect(found(typed).length).toBeGreaterThan(25)
+    expect(found(mentioned).length).toBeGreaterThan(50)
+    const page = '```sh\nmilagro dta leave G \\\n  --config a.json # never\n```\n`milagro dta\nstatus`'
+    expect([typed(page).map(wordsOf), mentioned(page)]).toEqual([
+      [['dta', 'leave', 'G', '--config', 'a.json']],
+      ['dta status'],
+    ])
+    for (const line of ['dta freeze NAME', 'dta frieze', 'dta status --verbose', 'dta leave G H'])
+      expect(await refusal(line, false)).toContain(line)
+    // Without --after, which only a sentence may leave out.
+    expect(await refusal('dta leave G', false)).toBeUndefined()
+    expect(await refusal('dta leave G', true)).toContain('--after')
   })
 
   test('scripts name files that exist', () => {

@@ -1,4 +1,4 @@
-// A device's TLS without certificates, written from docs/protocols/tls.md and encoding.md alone, on node:tls and noble.
+// A device's TLS without certificates by docs/protocols/tls.md alone, on node:tls and noble: every form is on that page.
 //   node stranger-tls.mjs < where.json    connects, says what the server says first
 //   node stranger-tls.mjs --self-check    recomputes the worked values of the page
 // where.json: {"host", "port", "server", "generation", "slot", "agreeEpoch", "groupId", "idCore", "D"}, bytes in hex
@@ -11,7 +11,7 @@ const { G1, G2, fields: { Fr } } = bls12_381
 const SUITE = 'BLS12381-SHA256-V1'
 const q = Fr.ORDER
 
-// ── encoding.md ──
+// ── tls.md, "The key": the bytes ──
 const cat = (...parts) => Buffer.concat(parts.map(part => Buffer.from(part)))
 const be = size => value => Buffer.from(BigInt(value).toString(16).padStart(2 * size, '0'), 'hex')
 const u8 = be(1), be16 = be(2), be32 = be(4), be48 = be(48)
@@ -41,7 +41,7 @@ const Hq = (label, message) => {
 const gtBytes = ({ c0, c1 }) => cat(...[c0, c1].flatMap(six => [six.c0, six.c1, six.c2])
   .flatMap(two => [two.c0, two.c1]).map(be48))
 
-// ── tls.md, "The key" ──
+// ── and what is computed ──
 function externalPsk({ groupId, idCore, D, server, generation, slot, agreeEpoch }, random) {
   const C = tlv(groupId, u8(1), idCore, be32(idCore.readUInt16BE(4)))
   const B = tlv(groupId, u8(2), server, be32(generation), be32(slot))

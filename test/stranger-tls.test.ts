@@ -1,5 +1,6 @@
-/** stranger-tls.mjs was written by somebody who had docs/protocols and nothing else: it meets a server of ours. */
+/** stranger-tls.mjs shares no code with us and needs docs/protocols/tls.md alone: it meets a server of ours. */
 import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { toHex } from '@milagro-ts/crypto/bytes'
 import { agreePointG1, encodeName } from '@milagro-ts/crypto/identity'
@@ -79,6 +80,18 @@ test('the page holds every input that a client needs to check itself', async () 
   const lines = await run(['--self-check'])
   expect(lines.at(-1)).toEqual({ event: 'stranger', ok: true })
   expect(lines.filter(({ event, ok }) => event === 'value' && ok === true).length).toBe(9)
+})
+
+test('the page itself says every tag of a hash that the client writes', () => {
+  const page = readFileSync(join(ROOT, 'docs/protocols/tls.md'), 'utf8')
+  const curves = ['G1', 'G2'].map(group => `AGREE-with-BLS12381${group}_XMD:SHA-256_SSWU_RO_`)
+  for (const tag of [...curves, 'NONCE', 'PSK', 'KDF-PSK-M1'])
+    expect(page).toContain(`\`MILAGRO-TS-V1-${tag}\``)
+  // These are all that it has.
+  const source = readFileSync(stranger, 'utf8')
+  const written = [...source.matchAll(/MILAGRO-TS-V1-([\w-]*)/g)].map(([, tag]) => tag)
+  expect(new Set(written)).toEqual(new Set(['AGREE-with-BLS12381', '', 'KDF-PSK-M1']))
+  expect([...source.matchAll(/Hq\('(\w+)'/g)].map(([, label]) => label)).toEqual(['NONCE', 'PSK'])
 })
 
 test('it connects to our server by its own key, without a certificate', async () => {

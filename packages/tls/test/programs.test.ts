@@ -282,6 +282,34 @@ describe('MQTT', () => {
     await Promise.all(ended)
   })
 
+  test('its stream tells `permit-ending` as the socket does, a minute before the slot ends', async () => {
+    const server = createServer(ports(), socket => {
+      socket.on('error', () => undefined)
+      socket.write('welcome')
+    })
+    const port = await world.listen(quiet(server))
+    const build = streamBuilder({
+      identity: world.car(1),
+      host: '127.0.0.1',
+      port,
+      servername: NAME,
+      clock: () => world.now,
+      timers: world.timers,
+    })
+    const stream = build()
+    const told: number[] = []
+    stream.on('permit-ending', endsAt => told.push(endsAt))
+    await once(stream, 'data')
+    const end = (RULE.origin + (SLOT + 1) * RULE.length) * 1000
+    world.turn(end - 60_001 - world.now)
+    expect(told).toEqual([])
+    world.turn(1)
+    expect(told).toEqual([end])
+    const gone = once(stream, 'close')
+    stream.destroy()
+    await gone
+  })
+
   test('what the server says last is read, however late', async () => {
     const server = createServer(ports(), socket => socket.end('last'))
     const port = await world.listen(quiet(server))

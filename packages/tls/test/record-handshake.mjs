@@ -1,8 +1,10 @@
 /**
  * Records one handshake with the identity and PSK of vectors/v1.json, between node:tls on both ends, for
- * docs/protocols/tls.md: what is on the wire each way, the secrets of its key log, and what follows from them.
+ * docs/protocols/tls.md: what is on the wire each way, the secrets of its key log, and what follows from them. Servers of a
+ * process that was started otherwise send a session ticket after the handshake, which is an error here.
  *
- *   node packages/tls/test/record-handshake.mjs > vectors/tls-handshake.json
+ *   node --openssl-config=packages/tls/no-tickets.cnf packages/tls/test/record-handshake.mjs > handshake.json
+ *   mv handshake.json vectors/tls-handshake.json
  */
 import { constants, createDecipheriv, createHash, createHmac } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -67,8 +69,18 @@ function worked(client, server) {
   const binderKey = expandLabel(early, 'ext binder', hash(''))
   const binderFinishedKey = expandLabel(binderKey, 'finished', '')
   const truncatedHash = hash(hello.subarray(0, -35))
-  const [encryptedExtensions, serverFinished] = messages(server, secrets.SERVER_HANDSHAKE_TRAFFIC_SECRET, 2)
-  const [clientFinished] = messages(client, secrets.CLIENT_HANDSHAKE_TRAFFIC_SECRET, 1)
+  const ofServer = encrypted(server)
+  const ofClient = encrypted(client)
+  const [encryptedExtensions, serverFinished] = opened(
+    ofServer.slice(0, 2),
+    secrets.SERVER_HANDSHAKE_TRAFFIC_SECRET,
+  )
+  const [clientFinished] = opened(ofClient.slice(0, 1), secrets.CLIENT_HANDSHAKE_TRAFFIC_SECRET)
+  const after = [
+    ...opened(ofServer.slice(2), secrets.SERVER_TRAFFIC_SECRET_0),
+    ...opened(ofClient.slice(1), secrets.CLIENT_TRAFFIC_SECRET_0),
+  ]
+  if (after.some(({ type }) => type === HANDSHAKE)) throw new Error('a session ticket was sent')
   const hex = bytes => bytes.toString('hex')
   return {
     identity: m1.identity,
@@ -82,27 +94,39 @@ function worked(client, server) {
     binder: hex(hmac(binderFinishedKey, truncatedHash)),
     clientHandshakeTrafficSecret: secrets.CLIENT_HANDSHAKE_TRAFFIC_SECRET,
     serverHandshakeTrafficSecret: secrets.SERVER_HANDSHAKE_TRAFFIC_SECRET,
-    encryptedExtensions: hex(encryptedExtensions),
-    serverFinished: hex(serverFinished),
-    clientFinished: hex(clientFinished),
+    clientTrafficSecret: secrets.CLIENT_TRAFFIC_SECRET_0,
+    serverTrafficSecret: secrets.SERVER_TRAFFIC_SECRET_0,
+    encryptedExtensions: hex(encryptedExtensions.said),
+    serverFinished: hex(serverFinished.said),
+    clientFinished: hex(clientFinished.said),
   }
 }
 
-/** Of the first `count` encrypted records, one message each. */
-function messages(bytes, secret, count) {
-  const key = expandLabel(Buffer.from(secret, 'hex'), 'key', '', 16)
-  const iv = expandLabel(Buffer.from(secret, 'hex'), 'iv', '', 12)
+/** Types of what is in a record: alert 21, handshake 22, application data 23, which every encrypted one is on the wire. */
+const HANDSHAKE = 22
+const APPLICATION_DATA = 23
+
+/** One side's encrypted records, header and body, in the order sent. */
+function encrypted(bytes) {
   const found = []
-  for (let at = 0; found.length < count; ) {
+  for (let at = 0; at < bytes.length; ) {
     const header = bytes.subarray(at, at + 5)
     const body = bytes.subarray(at + 5, at + 5 + header.readUInt16BE(3))
     at += 5 + body.length
-    if (header[0] !== 23) continue
-    const nonce = Buffer.from(iv)
-    nonce[11] ^= found.length
-    const decipher = createDecipheriv('aes-128-gcm', key, nonce).setAAD(header).setAuthTag(body.subarray(-16))
-    const plain = Buffer.concat([decipher.update(body.subarray(0, -16)), decipher.final()])
-    found.push(plain.subarray(0, -1))
+    if (header[0] === APPLICATION_DATA) found.push({ header, body })
   }
   return found
+}
+
+/** What stands in all the records under one traffic secret. */
+function opened(records, secret) {
+  const key = expandLabel(Buffer.from(secret, 'hex'), 'key', '', 16)
+  const iv = expandLabel(Buffer.from(secret, 'hex'), 'iv', '', 12)
+  return records.map(({ header, body }, sequence) => {
+    const nonce = Buffer.from(iv)
+    nonce[11] ^= sequence
+    const decipher = createDecipheriv('aes-128-gcm', key, nonce).setAAD(header).setAuthTag(body.subarray(-16))
+    const plain = Buffer.concat([decipher.update(body.subarray(0, -16)), decipher.final()])
+    return { type: plain.at(-1), said: plain.subarray(0, -1) }
+  })
 }

@@ -3,17 +3,29 @@ import type { TLSSocket } from 'node:tls'
 import { createLog } from '@milagro-ts/api/log'
 import { systemRandom } from '@milagro-ts/api/system'
 import type { SlotPsk } from '@milagro-ts/client/device'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
-import { agreePointG1, encodeName } from '@milagro-ts/crypto/identity'
-import { G1 } from '@milagro-ts/crypto/points'
-import { AgreeClientKey, ClientAgreement } from '@milagro-ts/crypto/static-agreement'
+import { concat, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { agreePointG1, agreePointG2, deviceIdentityPoint, encodeName } from '@milagro-ts/crypto/identity'
+import { G1, type G2 } from '@milagro-ts/crypto/points'
+import { Scalar } from '@milagro-ts/crypto/scalar'
+import { sha256 } from '@milagro-ts/crypto/sha256'
+import {
+  AgreeClientKey,
+  AgreeSlotKey,
+  AgreeStaticKey,
+  ClientAgreement,
+  clientAgreeStatic,
+  PskIdentity,
+  serverAgree,
+  serverAgreeStatic,
+  slotName,
+} from '@milagro-ts/crypto/static-agreement'
 import { Permit, slotStart } from '@milagro-ts/crypto/time-permit'
 import { connect } from '@milagro-ts/tls/connect'
 import type { TlsPeer } from '@milagro-ts/tls/door'
 import { createServer } from '@milagro-ts/tls/server'
 import { openTlsService, type TlsService } from '@milagro-ts/tls/service'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { type Car, codeOf, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
+import { asFields, type Car, codeOf, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
 import { closed, outcome } from './world.js'
 
 const LEAD = 2
@@ -92,12 +104,16 @@ async function serve(): Promise<void> {
 }
 const isListening = () => service.door.isOpen
 
-/** What the car's client would say: its key of `agree`, made at once from the secret. */
-function identityOf({ idCore }: Car, at = world.slot) {
-  const { groupId, slotRule } = world.group
+/** The car's key of `agree`, made at once from the secret. */
+function agreeKeyOf({ idCore }: Car): AgreeClientKey {
+  const { groupId } = world.group
   const C = encodeName(groupId, { kind: 1, idCore })
-  const D = agreePointG1(C).mulSecret(world.secrets.agree)
-  const key = AgreeClientKey.of({ groupId, idCore, epoch: 1 }, D)
+  return AgreeClientKey.of({ groupId, idCore, epoch: 1 }, agreePointG1(C).mulSecret(world.secrets.agree))
+}
+/** What the car's client would say. */
+function identityOf(car: Car, at = world.slot) {
+  const { slotRule } = world.group
+  const key = agreeKeyOf(car)
   return {
     externalPsk: async (name: string): Promise<SlotPsk> => {
       const party = { kind: 2, name, generation: 1 } as const
@@ -206,6 +222,59 @@ test('neither a device’s key of `agree` nor a server’s request key logs anyb
   const answer = await fetch(url, { headers: { authorization } })
   expect([answer.status, ((await answer.json()) as { code: string }).code]).toEqual([401, 'UNAUTHENTICATED'])
   expect((await world.login(rps, car)).authenticated.idCore).toBe(car.idCore.mpinId)
+})
+
+describe('what a thief makes of a server’s keys logs nobody in at the RPS', () => {
+  interface Stolen {
+    /** As the authorities gave it to the server. */
+    readonly S: G2
+    /** What it is good for: the PSK of this car at this server. */
+    readonly psk: Uint8Array
+  }
+  const owner = () => ({ groupId: world.group.groupId, epoch: 1 })
+  const ivk = () => G1.generator.mulSecret(world.secrets.agree)
+  const slotKey = async (car: Car): Promise<Stolen> => {
+    const party = { kind: 2, name: 'tracking', generation: 1 } as const
+    const { slot } = world
+    const S = agreePointG2(slotName(owner().groupId, party, slot)).mulSecret(world.secrets.agree)
+    const key = AgreeSlotKey.verify({ ...owner(), party, slot }, ivk(), S) as AgreeSlotKey
+    const { identity, psk } = await identityOf(car).externalPsk('tracking')
+    expect(serverAgree(key, PskIdentity.decode(identity))).toEqual(psk)
+    return { S, psk }
+  }
+  const staticKey = async (car: Car): Promise<Stolen> => {
+    const party = { kind: 3, name: 'tracking', generation: 1 } as const
+    const S = agreePointG2(encodeName(owner().groupId, party)).mulSecret(world.secrets.agree)
+    const key = AgreeStaticKey.verify({ ...owner(), party }, ivk(), S) as AgreeStaticKey
+    const { psk } = clientAgreeStatic(agreeKeyOf(car), party)
+    expect(serverAgreeStatic(key, car.idCore).psk).toEqual(psk)
+    return { S, psk }
+  }
+
+  test.each([
+    ['its slot key', slotKey],
+    ['its static key', staticKey],
+  ])('%s', async (_, steal) => {
+    const car = world.makeCar()
+    const { S, psk } = await steal(car)
+    const bytes = S.encode()
+    // A login wants s·A in G1, of another secret; out of these come but numbers, and points that nobody has multiplied by it.
+    const A = deviceIdentityPoint(world.group.groupId, car.idCore)
+    const scalarOf = (made: Uint8Array) => Scalar.reduce(concat(sha256(made), new Uint8Array(16)))
+    const asKeys = [A.mulSecret(scalarOf(bytes)), A.mulSecret(scalarOf(psk)), agreePointG1(bytes)]
+    for (const deviceKey of asKeys)
+      expect(await codeOf(world.login(rps, car, { deviceKey }))).toBe('WRONG_PROOF')
+
+    // The point itself in the place of the proof, and either of its coordinate's halves as a point of G1.
+    const halves = [bytes.slice(0, 48), bytes.slice(48)]
+    for (const half of halves) half[0] = ((half[0] as number) & 0x1f) | 0x80
+    for (const V of [bytes, ...halves]) {
+      const login = { ...asFields(await world.message(rps, car)), V_dev: toBase64Url(V) }
+      expect(await codeOf(rps.client.login({ body: { login } }))).toBe('MALFORMED')
+    }
+
+    expect((await world.login(rps, car)).authenticated.idCore).toBe(car.idCore.mpinId)
+  })
 })
 
 test('the stream lost: for half a minute it goes on, then everybody is out and nobody comes in, until it is back', async () => {

@@ -1,5 +1,5 @@
 /** Clients on GnuTLS and wolfSSL at our server and servers on both for our client: right key, wrong key, unknown. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -11,7 +11,7 @@ import { freePort, haveTools, type Running, ran, started } from './tools.js'
 import { NAME, outcome, World } from './world.js'
 
 const hasGnuTls = haveTools('no handshake with GnuTLS is tested', 'gnutls-cli', 'gnutls-serv')
-const SOURCE = fileURLToPath(new URL('wolfssl.c', import.meta.url))
+const source = (name: string) => fileURLToPath(new URL(`${name}.c`, import.meta.url))
 const hasWolfSsl =
   haveTools('no handshake with wolfSSL is tested', 'cc') &&
   (await ran(['sh', '-c', 'echo "#include <wolfssl/ssl.h>" | cc -E - >/dev/null'])).status === 0
@@ -21,6 +21,11 @@ if (!hasWolfSsl)
 /** TLS 1.3 with an external PSK and a key exchange, and nothing else. */
 const PRIORITY =
   'NONE:+VERS-TLS1.3:+AES-128-GCM:+CHACHA20-POLY1305:+AEAD:+ECDHE-PSK:+GROUP-X25519:+GROUP-SECP256R1:+SIGN-ALL'
+
+/** The server's last word on a ClientHello, whichever of the alerts for it a version says: OpenSSL's name of it. */
+const FATAL_ALERT = expect.stringMatching(
+  /^ERR_SSL_[A-Z0-9]+_ALERT_(ILLEGAL_PARAMETER|DECRYPT_ERROR|UNKNOWN_PSK_IDENTITY|HANDSHAKE_FAILURE)$/,
+)
 
 let world: World
 let folder: string
@@ -94,58 +99,68 @@ describe.skipIf(!hasGnuTls)('our client at gnutls-serv', () => {
     await server.said(/listening on IPv4 [^\n]*done/i)
     return port
   }
-  const echoed = async (port: number) => {
-    const socket = await connect({ host: '127.0.0.1', port, servername: NAME, identity: world.car(1) })
+  const handshake = (port: number, identity: TlsIdentity) =>
+    connect({ host: '127.0.0.1', port, servername: NAME, identity })
+
+  test('the right key', async () => {
+    // The identity is drawn once for a car and a slot: what the server is given is what the car says.
+    const car = world.car(1)
+    const { identity, psk } = await car.externalPsk(NAME)
+    const port = await at(identity, psk)
+    const socket = await handshake(port, car)
     const answer = new Promise<string>((resolve, reject) => {
       socket.once('data', chunk => resolve(chunk.toString()))
       socket.once('error', reject)
       socket.once('close', () => reject(new Error('closed')))
     })
     socket.write('hello\n')
-    return answer.finally(() => socket.destroy())
-  }
-
-  test('the right key', async () => {
-    // The identity is drawn once for a car and a slot: the same car in echoed() says the same.
-    const car = world.car(1)
-    const { identity, psk } = await car.externalPsk(NAME)
-    const port = await at(identity, psk)
-    const socket = await connect({ host: '127.0.0.1', port, servername: NAME, identity: car })
-    const answer = new Promise<string>(resolve => socket.once('data', chunk => resolve(chunk.toString())))
-    socket.write('hello\n')
     expect(await answer).toBe('hello\n')
     socket.destroy()
   })
 
-  test('a wrong key, or an identity that it doesn’t know', async () => {
-    const port = await at('somebody', new Uint8Array(32).fill(1))
-    await expect(echoed(port)).rejects.toThrow()
-  })
-
-  test('its wrong key under the right identity', async () => {
+  test('a wrong key under an identity that it knows', async () => {
     const car = world.car(1)
     const { identity } = await car.externalPsk(NAME)
     const port = await at(identity, new Uint8Array(32).fill(1))
-    await expect(connect({ host: '127.0.0.1', port, servername: NAME, identity: car })).rejects.toThrow()
+    await expect(handshake(port, car)).rejects.toMatchObject({ code: FATAL_ALERT })
+  })
+
+  test('an identity that it doesn’t know, with the key that it has', async () => {
+    const car = world.car(1)
+    const { psk } = await car.externalPsk(NAME)
+    const port = await at('somebody', psk)
+    await expect(handshake(port, car)).rejects.toMatchObject({ code: FATAL_ALERT })
   })
 })
 
 describe.skipIf(!hasWolfSsl)('wolfSSL', () => {
+  /** Its server closes, with an alert or without one. */
+  const LEFT = expect.stringMatching(/^ECONNRESET$|^ERR_SSL_[A-Z0-9]+_ALERT_/)
   let built: string
-  let program: string
+  const program = (name: string) => join(built, name)
   beforeAll(async () => {
     built = await mkdtemp(join(tmpdir(), 'milagro-wolfssl-'))
-    program = join(built, 'wolfssl')
-    const build = ['cc', '-Wall', '-Wextra', '-Werror', '-o', program, SOURCE, '-lwolfssl'] as const
-    const { status, text } = await ran(build)
-    expect(text).toBe('')
-    expect(status).toBe(0)
+    for (const name of ['wolfssl-client', 'wolfssl-server']) {
+      const build = [
+        'cc',
+        '-Wall',
+        '-Wextra',
+        '-Werror',
+        '-o',
+        program(name),
+        source(name),
+        '-lwolfssl',
+      ] as const
+      expect(await ran(build)).toEqual({ status: 0, text: '' })
+    }
   })
   afterAll(() => rm(built, { recursive: true }))
   const client = (port: number, identity: string, key: Uint8Array) =>
-    ran([program, 'client', String(port), identity], { env: { MILAGRO_KEY: hex(key) } })
+    ran([program('wolfssl-client'), String(port), identity], { env: { MILAGRO_KEY: hex(key) } })
 
-  test('its client at our server: the right key', async () => {
+  test('its client, of sixty lines at most, at our server: the right key', async () => {
+    const lines = (await readFile(source('wolfssl-client'), 'utf8')).trimEnd().split('\n')
+    expect(lines.length).toBeLessThanOrEqual(60)
     const { port, inside } = await ours()
     const car = world.car(1)
     const { identity, psk } = await car.externalPsk(NAME)
@@ -161,29 +176,33 @@ describe.skipIf(!hasWolfSsl)('wolfSSL', () => {
     const { identity, psk } = await world.car(1).externalPsk(NAME)
     const wrong = await client(port, identity, new Uint8Array(32).fill(1))
     const unknown = await client(port, 'somebody', psk)
-    expect(wrong.status).toBe(1)
+    expect(wrong).toMatchObject({ status: 1, text: expect.stringMatching(/alert/i) })
     expect(unknown).toEqual(wrong)
     expect(inside).toEqual([])
   })
 
   test('our client at its server: the right key, a wrong one, and an identity that it doesn’t know', async () => {
     const car = world.car(1)
-    const { identity, psk } = await car.externalPsk(NAME)
+    const offered = await car.externalPsk(NAME)
+    const { identity: unknown } = await world.car(2).externalPsk(NAME)
     const port = await freePort()
-    const server = started([program, 'server', String(port), identity], { MILAGRO_KEY: hex(psk) })
+    const server = started([program('wolfssl-server'), String(port), offered.identity], {
+      MILAGRO_KEY: hex(offered.psk),
+    })
     try {
       await server.said(/listening/)
-      const as = (who: TlsIdentity) =>
-        outcome(connect({ host: '127.0.0.1', port, servername: NAME, identity: who }))
-      expect(await as(car)).toBe('in')
-      const offered = await car.externalPsk(NAME)
-      expect(
-        await as({ externalPsk: async () => ({ ...offered, psk: new Uint8Array(32).fill(1) }) }),
-      ).not.toBe('in')
-      expect(await as(world.car(2))).not.toBe('in')
+      const handshake = (identity: TlsIdentity) =>
+        connect({ host: '127.0.0.1', port, servername: NAME, identity })
+      expect(await outcome(handshake(car))).toBe('in')
+      const other = (changed: object) => ({ externalPsk: async () => ({ ...offered, ...changed }) })
+      const wrongKey = handshake(other({ psk: new Uint8Array(32).fill(1) }))
+      await expect(wrongKey).rejects.toMatchObject({ code: LEFT })
+      await server.said(/binder does not verify/)
+      expect(server.text()).not.toContain('unknown identity')
+      await expect(handshake(other({ identity: unknown }))).rejects.toMatchObject({ code: LEFT })
+      await server.said(/unknown identity/)
       // None of them has ended it.
-      expect(await as(car)).toBe('in')
-      expect(server.text()).toContain('binder does not verify')
+      expect(await outcome(handshake(car))).toBe('in')
     } finally {
       await server.end()
     }

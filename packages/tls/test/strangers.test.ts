@@ -1,11 +1,17 @@
 /** OpenSSL's s_client at our server, its s_server for our client, and what a handshake looks like on the wire. */
+import { createServer as createTcpServer } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { connect } from '@milagro-ts/tls/connect'
 import { createServer } from '@milagro-ts/tls/server'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { hex, openssl, opensslServer, opensslVersion } from './openssl.js'
 import { cert, key } from './someones-certificate.js'
-import { type Car, NAME, outcome, World } from './world.js'
+import { type Car, NAME, World } from './world.js'
+
+/** The server's last word on a ClientHello, whichever of the alerts for it a version says: OpenSSL's name of it. */
+const FATAL_ALERT = expect.stringMatching(
+  /^ERR_SSL_[A-Z0-9]+_ALERT_(ILLEGAL_PARAMETER|DECRYPT_ERROR|UNKNOWN_PSK_IDENTITY|HANDSHAKE_FAILURE)$/,
+)
 
 let world: World
 beforeEach(async () => {
@@ -94,8 +100,10 @@ describe.skipIf(opensslVersion === undefined)('our client at openssl s_server', 
     world.onClose(() => server.end())
     return server
   }
+  const handshake = (port: number, identity: Car) =>
+    connect({ host: '127.0.0.1', port, servername: NAME, identity })
   const echoed = async (port: number, identity: Car) => {
-    const socket = await connect({ host: '127.0.0.1', port, servername: NAME, identity })
+    const socket = await handshake(port, identity)
     const answer = new Promise<string>((resolve, reject) => {
       socket.once('data', chunk => resolve(chunk.toString()))
       socket.once('error', reject)
@@ -112,12 +120,18 @@ describe.skipIf(opensslVersion === undefined)('our client at openssl s_server', 
     expect(await echoed(port, car)).toBe('olleh\n')
   })
 
-  test('a wrong key, and an identity that it doesn’t know', async () => {
+  test('a wrong key under an identity that it knows', async () => {
     const car = world.car(1)
-    const { identity, psk } = await car.externalPsk(NAME)
-    const wrongKey = await at(identity, new Uint8Array(32).fill(1))
-    const unknown = await at('somebody', psk)
-    for (const { port } of [wrongKey, unknown]) await expect(echoed(port, car)).rejects.toThrow()
+    const { identity } = await car.externalPsk(NAME)
+    const { port } = await at(identity, new Uint8Array(32).fill(1))
+    await expect(handshake(port, car)).rejects.toMatchObject({ code: FATAL_ALERT })
+  })
+
+  test('an identity that it doesn’t know, with the key that it has', async () => {
+    const car = world.car(1)
+    const { psk } = await car.externalPsk(NAME)
+    const { port } = await at('somebody', psk)
+    await expect(handshake(port, car)).rejects.toMatchObject({ code: FATAL_ALERT })
   })
 
   test('one that has a certificate and no PSK', async () => {
@@ -125,7 +139,103 @@ describe.skipIf(opensslVersion === undefined)('our client at openssl s_server', 
       createTlsServer({ cert, key }, socket => socket.write('x')).on('tlsClientError', () => undefined),
     )
     const options = { host: '127.0.0.1', port, servername: NAME, identity: world.car(1) }
-    expect(await outcome(connect(options))).not.toBe('in')
+    await expect(connect(options)).rejects.toMatchObject({ code: 'DEPTH_ZERO_SELF_SIGNED_CERT' })
+  })
+})
+
+describe('our client on the wire', () => {
+  /** A ClientHello, as much as is asked of it here. */
+  const helloOf = (record: Buffer) => {
+    // Record header 5, message header 4, version 2, random 32.
+    const afterSession = 44 + (record[43] as number)
+    const suites = record.subarray(afterSession + 2, afterSession + 2 + record.readUInt16BE(afterSession))
+    const extensions: [number, Buffer][] = []
+    // One compression method, none.
+    for (let at = afterSession + 2 + suites.length + 2 + 2; at < record.length; ) {
+      const end = at + 4 + record.readUInt16BE(at + 2)
+      extensions.push([record.readUInt16BE(at), record.subarray(at + 4, end)])
+      at = end
+    }
+    return { session: record.subarray(43, afterSession), suites: hex(suites), extensions }
+  }
+  type Hello = ReturnType<typeof helloOf>
+  /** A server that answers the ClientHello by what `answer` makes of it; what it heard, once the client is gone. */
+  const rawServer = async (answer: (hello: Hello) => Buffer) => {
+    const server = createTcpServer()
+    const heard = new Promise<{ hello: Hello; after: Buffer }>(resolve =>
+      server.once('connection', socket => {
+        let bytes = Buffer.alloc(0)
+        let hello: Hello | undefined
+        const end = () => (bytes.length < 5 ? Number.POSITIVE_INFINITY : 5 + bytes.readUInt16BE(3))
+        socket.on('error', () => undefined)
+        socket.on('data', chunk => {
+          bytes = Buffer.concat([bytes, chunk])
+          if (hello !== undefined || bytes.length < end()) return
+          hello = helloOf(bytes.subarray(0, end()))
+          socket.write(answer(hello))
+        })
+        socket.on('close', () => resolve({ hello: hello as Hello, after: bytes.subarray(end()) }))
+      }),
+    )
+    const port = await world.listen(server)
+    return { options: { host: '127.0.0.1', port, servername: NAME, identity: world.car(1) }, heard }
+  }
+  const record = (type: number, body: Buffer) => Buffer.concat([Buffer.from([type, 3, 3]), sized(body)])
+  const sized = (body: Buffer) => Buffer.concat([Buffer.from([body.length >> 8, body.length & 255]), body])
+  const alert = (description: number) => record(21, Buffer.from([2, description]))
+  /** ServerHello of TLS_AES_128_GCM_SHA256 with these extensions. */
+  const serverHello = (session: Buffer, ...extensions: [number, Buffer][]) => {
+    const body = Buffer.concat([
+      Buffer.from([3, 3]),
+      Buffer.alloc(32, 1),
+      session,
+      Buffer.from([0x13, 0x01, 0]),
+      sized(
+        Buffer.concat(extensions.flatMap(([type, value]) => [Buffer.from([type >> 8, type]), sized(value)])),
+      ),
+    ])
+    return record(22, Buffer.concat([Buffer.from([2, 0]), sized(body)]))
+  }
+  const [PRE_SHARED_KEY, EARLY_DATA, SUPPORTED_VERSIONS, KEY_EXCHANGE_MODES, KEY_SHARE] = [41, 42, 43, 45, 51]
+  const TLS13 = Buffer.from([3, 4])
+
+  test('psk_dhe_ke alone, TLS 1.3 alone, one identity, a key share; no early data, no name', async () => {
+    const { options, heard } = await rawServer(() => alert(40))
+    await expect(connect(options)).rejects.toMatchObject({ code: FATAL_ALERT })
+    const { suites, extensions } = (await heard).hello
+    const offered = new Map(extensions.map(([type, value]) => [type, hex(value)]))
+    expect(offered.size).toBe(extensions.length)
+    expect(offered.get(KEY_EXCHANGE_MODES)).toBe('0101')
+    expect(offered.get(SUPPORTED_VERSIONS)).toBe('020304')
+    // The two suites, and what OpenSSL adds in the place of renegotiation_info.
+    expect(
+      suites
+        .match(/.{4}/g)
+        ?.filter(suite => suite !== '00ff')
+        .sort(),
+    ).toEqual(['1301', '1303'])
+    expect(offered.has(KEY_SHARE)).toBe(true)
+    expect(offered.has(EARLY_DATA)).toBe(false)
+    expect(offered.has(0)).toBe(false)
+    // One identity of 125 bytes, whose age is 0, and one binder of 32.
+    expect(extensions.at(-1)?.[0]).toBe(PRE_SHARED_KEY)
+    const { identity } = await options.identity.externalPsk(NAME)
+    const one = `0083007d${hex(Buffer.from(identity))}00000000`
+    expect(offered.get(PRE_SHARED_KEY)).toMatch(new RegExp(`^${one}002120[0-9a-f]{64}$`))
+  })
+
+  test('a server that takes the PSK without a Diffie–Hellman exchange is left: missing_extension', async () => {
+    const { options, heard } = await rawServer(({ session }) =>
+      serverHello(session, [SUPPORTED_VERSIONS, TLS13], [PRE_SHARED_KEY, Buffer.from([0, 0])]),
+    )
+    await expect(connect(options)).rejects.toMatchObject({ code: 'ERR_SSL_NO_SUITABLE_KEY_SHARE' })
+    expect(hex((await heard).after)).toBe(hex(alert(109)))
+  })
+
+  test('nor is TLS 1.2 taken from one that answers with it', async () => {
+    const { options, heard } = await rawServer(({ session }) => serverHello(session))
+    await expect(connect(options)).rejects.toMatchObject({ code: 'ERR_SSL_UNSUPPORTED_PROTOCOL' })
+    expect(hex((await heard).after)).toBe(hex(alert(70)))
   })
 })
 
@@ -157,7 +267,7 @@ describe.skipIf(opensslVersion === undefined)('TLS 1.2, by explicit choice', () 
     expect(first).toBeDefined()
     let said = ''
     await expect
-      .poll(async () => (said = await client(identity, psk)), { timeout: 10_000 })
+      .poll(async () => (said = await client(identity, psk)), { timeout: 60_000 })
       .toContain('welcome')
     expect(said).toContain(`New, TLSv1.2, Cipher is ${SUITE}`)
     expect(said).toContain('no peer certificate available')

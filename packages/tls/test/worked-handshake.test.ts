@@ -1,6 +1,6 @@
 /**
  * The worked handshake of docs/protocols/tls.md (vectors/tls-handshake.json), recomputed: the binder out of the PSK, and what
- * was said under TLS' handshake secrets (RFC 8446 §4.2.11.2, §7.1, §4.4.4). No certificate is asked for or shown.
+ * was said in every record (RFC 8446 §4.2.11.2, §7.1, §4.4.4). No certificate is asked for or shown, and no ticket is given.
  */
 import { createDecipheriv } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -26,6 +26,8 @@ const recorded =
       | 'binder'
       | 'clientHandshakeTrafficSecret'
       | 'serverHandshakeTrafficSecret'
+      | 'clientTrafficSecret'
+      | 'serverTrafficSecret'
       | 'encryptedExtensions'
       | 'serverFinished'
       | 'clientFinished'
@@ -58,21 +60,23 @@ function recordsIn(bytes: Uint8Array): TlsRecord[] {
   }
   return records
 }
-/** The first encrypted records of one side under a traffic secret, until one of another kind than handshake. */
-function decrypted(records: readonly TlsRecord[], secret: Uint8Array, count: number): Uint8Array {
-  const key = expandLabel(secret, 'key', NOTHING, 16)
-  const iv = expandLabel(secret, 'iv', NOTHING, 12)
-  return concat(
-    ...records.slice(0, count).map(({ header, body }, sequence) => {
-      const nonce = iv.slice()
-      nonce[11] = (nonce[11] as number) ^ sequence
-      const decipher = createDecipheriv('aes-128-gcm', key, nonce).setAAD(header)
-      decipher.setAuthTag(body.subarray(-16))
-      const plain = concat(decipher.update(body.subarray(0, -16)), decipher.final())
-      expect(plain.at(-1)).toBe(22)
-      return plain.subarray(0, -1)
-    }),
-  )
+interface Said {
+  /** Of what is inside: 21 alert, 22 handshake, 23 application data. */
+  readonly type: number
+  readonly content: Uint8Array
+}
+/** What is inside all the records of one side under one traffic secret. */
+function decrypted(records: readonly TlsRecord[], secret: string): Said[] {
+  const key = expandLabel(fromHex(secret), 'key', NOTHING, 16)
+  const iv = expandLabel(fromHex(secret), 'iv', NOTHING, 12)
+  return records.map(({ header, body }, sequence) => {
+    const nonce = iv.slice()
+    nonce[11] = (nonce[11] as number) ^ sequence
+    const decipher = createDecipheriv('aes-128-gcm', key, nonce).setAAD(header)
+    decipher.setAuthTag(body.subarray(-16))
+    const plain = concat(decipher.update(body.subarray(0, -16)), decipher.final())
+    return { type: plain.at(-1) as number, content: plain.subarray(0, -1) }
+  })
 }
 function messagesIn(bytes: Uint8Array): Uint8Array[] {
   const messages: Uint8Array[] = []
@@ -84,10 +88,17 @@ function messagesIn(bytes: Uint8Array): Uint8Array[] {
   return messages
 }
 
+const HANDSHAKE = 22
+const CHANGE_CIPHER_SPEC = 20
+const APPLICATION_DATA = 23
+
 const client = fromHex(recorded.client)
-const [hello, ...clientRecords] = recordsIn(client) as [TlsRecord, ...TlsRecord[]]
-const [serverHello, ...serverRecords] = recordsIn(fromHex(recorded.server)) as [TlsRecord, ...TlsRecord[]]
-const encrypted = (records: readonly TlsRecord[]) => records.filter(({ type }) => type === 23)
+const clientRecords = recordsIn(client)
+const serverRecords = recordsIn(fromHex(recorded.server))
+const hello = clientRecords[0] as TlsRecord
+const serverHello = serverRecords[0] as TlsRecord
+/** After the hello and the change of cipher spec, which has no meaning in TLS 1.3. */
+const encrypted = (records: readonly TlsRecord[]) => records.slice(2)
 
 test('identity and PSK are those of the vector', () => {
   expect([recorded.identity, recorded.psk]).toEqual([m1.identity, m1.psk])
@@ -119,12 +130,27 @@ test('the client offers psk_dhe_ke alone, and the server takes identity 0 with a
   expect(has(serverHello.body, '00330024001d0020')).toBe(true)
 })
 
+/** Of handshake records, whose messages need not end where records do. */
+const saidInHandshake = (records: readonly TlsRecord[], secret: string) => {
+  const said = decrypted(records, secret)
+  expect(said.map(({ type }) => type)).toEqual(said.map(() => HANDSHAKE))
+  return messagesIn(concat(...said.map(({ content }) => content)))
+}
+
+test('after the hellos every record is encrypted', () => {
+  const types = (records: readonly TlsRecord[]) => records.map(({ type }) => type)
+  expect(types(clientRecords)).toEqual([HANDSHAKE, CHANGE_CIPHER_SPEC, APPLICATION_DATA])
+  expect(types(serverRecords)).toEqual([HANDSHAKE, CHANGE_CIPHER_SPEC, ...Array(4).fill(APPLICATION_DATA)])
+  // One message in each of the two: ClientHello, ServerHello.
+  expect([hello, serverHello].map(({ body }) => messagesIn(body).map(([type]) => type))).toEqual([[1], [2]])
+})
+
 test('under the handshake secrets: EncryptedExtensions and Finished, no certificate; both Finished hold', () => {
   const secrets = {
     client: fromHex(recorded.clientHandshakeTrafficSecret),
     server: fromHex(recorded.serverHandshakeTrafficSecret),
   }
-  const said = messagesIn(decrypted(encrypted(serverRecords), secrets.server, 2))
+  const said = saidInHandshake(encrypted(serverRecords).slice(0, 2), recorded.serverHandshakeTrafficSecret)
   expect(said.map(([type]) => type)).toEqual([8, 20])
   const [extensions, serverFinished] = said as [Uint8Array, Uint8Array]
   const before = [hello.body, serverHello.body, extensions]
@@ -133,7 +159,17 @@ test('under the handshake secrets: EncryptedExtensions and Finished, no certific
     recorded.serverFinished,
   ])
   expect(toHex(serverFinished.subarray(4))).toBe(toHex(finished(secrets.server, ...before)))
-  const [clientFinished] = messagesIn(decrypted(encrypted(clientRecords), secrets.client, 1)) as [Uint8Array]
-  expect(toHex(clientFinished)).toBe(recorded.clientFinished)
+  const ofClient = saidInHandshake(encrypted(clientRecords), recorded.clientHandshakeTrafficSecret)
+  expect(ofClient.map(toHex)).toEqual([recorded.clientFinished])
+  const [clientFinished] = ofClient as [Uint8Array]
   expect(toHex(clientFinished.subarray(4))).toBe(toHex(finished(secrets.client, ...before, serverFinished)))
+})
+
+test('after the handshake: what the program says, and the end; no ticket', () => {
+  const said = decrypted(encrypted(serverRecords).slice(2), recorded.serverTrafficSecret)
+  expect(said).toEqual([
+    { type: APPLICATION_DATA, content: utf8('in') },
+    // A warning, close_notify.
+    { type: 21, content: Uint8Array.of(1, 0) },
+  ])
 })
