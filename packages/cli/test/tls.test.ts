@@ -2,7 +2,7 @@
  * `milagro tls` as processes of their own, in a whole system: an enrolled car reaches a service through its outbound gateway
  * and the service's gateway, is known there, and is out when it is banned; a broker's PSK file follows the register.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { readFile, writeFile } from 'node:fs/promises'
 import { createServer, get } from 'node:http'
 import { type AddressInfo, connect as connectTcp } from 'node:net'
@@ -78,6 +78,23 @@ const body = (url: string) =>
         reject(error)
       }
     }).on('error', reject)
+  })
+
+const hasOpenssl = spawnSync('openssl', ['version']).status === 0
+if (!hasOpenssl) console.log('openssl is not here: it takes no PSK of the command')
+/** Asks for a page with the program; both its outputs in one text. */
+const openssl = (...argv: string[]) =>
+  new Promise<string>((resolve, reject) => {
+    const child = spawn('openssl', argv)
+    let text = ''
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', chunk => {
+        text += chunk
+      })
+    child.once('error', reject)
+    child.once('close', () => resolve(text))
+    child.stdin.on('error', () => undefined)
+    child.stdin.end('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
   })
 
 describe('exit code 2, and why, for wrong settings and flags', () => {
@@ -247,7 +264,8 @@ describe('a whole system', () => {
     expect(await asOperator('unban', String(id))).toMatchObject({ exit: 0 })
   }
 
-  test('a car through both gateways; SIGHUP; a ban; SIGTERM', async () => {
+  // Three processes start one after the other, which a busy machine may take minutes for.
+  test('a car through both gateways; SIGHUP; a ban; SIGTERM', { timeout: 300_000 }, async () => {
     const gateway = running1('tls', 'gateway', '--config', gatewayFile)
     const { listen = '', adminUrl } = await gateway.event('ready')
     await until(async () => (await body(`${adminUrl}/health/ready`)).status === 200)
@@ -260,6 +278,52 @@ describe('a whole system', () => {
     expect((await body(`${adminUrl}/metrics`)).text).toContain(
       'milagro_gateway_requests_passed_on_total{outcome="OK"} 1',
     )
+
+    // The same direction by settings, with health, metrics and SIGHUP.
+    const [host, port] = listen.split(':')
+    const to = { host, port: Number(port) }
+    const outboundFile = await folder.write('outbound.json', {
+      ...{ listen: { host: '127.0.0.1', port: 0 }, adminListen: { host: '127.0.0.1', port: 0 } },
+      ...{ to, server: 'gw.example', store: car[1], rps: { url: fleet.rps } },
+    })
+    const bySettings = running1('tls', 'gateway', '--outbound', '--config', outboundFile)
+    const { listen: its, adminUrl: itsAdmin } = await bySettings.event('ready')
+    const counted = async (outcome: string) => {
+      const { text } = await body(`${itsAdmin}/metrics`)
+      const count = `milagro_outbound_connections_taken_total{outcome="${outcome}"} `
+      return text
+        .split('\n')
+        .find(line => line.startsWith(count))
+        ?.slice(count.length)
+    }
+    const health = async () => {
+      const { status, text } = await body(`${itsAdmin}/health/ready`)
+      return { status, ...JSON.parse(text) }
+    }
+    const reload = async (settings: object, times: number) => {
+      await writeFile(
+        outboundFile,
+        JSON.stringify({ ...JSON.parse(await readFile(outboundFile, 'utf8')), ...settings }),
+      )
+      bySettings.child.kill('SIGHUP')
+      await until(async () => bySettings.err().split('the settings were read again').length === times + 1)
+    }
+    expect((await body(`http://${its}/`)).text).toBe('hello VIN%201')
+    expect(await counted('OK')).toBe('1')
+    expect(await health()).toEqual({ status: 200, ok: true, checks: { service: true } })
+    await reload({ to: { host, port: await freePort() }, server: 'x' }, 1)
+    expect(bySettings.err()).toMatch(/"settings":\["server"\].*these settings want a restart/)
+    await expect(body(`http://${its}/`)).rejects.toThrow()
+    expect(await counted('service-away')).toBe('1')
+    expect(await health()).toMatchObject({
+      status: 200,
+      checks: { service: expect.stringContaining('ECONNREFUSED') },
+    })
+    await reload({ to }, 2)
+    expect((await body(`http://${its}/`)).status).toBe(200)
+    expect([await counted('OK'), await health()]).toMatchObject(['2', { checks: { service: true } }])
+    bySettings.child.kill('SIGTERM')
+    expect(await bySettings.ended).toBe(0)
 
     // Another service from the next connection on; a wrong file changes nothing.
     const other = await startService()
@@ -293,9 +357,16 @@ describe('a whole system', () => {
     await expect(body(`http://${near}/`)).rejects.toThrow()
   })
 
-  test('psk: identity and key for a foreign program, which no process list shows', async () => {
-    const gateway = running1('tls', 'gateway', '--config', gatewayFile, '--pass', 'none')
+  test('flags go before the gateway’s settings; psk: identity and key for a foreign program, which no process list shows', async () => {
+    // The settings name another port, another service, and another way to tell it.
+    const [other, near] = [await startService(), `127.0.0.1:${await freePort()}`]
+    const gateway = running1(
+      ...['tls', 'gateway', '--config', gatewayFile, '--listen', near],
+      ...['--to', `127.0.0.1:${other.port}`, '--pass', 'none'],
+    )
     const { listen = '', pid } = await gateway.event('ready')
+    expect(listen).toBe(near)
+    const before = service.seen.length
     const { exit, json } = await milagro('tls', 'psk', '--to', 'gw.example', ...car, '--json')
     expect(exit).toBe(0)
     expect(json).toMatchObject({ identity: expect.stringMatching(/^m1\./), slot: expect.any(Number) })
@@ -319,6 +390,26 @@ describe('a whole system', () => {
       socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
     })
     expect(answer).toMatch(/^HTTP\/1\.1 200 /)
+    // What `pass` would have told is absent.
+    expect([other.seen, service.seen.length]).toEqual([[undefined], before])
+
+    // OpenSSL's own client, by the same answer.
+    if (process.env.REQUIRE_SERVICES === '1') expect(hasOpenssl).toBe(true)
+    if (hasOpenssl) {
+      const asked = (psk: string) =>
+        openssl(
+          ...['s_client', '-connect', listen, '-tls1_3', '-ciphersuites', 'TLS_AES_128_GCM_SHA256'],
+          ...['-psk_identity', identity, '-psk', psk, '-ign_eof'],
+        )
+      const theirs = await asked(key)
+      expect(theirs).toMatch(/^(New|Reused), TLSv1\.3, Cipher is TLS_AES_128_GCM_SHA256$/m)
+      expect(theirs).toContain('no peer certificate available')
+      expect(theirs).toMatch(/^HTTP\/1\.1 200 .*hello undefined/ms)
+      const wrong = await asked(key.replace(/.$/, last => (last === '0' ? '1' : '0')))
+      expect(wrong).toMatch(/alert/)
+      expect(wrong).not.toContain('HTTP/1.1')
+      expect(other.seen).toEqual([undefined, undefined])
+    }
     expect(await milagro('tls', 'psk', '--to', 'nobody.example', ...car)).toMatchObject({
       exit: 1,
       err: expect.stringContaining('UNKNOWN_SERVER'),

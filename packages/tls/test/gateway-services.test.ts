@@ -3,10 +3,12 @@ import { existsSync, mkdirSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
+import { toHex } from '@milagro-ts/crypto/bytes'
 import { connect } from '@milagro-ts/tls/connect'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { freePort } from '../../../test/free-port.js'
 import { heard, INSTANCE, startGateway, startOutbound } from './gateway-world.js'
-import { freePort, haveTools, type Running, ran, started } from './tools.js'
+import { haveTools, type Running, ran, started } from './tools.js'
 import { type Car, NAME, World } from './world.js'
 
 const hasMosquitto = haveTools(
@@ -93,6 +95,39 @@ describe.skipIf(!hasMosquitto)('mosquitto', () => {
       expect(running[0]?.text()).toMatch(/Denied PUBLISH/)
     },
   )
+
+  test('mosquitto_pub with TLS of its own: in by the device’s key; by another’s, or unknown, told the same no', async () => {
+    const to = { host: '127.0.0.1', port: broker }
+    const { port, gateway, metrics } = await startGateway(world, { to, pass: 'mqtt' })
+    const protocols: (string | null)[] = []
+    gateway.server.prependListener('secureConnection', socket => void protocols.push(socket.getProtocol()))
+    const [car, other, unknown] = [world.car(1), world.car(2), world.car(3)]
+    const { permitted } = world
+    world.permitted = async (idCore, slot) =>
+      idCore.mpinId === unknown.mpinId ? null : permitted(idCore, slot)
+    const publish = (identity: string, psk: Uint8Array, ...more: string[]) =>
+      ran([
+        'mosquitto_pub',
+        ...[...at(port), '--psk-identity', identity, '--psk', toHex(psk), ...more],
+        ...['-q', '1', '-t', `cars/${car.mpinId}/position`, '-m', '59.3 18.1', '-d'],
+      ])
+    const { identity, psk } = await car.externalPsk(NAME)
+    expect(await publish(identity, psk)).toMatchObject({ status: 0 })
+    expect(await publish(identity, psk, '--tls-version', 'tlsv1.3')).toMatchObject({ status: 0 })
+    await running[0]?.said(new RegExp(`New client connected .* u'${car.mpinId}'`))
+
+    const its = await unknown.externalPsk(NAME)
+    const refused = [
+      await publish(identity, (await other.externalPsk(NAME)).psk),
+      await publish(its.identity, its.psk),
+      await publish('nobody', psk),
+    ]
+    const alerts = refused.map(({ text }) => /OpenSSL Error.* alert .*/.exec(text)?.[0])
+    expect(alerts).toEqual([expect.any(String), alerts[0], alerts[0]])
+    expect(refused.filter(({ status }) => status === 0)).toEqual([])
+    expect(protocols).toEqual(['TLSv1.3', 'TLSv1.3'])
+    expect(await metrics()).toContain('gateway_handshakes_failed_total 3')
+  })
 
   test('another’s user name or client id is refused, and the broker never sees it', async () => {
     const port = await outboundOf(world.car(1))

@@ -8,10 +8,13 @@ import { systemRandom } from '@milagro-ts/api/system'
 import { toHex } from '@milagro-ts/crypto/bytes'
 import { agreePointG1, encodeName } from '@milagro-ts/crypto/identity'
 import { AgreeClientKey, clientAgreeStatic } from '@milagro-ts/crypto/static-agreement'
+import { streamBuilder } from '@milagro-ts/tls/mqtt'
 import { openPskFile, type PskFileWriter } from '@milagro-ts/tls/psk-file-process'
+import { MqttClient } from 'mqtt'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { freePort } from '../../../test/free-port.js'
 import { type Car, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
-import { freePort, haveTools, type Running, ran, started } from './tools.js'
+import { haveTools, type Running, ran, started } from './tools.js'
 
 const hasMosquitto = haveTools('no PSK file of mosquitto’s is tested', 'mosquitto', 'mosquitto_pub')
 
@@ -210,6 +213,30 @@ test('no key stands in the log', async () => {
 })
 
 describe.skipIf(!hasMosquitto)('mosquitto', () => {
+  /** MQTT.js with TLS of ours at the device's end and this line as its key: `in`, or the error. */
+  async function oursBy(port: number, identity: string, key: string): Promise<string> {
+    const line = {
+      identity,
+      psk: Buffer.from(key, 'hex'),
+      slot: world.slot,
+      endsAt: Number.POSITIVE_INFINITY,
+    }
+    const device = { externalPsk: async () => line }
+    const to = { identity: device, host: '127.0.0.1', port, servername: 'tracking', timers: world.clock }
+    const client = new MqttClient(streamBuilder(to), { reconnectPeriod: 0, protocolVersion: 5 })
+    const came = new Promise<string>(resolve => {
+      client.on('error', error => resolve(String((error as { code?: unknown }).code)))
+      client.once('close', () => resolve('closed'))
+      client.once('connect', () => resolve('in'))
+    })
+    try {
+      if ((await came) === 'in') await client.publishAsync('t', 'ours', { qos: 1 })
+      return await came
+    } finally {
+      await client.endAsync(true)
+    }
+  }
+
   test('takes the car by its line, not by a wrong key, an unknown identity, or after its ban', async () => {
     const [car, other] = [world.makeCar(), world.makeCar()]
     await list(car)
@@ -251,9 +278,16 @@ describe.skipIf(!hasMosquitto)('mosquitto', () => {
       expect(broker.text()).toContain(`u'${identity}'`)
       expect((await publish(identity, itsKey)).status).not.toBe(0)
       expect((await publish(unknown, itsKey)).status).not.toBe(0)
+      // And so with TLS of ours at the device's end.
+      const REFUSED = /^ERR_SSL_.*ALERT/
+      expect(await oursBy(port, identity, key)).toBe('in')
+      await broker.said(/New client connected from \S+ as mqttjs_\w+ \(p5, .*u's1\./)
+      expect(await oursBy(port, identity, itsKey)).toMatch(REFUSED)
+      expect(await oursBy(port, unknown, itsKey)).toMatch(REFUSED)
       await world.ban(rps, car)
       await holds()
       await until(async () => (await publish(identity, key)).status !== 0)
+      expect(await oursBy(port, identity, key)).toMatch(REFUSED)
     } finally {
       await broker.end()
     }
