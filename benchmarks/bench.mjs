@@ -169,7 +169,7 @@ async function main(args) {
   if (args[0] === 'encrypt') {
     await prepare()
     const { benchEncrypt } = await import('./encrypt.mjs')
-    process.exitCode = await benchEncrypt(args.slice(1))
+    process.exitCode = benchEncrypt(args.slice(1))
     return
   }
   if (args[0] === 'signatures') {
