@@ -22,7 +22,7 @@ import { Scalar } from '@milagro-ts/crypto/scalar'
 import { recombineSecret } from '@milagro-ts/crypto/secret-sharing'
 import { authorityServerKeyShare, sameLogarithm } from '@milagro-ts/crypto/server-key'
 import { sha256 } from '@milagro-ts/crypto/sha256'
-import { PUBLIC_KEY_PURPOSES, PURPOSES } from '@milagro-ts/crypto/suite'
+import { hasPublicKey, PUBLIC_KEY_PURPOSES, PURPOSES } from '@milagro-ts/crypto/suite'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
 import { beforeAll, describe, expect, test } from 'vitest'
 import {
@@ -42,7 +42,13 @@ import {
   sealInfo,
   strayG2,
 } from './ceremony-byzantine.js'
-import { foundingProposal, refreshProposal, reshareProposal, TestParticipant } from './ceremony-members.js'
+import {
+  foundingProposal,
+  refreshProposal,
+  reshareProposal,
+  rotateProposal,
+  TestParticipant,
+} from './ceremony-members.js'
 import { fixedRandom } from './fixed-random.js'
 import { makeMembers, type Party } from './founding-members.js'
 
@@ -805,28 +811,44 @@ const shareOf = (scene: Scene, index: number) => ({
 const combined = (scene: Scene, indices: readonly number[]) =>
   G1.generator.mulSecret(recombineSecret(indices.map(index => shareOf(scene, index))))
 
-describe('a recorded transcript of all purposes, refreshed and handed on', () => {
+describe('a recorded transcript of all purposes, refreshed, handed on and rotated', () => {
   let said: unknown
+  /** Of each ceremony by its kind. */
+  let messages: Map<string, string[][]>
+  /** What each C in a document is of; purposes with a public key first, since pairings take their time. */
+  let logs: [string, G1][]
+  const names = new Map<string, string | undefined>()
   let groups: GroupDocument[]
   const secrets = new Map<string, Uint8Array>()
   beforeAll(async () => {
     const all: unknown[] = []
     groups = []
+    messages = new Map()
     let group: ReturnType<typeof groupWith> | undefined
     let former: Awaited<ReturnType<typeof runAll>> | undefined
-    for (const terms of ['found', 'refresh', 'reshare'] as const) {
+    for (const terms of ['found', 'refresh', 'reshare', 'rotate'] as const) {
       const next =
         group === undefined
           ? proposal
           : terms === 'refresh'
             ? refreshProposal(group)
-            : reshareProposal(group, { dealers: [1, 3], t: 2, members: parties })
+            : terms === 'reshare'
+              ? reshareProposal(group, { dealers: [1, 3], t: 2, members: parties })
+              : rotateProposal(group, { firstSlot: 9 })
       former = await runAll(next, group, former)
       group = former.group
       groups.push(group.document)
+      messages.set(terms, former.rounds)
       all.push(next, former.rounds, group.document, former.signatures)
     }
     said = all
+    const known = new Map<string, string>()
+    for (const purpose of new Set([...PUBLIC_KEY_PURPOSES, ...PURPOSES]))
+      for (const { purposes } of groups)
+        for (const { epoch, ivk, shares } of [purposes[purpose], ...(purposes[purpose].former ?? [])])
+          for (const [j, text] of [ivk, ...shares].entries())
+            known.set(text, `${purpose}/${epoch} s${j === 0 ? '' : j}Q`)
+    logs = [...known].map(([text, name]) => [name, G1.decode(fromBase64Url(text, 'C'))])
   }, 180_000)
 
   async function runAll(
@@ -879,24 +901,64 @@ describe('a recorded transcript of all purposes, refreshed and handed on', () =>
     expect(found(secrets, [said, { text: toBase64Url(first as Uint8Array) }]).length).toBeGreaterThan(0)
   })
 
+  /** Whose W it is: `<purpose>/<key epoch> s<j>Q` or `… sQ`, found by e(C, Q) = e(P1, W). */
+  function nameOf(W: G2): string | undefined {
+    const text = toBase64Url(W.encode())
+    if (!names.has(text)) names.set(text, logs.find(([, C]) => sameLogarithm(C, W))?.[0])
+    return names.get(text)
+  }
+  /** The G2 points in `said`, each as often as it stands there. */
+  function pointsIn(said: unknown): (string | undefined)[] {
+    const points: (string | undefined)[] = []
+    strayG2(said, W => points.push(nameOf(W)) > 0)
+    return points.sort()
+  }
+  const sharesOfAll = (epoch: number) =>
+    PUBLIC_KEY_PURPOSES.flatMap(purpose => [1, 2, 3].map(j => `${purpose}/${epoch} s${j}Q`)).sort()
+
   test('holds no point of G2 but s_jQ and sQ of permit, sign and encrypt', () => {
-    const logs = groups.flatMap(({ purposes }) =>
-      PUBLIC_KEY_PURPOSES.flatMap(purpose =>
-        [purposes[purpose].ivk, ...purposes[purpose].shares].map(text => G1.decode(fromBase64Url(text, 'C'))),
-      ),
-    )
-    let points = 0
-    const isAllowed = (W: G2) => {
-      points++
-      return logs.some(C => sameLogarithm(C, W))
-    }
-    expect(strayG2(said, isAllowed)).toEqual([])
-    // s_jQ of three members for three purposes, and sQ in each of three documents.
-    expect(points).toBe(18)
-    const device = Scalar.decode([...secrets].find(([name]) => name.includes('device'))?.[1] as Uint8Array)
-    const stray = toBase64Url(authorityServerKeyShare(device).encode())
-    expect(strayG2([said, { deep: [{ pub: stray }] }], isAllowed)).toEqual([stray])
+    const pub = (epoch: number) => PUBLIC_KEY_PURPOSES.map(purpose => `${purpose}/${epoch} sQ`)
+    // Where secrets are drawn, s_jQ in the answers; where they stay, nothing.
+    expect([...messages].map(([kind, rounds]) => [kind, pointsIn(rounds)])).toEqual([
+      ['found', sharesOfAll(1)],
+      ['refresh', []],
+      ['reshare', []],
+      ['rotate', sharesOfAll(2)],
+    ])
+    const answers = messages.get('rotate')?.[ROUNDS.indexOf('answer')]
+    expect(pointsIn(answers)).toEqual(sharesOfAll(2))
+    expect(groups.map(document => pointsIn(document))).toEqual([
+      pub(1).sort(),
+      pub(1).sort(),
+      pub(1).sort(),
+      [...pub(1), ...pub(2)].sort(),
+    ])
+    // Nor in a proposal or a signature.
+    expect(strayG2(said, W => nameOf(W) !== undefined)).toEqual([])
   })
+
+  test.each(PURPOSES.filter(purpose => !hasPublicKey(purpose)))(
+    's_jQ of %s in an answer of a rotation is found, and refused',
+    async purpose => {
+      const scalar = secrets.get(`rotate ta2 ${purpose} 0 result`) as Uint8Array
+      const W = toBase64Url(authorityServerKeyShare(Scalar.decode(scalar)).encode())
+      const rounds = messages.get('rotate') as string[][]
+      const answers = rounds[ROUNDS.indexOf('answer')] as string[]
+      const { pub, ...rest } = payloadOf(answers[1] as string) as { pub: object }
+      const liar = await say(parties[1] as Party, 'answer', { ...rest, pub: { ...pub, [purpose]: W } })
+      const told = rounds.map((one, r) =>
+        r === ROUNDS.indexOf('answer') ? [answers[0], liar, answers[2]] : one,
+      ) as string[][]
+      expect(pointsIn(told)).toEqual([...sharesOfAll(2), `${purpose}/2 s2Q`].sort())
+      const before = groupWith(
+        PURPOSES,
+        groups[2] as GroupDocument,
+        groupWith(PURPOSES, groups[0] as GroupDocument),
+      )
+      const ceremony = Ceremony.read(rotateProposal(before, { firstSlot: 9 }), before)
+      expect(await outcome(checkCeremony(ceremony, told))).toEqual(['WRONG_SHARE', 'answer', 'ta2'])
+    },
+  )
 
   test('is checked by anybody', async () => {
     const [, rounds] = said as [CeremonyProposal, string[][]]
