@@ -18,6 +18,8 @@ const SLOW = [
   'packages/tls/test/strangers.test.ts',
   'test/browser.test.ts',
   'test/stranger.test.ts',
+  'examples/car-tracking/test/kill.test.ts',
+  'test/bad-input.test.ts',
   'packages/crypto/test/kernel.test.ts',
   'packages/rps/test/authorities.test.ts',
 ].map(here)

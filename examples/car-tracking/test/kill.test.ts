@@ -6,7 +6,7 @@ import { KillCampaign } from './kill-campaign.js'
 const ROUNDS = 10
 
 test('ten kills lose no enrolment, issue nothing twice, forgive no strike', {
-  timeout: 300_000,
+  timeout: 900_000,
 }, async () => {
   const seed = Number(process.env.MILAGRO_SEED ?? randomInt(2 ** 31))
   console.log(`kill: seed ${seed} (MILAGRO_SEED=${seed} repeats it)`)

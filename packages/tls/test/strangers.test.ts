@@ -10,7 +10,7 @@ import { type Car, NAME, World } from './world.js'
 
 /** The server's last word on a ClientHello, whichever of the alerts for it a version says: OpenSSL's name of it. */
 const FATAL_ALERT = expect.stringMatching(
-  /^ERR_SSL_[A-Z0-9]+_ALERT_(ILLEGAL_PARAMETER|DECRYPT_ERROR|UNKNOWN_PSK_IDENTITY|HANDSHAKE_FAILURE)$/,
+  /^ERR_SSL_(?:[A-Z0-9]+|SSL\/TLS)_ALERT_(ILLEGAL_PARAMETER|DECRYPT_ERROR|UNKNOWN_PSK_IDENTITY|HANDSHAKE_FAILURE)$/,
 )
 
 let world: World
@@ -224,12 +224,13 @@ describe('our client on the wire', () => {
     expect(offered.get(PRE_SHARED_KEY)).toMatch(new RegExp(`^${one}002120[0-9a-f]{64}$`))
   })
 
-  test('a server that takes the PSK without a Diffie–Hellman exchange is left: missing_extension', async () => {
+  test('a server that takes the PSK without a Diffie–Hellman exchange is left', async () => {
     const { options, heard } = await rawServer(({ session }) =>
       serverHello(session, [SUPPORTED_VERSIONS, TLS13], [PRE_SHARED_KEY, Buffer.from([0, 0])]),
     )
     await expect(connect(options)).rejects.toMatchObject({ code: 'ERR_SSL_NO_SUITABLE_KEY_SHARE' })
-    expect(hex((await heard).after)).toBe(hex(alert(109)))
+    // missing_extension; illegal_parameter of OpenSSL 3.5, in Node 22 and 24.
+    expect([hex(alert(109)), hex(alert(47))]).toContain(hex((await heard).after))
   })
 
   test('nor is TLS 1.2 taken from one that answers with it', async () => {
