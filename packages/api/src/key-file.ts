@@ -7,13 +7,15 @@
  */
 import { access } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { SUITE } from '@milagro-ts/crypto/suite'
-import { readSealedFile, writeSealedFile } from '@milagro-ts/store/sealed-file'
+import { writeSealedFile } from '@milagro-ts/store/sealed-file'
 import { StoreError } from '@milagro-ts/store/store-error'
 import { Es256PrivateKey, generateEs256, generateHpkeKey, HpkeKeyPair } from './keys.js'
 import { Strict } from './schemas.js'
+import { readSealedJson } from './sealed-json.js'
 import Type, { Compile } from './typebox.js'
 
 export interface KeyFolder {
@@ -77,29 +79,30 @@ export class KeyFile<S extends Spec> {
     return keys as KeysBy<S>
   }
 
-  /** StoreError: no file, a wrong passphrase or a changed byte, or the keys of another server. */
-  async read({ dataDir, name, passphrase }: KeyFolder): Promise<KeysBy<S>> {
+  /** StoreError: no file, a wrong passphrase or a changed byte, the keys of another server, or no such keys. */
+  read({ dataDir, name, passphrase }: KeyFolder): Promise<KeysBy<S>> {
     const path = pathIn(dataDir)
-    const stored: unknown = JSON.parse(fromUtf8(await readSealedFile(path, passphrase), 'keys'))
-    const foreign = () => new StoreError('damaged', `sealed file ${path} holds something else`)
-    if (!Stored.Check(stored)) throw foreign()
-    const fields = Object.entries(stored).filter(
-      ([field]) => !['suite', 'v', 'name', 'hpkeSecret'].includes(field),
-    )
-    if (fields.some(([field]) => !Object.hasOwn(this.#spec, field))) throw foreign()
-    if (stored.name !== name)
-      throw new StoreError('foreign', `sealed file ${path} belongs to the server '${stored.name}'`)
-    const held = new Map<string, unknown>(fields)
-    const keys: Record<string, unknown> = {
-      hpkeKey: await HpkeKeyPair.fromSecret(fromBase64Url(stored.hpkeSecret, 'hpkeSecret', 32)),
-    }
-    for (const [key, kind] of Object.entries(this.#spec)) {
-      const value = held.get(key)
-      if (kind === 'es256' && Jwk.Check(value)) keys[key] = await Es256PrivateKey.fromJwk(value)
-      else if (kind === 'bytes32' && typeof value === 'string') keys[key] = fromBase64Url(value, key, 32)
-      else throw foreign()
-    }
-    return keys as KeysBy<S>
+    return readSealedJson(path, passphrase, async stored => {
+      if (!Stored.Check(stored)) throw new DecodeError('keys', 'not a server’s')
+      if (stored.name !== name)
+        throw new StoreError('foreign', `sealed file ${path} belongs to the server '${stored.name}'`)
+      const fields = Object.entries(stored).filter(
+        ([field]) => !['suite', 'v', 'name', 'hpkeSecret'].includes(field),
+      )
+      if (fields.some(([field]) => !Object.hasOwn(this.#spec, field)))
+        throw new DecodeError('keys', 'of another kind of server')
+      const held = new Map<string, unknown>(fields)
+      const keys: Record<string, unknown> = {
+        hpkeKey: await HpkeKeyPair.fromSecret(fromBase64Url(stored.hpkeSecret, 'hpkeSecret', 32)),
+      }
+      for (const [key, kind] of Object.entries(this.#spec)) {
+        const value = held.get(key)
+        if (kind === 'es256' && Jwk.Check(value)) keys[key] = await Es256PrivateKey.fromJwk(value, key)
+        else if (kind === 'bytes32' && typeof value === 'string') keys[key] = fromBase64Url(value, key, 32)
+        else throw new DecodeError(key, 'no such key')
+      }
+      return keys as KeysBy<S>
+    })
   }
 }
 

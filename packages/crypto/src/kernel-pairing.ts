@@ -1,6 +1,6 @@
 /**
- * The second kernel, of G2 and pairings: see kernel.ts. A prepared point is 15 232 bytes that are copied in, in 2 µs, for
- * each product.
+ * The second kernel, of G2 and pairings: see kernel.ts. A prepared point is 15 232 bytes of lines. They stay in the kernel
+ * from their first product on, for as long as their owner lives and isn't the one of all that was used longest ago.
  */
 import {
   type Exports,
@@ -10,6 +10,7 @@ import {
   instantiate,
   type KernelG1,
   type KernelPoint,
+  type Room,
   roomOf,
 } from './kernel.js'
 import { KERNEL_PAIRING } from './kernel-pairing-wasm.js'
@@ -44,8 +45,10 @@ export interface KernelLines {
 /** Bytes in the kernel: ../kernel/pairing.ts. */
 const G2_BYTES = 336
 const GT_BYTES = 672
-const LINES = 68 * 224
+export const LINES = 68 * 224
 const PAIR_WORK = 336
+/** Places for lines that stay. */
+export const PLACES = 16
 
 /** Q (draft-irtf-cfrg-pairing-friendly-curves-11 §4.2.1), compressed, in base64url. */
 const GENERATOR =
@@ -62,8 +65,9 @@ export function loadKernelPairing({ engineG1 }: KernelG1): KernelPairing {
 }
 
 function makeKernelPairing(wasm: ExportsPairing, g1: KernelG1['engineG1']) {
-  const room = roomOf(wasm)
+  const room = roomOf(wasm, PLACES * LINES)
   const { bytesAt, free, put, slots, take, wipe } = room
+  const stayed = linesThatStay(room)
 
   const g2 = groupOf(
     room,
@@ -106,19 +110,28 @@ function makeKernelPairing(wasm: ExportsPairing, g1: KernelG1['engineG1']) {
 
   /** Π e(P, R), identities included; the value of e is the usual library one, final exponent 3(p¹² − 1)/q. */
   function pairingProduct(pairs: readonly (readonly [KernelPoint, KernelPoint | KernelLines])[]): KernelGT {
-    const counted = pairs.flatMap(([P, R]) => {
-      const { lines } = 'lines' in R ? R : prepareG2(R)
-      return lines === null || g1.isIdentity(P) ? [] : [{ P, lines }]
-    })
+    const counted = pairs.filter(
+      ([P, R]) => !('lines' in R ? R.lines === null : g2.isIdentity(R)) && !g1.isIdentity(P),
+    )
     const count = counted.length
     const points = free + count * LINES
     const work = points + count * G1_BYTES
     const list = work + count * PAIR_WORK
     room.reserve(count * (LINES + G1_BYTES + PAIR_WORK + 4))
-    counted.forEach(({ P, lines }, i) => {
-      put(lines, free + i * LINES)
+    const placeOf = stayed()
+    counted.forEach(([P, R], i) => {
+      let at: number | undefined
+      if ('lines' in R) at = placeOf(R.lines as Uint8Array)
+      if (at === undefined) {
+        at = free + i * LINES
+        if ('lines' in R) put(R.lines as Uint8Array, at)
+        else {
+          put(R.coordinates, slots[0])
+          wasm.prepare(at, slots[0])
+        }
+      }
       put(P.coordinates, points + i * G1_BYTES)
-      room.putAddress(free + i * LINES, list + 4 * i)
+      room.putAddress(at, list + 4 * i)
     })
     const [f, r] = slots
     wasm.miller(f, points, list, count, work)
@@ -161,5 +174,47 @@ function makeKernelPairing(wasm: ExportsPairing, g1: KernelG1['engineG1']) {
     bytesOfGT,
     hashToG2: hashOf(room, wasm.g2Hash, G2_BYTES, 2, true),
     encodeToG2: hashOf(room, wasm.g2Hash, G2_BYTES, 2, false),
+  }
+}
+
+/**
+ * Lines in the kernel, called once for each product: where the lines of one of its points are, or undefined where all
+ * places are taken by others of the same product. Who was used longest ago makes room, and what nobody has any more is
+ * overwritten.
+ */
+function linesThatStay(room: Room): () => (lines: Uint8Array) => number | undefined {
+  /** By lines, their place. */
+  const placeBy = new WeakMap<Uint8Array, number>()
+  const owners: (WeakRef<Uint8Array> | undefined)[] = Array.from({ length: PLACES }, () => undefined)
+  /** Of each place, the number of its last use. */
+  const usedAt = new Float64Array(PLACES)
+  const addressOf = (place: number): number => room.kept + place * LINES
+  const gone = new FinalizationRegistry((owner: WeakRef<Uint8Array>) => {
+    const place = owners.indexOf(owner)
+    // Another has taken it since.
+    if (place === -1) return
+    room.erase(addressOf(place), LINES)
+    owners[place] = undefined
+    usedAt[place] = 0
+  })
+  let uses = 0
+  return () => {
+    const before = uses
+    return lines => {
+      let place = placeBy.get(lines)
+      if (place === undefined) {
+        place = usedAt.indexOf(Math.min(...usedAt))
+        if ((usedAt[place] as number) > before) return undefined
+        const former = owners[place]?.deref()
+        if (former !== undefined) placeBy.delete(former)
+        const owner = new WeakRef(lines)
+        owners[place] = owner
+        placeBy.set(lines, place)
+        gone.register(lines, owner)
+        room.put(lines, addressOf(place))
+      }
+      usedAt[place] = ++uses
+      return addressOf(place)
+    }
   }
 }

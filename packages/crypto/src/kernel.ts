@@ -5,7 +5,8 @@
  *
  * Points live here as the kernel's own bytes and are copied in for each call, which costs less than a hundredth of it, so
  * nothing needs a release. Kernel memory is used by one call at a time, all of it synchronous. Before a call returns that
- * may have had to do with a secret, `wipe` puts the whole memory back to what it was when the kernel was loaded.
+ * may have had to do with a secret, `wipe` puts the whole memory back to what it was when the kernel was loaded, but for
+ * the lines of prepared points (kernel-pairing.ts).
  */
 import { copyOf, fromBase64Url } from './bytes.js'
 import { coordinateBytes } from './hash-to-field.js'
@@ -58,7 +59,7 @@ export interface KernelPoint {
 export const G1_BYTES = 224
 const SUM_WORK = 16 * G1_BYTES + 2 * 144
 const PAGE = 65_536
-/** The caller's fixed places, from the heap on: three points or values, bytes in and out. */
+/** The caller's fixed places: three points or values, bytes in and out. */
 const SLOT = 704
 const BYTES = 3 * SLOT
 const FIXED = BYTES + 640
@@ -81,17 +82,19 @@ export function instantiate(text: string): object | { readonly why: string } {
   return new WebAssembly.Instance(module).exports
 }
 
-/** The caller's part of a kernel's memory. */
+/** The caller's part of a kernel's memory; the first `kept` bytes of it are what stays from call to call. */
 export type Room = ReturnType<typeof roomOf>
-export function roomOf(wasm: Exports) {
+export function roomOf(wasm: Exports, kept = 0) {
   const heap = wasm.heap()
-  const free = heap + FIXED
+  const fixed = heap + kept
+  const free = fixed + FIXED
   let memory = new Uint8Array(wasm.memory.buffer)
   /** The kernel's constants, and its scratch memory with nothing in it. */
   const untouched = memory.slice(0, heap)
   const room = {
-    slots: [heap, heap + SLOT, heap + 2 * SLOT] as const,
-    bytesAt: heap + BYTES,
+    kept: heap,
+    slots: [fixed, fixed + SLOT, fixed + 2 * SLOT] as const,
+    bytesAt: fixed + BYTES,
     free,
     /** At least `size` bytes from `free` on. */
     reserve(size: number): void {
@@ -102,8 +105,9 @@ export function roomOf(wasm: Exports) {
     /** The kernel's own memory, the fixed places, and what follows them up to `to`. */
     wipe(to = free): void {
       memory.set(untouched)
-      memory.fill(0, heap, to)
+      memory.fill(0, fixed, to)
     },
+    erase: (at: number, size: number): void => void memory.fill(0, at, at + size),
     put: (bytes: Uint8Array, at: number): void => memory.set(bytes, at),
     take: (at: number, size: number): Uint8Array => memory.slice(at, at + size),
     putAddress: (address: number, at: number): void =>

@@ -2,12 +2,14 @@
  * The kernel against BigInt and noble: every operation of Fp and Fp2 on random values and at the extremes, the groups with
  * all their edges, pairings. `npm run test:long` takes ten times as many cases.
  */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { bigintG1 } from '@milagro-ts/crypto/bigint-g1'
 import { toHex } from '@milagro-ts/crypto/bytes'
 import { ORDER } from '@milagro-ts/crypto/curve'
 import { type KernelG1, type KernelPoint, loadKernelG1 } from '@milagro-ts/crypto/kernel'
 import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
-import { loadKernelPairing } from '@milagro-ts/crypto/kernel-pairing'
+import { type KernelLines, LINES, loadKernelPairing, PLACES } from '@milagro-ts/crypto/kernel-pairing'
 import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
 import { moduleBytes } from '@milagro-ts/crypto/module-text'
 import { Scalar } from '@milagro-ts/crypto/scalar'
@@ -241,8 +243,8 @@ describe('the field', () => {
 })
 
 const { Fp, Fp2 } = bls12_381.fields
-/** Each with four decodings: y and −y of a point of the group, a point outside, any x. */
-const ROOTS = 5_000 * MANY
+/** Each with four decodings, so 10⁵ roots: y and −y of a point of the group, a point outside, any x. */
+const ROOTS = 25_000 * MANY
 /** The y of a point of E(Fp) at x, whatever its order. */
 function yAt(x: bigint): bigint | undefined {
   try {
@@ -286,32 +288,24 @@ const SCALARS = [
 
 /** The same in BigInt, on what bytes say. */
 interface Slow {
-  /** P, P + Q, 2P, −P, and with a k also kP. */
-  readonly results: (p: Uint8Array, q: Uint8Array, k: bigint | null) => Uint8Array[]
-  /** In each quarter of the cases: G2's twin takes a third of a second for one, and as much for a subgroup check. */
-  readonly multiples: number
+  /** P, P + Q, 2P, −P, kP, of which P has been found to be in the group. */
+  readonly results: (p: Uint8Array, q: Uint8Array, k: bigint) => Uint8Array[]
 }
 const SLOW_G1: Slow = {
   results(p, q, k) {
     const [P1, Q1] = [bigintG1.decode(p), bigintG1.decode(q)]
     if (P1 === null || Q1 === null) throw new Error('not in the group')
-    const of = [P1, bigintG1.add(P1, Q1), bigintG1.add(P1, P1), bigintG1.negate(P1)]
-    if (k !== null) of.push(bigintG1.multiply(P1, inBytes(k)))
+    const doubled = bigintG1.add(P1, P1)
+    const of = [P1, bigintG1.add(P1, Q1), doubled, bigintG1.negate(P1), bigintG1.multiply(P1, inBytes(k))]
     return of.map(bigintG1.encode)
   },
-  multiples: Number.POSITIVE_INFINITY,
 }
 const SLOW_G2: Slow = {
   results(p, q, k) {
     const [P2, Q2] = [twinOf(p), twinOf(q)]
-    const of = [P2, g2Add(P2, Q2), g2Add(P2, P2), g2Negate(P2)]
-    if (k !== null) {
-      if (!g2InSubgroup(P2)) throw new Error('not in the group')
-      of.push(g2Multiply(P2, k))
-    }
-    return of.map(g2Bytes)
+    if (!g2InSubgroup(P2)) throw new Error('not in the group')
+    return [P2, g2Add(P2, Q2), g2Add(P2, P2), g2Negate(P2), g2Multiply(P2, k)].map(g2Bytes)
   },
-  multiples: 1,
 }
 function twinOf(bytes: Uint8Array): TwinG2 {
   const integer = BigInt(`0x${toHex(bytes)}`)
@@ -486,10 +480,10 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
         for (let i = 0; i < RANDOM; i++) {
           const k = randomScalar()
           const p = group.add(group.add(last, last), times(k))
-          const own = [p, group.add(p, last), group.add(p, p), group.negate(p)]
-          if (i < slow.multiples) own.push(group.multiply(p, inBytes(k)))
+          const product = group.multiply(p, inBytes(k))
+          const own = [p, group.add(p, last), group.add(p, p), group.negate(p), product]
           const bytes = own.map(point => group.encode(point))
-          const expected = slow.results(bytes[0] as Uint8Array, group.encode(last), own.length > 4 ? k : null)
+          const expected = slow.results(bytes[0] as Uint8Array, group.encode(last), k)
           expect(bytes.map(toHex)).toEqual(expected.map(toHex))
           last = p
         }
@@ -890,10 +884,13 @@ describe('nothing of a call is left in a kernel’s memory', () => {
     return new Uint8Array((new WebAssembly.Instance(module).exports as unknown as Loaded).memory.buffer)
   }
   const clean = { g1: untouched(KERNEL_G1), pairing: untouched(KERNEL_PAIRING) }
-  /** Where bytes differ from those of an untouched kernel; what has been grown must be zero. */
+  const memoryOf = (which: keyof typeof clean): Loaded =>
+    (which === 'g1' ? first.memories : second.memories)[0] as Loaded
+  /** Where bytes differ from those of an untouched kernel, but for lines that stay; what has been grown must be zero. */
   function traces(which: keyof typeof clean): number {
-    const [loaded] = which === 'g1' ? first.memories : second.memories
-    const bytes = new Uint8Array((loaded as Loaded).memory.buffer)
+    const { memory, heap } = memoryOf(which)
+    const bytes = new Uint8Array(memory.buffer).slice()
+    if (which === 'pairing') bytes.fill(0, heap(), heap() + PLACES * LINES)
     return bytes.reduce((count, byte, at) => count + (byte === (clean[which][at] ?? 0) ? 0 : 1), 0)
   }
   const unencoded = { ...P1, bytes: undefined }
@@ -932,6 +929,90 @@ describe('nothing of a call is left in a kernel’s memory', () => {
   ] as const)('%s: %s', (which, _, run) => {
     run()
     expect(traces(which)).toBe(0)
+  })
+
+  describe('but lines of prepared points, which stay', () => {
+    /** Whose lines are in the kernel, in order; ? is somebody's. */
+    const staying = (known: readonly KernelLines[]): string => {
+      const { memory, heap } = memoryOf('pairing')
+      const places = Array.from({ length: PLACES }, (_, i) =>
+        new Uint8Array(memory.buffer).slice(heap() + i * LINES, heap() + (i + 1) * LINES),
+      )
+      const names = places.map(place => {
+        const which = known.findIndex(({ lines }) => lines !== null && Buffer.compare(lines, place) === 0)
+        return which >= 0 ? String(which) : place.every(byte => byte === 0) ? '' : '?'
+      })
+      return names
+        .filter(name => name !== '')
+        .sort((a, b) => Number(a) - Number(b))
+        .join(' ')
+    }
+    const range = (from: number, to: number): string =>
+      Array.from({ length: to - from }, (_, i) => from + i).join(' ')
+    const prepared = (count: number): KernelLines[] =>
+      Array.from({ length: count }, (_, i) =>
+        pairs.prepareG2(kernel.engineG2.multiply(Q, inBytes(BigInt(i + 2)))),
+      )
+    /** Π e(P1, (i + 2)Q) is e((Σ i + 2)P1, Q). */
+    const holds = (keys: readonly KernelLines[], from = 0): boolean => {
+      const sum = keys.reduce((total, _, i) => total + BigInt(from + i + 2), 0n)
+      const value = pairs.pairingProduct(keys.map(key => [P1, key] as const))
+      const expected = kernel.pairingProduct([[g1.engineG1.multiply(P1, inBytes(sum)), Q]])
+      return toHex(pairs.bytesOfGT(value)) === toHex(kernel.bytesOfGT(expected))
+    }
+
+    test('from their first product on, until others are used and theirs is the oldest use', () => {
+      const keys = prepared(PLACES + 4)
+      const before = staying(keys)
+      expect(before).not.toMatch(/\d/)
+      expect(holds(keys.slice(0, PLACES))).toBe(true)
+      expect(staying(keys)).toBe(range(0, PLACES))
+      expect(holds(keys.slice(0, 2))).toBe(true)
+      expect(holds(keys.slice(PLACES, PLACES + 1), PLACES)).toBe(true)
+      // The third went.
+      expect(staying(keys)).toBe(`0 1 ${range(3, PLACES + 1)}`)
+      // More than there are places for: some come in for this one product.
+      expect(holds(keys)).toBe(true)
+      expect(staying(keys).split(' ')).toHaveLength(PLACES)
+      for (const [i, key] of keys.entries()) expect(holds([key], i)).toBe(true)
+      expect(staying(keys)).toBe(range(4, PLACES + 4))
+      expect(traces('pairing')).toBe(0)
+    })
+
+    test('a product of a point that isn’t prepared leaves none, nor does the identity', () => {
+      const keys = prepared(1)
+      expect(holds(keys)).toBe(true)
+      const before = staying(keys)
+      pairs.pairingProduct([
+        [P1, kernel.engineG2.multiply(Q, k)],
+        [P1, pairs.prepareG2(kernel.engineG2.identity)],
+      ])
+      expect(staying(keys)).toBe(before)
+    })
+
+    test('what nobody has any more is overwritten', async () => {
+      setFlagsFromString('--expose-gc')
+      const collect = runInNewContext('gc') as () => void
+      let bytes: Uint8Array[] = []
+      // In a function of its own, so that nothing here holds them.
+      const use = () => {
+        const keys = prepared(PLACES)
+        expect(holds(keys)).toBe(true)
+        bytes = keys.map(({ lines }) => (lines as Uint8Array).slice())
+      }
+      use()
+      const copies = bytes.map(lines => ({ lines }))
+      expect(staying(copies)).toBe(range(0, PLACES))
+      await expect
+        .poll(() => {
+          collect()
+          return staying(copies)
+        })
+        .toBe('')
+      const [key] = prepared(1)
+      expect(holds([key as KernelLines])).toBe(true)
+      expect(staying([key as KernelLines])).toBe('0')
+    })
   })
 
   test('and there would be', () => {

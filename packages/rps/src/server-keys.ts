@@ -21,16 +21,18 @@ import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
 import { Strict } from '@milagro-ts/api/schemas'
 import { open } from '@milagro-ts/api/seal'
+import { readSealedJson } from '@milagro-ts/api/sealed-json'
 import Type, { Compile, type Static } from '@milagro-ts/api/typebox'
-import { equalBytes, fromBase64Url, fromUtf8, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import type { HandedLoginKey } from '@milagro-ts/crypto/crypto-worker'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import { encodeName } from '@milagro-ts/crypto/identity'
 import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { shareContext } from '@milagro-ts/crypto/share-proof'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { decodeTlv, need } from '@milagro-ts/crypto/tlv'
-import { readSealedFile, writeSealedFile } from '@milagro-ts/store/sealed-file'
+import { writeSealedFile } from '@milagro-ts/store/sealed-file'
 import { StoreError } from '@milagro-ts/store/store-error'
 import type { Authorities } from './authorities.js'
 
@@ -174,10 +176,16 @@ export class ServerKeys {
         return [{ purpose, epoch, ivk: ivk.encode(), S: fromBase64Url(key, 'key', 96) }]
       })
     let names: readonly { purpose: ServerKeyPurpose; epoch: number }[] = []
-    const verdicts = await pool.handOver(async () => {
+    const handedOver = pool.handOver(async () => {
       const keys = await load()
       names = keys.map(({ purpose, epoch }) => ({ purpose, epoch }))
       return keys
+    })
+    const verdicts = await handedOver.catch((error: unknown) => {
+      // A worker has found that one is no point.
+      if (error instanceof DecodeError)
+        throw new StoreError('damaged', `sealed file ${path}: ${error.message}`)
+      throw error
     })
     this.#held.clear()
     names.forEach(({ purpose, epoch }, i) => {
@@ -252,16 +260,16 @@ async function readStored(
   passphrase: string,
   group: Group,
 ): Promise<Static<typeof StoredKeys>['keys']> {
-  let bytes: Uint8Array
   try {
-    bytes = await readSealedFile(path, passphrase)
+    return await readSealedJson(path, passphrase, stored => {
+      if (!storedKeys.Check(stored)) throw new DecodeError('keys', 'not an RPS’')
+      if (!equalBytes(fromBase64Url(stored.groupId, 'groupId', 32), group.groupId))
+        throw new StoreError('foreign', `sealed file ${path} belongs to another group`)
+      for (const { key } of stored.keys) fromBase64Url(key, 'key', 96).fill(0)
+      return stored.keys
+    })
   } catch (error) {
     if (error instanceof StoreError && error.reason === 'missing') return []
     throw error
   }
-  const stored: unknown = JSON.parse(fromUtf8(bytes, 'serverKeys'))
-  if (!storedKeys.Check(stored)) throw new StoreError('damaged', `sealed file ${path} holds something else`)
-  if (!equalBytes(fromBase64Url(stored.groupId, 'groupId', 32), group.groupId))
-    throw new StoreError('foreign', `sealed file ${path} belongs to another group`)
-  return stored.keys
 }
