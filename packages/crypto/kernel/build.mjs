@@ -31,10 +31,18 @@ export const KERNELS = /** @type {const} */ ({
 })
 
 /** A module's bytes. @param {keyof typeof KERNELS} which @returns {Promise<Uint8Array>} */
-export async function buildKernel(which, options = ['-O2']) {
-  const { main, areVectorsRolled } = KERNELS[which]
+export function buildKernel(which, options = ['-O2']) {
+  return buildModule(KERNELS[which], options)
+}
+
+/**
+ * @param {{ main: string, areVectorsRolled: boolean, source?: string }} of `source` is main's text where there is no such file.
+ * @returns {Promise<Uint8Array>}
+ */
+export async function buildModule({ main, areVectorsRolled, source }, options = ['-O2']) {
   /** @type {Record<string, string>} */
   const generated = {
+    ...(source === undefined ? {} : { [main]: source }),
     'field.ts': fieldSource({ areVectorsRolled }),
     'constants.ts': constantsSource(),
   }

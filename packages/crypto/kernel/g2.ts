@@ -341,7 +341,7 @@ const ROOTS: usize = memory.data(336, 16)
  * With s² = a₀² + a₁² = n and D = 2(a₀ + s), (a + s)² = aD: so D^((p − 3)/4)·(a + s) is a root of a, or of −a where D is
  * no square of Fp. D = 0 only for a real a with s = −a₀; then s = a₀ does.
  */
-function root2(r: usize, a: usize): i32 {
+export function root2(r: usize, a: usize): i32 {
   const n = ROOTS
   const sum = ROOTS + F2
   const s = ROOTS + 2 * F2
