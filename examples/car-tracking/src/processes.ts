@@ -63,7 +63,9 @@ export class ManagedProcess {
     this.ended = new Promise(resolve => {
       this.#child.once('error', error => resolve(error.message))
       this.#child.once('close', (code, signal) => resolve(code ?? signal ?? 'unknown'))
-    }).then(how => {
+    }).then(async how => {
+      // Who hears of the end reads the last line.
+      await new Promise(written => this.#log.end(written))
       this.#hasEnded = true
       this.#notify({ event: 'ended', how })
       return how as number | string
@@ -129,7 +131,6 @@ export class ManagedProcess {
     const timer = setTimeout(() => this.kill('SIGKILL'), within)
     await this.ended
     clearTimeout(timer)
-    this.#log.end()
   }
 
   #notify(event: ProcessEvent): void {
