@@ -207,11 +207,11 @@ test('frozen from the start: no line, and the log says why', async () => {
 })
 
 test('readiness names what is lacking, metrics count it, and nobody’s identity or key is in either', async () => {
-  const READY = { ok: true, checks: { events: true, register: true, key: true, file: true, broker: true } }
-  const lacking = (checks: Partial<Record<keyof typeof READY.checks, string>>) => ({
-    ok: false,
-    checks: { ...READY.checks, ...checks },
-  })
+  const READY: Readiness = {
+    ok: true,
+    checks: { events: true, register: true, key: true, file: true, broker: true },
+  }
+  const lacking = (checks: Readiness['checks']) => ({ ok: false, checks: { ...READY.checks, ...checks } })
   const said: string[] = []
   const says = async (readiness: Readiness) => {
     await until(() => {
@@ -262,7 +262,9 @@ test('readiness names what is lacking, metrics count it, and nobody’s identity
   const { port } = new URL(rps.url)
   await rps.close()
   world.clock.turn(31_000)
-  await says(lacking({ events: 'the ban events are not heard: the file is emptied, at the start after 30 s' }))
+  await says(
+    lacking({ events: 'the ban events are not heard: the file is emptied, at the start after 30 s' }),
+  )
   expect(await metrics.registry.metrics()).toContain('psk_file_lines 0\n')
   rps = await world.startRps({ config: { listen: { host: '127.0.0.1', port: Number(port) } } })
   await says(READY)
