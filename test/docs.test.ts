@@ -8,6 +8,7 @@ import * as statements from '@milagro-ts/api/statements'
 import { milagro, parse } from '@milagro-ts/cli/program'
 import { fromBase64Url, toHex } from '@milagro-ts/crypto/bytes'
 import { sha256 } from '@milagro-ts/crypto/sha256'
+import { PSK_FILE_RELOADABLE } from '@milagro-ts/tls/gateway-config'
 import { describe, expect, test } from 'vitest'
 import { readJson } from '../scripts/draw-graph.mjs'
 import { filled, pages } from '../scripts/fill-values.mjs'
@@ -57,6 +58,31 @@ describe('the glossary', () => {
   })
   test('is sorted by letters and digits', () => {
     expect(plain).toEqual([...plain].sort())
+  })
+})
+
+describe('docs/operations/gateway.md, of the writer of a PSK file', () => {
+  const page = read('docs/operations/gateway.md')
+  const sources = ['psk-file', 'psk-file-process'].map(file => read(`packages/tls/src/${file}.ts`)).join()
+  const rowOf = (first: string) => rows(page).find(([head]) => head === first)?.[1] ?? ''
+
+  test('names its metrics', () => {
+    const counted = [...sources.matchAll(/metrics\.(count|gauge)\('([a-z_]+)'(?:, \{ (\w+) \})?/g)].map(
+      ([, kind, name, label]) =>
+        `milagro_psk_file_${name}${kind === 'count' ? '_total' : ''}${label === undefined ? '' : `{${label}}`}`,
+    )
+    const named = [...page.matchAll(/`(milagro_psk_file_[^`]*)`/g)].map(([, name]) => name)
+    expect(named.sort()).toEqual([...new Set(counted)].sort())
+    expect(named.length).toBeGreaterThan(5)
+  })
+  test('names the steps that may fail', () => {
+    const [, steps = ''] = /^type Step = (.*)$/m.exec(sources) ?? []
+    const text = rowOf('`/metrics` of `tls psk-file`').split('milagro_psk_file_failures_total')[1] ?? ''
+    expect([...text.matchAll(/`(\w+)`/g)].map(([, step]) => `'${step}'`).join(' | ')).toBe(steps)
+  })
+  test('names what takes effect at SIGHUP', () => {
+    const named = [...rowOf('SIGHUP to `tls psk-file`').matchAll(/`(\w+)`/g)].map(([, name]) => name)
+    expect(named).toEqual(PSK_FILE_RELOADABLE)
   })
 })
 

@@ -885,6 +885,7 @@ const NO_TARGET: Readonly<Record<string, string>> = {
   'store/database openDatabase': 'SQLite’s own file',
   'store/sealed-file readSealedFile': 'openSealed',
   'store/single-use openSingleUse': 'a database',
+  'tls/admin-listener openAdmin': 'settings of the operator',
   'tls/psk-file-process openPskFile': 'settings of the operator, KeyFile.read',
   'tls/public-name-folder openServiceFolder': 'settings of the operator, KeyFile.read',
   'tls/service openTlsService': 'settings of the operator, KeyFile.read',

@@ -41,7 +41,8 @@ export function refuseListen(setting: string, { host, port }: Listen, error: unk
   throw error
 }
 
-function urlOf(app: FastifyInstance): string {
+/** Where it listens. */
+export function urlOf(app: FastifyInstance): string {
   const { address, port, family } = app.server.address() as AddressInfo
   return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
 }

@@ -20,6 +20,7 @@ const SECRETS = { MILAGRO_GATEWAY_PASSPHRASE: 'one word', MILAGRO_PSK_FILE_PASSP
 
 interface Started {
   readonly child: ChildProcess
+  readonly out: () => string
   readonly err: () => string
   /** The JSON line with this event; rejects when the process ends before. */
   event(name: string): Promise<Record<string, string>>
@@ -49,7 +50,7 @@ function start(...argv: string[]): Started {
     out += chunk
     for (const look of looks) look()
   })
-  return { child, err: () => err, event, ended }
+  return { child, out: () => out, err: () => err, event, ended }
 }
 async function until(holds: () => Promise<boolean>): Promise<void> {
   const end = performance.now() + 30_000
@@ -449,6 +450,91 @@ describe('a whole system', () => {
     writer.child.kill()
     expect(await writer.ended).toBe(0)
   })
+
+  test('psk-file: health, metrics, and SIGHUP with a wrong file and a right one', async () => {
+    const settings = JSON.parse(await readFile(pskFileConfig, 'utf8'))
+    const own = folder.file('psk-watched')
+    const ownConfig = folder.file('psk-watched.json')
+    const write = (more: object) =>
+      writeFile(ownConfig, JSON.stringify({ ...settings, file: own, adminListen: { port: 0 }, ...more }))
+    await write({ reload: { command: ['false'] } })
+    const writer = running1('tls', 'psk-file', '--config', ownConfig)
+    const { adminUrl = '' } = await writer.event('ready')
+    expect(adminUrl).toMatch(/^http:\/\/127\.0\.0\.1:\d+$/)
+    const health = async () => {
+      const { status, text } = await body(`${adminUrl}/health/ready`)
+      return { status, ...JSON.parse(text) }
+    }
+    const metrics = async () => (await body(`${adminUrl}/metrics`)).text
+    const isSaid = (text: string) => until(async () => writer.err().includes(text))
+    const READY = { events: true, register: true, key: true, file: true, broker: true }
+    const UNTOLD = {
+      status: 503,
+      ok: false,
+      checks: { ...READY, broker: 'the broker was not told of the file' },
+    }
+    expect(await body(`${adminUrl}/health/live`)).toEqual({ status: 200, text: '{"ok":true}' })
+    await until(async () => JSON.stringify(await health()) === JSON.stringify(UNTOLD))
+    await until(async () => (await metrics()).includes('milagro_psk_file_failures_total{step="broker"} '))
+    const before = await readFile(own, 'utf8')
+    expect(before).toMatch(/^s1\./)
+
+    await writeFile(ownConfig, '{"reload":')
+    writer.child.kill('SIGHUP')
+    await isSaid('the settings were not read again')
+    expect(await health()).toEqual(UNTOLD)
+    expect(await readFile(own, 'utf8')).toBe(before)
+
+    await write({ reload: { command: ['true'] }, name: 'x' })
+    writer.child.kill('SIGHUP')
+    await isSaid('the settings were read again')
+    expect(writer.err()).toMatch(/"settings":\["name"\].*these settings want a restart/)
+    const IS_READY = { status: 200, ok: true, checks: READY }
+    await until(async () => JSON.stringify(await health()) === JSON.stringify(IS_READY))
+    expect(await readFile(own, 'utf8')).toBe(before)
+
+    // Another list: a device of it has a line at once, and the former ones have none.
+    const one = before.split('\n')[0] ?? ''
+    const { json } = await milagro('device', 'list', '--store', car[1] as string, '--json')
+    const [{ idCore }] = json.identities as [{ idCore: string }]
+    const devicesFile = await folder.write('devices.txt', idCore)
+    const { fleetUrl: _, ...listed } = settings
+    const byFile = { ...listed, file: own, adminListen: { port: 0 }, reload: { command: ['true'] } }
+    await writeFile(ownConfig, JSON.stringify({ ...byFile, devicesFile: folder.file('nowhere') }))
+    writer.child.kill('SIGHUP')
+    await isSaid('the register was not read')
+    expect(await health()).toMatchObject({ status: 503, checks: { register: 'the register was not read' } })
+    expect(await readFile(own, 'utf8')).toBe(before)
+    await writeFile(ownConfig, JSON.stringify({ ...byFile, devicesFile }))
+    writer.child.kill('SIGHUP')
+    await until(async () => (await health()).status === 200)
+
+    const text = await metrics()
+    for (const line of [
+      'milagro_psk_file_lines 1',
+      'milagro_psk_file_writes_total 1',
+      'milagro_psk_file_reloads_total 1',
+      'milagro_psk_file_written_timestamp_seconds ',
+      'milagro_psk_file_failures_total{step="register"} ',
+    ])
+      expect(text).toContain(`\n${line}`)
+    const seen = [text, writer.out(), writer.err(), JSON.stringify(await health())].join()
+    for (const secret of [idCore, ...one.split(':')]) expect(seen).not.toContain(secret)
+
+    // A second one on the same port, or without a file that it can read, ends at once.
+    await write({ file: folder.file('psk-other'), adminListen: { port: Number(new URL(adminUrl).port) } })
+    const taken = running1('tls', 'psk-file', '--config', ownConfig)
+    expect(await taken.ended).toBe(1)
+    expect(taken.err()).toMatch(/^milagro tls psk-file: setting 'adminListen': 127\.0\.0\.1:\d+ is taken/m)
+    await write({ file: folder.file('.') })
+    const unreadable = running1('tls', 'psk-file', '--config', ownConfig)
+    expect(await unreadable.ended).toBe(1)
+    expect(unreadable.err()).toMatch(/^milagro tls psk-file: EISDIR/m)
+
+    writer.child.kill()
+    expect(await writer.ended).toBe(0)
+  })
+
   test('peer: two devices that have prepared, and no network; each direction ends by itself', async () => {
     const other = ['--store', folder.file('third.json'), '--rps', fleet.rps]
     await enrol('VIN 3', other)

@@ -22,6 +22,14 @@ const ToSetting = Strict({
   host: Type.String({ minLength: 1, maxLength: 253 }),
   port: Type.Integer({ minimum: 1, maximum: 65_535 }),
 })
+/** Health and metrics, for whoever reaches it. */
+const AdminListenSetting = Strict({
+  /** 127.0.0.1 unless said. */
+  host: Type.Optional(Type.String({ minLength: 1, maxLength: 253 })),
+  /** 0: any free port. */
+  port: Type.Integer({ minimum: 0, maximum: 65_535 }),
+})
+export type AdminListen = Static<typeof AdminListenSetting>
 
 /** A server of a group that keeps keys of its own. */
 const server = {
@@ -48,8 +56,7 @@ const limits = {
 export const GatewayConfig = Strict({
   ...server,
   listen: ListenSetting,
-  /** Health and metrics; keep it on the loopback. */
-  adminListen: ListenSetting,
+  adminListen: AdminListenSetting,
   /** The service behind it. */
   to: ToSetting,
   /** How the service is told who came. */
@@ -71,7 +78,7 @@ export type GatewayConfig = Static<typeof GatewayConfig>
 export const OutboundConfig = Strict({
   /** On the loopback: whoever reaches it speaks as the device. */
   listen: ListenSetting,
-  adminListen: Type.Optional(ListenSetting),
+  adminListen: Type.Optional(AdminListenSetting),
   /** Where the gateway or server is reached. */
   to: ToSetting,
   /** Its name in the group document. */
@@ -105,6 +112,7 @@ export const PskFileConfig = Strict({
   ),
   /** Seconds between two looks at the list of devices; 10 unless said. Bans don't wait for it. */
   everySeconds: Type.Optional(Seconds),
+  adminListen: Type.Optional(AdminListenSetting),
   logLevel: Type.Optional(LogLevelSetting),
 })
 export type PskFileConfig = Static<typeof PskFileConfig>
@@ -113,8 +121,8 @@ export type PskFileConfig = Static<typeof PskFileConfig>
 export const ServiceConfig = Strict(server)
 export type ServiceConfig = Static<typeof ServiceConfig>
 
-/** What may change at a reload; the rest wants a restart. */
-export const RELOADABLE: readonly string[] = [
+/** What may change at a reload of a gateway, in either direction; the rest wants a restart. */
+export const GATEWAY_RELOADABLE: readonly string[] = [
   'to',
   'pass',
   'passName',
@@ -126,6 +134,8 @@ export const RELOADABLE: readonly string[] = [
   'patienceSeconds',
   'drainSeconds',
 ]
+/** The same of a PSK file's writer. Not `file`: the former one would stay behind, with its keys. */
+export const PSK_FILE_RELOADABLE: readonly string[] = ['fleetUrl', 'devicesFile', 'reload', 'everySeconds']
 
 type Sources = Omit<ConfigSources, 'prefix'>
 

@@ -3,7 +3,7 @@
  * SIGTERM lets connections end first.
  */
 import type { Server } from 'node:net'
-import { createAdmin, type Readiness } from '@milagro-ts/api/admin'
+import type { Readiness } from '@milagro-ts/api/admin'
 import { type Environment, readSecret } from '@milagro-ts/api/config'
 import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { type Listen, refuseListen } from '@milagro-ts/api/listen'
@@ -15,16 +15,18 @@ import { makeServiceKeys, type ServiceKeys, serviceKeys } from '@milagro-ts/api/
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { openAdmin } from './admin-listener.js'
 import type { GatewaySettings } from './gateway.js'
 import {
   addressFlag,
+  GATEWAY_RELOADABLE,
   type GatewayConfig,
   loadGatewayConfig,
   loadOutboundConfig,
   type OutboundConfig,
-  RELOADABLE,
 } from './gateway-config.js'
 import type { OutboundSettings } from './outbound-gateway.js'
+import { ReloadableSettings } from './reloadable-settings.js'
 
 /** From the command line; each goes before its setting. */
 export interface GatewayFlags {
@@ -54,13 +56,16 @@ const BACKLOG = 511
 /** Never rejects. */
 export function runGateway(flags: GatewayFlags, env: Environment): Promise<void> {
   return runProcess('tls gateway', async () => {
-    const load = () =>
-      loadGatewayConfig({
-        file: flags.config,
-        env,
-        flags: { ...addresses(flags), ...given('pass', flags.pass) },
-      })
-    let config = load()
+    const settings = new ReloadableSettings(
+      () =>
+        loadGatewayConfig({
+          file: flags.config,
+          env,
+          flags: { ...addresses(flags), ...given('pass', flags.pass) },
+        }),
+      GATEWAY_RELOADABLE,
+    )
+    const config = settings.current
     const { name, dataDir } = config
     const folder = { name, dataDir, passphrase: readSecret('MILAGRO_GATEWAY_PASSPHRASE', env) }
     if (flags.init === true) {
@@ -91,7 +96,7 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       timers: systemTimers,
       log,
       metrics,
-      settings: () => gatewaySettings(config),
+      settings: () => gatewaySettings(settings.current),
     })
     const ready = async (): Promise<Readiness> => ({
       ok: door.isOpen,
@@ -103,18 +108,11 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       },
     })
     return serving(gateway, {
-      config,
+      settings,
       log,
       metrics,
       ready,
       end: () => service.close(),
-      reload: () => {
-        const next = load()
-        const fixed = changed(config, next).filter(setting => !RELOADABLE.includes(setting))
-        config = { ...config, ...only(next, RELOADABLE) } as GatewayConfig
-        return fixed
-      },
-      drain: () => config.drainSeconds,
     }).catch(async (error: unknown) => {
       await service.close()
       throw error
@@ -126,20 +124,23 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
 export function runOutbound(flags: OutboundFlags, env: Environment): Promise<void> {
   return runProcess('tls gateway --outbound', async () => {
     const { server, store, unlocker, identity, rps } = flags
-    const load = () =>
-      loadOutboundConfig({
-        file: flags.config,
-        env,
-        flags: {
-          ...addresses(flags),
-          ...given('server', server),
-          ...given('store', store),
-          ...given('unlocker', unlocker),
-          ...given('identity', identity),
-          ...(rps === undefined ? {} : { rps: { url: rps } }),
-        },
-      })
-    let config = load()
+    const settings = new ReloadableSettings(
+      () =>
+        loadOutboundConfig({
+          file: flags.config,
+          env,
+          flags: {
+            ...addresses(flags),
+            ...given('server', server),
+            ...given('store', store),
+            ...given('unlocker', unlocker),
+            ...given('identity', identity),
+            ...(rps === undefined ? {} : { rps: { url: rps } }),
+          },
+        }),
+      GATEWAY_RELOADABLE,
+    )
+    const config = settings.current
     const log = createLog('outbound', { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_outbound')
     const [{ OutboundGateway }, { Device }, options] = await Promise.all([
@@ -153,21 +154,14 @@ export function runOutbound(flags: OutboundFlags, env: Environment): Promise<voi
       timers: systemTimers,
       log,
       metrics,
-      settings: () => outboundSettings(config),
+      settings: () => outboundSettings(settings.current),
     })
     return serving(gateway, {
-      config,
+      settings,
       log,
       metrics,
       ready: async () => ({ ok: true, checks: { service: gateway.service } }),
       end: async () => undefined,
-      reload: () => {
-        const next = load()
-        const fixed = changed(config, next).filter(setting => !RELOADABLE.includes(setting))
-        config = { ...config, ...only(next, RELOADABLE) } as OutboundConfig
-        return fixed
-      },
-      drain: () => config.drainSeconds,
     })
   })
 }
@@ -189,73 +183,40 @@ async function deviceOptions({ rps, store, unlocker, identity }: OutboundConfig)
 }
 
 interface ServingParts {
-  readonly config: { readonly listen: Listen; readonly adminListen?: Listen | undefined }
+  readonly settings: {
+    readonly current: Pick<OutboundConfig, 'listen' | 'adminListen' | 'drainSeconds'>
+    reload(log: Log): boolean
+  }
   readonly log: Log
   readonly metrics: Metrics
   readonly ready: () => Promise<Readiness>
   readonly end: () => Promise<void>
-  /** Reads the settings again; the names of those that want a restart. Throws ConfigError, and nothing has changed. */
-  readonly reload: () => readonly string[]
-  readonly drain: () => number | undefined
 }
 
 /** Listens on both, and how that ends. PortTaken, ConfigError. */
 async function serving(
-  gateway: { readonly server: Server; apply(): void; close(within: number): Promise<void> },
-  { config, log, metrics, ready, end, reload, drain }: ServingParts,
+  gateway: { readonly server: Server; close(within: number): Promise<void> },
+  { settings, log, metrics, ready, end }: ServingParts,
 ): Promise<Serving> {
-  const admin = adminOf(log, metrics, ready)
-  const { listen, adminListen } = config
+  const { listen, adminListen } = settings.current
   await listenOn(gateway.server, listen).catch((error: unknown) => refuseListen('listen', listen, error))
-  try {
-    if (adminListen !== undefined)
-      await admin
-        .listen(adminListen)
-        .catch((error: unknown) => refuseListen('adminListen', adminListen, error))
-  } catch (error) {
+  const title = 'Gateway: administration'
+  const admin = await openAdmin(adminListen, { title, log, metrics, ready }).catch((error: unknown) => {
     gateway.server.close()
     throw error
-  }
-  const urls = {
-    listen: addressOf(gateway.server),
-    ...(adminListen === undefined ? {} : { adminUrl: `http://${addressOf(admin.server)}` }),
-  }
+  })
+  const urls = { listen: addressOf(gateway.server), ...admin.urls }
   log.info(urls, 'serving')
   return {
     urls,
-    async reload() {
-      try {
-        const fixed = reload()
-        gateway.apply()
-        if (fixed.length > 0) log.warn({ settings: fixed }, 'these settings want a restart')
-        log.info('the settings were read again')
-      } catch (error) {
-        log.error({ err: error }, 'the settings were not read again; it goes on with those it has')
-      }
-    },
+    // Gateways look at their settings whenever they need one.
+    reload: async () => void settings.reload(log),
     async close() {
-      await gateway.close((drain() ?? 10) * 1000)
+      await gateway.close((settings.current.drainSeconds ?? 10) * 1000)
       await admin.close()
       await end()
     },
   }
-}
-
-function adminOf(
-  log: Log,
-  metrics: Metrics,
-  ready: () => Promise<Readiness>,
-): ReturnType<typeof createAdmin> {
-  return createAdmin({
-    title: 'Gateway: administration',
-    log,
-    metrics,
-    ready,
-    // There is no admin route: nobody needs to know it.
-    adminToken: toBase64Url(systemRandom(32)),
-    table: {},
-    handlers: {},
-  })
 }
 
 function listenOn(server: Server, { host, port }: Listen): Promise<void> {
@@ -307,16 +268,3 @@ function addresses({ listen, to }: Pick<GatewayFlags, 'listen' | 'to'>) {
   }
 }
 const given = (name: string, value: unknown) => (value === undefined ? {} : { [name]: value })
-
-function changed(before: object, after: object): string[] {
-  const [old, now] = [before, after].map(value => new Map<string, unknown>(Object.entries(value))) as [
-    Map<string, unknown>,
-    Map<string, unknown>,
-  ]
-  return [...new Set([...old.keys(), ...now.keys()])].filter(
-    name => JSON.stringify(old.get(name)) !== JSON.stringify(now.get(name)),
-  )
-}
-/** Those settings, each: absent in `settings` is absent in the answer's place, too. */
-const only = (settings: object, names: readonly string[]) =>
-  Object.fromEntries(names.map(name => [name, (settings as Record<string, unknown>)[name]]))

@@ -114,9 +114,6 @@ export class Gateway {
     return this.#allComingIn
   }
 
-  /** After a reload: nothing, since settings are looked at when they are needed. */
-  apply(): void {}
-
   /** Nobody comes in any more; resolves when all have gone, or were put out `within` milliseconds from now. */
   async close(within: number): Promise<void> {
     this.server.close()

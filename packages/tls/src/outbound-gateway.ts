@@ -51,7 +51,6 @@ export class OutboundGateway {
         socket.destroy()
       })
     })
-    this.server.maxConnections = options.settings().connections
   }
 
   /** True, or why the server was not reached at the last attempt. */
@@ -60,10 +59,6 @@ export class OutboundGateway {
   }
   get connections(): number {
     return this.#open.size
-  }
-  /** After a reload. */
-  apply(): void {
-    this.server.maxConnections = this.#options.settings().connections
   }
 
   /** As the gateway's: resolves when all have gone, or were ended `within` milliseconds from now. */
@@ -82,7 +77,12 @@ export class OutboundGateway {
 
   async #take(socket: Socket): Promise<void> {
     const { identity, timers, metrics, settings } = this.#options
-    const { to, server: servername, idle, patience } = settings()
+    const { to, server: servername, connections, idle, patience } = settings()
+    if (this.#open.size >= connections) {
+      metrics.count('connections_taken', { outcome: 'too-many' })
+      socket.destroy()
+      return
+    }
     this.#open.add(socket)
     metrics.gauge('connections', this.#open.size)
     socket.on('error', () => undefined)

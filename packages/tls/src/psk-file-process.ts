@@ -1,6 +1,10 @@
-/** A writer of a PSK file as a process (psk-file.ts, api/process.ts); with `once` it writes the file and ends. */
+/**
+ * A writer of a PSK file as a process (psk-file.ts, api/process.ts): settings, keys, health and metrics; SIGHUP reads the
+ * settings and the register again. With `once` it writes the file and ends.
+ */
 import { spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
+import type { Readiness } from '@milagro-ts/api/admin'
 import { createClient } from '@milagro-ts/api/call'
 import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
@@ -25,9 +29,11 @@ import { AgreeStaticKey } from '@milagro-ts/crypto/static-agreement'
 import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { Guard } from '@milagro-ts/rpa/guard'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
-import { loadPskFileConfig, type PskFileConfig } from './gateway-config.js'
+import { openAdmin } from './admin-listener.js'
+import { loadPskFileConfig, PSK_FILE_RELOADABLE, type PskFileConfig } from './gateway-config.js'
 import { PskFile } from './psk-file.js'
 import { askRecipientKey } from './recipient-shares.js'
+import { ReloadableSettings } from './reloadable-settings.js'
 
 /** Milliseconds for one call, and between two looks for a newer revision of the group document. */
 const TIMEOUT = 5_000
@@ -47,7 +53,11 @@ export interface PskFileFlags {
 /** Never rejects. */
 export function runPskFile(flags: PskFileFlags, env: Environment): Promise<void> {
   return runProcess('tls psk-file', async () => {
-    const config = loadPskFileConfig({ file: flags.config, env })
+    const settings = new ReloadableSettings(
+      () => loadPskFileConfig({ file: flags.config, env }),
+      PSK_FILE_RELOADABLE,
+    )
+    const config = settings.current
     const { name, dataDir } = config
     const folder = { name, dataDir, passphrase: readSecret('MILAGRO_PSK_FILE_PASSPHRASE', env) }
     if (flags.init === true) {
@@ -60,24 +70,41 @@ export function runPskFile(flags: PskFileFlags, env: Environment): Promise<void>
       return null
     }
     const log = createLog(name, { level: config.logLevel ?? 'info' })
+    const metrics = createMetrics('milagro_psk_file')
     const ports = { clock: systemClock, random: systemRandom, timers: systemTimers }
     const writer = await openPskFile({
-      config,
+      settings: () => settings.current,
       keys: await serviceKeys.read(folder),
       group: await pinnedGroup(config, threadKeyCheck(ports)),
       log,
-      metrics: createMetrics('milagro_psk_file'),
+      metrics,
       ...ports,
       fetch,
     })
     if (flags.once !== true) {
-      const { file } = config
-      return { urls: { file }, reload: async () => writer.look(), close: () => writer.close() }
+      const title = 'PSK file: administration'
+      const ready = async () => writer.readiness
+      const admin = await openAdmin(config.adminListen, { title, log, metrics, ready }).catch(
+        async (error: unknown) => {
+          await writer.close()
+          throw error
+        },
+      )
+      return {
+        urls: { file: config.file, ...admin.urls },
+        async reload() {
+          if (settings.reload(log)) writer.lookAnew()
+        },
+        async close() {
+          await writer.close()
+          await admin.close()
+        },
+      }
     }
     const end = systemClock() + ONCE
-    while (!writer.isCurrent && systemClock() < end)
+    while (!writer.readiness.ok && systemClock() < end)
       await new Promise<void>(resolve => setTimeout(resolve, PAUSE))
-    const isWritten = writer.isCurrent
+    const isWritten = writer.readiness.ok
     await writer.close()
     if (!isWritten) throw new Error('the PSK file was not written: see the log above')
     say({ event: 'written', file: config.file, lines: writer.lines })
@@ -86,7 +113,8 @@ export function runPskFile(flags: PskFileFlags, env: Environment): Promise<void>
 }
 
 export interface PskFileOptions {
-  readonly config: PskFileConfig
+  /** As of now; what wants a restart is looked at once. */
+  readonly settings: () => PskFileConfig
   readonly keys: ServiceKeys
   /** The pinned group; later revisions come from the RPS. */
   readonly group: Group
@@ -99,22 +127,23 @@ export interface PskFileOptions {
 }
 
 export interface PskFileWriter {
-  /** Reads the register again, now. */
-  look(): void
-  readonly isCurrent: boolean
+  /** Reads the register again, now: it may be another one. */
+  lookAnew(): void
+  /** Whether the file holds a line for each device that may come in and no other, and the broker knows; or why not. */
+  readonly readiness: Readiness
+  /** Identities in the file. */
   readonly lines: number
   close(): Promise<void>
 }
 
 /** Writes from here on. Rejects when the file that is there can't be read. */
 export async function openPskFile(options: PskFileOptions): Promise<PskFileWriter> {
-  const { config, keys, log, metrics, clock, random, timers, fetch } = options
-  const { name, file } = config
+  const { settings, keys, log, metrics, clock, random, timers, fetch } = options
+  const { name, file, rps } = settings()
   const { requestKey, hpkeKey } = keys
   let group = options.group
-  let lines = 0
   const guard = new Guard({
-    rpsUrl: config.rps.url,
+    rpsUrl: rps.url,
     audience: name,
     name,
     requestKey,
@@ -147,15 +176,12 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
   })
   const writer = new PskFile({
     key,
-    devices: () => devicesOf(config, { authorize, fetch }),
+    devices: () => devicesOf(settings(), { authorize, fetch }),
     bans: guard.follower,
     read: () => readOr(file, ''),
-    write: async text => {
-      await writeFileAtomic(file, text, 0o600)
-      lines = text.split('\n').length - 1
-    },
-    reload: () => tellBroker(config, { timers, log, metrics }),
-    every: (config.everySeconds ?? 10) * 1000,
+    write: text => writeFileAtomic(file, text, 0o600),
+    reload: () => tellBroker(settings(), { timers, log, metrics }),
+    every: () => (settings().everySeconds ?? 10) * 1000,
     clock,
     timers,
     log,
@@ -171,22 +197,26 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
       (error: unknown) => log.warn({ err: error }, 'no look at the group document; tried again'),
     )
   })
+  const close = async () => {
+    endFollowing()
+    await guard.stop()
+    await writer.stop()
+    await pool.close()
+  }
   guard.start()
-  await writer.start()
+  await writer.start().catch(async (error: unknown) => {
+    await close()
+    throw error
+  })
   return {
-    look: () => writer.look(),
-    get isCurrent() {
-      return writer.isCurrent
+    lookAnew: () => writer.lookAnew(),
+    get readiness() {
+      return writer.readiness
     },
     get lines() {
-      return lines
+      return writer.lines
     },
-    async close() {
-      endFollowing()
-      await guard.stop()
-      await writer.stop()
-      await pool.close()
-    },
+    close,
   }
 }
 
@@ -254,18 +284,25 @@ async function devicesOf(
 
 /** SIGHUP to the process that the pid file names, or a command. Rejects when neither took it, or not in time. */
 async function tellBroker(
-  { reload }: PskFileConfig,
-  { timers, log, metrics }: Pick<PskFileOptions, 'timers' | 'log' | 'metrics'>,
+  { reload: { pidFile, command } = {} }: PskFileConfig,
+  ports: Pick<PskFileOptions, 'timers' | 'log' | 'metrics'>,
 ): Promise<void> {
-  if (reload?.pidFile !== undefined) {
-    const text = (await readFile(reload.pidFile, 'utf8')).trim()
+  if (pidFile !== undefined) {
+    const text = (await readFile(pidFile, 'utf8')).trim()
     if (!/^[1-9][0-9]{0,9}$/.test(text))
       throw new ConfigError(`setting 'reload.pidFile': it holds no process id`)
     process.kill(Number(text), 'SIGHUP')
   }
-  const [program, ...args] = reload?.command ?? []
-  if (program === undefined) return
-  await new Promise<void>((resolve, reject) => {
+  if (command !== undefined) await run(command, ports)
+  if (pidFile !== undefined || command !== undefined) ports.metrics.count('reloads')
+}
+
+/** Rejects when it ends otherwise than with 0, or not in time: then it is killed. */
+function run(
+  [program = '', ...args]: readonly string[],
+  { timers, log, metrics }: Pick<PskFileOptions, 'timers' | 'log' | 'metrics'>,
+): Promise<void> {
+  return new Promise<void>((resolve, reject) => {
     const child = spawn(program, args, { stdio: 'ignore' })
     const endWaiting = timers.after(RELOAD, () => {
       metrics.count('reloads_timed_out')

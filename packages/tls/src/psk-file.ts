@@ -10,6 +10,7 @@
  *
  * A line is a whole key: who reads the file can pose as each of these devices to this broker, and as the broker to them.
  */
+import type { Readiness } from '@milagro-ts/api/admin'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import type { Timers } from '@milagro-ts/api/system'
@@ -39,13 +40,16 @@ export interface PskFilePorts {
   readonly write: (text: string) => Promise<void>
   /** Tells the broker that the file is another. */
   readonly reload: () => Promise<void>
-  /** Milliseconds between two looks at the register. */
-  readonly every: number
+  /** Milliseconds between two looks at the register, as of now. */
+  readonly every: () => number
   readonly clock: Clock
   readonly timers: Timers
   readonly log: Log
   readonly metrics: Metrics
 }
+
+/** What may fail, by its label among the metrics. */
+type Step = 'register' | 'key' | 'write' | 'broker'
 
 export class PskFile {
   readonly #ports: PskFilePorts
@@ -55,6 +59,10 @@ export class PskFile {
   #key: AgreeStaticKey | undefined
   #devices: readonly IdCore[] | undefined
   #listed = Number.NEGATIVE_INFINITY
+  /** Whether it is to be read without waiting for its time, and whether the last answer is of the one that is meant. */
+  #listAgain = false
+  #isListed = false
+  #isKeyRefused = false
   #written: string | undefined
   #wantsReload = false
   #startedAt = 0
@@ -70,9 +78,10 @@ export class PskFile {
 
   /** Begins with the lines that are there, so that nobody is locked out by a restart. */
   async start(): Promise<void> {
-    const { read, clock, timers } = this.#ports
+    const { read, clock, timers, metrics } = this.#ports
     this.#startedAt = clock()
     this.#written = await read()
+    metrics.gauge('lines', this.lines)
     for (const line of this.#written.split('\n')) {
       const [, identity, key] = /^(s1\.[\w-]{52}):([0-9a-f]{64})$/.exec(line) ?? []
       if (identity !== undefined && key !== undefined) this.#keys.set(identity, key)
@@ -89,8 +98,16 @@ export class PskFile {
     await this.#refreshing
   }
 
+  /** Reads the register again, now: it may be another one. Never throws. */
+  lookAnew(): void {
+    this.#listAgain = true
+    this.#isListed = false
+    this.look()
+  }
+
   /** At a ban, and every second. Never throws. */
   look(): void {
+    if (this.#isStopped) return
     if (this.#refreshing !== undefined) {
       this.#again = true
       return
@@ -105,14 +122,28 @@ export class PskFile {
       .finally(() => {
         this.#refreshing = undefined
         // Somebody was banned while it failed.
-        if (this.#again && !this.#isStopped) this.look()
+        if (this.#again) this.look()
       })
   }
 
-  /** Whether the file holds a line for each device that may come in and no other, and the broker knows. */
-  get isCurrent(): boolean {
-    const isAtRest = this.#refreshing === undefined && !this.#wantsReload
-    return isAtRest && this.#devices !== undefined && this.#ports.bans.fresh && this.#missing().length === 0
+  /** Identities in the file. */
+  get lines(): number {
+    return (this.#written ?? '').split('\n').filter(line => line !== '').length
+  }
+
+  /** Whether the file holds a line for each device that may come in and no other, and the broker knows; or why not. */
+  get readiness(): Readiness {
+    const { bans } = this.#ports
+    const isWritten =
+      this.#devices !== undefined && this.#missing().length === 0 && this.#written === this.#text()
+    const checks = {
+      events: bans.fresh || 'the ban events are not heard: the file is emptied, at the start after 30 s',
+      register: this.#isListed || 'the register was not read',
+      key: (this.#key !== undefined && !this.#isKeyRefused) || 'no static key from the authorities',
+      file: isWritten || 'the file is not written for those who may come in now',
+      broker: this.#wantsReload ? 'the broker was not told of the file' : true,
+    } as const
+    return { ok: Object.values(checks).every(check => check === true), checks }
   }
 
   /** The file as it should be now. Rejects where it can't be written, or the broker not be told. */
@@ -135,21 +166,41 @@ export class PskFile {
 
   async #listDevices(): Promise<void> {
     const { devices, clock, every, log } = this.#ports
-    if (clock() - this.#listed < every) return
+    if (!this.#listAgain && clock() - this.#listed < every()) return
+    this.#listAgain = false
     try {
-      this.#devices = await devices()
+      const listed = await this.#try('register', devices)
+      // Another one is meant now, and read next.
+      if (this.#listAgain) return
+      this.#devices = listed
       this.#listed = clock()
+      this.#isListed = true
     } catch (error) {
       // Bans come by another way; only who is new has to wait.
+      this.#listAgain = true
+      this.#isListed = false
       log.warn({ err: error }, 'the register was not read; tried again')
     }
   }
 
   async #takeKey(): Promise<void> {
-    const key = await this.#ports.key()
+    const key = await this.#try('key', this.#ports.key).catch((error: unknown) => {
+      this.#isKeyRefused = true
+      throw error
+    })
+    this.#isKeyRefused = false
     if (key === this.#key) return
     this.#key = key
     this.#fresh.clear()
+  }
+
+  async #try<T>(step: Step, attempt: () => Promise<T>): Promise<T> {
+    try {
+      return await attempt()
+    } catch (error) {
+      this.#ports.metrics.count('failures', { step })
+      throw error
+    }
   }
 
   #allowed(): readonly IdCore[] {
@@ -173,20 +224,29 @@ export class PskFile {
     if (isStarting && clock() - this.#startedAt < DEAF_AT_START) return
     if (this.#devices === undefined && bans.fresh) return
     if (bans.fresh) this.#startedAt = Number.NEGATIVE_INFINITY
-    const lines = bans.fresh ? this.#allowed().flatMap(idCore => this.#lineOf(idCore)) : []
-    const text = lines.map(line => `${line}\n`).join('')
+    const text = this.#text()
     if (text !== this.#written) {
-      await write(text)
+      await this.#try('write', () => write(text))
       this.#written = text
       this.#wantsReload = true
       metrics.count('writes')
-      metrics.gauge('lines', lines.length)
-      if (bans.fresh) log.info({ lines: lines.length }, 'PSK file written')
+      metrics.gauge('lines', this.lines)
+      metrics.gauge('written_timestamp_seconds', Math.floor(clock() / 1000))
+      if (bans.fresh) log.info({ lines: this.lines }, 'PSK file written')
       else log.error('the ban events are lost: the PSK file is empty')
     }
     if (!this.#wantsReload) return
-    await reload()
+    await this.#try('broker', reload)
     this.#wantsReload = false
+  }
+
+  /** What the file should hold; nothing while the ban events are lost. */
+  #text(): string {
+    if (!this.#ports.bans.fresh) return ''
+    return this.#allowed()
+      .flatMap(idCore => this.#lineOf(idCore))
+      .map(line => `${line}\n`)
+      .join('')
   }
 
   #lineOf(idCore: IdCore): string[] {

@@ -60,7 +60,7 @@ describe.skipIf(!hasMosquitto)('mosquitto', () => {
   const at = (port: number) => ['-h', '127.0.0.1', '-p', String(port)]
   const outboundOf = async (car: Car) => {
     const { port } = await startGateway(world, { to: { host: '127.0.0.1', port: broker }, pass: 'mqtt' })
-    return startOutbound(world, car, port)
+    return (await startOutbound(world, car, port)).port
   }
 
   test.each(['mqttv311', 'mqttv5'])(
@@ -146,7 +146,7 @@ describe.skipIf(!hasMosquitto)('mosquitto', () => {
       name: 'instance',
     })
     const car = world.car(1)
-    const port = await startOutbound(world, car, gateway.port)
+    const { port } = await startOutbound(world, car, gateway.port)
     const listener = start(
       'mosquitto_sub',
       ...at(port),
@@ -188,7 +188,7 @@ describe.skipIf(!hasPostgres)('PostgreSQL', () => {
   beforeEach(async () => {
     const gateway = await startGateway(world, { to: POSTGRES, pass: 'none' })
     car = world.car(1)
-    port = await startOutbound(world, car, gateway.port)
+    ;({ port } = await startOutbound(world, car, gateway.port))
   })
   const psql = (...more: string[]): [string, ...string[]] => [
     'psql',
@@ -255,7 +255,7 @@ describe.skipIf(!hasSsh)('SSH', () => {
     const { text } = await ran(['sh', '-c', 'command -v sshd'])
     await start(text.trim() as string, '-D', '-e', '-f', config).said(/Server listening/)
     const gateway = await startGateway(world, { to: { host: '127.0.0.1', port: daemon }, pass: 'none' })
-    const port = await startOutbound(world, world.car(1), gateway.port)
+    const { port } = await startOutbound(world, world.car(1), gateway.port)
     const ssh = (to: number, command: string): [string, ...string[]] => [
       'ssh',
       ...['-F', 'none', '-p', String(to), '-i', user, '-o', 'IdentitiesOnly=yes', '-o', 'BatchMode=yes'],

@@ -3,7 +3,7 @@ import type { Server, Socket } from 'node:net'
 import { createServer as createTcp } from 'node:net'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { Gateway, type GatewaySettings } from '@milagro-ts/tls/gateway'
-import { OutboundGateway } from '@milagro-ts/tls/outbound-gateway'
+import { OutboundGateway, type OutboundSettings } from '@milagro-ts/tls/outbound-gateway'
 import { type Car, NAME, type World } from './world.js'
 
 export const INSTANCE = 'VIN of the RA'
@@ -40,20 +40,30 @@ export async function startGateway(
   return Object.assign(running, { gateway, port, metrics: () => metrics.registry.metrics() })
 }
 
-/** Plain TCP on the loopback that speaks to `port` as this car. */
-export async function startOutbound(world: World, car: Car, port: number): Promise<number> {
+export interface RunningOutbound {
+  readonly port: number
+  readonly metrics: () => Promise<string>
+  settings: OutboundSettings
+}
+
+/** Plain TCP on the loopback that speaks to `to` as this car. */
+export async function startOutbound(world: World, car: Car, to: number): Promise<RunningOutbound> {
   const { timers, log } = world
-  const settings = {
-    to: { host: '127.0.0.1', port },
-    server: NAME,
-    connections: 100,
-    idle: 60_000,
-    patience: 10_000,
-  }
   const metrics = createMetrics('outbound')
-  const outbound = new OutboundGateway({ identity: car, timers, log, metrics, settings: () => settings })
+  const running = {
+    settings: {
+      to: { host: '127.0.0.1', port: to },
+      server: NAME,
+      connections: 100,
+      idle: 60_000,
+      patience: 10_000,
+    },
+  }
+  const settings = () => running.settings
+  const outbound = new OutboundGateway({ identity: car, timers, log, metrics, settings })
+  const port = await world.listen(outbound.server)
   world.onClose(() => outbound.close(0))
-  return world.listen(outbound.server)
+  return Object.assign(running, { port, metrics: () => metrics.registry.metrics() })
 }
 
 /** A service that does this with each connection. */

@@ -117,7 +117,7 @@ describe('bytes', () => {
       socket.end(DIGEST(all))
     })
     const gateway = await startGateway(world, { to, pass: 'none' })
-    const port = await startOutbound(world, world.car(1), gateway.port)
+    const { port } = await startOutbound(world, world.car(1), gateway.port)
     const bytes = Buffer.alloc(3_000_000, 'all sorts of things ')
     const socket = plain(port)
     const answer = heard(socket)
@@ -253,10 +253,25 @@ describe('who may stay', () => {
     expect(await outcome(dial(gateway, world.car(1)))).toBe('closed')
     sockets.push(await inside(world.car(2)))
     gateway.settings = { ...gateway.settings, connections: 3 }
-    gateway.gateway.apply()
     expect(await outcome(dial(gateway, world.car(3)))).not.toBe('in')
     expect(service1.length).toBe(3)
     for (const socket of sockets) socket.destroy()
+  })
+
+  test('an outbound gateway has as many connections as its settings say now', async () => {
+    const outbound = await startOutbound(world, world.car(1), gateway.port)
+    const { port } = outbound
+    outbound.settings = { ...outbound.settings, connections: 1 }
+    const first = plain(port)
+    await new Promise(resolve => first.once('data', resolve))
+    const one = plain(port)
+    expect((await heard(one)).length).toBe(0)
+    one.destroy()
+    expect(await outbound.metrics()).toContain('outbound_connections_taken_total{outcome="too-many"} 1')
+    outbound.settings = { ...outbound.settings, connections: 2 }
+    const second = plain(port)
+    await new Promise(resolve => second.once('data', resolve))
+    for (const socket of [first, second]) socket.destroy()
   })
 
   test('strangers who say nothing take no place of those who come in, and each source a few of their own', async () => {

@@ -1,13 +1,15 @@
 /** A file of `s1.` keys, kept current by bans, the list of devices and the ban events; and mosquitto that reads it. */
-import { readFile, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
+import type { Readiness } from '@milagro-ts/api/admin'
 import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { systemRandom } from '@milagro-ts/api/system'
 import { toHex } from '@milagro-ts/crypto/bytes'
 import { agreePointG1, encodeName } from '@milagro-ts/crypto/identity'
 import { AgreeClientKey, clientAgreeStatic } from '@milagro-ts/crypto/static-agreement'
+import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { streamBuilder } from '@milagro-ts/tls/mqtt'
 import { openPskFile, type PskFileWriter } from '@milagro-ts/tls/psk-file-process'
 import { MqttClient } from 'mqtt'
@@ -47,7 +49,7 @@ afterEach(async () => {
 
 const open = async () => {
   writer = await openPskFile({
-    config: {
+    settings: () => ({
       name: 'tracking',
       dataDir: world.folder,
       groupId: world.groupId,
@@ -56,7 +58,7 @@ const open = async () => {
       file,
       devicesFile: devices,
       reload,
-    },
+    }),
     keys: world.tracking,
     group: world.group,
     log: createLog('psk-file', { destination: { write: line => void logged.push(line) } }),
@@ -86,8 +88,9 @@ function lineOf({ idCore }: Car): string {
 }
 const lines = async () =>
   (await readFile(file, 'utf8').catch(() => '')).split('\n').filter(line => line !== '')
-const list = (...cars: Car[]) =>
-  writeFile(devices, `# fleet\n${cars.map(car => car.idCore.mpinId).join('\n')}\n`)
+/** As a whole, like whoever keeps such a file: half of it is another list. */
+const write = (text: string) => writeFileAtomic(devices, text)
+const list = (...cars: Car[]) => write(`# fleet\n${cars.map(car => car.idCore.mpinId).join('\n')}\n`)
 const holds = (...cars: Car[]) => {
   const expected = JSON.stringify(cars.map(lineOf).sort())
   return until(async () => {
@@ -102,7 +105,7 @@ test('the static key is asked for without a slot, and each line is what the devi
   await open()
   await holds(...cars)
   expect((await stat(file)).mode & 0o777).toBe(0o600)
-  await until(() => writer.isCurrent)
+  await until(() => writer.readiness.ok)
   expect((await readFile(told, 'utf8')).trim().endsWith('3')).toBe(true)
 })
 
@@ -118,10 +121,10 @@ test('a ban removes a line, its end brings it back, a new device gets one, one t
   await list(two, three)
   await holds(two, three)
   // Nothing new, nothing written: no reload for nothing.
-  await until(() => writer.isCurrent)
+  await until(() => writer.readiness.ok)
   const before = await readFile(told, 'utf8')
   await pass(25_000)
-  await until(() => writer.isCurrent)
+  await until(() => writer.readiness.ok)
   expect(await readFile(told, 'utf8')).toBe(before)
 })
 
@@ -152,7 +155,7 @@ test('a restart keeps the lines that are there, and a list that can’t be read 
   expect(await lines()).toEqual([lineOf(car), lineOf(banned)].sort())
   // Without a key of its own yet, bans still count.
   await holds(car)
-  await writeFile(devices, 'no M-Pin ID\n')
+  await write('no M-Pin ID\n')
   await until(() => {
     world.clock.turn(TURN)
     return logged.join('').includes('the register was not read')
@@ -186,7 +189,7 @@ test('a reload command that never ends is killed after ten seconds, and the brok
   await pass(6_000)
   await until(() => {
     world.clock.turn(TURN)
-    return writer.isCurrent
+    return writer.readiness.ok
   })
   expect((await readFile(told, 'utf8')).trim().endsWith('1')).toBe(true)
 })
@@ -200,16 +203,115 @@ test('frozen from the start: no line, and the log says why', async () => {
     return logged.join('').includes('the PSK file is not current')
   })
   expect(await lines()).toEqual([])
-  expect(writer.isCurrent).toBe(false)
+  expect(writer.readiness.ok).toBe(false)
 })
 
-test('no key stands in the log', async () => {
-  const car = world.makeCar()
+test('readiness names what is lacking, metrics count it, and nobody’s identity or key is in either', async () => {
+  const READY: Readiness = {
+    ok: true,
+    checks: { events: true, register: true, key: true, file: true, broker: true },
+  }
+  const lacking = (checks: Readiness['checks']) => ({ ok: false, checks: { ...READY.checks, ...checks } })
+  const said: string[] = []
+  const says = async (readiness: Readiness) => {
+    await until(() => {
+      world.clock.turn(TURN)
+      return JSON.stringify(writer.readiness) === JSON.stringify(readiness)
+    })
+    said.push(JSON.stringify(readiness))
+  }
+  const failed = (step: string) =>
+    until(async () => (await metrics.registry.metrics()).includes(`psk_file_failures_total{step="${step}"} `))
+  const FILE = { file: 'the file is not written for those who may come in now' }
+  const [car, second, third] = [world.makeCar(), world.makeCar(), world.makeCar()]
   await list(car)
+
+  for (const authority of world.authorities) authority.behaviour = 'frozen'
   await open()
-  await holds(car)
-  const [, key = ''] = lineOf(car).split(':')
-  for (const line of logged) expect(line).not.toContain(key)
+  await says(lacking({ key: 'no static key from the authorities', ...FILE }))
+  await failed('key')
+  for (const authority of world.authorities) authority.behaviour = 'honest'
+  await says(READY)
+  expect(await metrics.registry.metrics()).toContain('psk_file_lines 1\n')
+
+  await write('no M-Pin ID\n')
+  await says(lacking({ register: 'the register was not read' }))
+  await failed('register')
+  expect(await lines()).toEqual([lineOf(car)])
+  await list(car, second)
+  await says(READY)
+
+  const { command } = reload
+  reload = { command: ['false'] }
+  await list(car)
+  await says(lacking({ broker: 'the broker was not told of the file' }))
+  await failed('broker')
+  if (command !== undefined) reload = { command }
+  await says(READY)
+
+  await rm(file)
+  await mkdir(file)
+  await list(car, second, third)
+  await says(lacking(FILE))
+  await failed('write')
+  await rmdir(file)
+  await says(READY)
+  const { now } = world.clock
+  expect(await lines()).toHaveLength(3)
+
+  const { port } = new URL(rps.url)
+  await rps.close()
+  world.clock.turn(31_000)
+  await says(
+    lacking({ events: 'the ban events are not heard: the file is emptied, at the start after 30 s' }),
+  )
+  expect(await metrics.registry.metrics()).toContain('psk_file_lines 0\n')
+  rps = await world.startRps({ config: { listen: { host: '127.0.0.1', port: Number(port) } } })
+  await says(READY)
+
+  const text = await metrics.registry.metrics()
+  const value = (name: string) =>
+    Number(
+      text
+        .split('\n')
+        .find(line => line.startsWith(`psk_file_${name} `))
+        ?.split(' ')[1],
+    )
+  expect(value('lines')).toBe(3)
+  expect(value('writes_total')).toBeGreaterThanOrEqual(6)
+  expect(value('reloads_total')).toBe(value('writes_total'))
+  expect(value('written_timestamp_seconds')).toBeGreaterThanOrEqual(Math.floor(now / 1000))
+  for (const secret of [car, second, third].flatMap(one => [...lineOf(one).split(':'), one.idCore.mpinId]))
+    for (const out of [text, ...said, ...logged]) expect(out).not.toContain(secret)
+})
+
+test('another register is read at once, the former file staying until it is there', async () => {
+  const [one, two] = [world.makeCar(), world.makeCar()]
+  await list(one)
+  await open()
+  await holds(one)
+  await until(() => writer.readiness.ok)
+  const former = devices
+  devices = join(world.folder, 'missing')
+  writer.lookAnew()
+  expect(writer.readiness.checks.register).toBe('the register was not read')
+  await until(() => logged.join('').includes('the register was not read'))
+  expect(await lines()).toEqual([lineOf(one)])
+  // No time passes: it waits for no turn.
+  devices = former
+  await list(two)
+  writer.lookAnew()
+  expect(writer.readiness.ok).toBe(false)
+  await until(() => writer.readiness.ok)
+  expect(await lines()).toEqual([lineOf(two)])
+})
+
+test('a file that can’t be read ends the start', async () => {
+  await open()
+  await writer.close()
+  await rm(file, { force: true })
+  await mkdir(file)
+  await expect(open()).rejects.toThrow('EISDIR')
 })
 
 describe.skipIf(!hasMosquitto)('mosquitto', () => {
@@ -264,7 +366,7 @@ describe.skipIf(!hasMosquitto)('mosquitto', () => {
       reload = { pidFile }
       await open()
       await holds(car)
-      await until(() => writer.isCurrent)
+      await until(() => writer.readiness.ok)
       await broker.said(/Reloading config/)
       const publish = (identity: string, key: string) =>
         ran([

@@ -52,7 +52,7 @@ export function addTls(program: Command, io: Io, status: { exit: number }): void
   tls
     .command('psk-file')
     .description(
-      'write a file of keys for a broker that reads such files (mosquitto’s psk_file), and keep it current: bans remove lines, new devices add them. In the foreground',
+      'write a file of keys for a broker that reads such files (mosquitto’s psk_file), and keep it current: bans remove lines, new devices add them. In the foreground; SIGHUP reads the settings and the list of devices again',
     )
     .requiredOption('--config <file>', 'settings, JSON (docs/operations/gateway.md)')
     .option('--init', 'make the data folder with the long-term keys, print their public parts, and end')
