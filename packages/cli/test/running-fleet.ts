@@ -129,6 +129,8 @@ export async function runFleet(
     config: { ...rpsConfig, groupId, workers: 0 },
     store: rpsStore,
     ...ports,
+    // What is drawn in one byte is the moment at which the next slot's permits are made: the first, whatever the time of day.
+    random: length => (length === 1 ? new Uint8Array(1) : systemRandom(length)),
   })
   const fleetServer = await createFleet({
     keyCheck: publicKeysFault,
