@@ -43,7 +43,7 @@ const READ = 1_024
 const SAID = 5_000
 /** Milliseconds that PSK and permit wait for a handshake. */
 const WAIT = 120_000
-/** Questions about devices at once; and from one source, those that came to nothing, or couldn’t be asked. */
+/** Questions about devices at once; and from one source, pairings that no handshake came of. */
 const MOST_ASKED = 256
 const ASK_RATE = { perSecond: 50, burst: 500 }
 /** Milliseconds between two lines of the log about questions that nobody answers. */
@@ -143,8 +143,6 @@ interface Said {
   until: number
   /** The number of the deny list when it was asked: a no doesn't outlast it. */
   number: number | undefined
-  /** Who has paid and gets it back: once the device has come in, or where nobody answers. */
-  payer: string | undefined
 }
 
 interface Held {
@@ -170,6 +168,8 @@ export class Door {
   /** By slot and M-Pin ID: of those who haven't come in yet, and of those who have, whom no number of others displaces. */
   readonly #said = new Map<string, Said>()
   readonly #saidOfKnown = new Map<string, Said>()
+  /** By source and identity: pairings that no handshake has come of yet. */
+  readonly #paid = new Map<string, number>()
   #asking = 0
   #complainedAt = Number.NEGATIVE_INFINITY
   readonly #guests = new Map<Guest, { readonly peer: TlsPeer; told: boolean }>()
@@ -237,14 +237,14 @@ export class Door {
   }
 
   /** Whose handshake by this identity and PSK has succeeded; null for who may not be here (any more). */
-  authenticated(text: string, psk: Uint8Array): TlsPeer | null {
+  authenticated(text: string, psk: Uint8Array, source: string): TlsPeer | null {
     const identity = this.#readable(text, 'm1') ?? this.#readable(text, 'm2')
     if (identity === null || !this.#mayEnter(identity)) return null
     const key = saidOf(identity)
     const said = this.#saidAbout(key)
     if (said?.permitted == null) return null
     said.until = Number.POSITIVE_INFINITY
-    this.#payBack(said)
+    this.#payBack(sourceOf(source), text)
     this.#ready.delete(text)
     const slot = identity.slot as number
     this.#said.delete(key)
@@ -327,10 +327,35 @@ export class Door {
       await this.#compute(undefined, payer)
       return null
     }
-    const said = this.#ask(identity, payer)
     const kept = this.#kept.get(text)?.psk
-    const [psk] = await Promise.all([kept ?? this.#compute({ text, identity }, payer), said])
+    if (kept === undefined) this.#asks.check(payer)
+    const answer = this.#ask(identity)
+    if (kept === undefined) this.#charge(payer, text)
+    let psk: Uint8Array | null
+    try {
+      ;[psk] = await Promise.all([kept ?? this.#compute({ text, identity }, payer), answer])
+    } catch (error) {
+      this.#payBack(payer, text)
+      throw error
+    }
+    // Nobody has answered.
+    if (this.#saidAbout(saidOf(identity))?.permitted === undefined) this.#payBack(payer, text)
     return psk !== null && this.#mayEnter(identity) ? psk : null
+  }
+
+  /** A pairing, and what is asked for it, is paid for until its handshake has succeeded. */
+  #charge(payer: string, text: string): void {
+    this.#asks.charge(payer)
+    const key = paymentOf(payer, text)
+    put(this.#paid, key, (this.#paid.get(key) ?? 0) + 1)
+  }
+  #payBack(payer: string, text: string): void {
+    const key = paymentOf(payer, text)
+    const left = (this.#paid.get(key) ?? 0) - 1
+    if (left < 0) return
+    this.#asks.refund(payer)
+    if (left === 0) this.#paid.delete(key)
+    else this.#paid.set(key, left)
   }
 
   async #makeReady(text: string, source: string): Promise<void> {
@@ -351,8 +376,8 @@ export class Door {
     }
   }
 
-  /** Once for a device and slot, whatever number of connections it opens. Refused RETRY_LATER. Never rejects. */
-  #ask(identity: PskIdentity, payer: string): Promise<Permitted | null> {
+  /** Once for a device and slot, whatever number of connections it opens. Refused RETRY_LATER; the answer never rejects. */
+  #ask(identity: PskIdentity): Promise<Permitted | null> {
     const { permitted, clock, bans, log } = this.#ports
     const key = saidOf(identity)
     const known = this.#saidAbout(key)
@@ -360,7 +385,6 @@ export class Door {
     if (known !== undefined && this.#holds(known)) return known.answer
     if (this.#asking >= MOST_ASKED)
       throw new Refused('RETRY_LATER', { detail: 'too many devices are being asked about', retryAfter: 1 })
-    this.#asks.take(payer)
     const slot = identity.slot as number
     const said: Said = {
       slot,
@@ -369,7 +393,6 @@ export class Door {
       permitted: known?.permitted,
       until: 0,
       number,
-      payer,
     }
     this.#asking++
     said.answer = permitted(identity.idCore, slot)
@@ -380,7 +403,6 @@ export class Door {
           return answer
         },
         (error: unknown) => {
-          this.#payBack(said)
           if (this.#said.get(key) === said) this.#said.delete(key)
           if (clock() >= this.#complainedAt + COMPLAINT) {
             this.#complainedAt = clock()
@@ -397,11 +419,6 @@ export class Door {
     this.#saidOfKnown.delete(key)
     put(this.#said, key, said)
     return said.answer
-  }
-
-  #payBack(said: Said): void {
-    if (said.payer !== undefined) this.#asks.refund(said.payer)
-    said.payer = undefined
   }
 
   #holds({ isPending, permitted, until, number }: Said): boolean {
@@ -446,3 +463,4 @@ function put<T>(entries: Map<string, T>, key: string, value: T, most = KEPT): vo
 }
 
 const saidOf = ({ slot, idCore }: PskIdentity) => `${slot} ${idCore.mpinId}`
+const paymentOf = (payer: string, text: string) => `${payer} ${text}`

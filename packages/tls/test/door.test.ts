@@ -1,7 +1,9 @@
 /** What strangers can do to the door by naming others, without any connection. */
 import { be32, concat } from '@milagro-ts/crypto/bytes'
 import { IdCore } from '@milagro-ts/crypto/identity'
+import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { G1 } from '@milagro-ts/crypto/points'
+import { Scalar } from '@milagro-ts/crypto/scalar'
 import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { NAME, SLOT, World } from './world.js'
@@ -22,12 +24,12 @@ test('who has come in stays known whatever number of others is named, while nobo
   const { door } = world
   const { identity } = await world.car(1).externalPsk(NAME)
   const psk = await door.psk(identity, '192.0.2.1')
-  expect(door.authenticated(identity, psk)?.mpinId).toBe(world.car(1).mpinId)
+  expect(door.authenticated(identity, psk, '192.0.2.1')?.mpinId).toBe(world.car(1).mpinId)
   for (let n = 1; n <= 10_100; n++) await door.psk(made(n), sourceOf(n))
   expect(world.asked.length).toBe(10_101)
   world.permitted = () => Promise.reject(new Error('nobody answers'))
   expect(door.pskKept(identity)).toEqual(psk)
-  expect(door.authenticated(identity, psk)).not.toBeNull()
+  expect(door.authenticated(identity, psk, '192.0.2.1')).not.toBeNull()
 })
 
 test('one source has so many questions that come to nothing, and no more', async () => {
@@ -69,20 +71,51 @@ test('all addresses of an IPv6 /64 take one turn at the workers, by names that c
   expect(world.turns).toEqual(['2001:db8:0:1', '2001:db8:0:1', '2001:db8:0:1', '2001:db8:0:2'])
 })
 
-test('a question that fails after its device has come in by an earlier answer is paid back once', async () => {
+test('the name of who has come in, with ever new R, costs its source as much; who has come in pays nothing', async () => {
+  const { door } = world
+  const { identity } = await world.car(1).externalPsk(NAME)
+  const psk = await door.psk(identity, '192.0.2.1')
+  expect(door.authenticated(identity, psk, '192.0.2.1')).not.toBeNull()
+  const R = G1.generator
+  const named = (n: number) =>
+    PskIdentity.ofSlot('m1', world.car(1).idCore, SLOT, R.mulPublic(Scalar.fromBigInt(BigInt(n)))).toString()
+  for (let n = 1; n <= 500; n++) await door.psk(named(n), '192.0.2.2')
+  await expect(door.psk(named(501), '192.0.2.2')).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  expect([world.computed, world.asked.length]).toEqual([501, 1])
+  // By what it has here, from wherever.
+  expect(door.pskKept(identity)).toEqual(psk)
+  expect(await door.psk(identity, '192.0.2.2')).toEqual(psk)
+  // From its own address as often as it comes in.
+  for (let n = 1; n <= 600; n++) {
+    const again = named(n)
+    expect(door.authenticated(again, await door.psk(again, '192.0.2.1'), '192.0.2.1')).not.toBeNull()
+  }
+})
+
+test('what no worker takes costs nothing', async () => {
+  const { door } = world
+  world.isFull = true
+  for (let n = 1; n <= 600; n++) await expect(door.psk(made(n), '192.0.2.1')).rejects.toThrow(PoolUnavailable)
+  world.isFull = false
+  expect(await door.psk(made(601), '192.0.2.1')).toHaveLength(32)
+})
+
+test('a question that nobody answers is paid back, and once where its device comes in by an earlier answer', async () => {
   const { door } = world
   const { identity } = await world.car(1).externalPsk(NAME)
   const psk = await door.psk(identity, '192.0.2.1')
   world.turn(5_000)
   const asker = '192.0.2.2'
   for (let n = 1; n <= 490; n++) await door.psk(`nobody ${n}`, asker)
+  world.permitted = () => Promise.reject(new Error('nobody answers'))
+  for (let n = 1; n <= 20; n++) await door.psk(made(n), asker)
   let fail = (_: Error) => {}
   world.permitted = () =>
     new Promise((_, reject) => {
       fail = reject
     })
   const asked = door.psk(identity, asker)
-  expect(door.authenticated(identity, psk)?.mpinId).toBe(world.car(1).mpinId)
+  expect(door.authenticated(identity, psk, asker)?.mpinId).toBe(world.car(1).mpinId)
   fail(new Error('nobody answers'))
   await asked
   for (let n = 491; n <= 500; n++) await door.psk(`nobody ${n}`, asker)

@@ -8,7 +8,7 @@ import { createLog, type Log } from '@milagro-ts/api/log'
 import type { SlotPsk } from '@milagro-ts/client/device'
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
 import { agreePointG1, agreePointG2, encodeName, type IdCore, issueIdCore } from '@milagro-ts/crypto/identity'
-import { CryptoPool } from '@milagro-ts/crypto/node-pool'
+import { CryptoPool, PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { G1 } from '@milagro-ts/crypto/points'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { Scalar } from '@milagro-ts/crypto/scalar'
@@ -86,6 +86,8 @@ export class World {
   turns: string[] = []
   /** What they give, where a test wants many of them. */
   computedAs: Uint8Array | undefined
+  /** The workers take nothing. */
+  isFull = false
   readonly #slots = new Set<number>()
   readonly #open: (() => unknown)[] = []
 
@@ -119,6 +121,7 @@ export class World {
         externalPsk: (item, source) => {
           this.computed++
           this.turns.push(source)
+          if (this.isFull) return Promise.reject(new PoolUnavailable('full', 1))
           if (this.computedAs !== undefined) return Promise.resolve(this.computedAs)
           return this.pool.externalPsk(item, source)
         },
