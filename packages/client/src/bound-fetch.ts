@@ -1,18 +1,34 @@
 /**
  * A connection to the RPS that a login is bound to (docs/protocols/tls.md, "Logins inside"): for `over` of `device.login`.
  *
- *   const over = () => boundFetch(connect({ host, port, servername: host }))       connect is of node:tls
- *   await device.login({ audience, over })
+ *   await device.login({ audience, over: () => connectBound('https://rps.example') })
  *
  * Browsers show no page the exporter of its connection, so this is for Node alone.
  */
 import { Agent } from 'node:https'
+import { isIP } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { TLSSocket } from 'node:tls'
+import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import { Unreachable } from '@milagro-ts/api/call'
 import { exporterOf } from '@milagro-ts/api/channel-binding'
 import { agentFetch } from './agent-fetch.js'
 import type { BoundConnection } from './ports.js'
+
+/**
+ * Opens a connection to the RPS at this address, and goes by its certificate.
+ * @param options Of node:tls, as `ca` for a CA that Node doesn't know. TypeError for an address that isn't https.
+ */
+export async function connectBound(
+  address: string,
+  options: ConnectionOptions = {},
+): Promise<BoundConnection> {
+  const { protocol, hostname, port } = new URL(address)
+  if (protocol !== 'https:')
+    throw new TypeError(`logins are bound to TLS connections, and ${address} is no https address`)
+  const host = hostname.replace(/^\[(.*)\]$/, '$1')
+  const servername = isIP(host) === 0 ? { servername: host } : {}
+  return boundFetch(connect({ host, port: Number(port || 443), ...servername, ...options }))
+}
 
 /**
  * Takes the connection over, once its handshake is done; whom it leads to is settled by who opened it. Its fetch is for

@@ -9,13 +9,15 @@ import { Agent as HttpsAgent, createServer as httpsServer } from 'node:https'
 import type { AddressInfo, Server } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { text } from 'node:stream/consumers'
 import { type ConnectionOptions, connect, createServer, type TLSSocket } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { createClient, Unreachable } from '@milagro-ts/api/call'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { agentFetch } from '@milagro-ts/client/agent-fetch'
-import { boundFetch } from '@milagro-ts/client/bound-fetch'
+import { boundFetch, connectBound } from '@milagro-ts/client/bound-fetch'
 import { Device } from '@milagro-ts/client/device'
+import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { stretchPin } from '@milagro-ts/client/pin-stretch'
 import { encodeRecords } from '@milagro-ts/client/record'
 import { memoryTokenStore } from '@milagro-ts/client/token-store'
@@ -41,6 +43,7 @@ import {
 import { anothers, cert, key } from '../../tls/test/someones-certificate.js'
 
 const MAIN = fileURLToPath(new URL('../../rps/dist/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../cli/dist/main.js', import.meta.url))
 const NAME = 'gw.example'
 const BOUND = 'bound at the RPS'
 const PIN = '271828'
@@ -118,7 +121,7 @@ async function serve(changes: object): Promise<Rps> {
 }
 
 const opened = (port: number, options: ConnectionOptions = {}) =>
-  boundFetch(connect({ host: '127.0.0.1', port, ...TRUSTED, ...options }))
+  connectBound(`https://127.0.0.1:${port}`, { ...TRUSTED, ...options })
 
 /** By connections as they come, of an agent's; closed at the test's end. */
 function clientOf(url: string, options: ConnectionOptions = {}) {
@@ -135,8 +138,8 @@ async function loginOf(url: string, options: MessageOptions) {
   return { login: asFields(world.prove(car, { audience: BOUND, nonce, ...options }).toJson()) }
 }
 
-/** The car with its driver, as it stands in a token store; `at` is where it finds the RPS. */
-async function device(at: { url: string } = rps): Promise<Device> {
+/** The car with its driver. */
+async function storeText(): Promise<string> {
   const { groupId } = world.group
   const { idCore, D_dev } = car
   const { userCore, attributes } = driver
@@ -180,8 +183,13 @@ async function device(at: { url: string } = rps): Promise<Device> {
     nextPermit: null,
     leavesNumber: 0,
   }
+  return encodeRecords([record])
+}
+
+/** The car's; `at` is where it finds the RPS. */
+async function device(at: { url: string } = rps): Promise<Device> {
   const store = memoryTokenStore()
-  await store.replace(null, encodeRecords([record]))
+  await store.replace(null, await storeText())
   return Device.open({
     rps: at.url,
     rpsAudience: OWN,
@@ -338,13 +346,13 @@ test('every request goes over the one connection, or fails', async () => {
   const port = await listening(server)
   const { fetch } = await opened(port)
   const url = `https://127.0.0.1:${port}/`
-  const text = async () => (await fetch(url)).text()
-  expect(await text()).toBe('1')
-  expect(await Promise.all([text(), text()])).toEqual(['2', '3'])
+  const get = async () => (await fetch(url)).text()
+  expect(await get()).toBe('1')
+  expect(await Promise.all([get(), get()])).toEqual(['2', '3'])
   await expect(fetch(`https://127.0.0.1:${port + 1}/`)).rejects.toThrow(/is gone/)
-  expect(await text()).toBe('4')
+  expect(await get()).toBe('4')
   // The server closes after the sixth, with one more that waits.
-  const last = await Promise.allSettled([text(), text(), text()])
+  const last = await Promise.allSettled([get(), get(), get()])
   expect(last.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected'])
   await expect(fetch(url)).rejects.toThrow(/is gone/)
   expect([connections, requests]).toEqual([1, 6])
@@ -353,6 +361,14 @@ test('every request goes over the one connection, or fails', async () => {
   await expect(closed.fetch(url)).rejects.toThrow(/is gone/)
   expect(requests).toBe(6)
 })
+
+/** What the RPS says of a certificate that it was told to take. */
+async function told(files: { cert: string; key: string }, line: string): Promise<void> {
+  const before = rps.lines.length
+  await renew(files)
+  rps.child.kill('SIGHUP')
+  await until(() => rps.lines.slice(before).some(text => text.includes(line)))
+}
 
 test('a renewed certificate is taken at SIGHUP, a wrong one is not, and what is open stays', async () => {
   const before = await opened(rps.port)
@@ -365,20 +381,42 @@ test('a renewed certificate is taken at SIGHUP, a wrong one is not, and what is 
   }
   const inPem = (pem: string) => pem.replaceAll(/-----[A-Z ]+-----|\s/g, '')
   expect(await shown()).toBe(inPem(cert))
-  await renew(anothers)
-  rps.child.kill('SIGHUP')
-  await until(() => rps.lines.some(line => line.includes('are read anew')))
+  await told(anothers, 'are read anew')
   expect(await shown()).toBe(inPem(anothers.cert))
-  await renew({ cert, key: anothers.key })
-  rps.child.kill('SIGHUP')
-  await until(() => rps.lines.some(line => line.includes('the certificate in use stays')))
+  await told({ cert, key: anothers.key }, 'the certificate in use stays')
   expect(rps.lines.join('\n')).toContain("setting 'tls.keyFile': not the key of the certificate")
   expect(await shown()).toBe(inPem(anothers.cert))
-  await renew({ cert, key })
+  await told({ cert, key }, 'are read anew')
+  expect(await shown()).toBe(inPem(cert))
   const client = createClient(rpsRoutes, { baseUrl: rps.url, fetch: before.fetch })
   expect((await client.nonce({ body: {} })).slot).toBe(world.slot)
   before.close()
 })
+
+test('the command line logs in so with --bound, by the certificate of a CA that Node is told of', async () => {
+  await told(anothers, 'are read anew')
+  const ca = join(world.folder, 'ca.pem')
+  await writeFile(ca, anothers.cert)
+  const store = join(world.folder, 'device.json')
+  await fileTokenStore(store).replace(null, await storeText())
+  const login = async (...flags: string[]) => {
+    const args = ['device', 'login', '--store', store, '--rps', rps.url, '--audience', BOUND, ...flags]
+    const env = { PATH: process.env.PATH ?? '', NODE_EXTRA_CA_CERTS: ca }
+    const child = spawn(process.execPath, [CLI, ...args], { env })
+    children.push(child)
+    const texts = Promise.all([text(child.stdout), text(child.stderr)])
+    const [code] = (await once(child, 'close')) as [number]
+    return [code, ...(await texts)]
+  }
+  expect(await login('--bound')).toEqual([0, expect.stringMatching(/^[\w-]+\.[\w-]+\.[\w-]+\n$/), ''])
+  expect(await login()).toEqual([1, '', expect.stringContaining('WRONG_PROOF')])
+  expect(await login('--bound', '--rps', 'http://127.0.0.1')).toEqual([
+    2,
+    '',
+    expect.stringContaining('--bound takes an RPS whose address is https'),
+  ])
+  await told({ cert, key }, 'are read anew')
+}, 60_000)
 
 test('what is no TLS is no request, and the server goes on', async () => {
   await expect(fetch(rps.url.replace('https', 'http'))).rejects.toThrow()
@@ -399,9 +437,9 @@ test('over plain HTTP it is MALFORMED, with or without a proof of a connection',
       field: 'tlsExporter',
     })
   }
-  const other = await listening(createServer({ cert, key }))
   const mine = await device()
-  await expect(mine.login({ audience: BOUND, over: () => opened(other) })).rejects.toThrow(
-    /is no https address/,
-  )
+  const notHttps = /is no https address/
+  await expect(mine.login({ audience: BOUND, over: () => connectBound(rps.url) })).rejects.toThrow(notHttps)
+  const elsewhere = await listening(createServer({ cert, key }))
+  await expect(mine.login({ audience: BOUND, over: () => opened(elsewhere) })).rejects.toThrow(notHttps)
 }, 60_000)
