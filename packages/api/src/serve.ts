@@ -40,7 +40,7 @@ export interface Meta {
   /** Path and query as sent. */
   readonly url: string
   readonly ip: string
-  /** The connection that it came by, where there is one: for a server that knows who is at its other end (packages/tls). */
+  /** The connection that it came by, where there is one: who is at its other end (packages/tls), and what a login is bound to. */
   readonly socket?: Socket
   readonly headers: IncomingHttpHeaders
   readonly body: Uint8Array

@@ -14,6 +14,9 @@ import { exporterOf } from '@milagro-ts/api/channel-binding'
 import { agentFetch } from './agent-fetch.js'
 import type { BoundConnection } from './ports.js'
 
+/** Milliseconds for a connection to come about. */
+const PATIENCE = 10_000
+
 /**
  * Opens a connection to the RPS at this address, and goes by its certificate.
  * @param options Of node:tls, as `ca` for a CA that Node doesn't know. TypeError for an address that isn't https.
@@ -33,11 +36,11 @@ export async function connectBound(
 /**
  * Takes the connection over, once its handshake is done; whom it leads to is settled by who opened it. Its fetch is for
  * https addresses of one origin: requests go over this connection one after the other, or reject once it is gone.
- * Unreachable where it doesn't come about, or speaks no TLS 1.3.
+ * Unreachable where it doesn't come about within so many milliseconds, or speaks no TLS 1.3.
  */
-export async function boundFetch(socket: TLSSocket): Promise<BoundConnection> {
+export async function boundFetch(socket: TLSSocket, patience = PATIENCE): Promise<BoundConnection> {
   try {
-    await secured(socket)
+    await secured(socket, patience)
   } catch (error) {
     throw new Unreachable('the connection that a login would be bound to does not come about', {
       cause: error,
@@ -54,15 +57,22 @@ export async function boundFetch(socket: TLSSocket): Promise<BoundConnection> {
   return { tlsExporter, fetch: agentFetch(agent), close: () => void socket.destroy() }
 }
 
-function secured(socket: TLSSocket): Promise<void> {
+function secured(socket: TLSSocket, patience: number): Promise<void> {
   return new Promise((resolve, reject) => {
     if (socket.destroyed) reject(new Error('the connection is closed'))
     // The Finished of this end: the handshake is done.
     else if (socket.getFinished() !== undefined) resolve()
     else {
+      const deadline = AbortSignal.timeout(patience)
+      const giveUp = () => socket.destroy(deadline.reason)
+      deadline.addEventListener('abort', giveUp)
       socket.once('error', reject)
-      socket.once('close', () => reject(new Error('the connection is closed')))
+      socket.once('close', () => {
+        deadline.removeEventListener('abort', giveUp)
+        reject(new Error('the connection is closed'))
+      })
       socket.once('secureConnect', () => {
+        deadline.removeEventListener('abort', giveUp)
         socket.off('error', reject)
         resolve()
       })

@@ -6,7 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { rename, writeFile } from 'node:fs/promises'
 import { Agent as HttpsAgent, createServer as httpsServer } from 'node:https'
-import type { AddressInfo, Server } from 'node:net'
+import { type AddressInfo, type Server, type Socket, createServer as tcpServer } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
@@ -332,6 +332,11 @@ test('a connection that does not come about is no attempt, and one to an RPS wit
   const ended = connect({ host: '127.0.0.1', port: rps.port, ...TRUSTED })
   ended.destroy()
   await expect(boundFetch(ended)).rejects.toBeInstanceOf(Unreachable)
+  const held: Socket[] = []
+  const silent = await listening(tcpServer(socket => held.push(socket)))
+  const waiting = boundFetch(connect({ host: '127.0.0.1', port: silent, ...TRUSTED }), 50)
+  await expect(waiting).rejects.toMatchObject({ name: 'Unreachable', system: 'TIMEOUT' })
+  for (const socket of held) socket.destroy()
 })
 
 test('every request goes over the one connection, or fails', async () => {
