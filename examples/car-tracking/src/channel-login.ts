@@ -4,7 +4,7 @@
  */
 import type { TLSSocket } from 'node:tls'
 import { tlsExporter } from '@milagro-ts/api/channel-binding'
-import type { OnConnections } from './agent-fetch.js'
+import type { OnConnections } from '@milagro-ts/client/agent-fetch'
 
 export interface ChannelLoginOptions {
   /** `Authorization: MPIN …` over these 32 bytes. */

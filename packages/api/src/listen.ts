@@ -1,5 +1,6 @@
 /** The two listeners of a server: public, and admin on the loopback. */
 import type { AddressInfo } from 'node:net'
+import { Server as TlsServer } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
 import { ConfigError } from './config.js'
 
@@ -44,5 +45,6 @@ export function refuseListen(setting: string, { host, port }: Listen, error: unk
 /** Where it listens. */
 export function urlOf(app: FastifyInstance): string {
   const { address, port, family } = app.server.address() as AddressInfo
-  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+  const scheme = app.server instanceof TlsServer ? 'https' : 'http'
+  return `${scheme}://${family === 'IPv6' ? `[${address}]` : address}:${port}`
 }

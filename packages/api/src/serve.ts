@@ -3,13 +3,18 @@
  * the schemas, and only then handed on. Every no is problem+json with a code of the closed list.
  */
 import { createHash } from 'node:crypto'
-import { type IncomingHttpHeaders, type ServerResponse, STATUS_CODES } from 'node:http'
+import { type IncomingHttpHeaders, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { StoreError } from '@milagro-ts/store/store-error'
-import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import Fastify, {
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifyServerFactory,
+} from 'fastify'
 import type { Log } from './log.js'
 import type { Metrics } from './metrics.js'
 import { openApi } from './openapi.js'
@@ -25,6 +30,7 @@ import {
   type Route,
   type RouteTable,
 } from './route.js'
+import type { ServerCertificate } from './server-certificate.js'
 import { parseStrictJson } from './strict-json.js'
 import { Compile, type TSchema, type Validator } from './typebox.js'
 
@@ -34,7 +40,7 @@ export interface Meta {
   /** Path and query as sent. */
   readonly url: string
   readonly ip: string
-  /** The connection that it came by, where there is one: for a server that knows who is at its other end (packages/tls). */
+  /** The connection that it came by, where there is one: who is at its other end (packages/tls), and what a login is bound to. */
   readonly socket?: Socket
   readonly headers: IncomingHttpHeaders
   readonly body: Uint8Array
@@ -77,6 +83,8 @@ export type Handlers<T extends RouteTable, I = undefined, O = undefined> = {
 
 const HEADER_LIMIT = 16_384
 const MAX_CONNECTIONS = 8_192
+/** Milliseconds between two requests on a connection. */
+const KEEP_ALIVE_TIMEOUT = 5_000
 const EMPTY = new Uint8Array()
 
 export interface AppOptions {
@@ -90,6 +98,8 @@ export interface AppOptions {
   readonly trustProxy?: string[]
   /** Origins whose pages may read answers (Fetch standard, CORS). None unless said; cookies are never asked for. */
   readonly webOrigins?: readonly string[]
+  /** TLS ends in this process. Plain HTTP without it. */
+  readonly certificate?: ServerCertificate | undefined
 }
 
 interface AppState {
@@ -111,27 +121,31 @@ interface RouteConfig {
 
 /** A fastify instance that speaks problem+json only. Routes come from `mount`; `/openapi.json` prints them. */
 export function createApp(options: AppOptions): FastifyInstance {
-  const requestTimeout = options.requestTimeout ?? 10_000
-  const app = Fastify({
+  const { requestTimeout = 10_000, certificate } = options
+  const http = {
+    // Whatever flags Node was started with: a lenient parser and the proxy before it disagree on where a request ends.
+    insecureHTTPParser: false,
+    // checkRequest asks for it, so that the refusal is a problem document.
+    requireHostHeader: false,
+    maxHeaderSize: HEADER_LIMIT,
+    headersTimeout: requestTimeout,
+    // Node looks for requests that are out of time this often; its own 30 s would be added to the limit.
+    connectionsCheckingInterval: Math.min(1_000, Math.ceil(requestTimeout / 4)),
+  }
+  const secured = { ...http, requestTimeout, keepAliveTimeout: KEEP_ALIVE_TIMEOUT }
+  const serverFactory: FastifyServerFactory | undefined =
+    certificate && (listener => certificate.createServer(secured, listener))
+  const app: FastifyInstance = Fastify<Server>({
     logger: false,
     bodyLimit: BODY_LIMIT,
     requestTimeout,
-    keepAliveTimeout: 5_000,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT,
     forceCloseConnections: true,
     return503OnClosing: false,
     exposeHeadRoutes: false,
     trustProxy: options.trustProxy ?? false,
     routerOptions: { maxParamLength: 256 },
-    http: {
-      // Whatever flags Node was started with: a lenient parser and the proxy before it disagree on where a request ends.
-      insecureHTTPParser: false,
-      // checkRequest asks for it, so that the refusal is a problem document.
-      requireHostHeader: false,
-      maxHeaderSize: HEADER_LIMIT,
-      headersTimeout: requestTimeout,
-      // Node looks for requests that are out of time this often; its own 30 s would be added to the limit.
-      connectionsCheckingInterval: Math.min(1_000, Math.ceil(requestTimeout / 4)),
-    },
+    ...(serverFactory === undefined ? { http } : { serverFactory }),
     frameworkErrors: (error, request, reply) => answerError(options, error, request, reply),
     clientErrorHandler: (error, socket) => answerBrokenRequest(options, error, socket),
   })
@@ -439,6 +453,12 @@ function answerError(options: AppOptions, error: unknown, request: FastifyReques
 
 /** What isn't HTTP, or doesn't arrive in time, never becomes a request: answered on the socket, which is then closed. */
 function answerBrokenRequest(options: AppOptions, error: NodeJS.ErrnoException, socket: Duplex): void {
+  // Of a TLS connection that failed, or never came about: there is nothing to write on.
+  if (/^ERR_(SSL|TLS)_/.test(error.code ?? '')) {
+    options.log.info({ route: 'none', why: error.code }, 'TLS failed')
+    socket.destroy()
+    return
+  }
   if (error.code === 'ECONNRESET' || socket.destroyed) return
   const refused =
     error.code === 'ERR_HTTP_REQUEST_TIMEOUT'

@@ -7,11 +7,12 @@ import { existsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { isCancel, password } from '@clack/prompts'
 import { readSecret } from '@milagro-ts/api/config'
+import { connectBound } from '@milagro-ts/client/bound-fetch'
 import { Device } from '@milagro-ts/client/device'
 import { ClientError } from '@milagro-ts/client/errors'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { fileUnlocker } from '@milagro-ts/client/file-unlocker'
-import type { DeviceOptions } from '@milagro-ts/client/ports'
+import type { BoundConnection, DeviceOptions } from '@milagro-ts/client/ports'
 import { OWN_PIN } from '@milagro-ts/client/record'
 import type { Unlocker } from '@milagro-ts/client/unlocker'
 import type { Command } from 'commander'
@@ -55,11 +56,15 @@ export function withBundles(command: Command): Command {
   )
 }
 
-export function deviceOptions(options: SessionOptions, io: Io): DeviceOptions {
+function rpsOf(options: SessionOptions, io: Io): string {
   const rps = options.rps ?? io.env.MILAGRO_RPS_URL
   if (rps === undefined) throw new UsageError('say --rps, or set MILAGRO_RPS_URL')
+  return addressOf(rps, '--rps')
+}
+
+export function deviceOptions(options: SessionOptions, io: Io): DeviceOptions {
   return {
-    rps: addressOf(rps, '--rps'),
+    rps: rpsOf(options, io),
     store: fileTokenStore(options.store),
     ...(options.identity === undefined ? {} : { identity: options.identity }),
     ...(options.unlocker === undefined ? {} : { unlocker: unlockerOf(options.unlocker, options.store, io) }),
@@ -76,6 +81,13 @@ export function deviceOptions(options: SessionOptions, io: Io): DeviceOptions {
       ? {}
       : { pinCost: { iterations: iterationsOf(options.slowDevice), slowDevice: true as const } }),
   }
+}
+
+/** Opens connections to the RPS that a login is bound to. UsageError where TLS doesn't end there. */
+export function boundTo(options: SessionOptions, io: Io): () => Promise<BoundConnection> {
+  const rps = rpsOf(options, io)
+  if (!rps.startsWith('https:')) throw new UsageError('--bound takes an RPS whose address is https')
+  return () => connectBound(rps)
 }
 
 function unlockerOf(file: string, store: string, { random }: Io): Unlocker {

@@ -64,7 +64,7 @@ import { followGroup, storedGroup } from './group-store.js'
 import { LOOKS } from './key-collection.js'
 import { type DeltaRequest, type Deltas, fetchDeltas } from './key-rotation.js'
 import { stretchPin } from './pin-stretch.js'
-import { type DeviceOptions, type Ports, portsOf } from './ports.js'
+import { type BoundConnection, type DeviceOptions, type Ports, portsOf } from './ports.js'
 import {
   type DeviceIdentity,
   type DeviceRecord,
@@ -88,7 +88,20 @@ export interface ProofOptions {
   /** A user of this device, by name; absent for the device alone, or with its own PIN. */
   readonly user?: string
   readonly pin?: string
-  /** 32 bytes, where the audience's policy wants the proof bound to the TLS connection. */
+}
+
+/** What is proven to the RPS itself. */
+export interface RpsProofOptions extends ProofOptions {
+  /**
+   * Where the audience's policy wants the proof bound to its TLS connection, and only there: opens a connection to the RPS
+   * (bound-fetch.ts). Each attempt has one of its own, and closes it.
+   */
+  readonly over?: () => Promise<BoundConnection>
+}
+
+/** What is proven to a service. */
+export interface OnePassOptions extends ProofOptions {
+  /** 32 bytes of the connection that it will be sent on, where the audience's policy wants it bound, and only there. */
   readonly tlsExporter?: Uint8Array
 }
 
@@ -305,12 +318,12 @@ export class Device {
   }
 
   /** Device proof, and with a user or a PIN also a PIN proof, to an access token. */
-  login(options: ProofOptions & { readonly authOtt?: boolean }): Promise<Login> {
+  login(options: RpsProofOptions & { readonly authOtt?: boolean }): Promise<Login> {
     return this.#asWhom(options, pin => this.#login(options, pin))
   }
 
   /** A login that is renewed silently. The first one is made here, so a wrong PIN shows at once. */
-  async session({ pin: typed, ...options }: ProofOptions): Promise<Session> {
+  async session({ pin: typed, ...options }: RpsProofOptions): Promise<Session> {
     let held: PinInHand | undefined
     let first: Login | undefined = await this.#asWhom(
       { ...options, ...(typed === undefined ? {} : { pin: typed }) },
@@ -336,14 +349,16 @@ export class Device {
    * `Authorization: MPIN …`: a proof for one request, made without asking anybody. With a PIN that was just changed it
    * goes by the new one.
    */
-  async onePass(options: ProofOptions): Promise<string> {
+  async onePass(options: OnePassOptions): Promise<string> {
     const [token] = await this.#tokens(options)
     const pin = token === undefined ? undefined : await this.#join(token, options.pin as string)
-    return authorizationHeader(await this.#prove(options, await this.#termsOfNow(MODE.time), pin))
+    const { audience, tlsExporter } = options
+    const to = { audience, exporter: async () => tlsExporter }
+    return authorizationHeader(await this.#prove(to, await this.#termsOfNow(MODE.time), pin))
   }
 
   /** Signs a payload (≤ 32 KiB) for the audience; the RPS' receipt, a JWS that any service can check. */
-  sign(options: ProofOptions & { readonly payload: Uint8Array }): Promise<string> {
+  sign(options: RpsProofOptions & { readonly payload: Uint8Array }): Promise<string> {
     return this.#asWhom(options, pin => this.#sign(options, options.payload, pin))
   }
 
@@ -763,12 +778,14 @@ export class Device {
   }
 
   async #login(
-    options: Omit<ProofOptions, 'pin'> & { readonly authOtt?: boolean },
+    options: Omit<RpsProofOptions, 'pin'> & { readonly authOtt?: boolean },
     pin: PinInHand | undefined,
   ): Promise<Login> {
-    const message = await this.#prove(options, await this.#termsByNonce(MODE.nonce), pin)
-    const body = { login: fieldsOf(message), ...(options.authOtt === true ? { authOtt: true } : {}) }
-    const answer = await this.#decided(pin, () => this.#ports.rps.login({ body }))
+    const terms = await this.#termsByNonce(MODE.nonce)
+    const answer = await this.#proven(options, terms, pin, (rps, message) => {
+      const body = { login: fieldsOf(message), ...(options.authOtt === true ? { authOtt: true } : {}) }
+      return rps.login({ body })
+    })
     const { authenticated } = answer
     const userCore = pin === undefined || pin.userCore.length === 0 ? undefined : toBase64Url(pin.userCore)
     if (
@@ -778,21 +795,42 @@ export class Device {
       authenticated.amr.includes('pin') !== (pin !== undefined)
     )
       throw new ClientError('WRONG_ANSWER', 'somebody else was logged in')
-    await this.#keep(answer, message.slot)
+    await this.#keep(answer, terms.terms.slot)
     const { accessToken, expiresIn, authOtt } = answer
     return { accessToken, expiresIn, authenticated, authOtt }
   }
 
+  /** Proves to the RPS, over a connection that the proof is bound to where there is one to be opened. */
+  async #proven<T>(
+    { audience, over }: Pick<RpsProofOptions, 'audience' | 'over'>,
+    terms: Terms,
+    pin: PinInHand | undefined,
+    send: (rps: Ports['rps'], message: LoginMessage) => Promise<T>,
+  ): Promise<T> {
+    let connection = undefined as BoundConnection | undefined
+    const exporter = async () => {
+      connection = await over?.()
+      return connection?.tlsExporter
+    }
+    try {
+      const message = await this.#prove({ audience, exporter }, terms, pin)
+      const rps = connection === undefined ? this.#ports.rps : this.#ports.rpsOver(connection)
+      return await this.#decided(pin, () => send(rps, message))
+    } finally {
+      connection?.close()
+    }
+  }
+
   /** One request by the device's time; by a nonce where that time or its slot is refused. */
   async #sign(
-    options: Omit<ProofOptions, 'pin'>,
+    options: Omit<RpsProofOptions, 'pin'>,
     payload: Uint8Array,
     pin: PinInHand | undefined,
   ): Promise<string> {
     const send = async (terms: Terms) => {
-      const message = await this.#prove(options, terms, pin)
-      const body = { message: fieldsOf(message), payload: toBase64Url(payload) }
-      const { receipt } = await this.#decided(pin, () => this.#ports.rps.sign({ body }))
+      const { receipt } = await this.#proven(options, terms, pin, (rps, message) =>
+        rps.sign({ body: { message: fieldsOf(message), payload: toBase64Url(payload) } }),
+      )
       return this.#checkedReceipt(receipt, options.audience, payload)
     }
     try {
@@ -929,7 +967,10 @@ export class Device {
   }
 
   async #prove(
-    { audience, tlsExporter }: Pick<ProofOptions, 'audience' | 'tlsExporter'>,
+    {
+      audience,
+      exporter,
+    }: { readonly audience: string; readonly exporter?: () => Promise<Uint8Array | undefined> },
     { terms, pinEpoch }: Terms,
     pin: PinInHand | undefined,
   ): Promise<LoginMessage> {
@@ -938,6 +979,8 @@ export class Device {
     const { device } = await this.#recordOf({ deviceEpoch: terms.deviceEpoch, pinEpoch }, pin)
     const deviceKey = await unlockKey(unlocker, { groupId, idCore, purpose: 'device' }, device)
     const permit = this.#permitOf(terms.slot)?.permit
+    // Last of all: a server soon closes a connection that nothing comes on, and keys may have to be fetched.
+    const tlsExporter = await exporter?.()
     return clientProve({
       terms: { ...terms, audience, idCore },
       binding: { groupId, ...(tlsExporter === undefined ? {} : { tlsExporter }) },

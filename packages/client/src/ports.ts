@@ -16,6 +16,15 @@ import type { Unlocker } from './unlocker.js'
 /** How authorities are reached: by themselves, through the RPS, or through the RPS where they can't be reached. */
 export type Reach = 'direct' | 'relay' | 'either'
 
+/** A connection to the RPS that a login is bound to; bound-fetch.ts makes one, in Node. */
+export interface BoundConnection {
+  /** 32 bytes that its two ends have in common, and nobody else (RFC 9266). */
+  readonly tlsExporter: Uint8Array
+  /** What it sends goes over this connection, or fails. */
+  readonly fetch: typeof fetch
+  close(): void
+}
+
 export interface DeviceOptions {
   /** Address of the RPS. */
   readonly rps: string
@@ -45,6 +54,8 @@ export interface DeviceOptions {
 
 export interface Ports {
   readonly rps: Client<typeof rpsRoutes>
+  /** The same over one connection. TypeError where the RPS' address isn't https. */
+  readonly rpsOver: (connection: BoundConnection) => Client<typeof rpsRoutes>
   readonly rpsAudience: string
   readonly rpsKeys: RpsKeys
   readonly authority: (url: string) => Client<typeof dtaRoutes>
@@ -77,6 +88,11 @@ export function portsOf(options: DeviceOptions): Ports {
   const rpsKeys = new RpsKeys(rps)
   return {
     rps,
+    rpsOver: connection => {
+      if (!baseUrl.startsWith('https:'))
+        throw new TypeError(`logins are bound to TLS connections, and ${baseUrl} is no https address`)
+      return createClient(rpsRoutes, { baseUrl, fetch: connection.fetch })
+    },
     rpsAudience: options.rpsAudience ?? baseUrl,
     rpsKeys,
     authority: url => createClient(dtaRoutes, { baseUrl: url, fetch, timeout: DIRECT_TIMEOUT }),

@@ -102,8 +102,9 @@ export class Guard {
 
   /**
    * @param authorization The header's value.
-   * @param tlsExporter Of the connection that it came on, where TLS ends in this process (api/channel-binding.ts). An audience
-   * whose policy wants it takes one-pass proofs alone: a token is bound to no connection, and there is none for it.
+   * @param tlsExporter Of the connection that it came on, where TLS ends in this process (api/channel-binding.ts): a one-pass
+   * proof is bound to it where the audience's policy wants that. A token is bound to no connection; for such an audience there
+   * are some only where the RPS ends TLS itself, by logins that were bound to their connections there.
    * Refused UNAUTHENTICATED, BANNED, REVOKED, EXPIRED …, RETRY_LATER while the RPS or its events can't be heard.
    */
   check(authorization: string | undefined, tlsExporter?: Uint8Array): Promise<Holder> {

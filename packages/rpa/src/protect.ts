@@ -7,8 +7,7 @@
  */
 import { readFile } from 'node:fs/promises'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { TLSSocket } from 'node:tls'
-import { tlsExporter } from '@milagro-ts/api/channel-binding'
+import { exporterOf } from '@milagro-ts/api/channel-binding'
 import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { Es256PrivateKey } from '@milagro-ts/api/keys'
 import { createLog, type Log } from '@milagro-ts/api/log'
@@ -58,7 +57,7 @@ export function protect(
   guard: Pick<Guard, 'check'>,
 ): (request: IncomingMessage, response: ServerResponse, next: () => void) => void {
   return (request, response, next) => {
-    guard.check(request.headers.authorization, exporterOf(request)).then(
+    guard.check(request.headers.authorization, exporterOf(request.socket)).then(
       proven => {
         Object.assign(request, { proven } satisfies Pick<ProvenRequest, 'proven'>)
         next()
@@ -76,9 +75,4 @@ export function protect(
       },
     )
   }
-}
-
-/** Where TLS 1.3 ends in this process. */
-function exporterOf({ socket }: IncomingMessage): Uint8Array | undefined {
-  return socket instanceof TLSSocket && socket.getProtocol() === 'TLSv1.3' ? tlsExporter(socket) : undefined
 }

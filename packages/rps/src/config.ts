@@ -1,6 +1,7 @@
 /** Settings of an RPS. The passphrase is not among them: it comes from MILAGRO_RPS_PASSPHRASE(_FILE). */
 import { ConfigError, type Environment, loadConfig, readSecret } from '@milagro-ts/api/config'
 import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import { CertificateSetting } from '@milagro-ts/api/server-certificate'
 import {
   ListenSetting,
   LogLevelSetting,
@@ -22,7 +23,8 @@ export const AudiencePolicy = Strict({
   pin: Type.Enum(['never', 'optional', 'required']),
   /**
    * Whether the challenge is bound to the TLS connection (RFC 9266) that the proof came on: required or absent, never "if
-   * present". A service whose TLS ends in its own process says so with each one-pass proof that it asks about.
+   * present". Logins at the RPS then take `tls`; a service whose TLS ends in its own process says of what connection each
+   * one-pass proof was that it asks about.
    */
   tlsExporter: Type.Enum(['absent', 'required']),
 })
@@ -32,6 +34,8 @@ export const RpsConfig = Strict({
   /** The RPS' name among the recipients of the group document. */
   name: ServerNameSetting,
   listen: ListenSetting,
+  /** The public listener ends TLS itself. Without it it speaks plain HTTP, to whatever ends TLS before it. */
+  tls: Type.Optional(CertificateSetting),
   /** Health and metrics; keep it on the loopback. */
   adminListen: ListenSetting,
   /** Where others reach it: its own audience, the issuer of its tokens, and what request JWTs are bound to. */
@@ -80,12 +84,16 @@ export function loadInitConfig(file: string | undefined, env: Environment): Omit
   return config
 }
 
-function checkAudiences({ audiences }: Pick<RpsConfig, 'audiences'>): void {
-  for (const [i, { name }] of audiences.entries()) {
+function checkAudiences({ audiences, tls }: Pick<RpsConfig, 'audiences' | 'tls'>): void {
+  for (const [i, { name, service, tlsExporter }] of audiences.entries()) {
     if (name !== name.normalize('NFC') || new TextEncoder().encode(name).length > 256)
       throw new ConfigError(`setting 'audiences.${i}.name': at most 256 bytes of UTF-8 in NFC`)
     if (audiences.findIndex(other => other.name === name) !== i)
       throw new ConfigError(`setting 'audiences.${i}.name': '${name}' stands twice`)
+    if (tlsExporter === 'required' && tls === undefined && service === undefined)
+      throw new ConfigError(
+        `setting 'audiences.${i}.tlsExporter': nobody could log in: it takes 'tls', or a 'service' that verifies`,
+      )
   }
 }
 

@@ -50,7 +50,12 @@ export function runRps(ports: Pick<RpsOptions, 'verify'> = {}): Promise<void> {
       const options = { config, passphrase, store, clock: systemClock, random: systemRandom, ...ports }
       const rps = await createRps(options)
       const urls = await rps.start()
-      return { urls, close: () => rps.close().then(() => store.close()) }
+      const { renewCertificate: reload } = rps
+      return {
+        urls,
+        ...(reload === undefined ? {} : { reload }),
+        close: () => rps.close().then(() => store.close()),
+      }
     } catch (error) {
       await store.close()
       throw error

@@ -6,6 +6,7 @@
 import { mkdir } from 'node:fs/promises'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
+import { exporterOf } from '@milagro-ts/api/channel-binding'
 import { ConfigError } from '@milagro-ts/api/config'
 import type { Group, GroupAuthority } from '@milagro-ts/api/group'
 import { listenBoth } from '@milagro-ts/api/listen'
@@ -18,6 +19,7 @@ import { serverCallerCheck } from '@milagro-ts/api/request-auth'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import type { AuthenticatedFields } from '@milagro-ts/api/schemas'
 import { type CallerChecks, createApp, type Handlers, type Meta, mount } from '@milagro-ts/api/serve'
+import { ServerCertificate } from '@milagro-ts/api/server-certificate'
 import { poolKeyCheck, startServerPool } from '@milagro-ts/api/server-pool'
 import { VerifiedSlotKeyRequest } from '@milagro-ts/api/slot-key-request'
 import { SseWriter } from '@milagro-ts/api/sse'
@@ -92,8 +94,6 @@ export interface RpsOptions {
   readonly fetch?: typeof fetch
   /** How messages are verified. Anything but the default is for tests that must see a broken server noticed. */
   readonly verify?: Verification
-  /** The 32 bytes of RFC 9266 of a request's connection, where TLS ends in this process. */
-  readonly tlsExporter?: (meta: Meta) => Uint8Array | undefined
   /** Starts the workers; a test may have them from another file. */
   readonly startPool?: (options: PoolOptions) => CryptoPool
 }
@@ -104,6 +104,8 @@ export interface Rps {
   readonly adminToken: string
   /** Listens on both, and makes one attempt to fetch server keys and revocation state. Rejects when a port is taken. */
   start(): Promise<{ url: string; adminUrl: string }>
+  /** Reads certificate and key again, where there are any; files that are wrong change nothing, and the log says so. */
+  readonly renewCertificate: (() => Promise<void>) | undefined
   close(): Promise<void>
 }
 
@@ -137,11 +139,10 @@ interface Parts {
   readonly events: EventStream
   readonly verify: Verification
   readonly verificationPorts: () => Promise<VerificationPorts>
-  readonly tlsExporter: (meta: Meta) => Uint8Array | undefined
 }
 
 /**
- * ConfigError for settings that don't fit the group document; StoreError for a wrong passphrase, and for files that are
+ * ConfigError for settings that don't fit the group document, and for a certificate that is none; StoreError for a wrong passphrase, and for files that are
  * damaged or don't belong together.
  */
 export async function createRps(options: RpsOptions): Promise<Rps> {
@@ -149,6 +150,7 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
   const log = options.log ?? createLog('rps', config.logLevel === undefined ? {} : { level: config.logLevel })
   const metrics = options.metrics ?? createMetrics('milagro_rps')
   const timers = options.timers ?? systemTimers
+  const certificate = config.tls && new ServerCertificate(config.tls)
   const pool = startServerPool(options, { clock: options.clock, random: options.random, log, metrics })
   const parts = await openParts(options, { log, metrics, timers, pool }).catch(async (error: unknown) => {
     await pool.close()
@@ -158,7 +160,14 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
 
   const trust = config.trustProxy === undefined ? {} : { trustProxy: config.trustProxy }
   const pages = config.webOrigins === undefined ? {} : { webOrigins: config.webOrigins }
-  const app = createApp({ title: 'Authentication server (RPS)', log, metrics, ...trust, ...pages })
+  const app = createApp({
+    title: 'Authentication server (RPS)',
+    log,
+    metrics,
+    certificate,
+    ...trust,
+    ...pages,
+  })
   app.addHook('onRequest', async request => sources.take(sourceOf(request.ip)))
   mount(app, rpsRoutes, handlers(parts), callerChecks(parts))
 
@@ -197,6 +206,17 @@ export async function createRps(options: RpsOptions): Promise<Rps> {
       log.info(urls, 'serving')
       return urls
     },
+    renewCertificate:
+      certificate &&
+      (async () => {
+        try {
+          certificate.renew()
+          log.warn('certificate and key are read anew')
+        } catch (error) {
+          if (!(error instanceof ConfigError)) throw error
+          log.error({ why: error.message }, 'the certificate in use stays')
+        }
+      }),
     async close() {
       for (const end of ends) end()
       parts.events.stop()
@@ -340,7 +360,6 @@ async function openParts(
     events,
     verify: options.verify ?? verification,
     verificationPorts,
-    tlsExporter: options.tlsExporter ?? (() => undefined),
   }
   return parts
 }
@@ -388,7 +407,7 @@ function handlers(parts: Parts): Handlers<typeof rpsRoutes, AuthenticatedFields>
   /** What every attempt of a client has in common. */
   const attemptOf = (meta: Meta): Pick<Attempt, 'source' | 'tlsExporter'> => ({
     source: sourceOf(meta.ip),
-    tlsExporter: parts.tlsExporter(meta),
+    tlsExporter: exporterOf(meta.socket),
   })
   /** Messages in mode `sign` for the RPS itself. */
   const proveSigned =
@@ -671,7 +690,7 @@ function callerChecks(parts: Parts): CallerChecks<AuthenticatedFields, undefined
           factors: 'identity',
           needsPermit: true,
           source: sourceOf(meta.ip),
-          tlsExporter: parts.tlsExporter(meta),
+          tlsExporter: exporterOf(meta.socket),
         })
         return authenticatedFields(authenticated)
       }

@@ -243,7 +243,10 @@ function checkShape(ports: VerificationPorts, attempt: Attempt): Binding {
         !(audience.pin === 'never' && pin !== undefined)
   if (!isSatisfied) throw malformed('factors', 'a factor is missing or forbidden')
   if (audience.tlsExporter === 'required' && attempt.tlsExporter === undefined)
-    throw malformed('tlsExporter', 'this audience wants logins bound to their TLS connection')
+    throw malformed(
+      'tlsExporter',
+      'this audience wants logins bound to their connection: TLS 1.3 that ends where they are sent',
+    )
   checkSlotAndEpochs(ports, attempt)
   return {
     groupId: ports.group.groupId,

@@ -1,5 +1,6 @@
 /** The server as a process: `dist/main.js`, as the command line and `npm start` run it. */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { createPrivateKey } from 'node:crypto'
 import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -12,6 +13,7 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
 import { openDatabase } from '@milagro-ts/store/database'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { anothers, cert, key, weak } from '../../tls/test/someones-certificate.js'
 import { asFields, codeOf, type MessageOptions, PASSPHRASE, until, World } from './world.js'
 
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url))
@@ -96,6 +98,37 @@ test('--init makes the keys once, before there is a group, and says their public
   })
 })
 
+/** Paths: a certificate, its key, that key under a passphrase, another one, and a pair that OpenSSL finds too weak. */
+async function certificateFiles() {
+  const write = async (name: string, text: string) => {
+    const path = join(world.folder, name)
+    await writeFile(path, text)
+    return path
+  }
+  const sealed = createPrivateKey(key).export({
+    type: 'pkcs8',
+    format: 'pem',
+    cipher: 'aes-256-cbc',
+    passphrase: PASSPHRASE,
+  })
+  return {
+    cert: await write('cert.pem', cert),
+    key: await write('key.pem', key),
+    sealed: await write('sealed.pem', String(sealed)),
+    other: await write('other.pem', anothers.key),
+    weak: { cert: await write('weak.pem', weak.cert), key: await write('weak-key.pem', weak.key) },
+  }
+}
+
+test('the environment names certificate and key, before the file does', async () => {
+  const files = await certificateFiles()
+  const config = await writeConfig({ tls: { certFile: files.cert, keyFile: files.other } })
+  const { url, child } = await serve(['--config', config], { MILAGRO_RPS_TLS_KEY_FILE: files.key })
+  expect(url).toMatch(/^https:\/\/127\.0\.0\.1:/)
+  child.kill('SIGTERM')
+  expect(await once(child, 'exit')).toEqual([0, null])
+}, 60_000)
+
 test('killed in the middle, it goes on where it was; told to end, it ends', async () => {
   const args = ['--config', await writeConfig()]
   const car = world.makeCar()
@@ -134,6 +167,7 @@ test('a start that fails says why in one line, and how by its exit code', async 
   expect([flag.code, oneLine(flag)]).toEqual([2, expect.stringContaining('--confg')])
 
   const audience = { name: 'twice', pin: 'optional', tlsExporter: 'absent' }
+  const files = await certificateFiles()
   const none = join(world.folder, 'none')
   await finish(['--config', await writeConfig({ dataDir: none }), '--init'])
   for (const [changes, why] of [
@@ -141,11 +175,34 @@ test('a start that fails says why in one line, and how by its exit code', async 
     [{ colour: 'red' }, 'colour'],
     [{ audiences: [audience, audience] }, 'stands twice'],
     [{ audiences: [{ ...audience, name: 'e\u0301' }] }, 'NFC'],
+    [
+      { audiences: [{ name: 'nobody', pin: 'optional', tlsExporter: 'required' }] },
+      "'audiences.0.tlsExporter': nobody could log in: it takes 'tls', or a 'service' that verifies",
+    ],
+    [{ tls: { certFile: files.cert } }, "'tls.keyFile' is missing"],
+    [
+      { tls: { certFile: '/nowhere', keyFile: files.key } },
+      "'tls.certFile': cannot read '/nowhere' (ENOENT)",
+    ],
+    [{ tls: { certFile: files.cert, keyFile: world.folder } }, "'tls.keyFile': cannot read"],
+    [{ tls: { certFile: files.key, keyFile: files.key } }, "'tls.certFile': no certificate in PEM"],
+    [{ tls: { certFile: files.cert, keyFile: files.cert } }, "'tls.keyFile': no private key in PEM"],
+    [{ tls: { certFile: files.cert, keyFile: files.sealed } }, 'that opens without a passphrase'],
+    [
+      { tls: { certFile: files.cert, keyFile: files.other } },
+      "not the key of the certificate in 'tls.certFile'",
+    ],
+    [
+      { tls: { certFile: files.weak.cert, keyFile: files.weak.key } },
+      "'tls': OpenSSL refuses the certificate (",
+    ],
     [{ groupFile: '/nowhere', dataDir: none }, '/nowhere'],
     [{ groupId: toBase64Url(new Uint8Array(32)) }, 'another group'],
   ] as const) {
     const refused = await finish(['--config', await writeConfig(changes)])
     expect([refused.code, oneLine(refused)]).toEqual([2, expect.stringContaining(why)])
+    for (const secret of [key, anothers.key].flatMap(pem => pem.split('\n').slice(1, -1)))
+      expect(refused.err).not.toContain(secret)
   }
 
   const taken = createServer().listen(0, '127.0.0.1')

@@ -139,20 +139,6 @@ describe('what a message must say', () => {
   })
 })
 
-test('the exporter of the connection is what the challenge is bound to', async () => {
-  const exporter = sha256(utf8('this connection'))
-  const bound = await world.startRps({ tlsExporter: () => exporter })
-  await world.login(bound, car, { audience: 'bound', tlsExporter: exporter })
-  const other = await world.message(bound, car, { audience: 'bound', tlsExporter: new Uint8Array(32) })
-  expect(await codeOf(bound.client.login({ body: { login: asFields(other) } }))).toBe('WRONG_PROOF')
-  const unbound = await world.message(bound, car, { audience: 'bound' })
-  expect(await codeOf(bound.client.login({ body: { login: asFields(unbound) } }))).toBe('WRONG_PROOF')
-  // Absent means absent, even where the connection has one.
-  const needless = await world.message(bound, car, { tlsExporter: exporter })
-  expect(await codeOf(bound.client.login({ body: { login: asFields(needless) } }))).toBe('WRONG_PROOF')
-  await bound.close()
-})
-
 describe('modes don’t pass for each other', () => {
   test('a login as signature, and back', async () => {
     const payload = utf8('a position')

@@ -639,7 +639,6 @@ export class World {
     options: {
       config?: Partial<RpsConfig>
       verify?: RpsOptions['verify']
-      tlsExporter?: RpsOptions['tlsExporter']
       startPool?: RpsOptions['startPool']
       store?: string
       passphrase?: string
@@ -659,7 +658,6 @@ export class World {
       log: createLog('rps', { level: 'trace', destination: { write: line => void this.logged.push(line) } }),
       metrics: createMetrics('rps'),
       ...(options.verify === undefined ? {} : { verify: options.verify }),
-      ...(options.tlsExporter === undefined ? {} : { tlsExporter: options.tlsExporter }),
       ...(options.startPool === undefined ? {} : { startPool: options.startPool }),
     }).catch(async error => {
       await store.close()

@@ -8,6 +8,7 @@ import type { Command } from 'commander'
 import { attributesOf } from '../attributes.js'
 import { answers, CommandRefused, hashOf, type Io, UsageError } from '../io.js'
 import {
+  boundTo,
   chosenPin,
   deviceOptions,
   nobodyIn,
@@ -70,14 +71,17 @@ export function addDevice(program: Command, io: Io): void {
         .command('login')
         .description('prove the device, and the PIN where there is one; prints the access token')
         .requiredOption('--audience <origin>', 'the service that it is for')
-        .option('--user <name>', 'with this person’s PIN'),
+        .option('--user <name>', 'with this person’s PIN')
+        .option('--bound', 'for an audience that wants logins bound to their TLS connection'),
     ),
-    async (options: SessionOptions & { audience: string }) => {
+    async (options: SessionOptions & { audience: string; bound?: true }) => {
+      const binding = options.bound === undefined ? {} : { over: boundTo(options, io) }
       const opened = await openDevice(options, io)
       const { audience } = options
       const { accessToken, expiresIn, authenticated } = await opened.login({
         audience,
         ...(await whoProves(opened, options.user, io)),
+        ...binding,
       })
       return { json: { accessToken, expiresIn, authenticated }, text: [accessToken] }
     },
