@@ -92,6 +92,7 @@ export default defineConfig({
     expect: { poll: { timeout: 30_000 } },
     sequence: { sequencer: SlowFirst },
     pool: 'forks',
-    maxWorkers: 2,
+    // One more than a small machine has cores: many tests wait for processes, timers and each other's answers.
+    maxWorkers: 3,
   },
 })
