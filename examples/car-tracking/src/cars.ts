@@ -3,6 +3,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
+import { NO_TICKETS } from '@milagro-ts/tls/tickets'
 import type { CarConfig } from './car-config.js'
 import { ManagedProcess, ProcessFailure } from './processes.js'
 
@@ -34,6 +35,10 @@ export class Cars {
   dataDir(name: string): string {
     return join(this.#folder, name)
   }
+  /** Of the cars that speak to each other: writeAddressBook's. */
+  get addressBook(): string {
+    return join(this.#folder, 'address-book.json')
+  }
 
   /** Starts a car; with secrets that are new, else with those of its first start. */
   async start(config: Omit<CarConfig, 'dataDir'>, secrets: CarSecrets): Promise<ManagedProcess> {
@@ -52,6 +57,8 @@ export class Cars {
     const car = new ManagedProcess({
       name,
       file: fileURLToPath(new URL('../dist/car-main.js', import.meta.url)),
+      // Of those that answer other cars, who comes in is given no session ticket.
+      nodeFlags: [NO_TICKETS],
       args: ['--config', file],
       env,
       logFile: join(this.#folder, 'logs', `${name}.log`),

@@ -9,7 +9,7 @@
  *     logs/<server>.log
  *
  *   every server: --init → public keys → proposal → D-TAs running, their operator accepts it → ceremony → group.json
- *   → RPS, fleet, tracking server
+ *   → RPS, fleet, tracking server; and where there is mosquitto, the broker and the gateway in front of it
  */
 import { existsSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
@@ -28,6 +28,8 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { NO_TICKETS } from '@milagro-ts/tls/tickets'
+import { BROKER, brokerProcess } from './broker.js'
+import type { GatewayAddress } from './live-positions.js'
 import {
   ManagedProcess,
   type ProcessEvent,
@@ -63,6 +65,8 @@ export interface ServersOptions {
   readonly grace: number
   /** Seconds that a one-pass clientTime may differ; for so long after its first start the RPS takes none. */
   readonly deltaSeconds: number
+  /** mosquitto's program: the broker behind the gateway. Without it neither is started. */
+  readonly mosquitto?: string | undefined
   /** Another program in the RPS' place. */
   readonly rpsMain?: string | undefined
   readonly clock: Clock
@@ -88,6 +92,7 @@ const MAP = fileURLToPath(new URL('../dist/map/', import.meta.url))
 export class Servers {
   readonly #options: ServersOptions
   readonly #running = new Map<ServerName, ManagedProcess>()
+  #broker: ManagedProcess | undefined
   #group: Group | undefined
   #isEnding = false
 
@@ -106,6 +111,25 @@ export class Servers {
   get trackingTls(): { readonly url: string; readonly name: string } | undefined {
     const { tls } = this.#portsOf('tracking')
     return tls === undefined ? undefined : { url: `https://127.0.0.1:${tls}`, name: 'tracking' }
+  }
+  /** Where cars reach the broker; undefined: there is none. */
+  get mqtt(): GatewayAddress | undefined {
+    if (this.#broker === undefined) return undefined
+    return { host: '127.0.0.1', port: this.#portsOf(GATEWAY).public, name: GATEWAY }
+  }
+  /** Behind the gateway; undefined: there is none. */
+  get broker(): ManagedProcess | undefined {
+    return this.#broker
+  }
+  /** On the loopback, for whoever subscribes. */
+  get brokerPort(): number {
+    const { broker } = this.#portsOf(GATEWAY)
+    if (broker === undefined) throw new TypeError('the gateway’s ports name no broker')
+    return broker
+  }
+  /** Every process that was started last under its name. */
+  get all(): readonly ManagedProcess[] {
+    return [...this.#running.values(), ...(this.#broker === undefined ? [] : [this.#broker])]
   }
   dataDir(name: ServerName): string {
     return this.#path(name)
@@ -131,7 +155,14 @@ export class Servers {
     if (isNew) await this.#foundGroup()
     this.#group = await Group.verifyFile(JSON.parse(await readFile(this.#path('group.json'), 'utf8')))
     this.#options.progress(`group ${fingerprint(this.#group.groupId)}`)
-    await this.#startAll(SERVERS.filter(name => !this.#running.has(name)))
+    const { mosquitto } = this.#options
+    // A group that was founded without a gateway goes on without one.
+    const hasBroker = mosquitto !== undefined && this.#group.recipient(GATEWAY) !== undefined
+    const missing = SERVERS.filter(name => !this.#running.has(name))
+    await Promise.all([
+      this.#startAll(hasBroker ? [...missing, GATEWAY] : missing),
+      hasBroker && this.#startBroker(mosquitto),
+    ])
   }
 
   /** Starts one server and waits until it is ready; `port` puts it behind another than its published one. */
@@ -149,12 +180,21 @@ export class Servers {
     this.#isEnding = true
     const services = [GATEWAY, 'tracking', 'fleet', 'rps'] as const
     await Promise.all(services.map(name => this.#running.get(name)?.end()))
+    await this.#broker?.end()
     await Promise.all(([...AUTHORITIES, REPLACEMENT] as const).map(name => this.#running.get(name)?.end()))
   }
 
   async #startAll(names: readonly ServerName[]): Promise<void> {
     this.#options.progress(`starting ${names.join(', ')}`)
     await Promise.all(names.map(name => this.startOne(name)))
+  }
+
+  async #startBroker(program: string): Promise<void> {
+    this.#options.progress(`starting ${BROKER}`)
+    const options = await brokerProcess(this.#options.folder, program, this.brokerPort)
+    if (this.#isEnding) throw new ProcessFailure(`${BROKER} is not started any more`)
+    this.#broker = new ManagedProcess(options)
+    await this.#broker.ready()
   }
 
   async #foundGroup(): Promise<void> {

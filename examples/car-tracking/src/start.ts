@@ -17,14 +17,16 @@ import { parseArgs } from 'node:util'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
+import { BROKER, mosquittoFile, mosquittoPid } from './broker.js'
 import type { CarConfig } from './car-config.js'
+import { writeAddressBook } from './car-peers.js'
 import { type CarSecrets, Cars } from './cars.js'
 import { check } from './check.js'
 import { TOWNS } from './gpx.js'
 import { createLanding, type Landing } from './landing.js'
 import { Operator, type Setup } from './operator.js'
-import { isFree, type ManagedProcess, unlessAborted } from './processes.js'
-import { AUTHORITIES, type Ports, SERVERS, Servers } from './servers.js'
+import { isFree, type ManagedProcess, type ProcessEvent, unlessAborted } from './processes.js'
+import { AUTHORITIES, GATEWAY, type Ports, SERVERS, Servers } from './servers.js'
 
 const FOLDER = '.milagro'
 /** In FOLDER: the port base of its group; and, while it runs, the number of this process. */
@@ -39,17 +41,23 @@ const SLOT = 86_400
 const GRACE = 300
 
 /** Where each server listens, from the base on; admin listeners are 50 above. */
-const OFFSETS: Readonly<Record<(typeof SERVERS)[number], number>> = {
+const OFFSETS = {
   fleet: 0,
   rps: 1,
   tracking: 2,
+  gateway: 4,
   'dta-1': 11,
   'dta-2': 12,
   'dta-3': 13,
-}
+} as const
+type Listening = keyof typeof OFFSETS
 
 /** Where cars come in by TLS. */
 const CARS_BY_TLS = 3
+/** mosquitto, behind the gateway. */
+const BROKER_PORT = 5
+/** Where one car answers another. */
+const CAR_ANSWERS = 6
 /** The landing page. */
 const LANDING = 9
 const LANDING_PAGES = fileURLToPath(new URL('../dist/landing/', import.meta.url))
@@ -69,6 +77,9 @@ const CARS = [
   { name: 'car-2', attributes: { brand: 'Fiat', model: '500e', variant: 'Icon' }, driver: 'Grace Hopper' },
   { name: 'car-3', attributes: { brand: 'Renault', model: 'Zoe', variant: 'Life' }, driver: undefined },
 ] as const
+/** Two of them speak to each other with no server between them. */
+const ANSWERS = 'car-1'
+const CALLS = 'car-3'
 
 /** One clear line for the person who typed the command. */
 class StartError extends Error {
@@ -144,9 +155,11 @@ async function run({ fresh, open, portBase }: Flags): Promise<void> {
   await writeFileAtomic(join(folder, SETTINGS), `${JSON.stringify({ portBase: base })}\n`)
   await writeFileAtomic(join(folder, RUNNING), `${process.pid}\n`)
 
+  const mosquitto = mosquittoFile()
   const servers = new Servers({
     folder,
     ports,
+    mosquitto,
     slotLength: SLOT,
     grace: GRACE,
     // One machine, one clock; and for so long after the first start no car is logged in.
@@ -159,7 +172,8 @@ async function run({ fresh, open, portBase }: Flags): Promise<void> {
   let landing: Landing | undefined
   try {
     say(`state in ${relative('.', folder)}/`)
-    await unlessAborted(ending.signal, bringUp(folder, servers, cars))
+    if (mosquitto === undefined) say('  MQTT is left out: there is no mosquitto on this machine')
+    await unlessAborted(ending.signal, bringUp(base, folder, servers, cars))
     landing = await openLanding(base + LANDING, folder, servers, cars)
     if (open) openInBrowser(landing.url)
     announce(landing, folder, servers, cars, Math.round((performance.now() - begin) / 100) / 10)
@@ -175,8 +189,10 @@ async function run({ fresh, open, portBase }: Flags): Promise<void> {
   }
 }
 
-async function bringUp(folder: string, servers: Servers, cars: Cars): Promise<void> {
+async function bringUp(base: number, folder: string, servers: Servers, cars: Cars): Promise<void> {
   await servers.start()
+  if (servers.group.recipient(GATEWAY) === undefined)
+    say(`  MQTT is left out: the group in ${FOLDER}/ was founded without a gateway; --fresh starts over`)
   const unregistered = CARS.filter(car =>
     secretNames(car).some(name => !existsSync(secretFile(folder, car, name))),
   )
@@ -192,8 +208,15 @@ async function bringUp(folder: string, servers: Servers, cars: Cars): Promise<vo
     operator.close()
   }
   say(`  ${CARS.map(({ name }) => name).join(', ')} drive off`)
-  await Promise.all(CARS.map(car => startCar(folder, car, servers, cars)))
-  await Promise.all(cars.all.map(car => car.ready()))
+  const answering = { host: '127.0.0.1', port: base + CAR_ANSWERS }
+  await Promise.all(CARS.map(car => startCar(folder, car, servers, cars, answering)))
+  const ready = await Promise.all(cars.all.map(car => car.ready()))
+  // Who a car is its enrolment says; who it speaks to, it is told.
+  const idCoreOf = (name: string) => ready[cars.all.findIndex(car => car.name === name)]?.idCore as string
+  await writeAddressBook(cars.addressBook, [
+    { name: ANSWERS, idCore: idCoreOf(ANSWERS), at: answering },
+    { name: CALLS, idCore: idCoreOf(CALLS) },
+  ])
 }
 
 /** The base of the first start, which the group document and every audience hold; undefined before it. */
@@ -238,8 +261,8 @@ function isAlive(pid: number): boolean {
   }
 }
 
-function portsFrom(base: number): Readonly<Record<(typeof SERVERS)[number], Ports>> {
-  const at = (name: (typeof SERVERS)[number]) => ({
+function portsFrom(base: number): Readonly<Record<Listening, Ports>> {
+  const at = (name: Listening) => ({
     public: base + OFFSETS[name],
     admin: base + OFFSETS[name] + ADMIN,
   })
@@ -247,6 +270,7 @@ function portsFrom(base: number): Readonly<Record<(typeof SERVERS)[number], Port
     fleet: at('fleet'),
     rps: at('rps'),
     tracking: { ...at('tracking'), tls: base + CARS_BY_TLS },
+    gateway: { ...at('gateway'), broker: base + BROKER_PORT },
     'dta-1': at('dta-1'),
     'dta-2': at('dta-2'),
     'dta-3': at('dta-3'),
@@ -255,12 +279,14 @@ function portsFrom(base: number): Readonly<Record<(typeof SERVERS)[number], Port
 
 async function checkFree(base: number, flags: string): Promise<void> {
   const ports = portsFrom(base)
-  const wanted = SERVERS.flatMap(name => [
+  const wanted = ([...SERVERS, GATEWAY] as const).flatMap(name => [
     [ports[name].public, name] as const,
     [ports[name].admin, name] as const,
   ])
   const others = [
     [base + CARS_BY_TLS, 'tracking by TLS'],
+    [base + BROKER_PORT, BROKER],
+    [base + CAR_ANSWERS, `${ANSWERS} for ${CALLS}`],
     [base + LANDING, 'overview'],
   ] as const
   for (const [port, name] of [...wanted, ...others]) {
@@ -330,13 +356,22 @@ async function registerCar(folder: string, car: ExampleCar, { fleet }: Operator)
 }
 
 /** Starts the process of a car that fleet knows. */
-async function startCar(folder: string, car: ExampleCar, servers: Servers, cars: Cars): Promise<void> {
+async function startCar(
+  folder: string,
+  car: ExampleCar,
+  servers: Servers,
+  cars: Cars,
+  answering: { readonly host: string; readonly port: number },
+): Promise<void> {
   const { name, attributes, driver } = car
   const config: Omit<CarConfig, 'dataDir'> = {
     name,
     rps: servers.url('rps'),
     tracking: servers.url('tracking'),
     ...(servers.trackingTls === undefined ? {} : { trackingTls: servers.trackingTls }),
+    ...(servers.mqtt === undefined ? {} : { mqtt: servers.mqtt }),
+    ...(name === ANSWERS ? { peers: { file: cars.addressBook, listen: answering } } : {}),
+    ...(name === CALLS ? { peers: { file: cars.addressBook } } : {}),
     instance: instanceOf(car),
     attributes,
     // All in one town, so that the map shows their streets.
@@ -363,6 +398,9 @@ function commandsOf(folder: string, servers: Servers): readonly string[] {
     `npx milagro fleet ban --vehicle DEMO-CAR-2 --reason stolen ${fleet}`,
     `TOKEN=$(npx milagro device login --audience ${servers.url('tracking')} ${store})`,
     `curl -H "Authorization: Bearer $TOKEN" ${servers.url('tracking')}/v1/vehicles`,
+    ...(servers.broker === undefined
+      ? []
+      : [`npx mqtt sub -h 127.0.0.1 -p ${servers.brokerPort} -t 'cars/#' -v`]),
   ]
 }
 
@@ -371,7 +409,12 @@ function openLanding(port: number, folder: string, servers: Servers, cars: Cars)
     port,
     pagesFolder: LANDING_PAGES,
     docsFolder: DOCS,
-    parties: SERVERS.map(name => ({ name, url: servers.url(name), adminUrl: servers.adminUrl(name) })),
+    parties: [
+      ...SERVERS.map(name => ({ name, url: servers.url(name), adminUrl: servers.adminUrl(name) })),
+      ...(servers.mqtt === undefined
+        ? []
+        : [{ name: GATEWAY, url: urlOf(servers.mqtt), adminUrl: servers.adminUrl(GATEWAY) }]),
+    ],
     cars: () => cars.all.map(({ name, running }) => ({ name, isRunning: running })),
     group: servers.groupId,
     console: servers.url('fleet'),
@@ -381,6 +424,10 @@ function openLanding(port: number, folder: string, servers: Servers, cars: Cars)
     clock: systemClock,
     fetch,
   })
+}
+
+function urlOf({ host, port }: { readonly host: string; readonly port: number }): string {
+  return `mqtts://${host}:${port}`
 }
 
 /** By the system's own way; a machine without one says so, and everything goes on. */
@@ -398,16 +445,21 @@ function openInBrowser(url: string): void {
 
 function announce(landing: Landing, folder: string, servers: Servers, cars: Cars, seconds: number): void {
   const shown = relative('.', folder)
-  const pids = [...SERVERS.map(name => servers.process(name)), ...cars.all].map(
-    ({ name, pid }) => `${name} ${pid}`,
+  const pids = [...servers.all, ...cars.all].map(one =>
+    one === servers.broker ? `mosquitto ${mosquittoPid(one)}` : `${one.name} ${one.pid}`,
   )
+  const mqtt =
+    servers.mqtt === undefined
+      ? ''
+      : `
+  gateway    ${urlOf(servers.mqtt)}    where cars publish where they are, by TLS as well; mosquitto is behind it`
   say(`running after ${seconds} s
   overview   ${landing.url}    what is running, and what to try next
   console    ${servers.url('fleet')}    vehicles, drivers, bans, the map: set it up as operator '${BROWSER_OPERATOR}'
              with the code in ${join(shown, BROWSER_CODE)}
   RPS        ${servers.url('rps')}    logins
   tracking   ${servers.url('tracking')}    where every car is, for people; cars come in by TLS without certificates,
-             ${servers.trackingTls?.url}
+             ${servers.trackingTls?.url}${mqtt}
   D-TAs      ${AUTHORITIES.map(name => servers.url(name)).join('  ')}
   group      ${servers.groupId}
   processes  ${pids.join(', ')}
@@ -427,11 +479,16 @@ async function untilEnded(servers: Servers, cars: Cars): Promise<void> {
     ending.signal.addEventListener('abort', () => resolve(), { once: true }),
   )
   for (const car of cars.all) {
-    car.on(event => {
+    const news = (event: ProcessEvent) => {
       if (event.event === 'refused' || event.event === 'driver-left')
         say(`${car.name}: ${event.event} ${event.code}`)
+      if (event.event === 'peer-connected' && car.name === CALLS)
+        say(`${CALLS}: has a channel to ${ANSWERS}, with no server between them`)
       if (event.event === 'ended' && !ending.signal.aborted) say(`${car.name} has ended (${event.how})`)
-    })
+    }
+    // It may have been quicker than this.
+    car.events.filter(({ event }) => event === 'peer-connected').forEach(news)
+    car.on(news)
   }
   const watch = async (server: ManagedProcess) => {
     const how = await server.ended
@@ -439,7 +496,7 @@ async function untilEnded(servers: Servers, cars: Cars): Promise<void> {
     await sleep(200)
     if (!ending.signal.aborted) throw new StartError(`${server.name} has ended (${how}): see its log`)
   }
-  await Promise.race([isOver, ...SERVERS.map(name => watch(servers.process(name)))])
+  await Promise.race([isOver, ...servers.all.map(watch)])
 }
 
 async function kept(file: string): Promise<string | undefined> {
