@@ -19,7 +19,7 @@ const EACH = 2
 const NOT_AUTHORIZED = 0x87
 
 interface Scene {
-  readonly servers: Pick<Servers, 'mqtt' | 'broker' | 'brokerPort' | 'process'>
+  readonly servers: Pick<Servers, 'mqtt' | 'mqttLeftOut' | 'broker' | 'brokerPort' | 'process'>
   readonly probe: Publisher
   clearOfSlotEnd(): Promise<void>
 }
@@ -35,7 +35,7 @@ export async function brokerBehindGateway(
 ): Promise<Readonly<Record<string, unknown>>> {
   const { servers, probe } = story
   const { mqtt, broker } = servers
-  if (mqtt === undefined || broker === undefined) return { skipped: 'there is no mosquitto on this machine' }
+  if (mqtt === undefined || broker === undefined) return { skipped: servers.mqttLeftOut }
   const { brokerPort: port } = servers
   const local = { host: '127.0.0.1', port, protocolVersion: 5, reconnectPeriod: 0 } as const
   const subscriber = await connectAsync(local)

@@ -13,11 +13,16 @@ const { program = 'mosquitto', config = 'mosquitto.conf' } = values
 const mosquitto = spawn(program, ['-c', config], { stdio: ['ignore', 'ignore', 'pipe'] })
 
 let isEnding = false
-for (const signal of ['SIGTERM', 'SIGINT'] as const)
-  process.on(signal, () => {
-    isEnding = true
-    mosquitto.kill()
-  })
+const end = () => {
+  isEnding = true
+  mosquitto.kill()
+}
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, end)
+// Whoever reads this is gone.
+process.stderr.on('error', end)
+process.stdout.on('error', end)
+// However this process ends, nothing is left behind with its port taken.
+process.once('exit', end)
 
 let text: string | undefined = ''
 mosquitto.stderr.on('data', (chunk: Buffer) => {

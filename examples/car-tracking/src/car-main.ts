@@ -13,7 +13,7 @@ import { parseArgs } from 'node:util'
 import { createClient } from '@milagro-ts/api/call'
 import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
 import { createLog } from '@milagro-ts/api/log'
-import { systemClock } from '@milagro-ts/api/system'
+import { systemClock, systemTimers } from '@milagro-ts/api/system'
 import { Device } from '@milagro-ts/client/device'
 import { adviceOn } from '@milagro-ts/client/errors'
 import type { Session } from '@milagro-ts/client/session'
@@ -91,6 +91,7 @@ async function drive(config: CarConfig, env: Environment, signal: AbortSignal): 
           position: () => here,
           every: reportEvery,
           clock: systemClock,
+          timers: systemTimers,
           log: createLog(config.name, { level: 'warn' }),
           say,
         })

@@ -10,10 +10,11 @@
  */
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
-import type { TLSSocket } from 'node:tls'
+import type { Duplex } from 'node:stream'
 import type { Log } from '@milagro-ts/api/log'
 import { IdCoreField, Strict } from '@milagro-ts/api/schemas'
 import { ListenSetting } from '@milagro-ts/api/settings'
+import type { Timers } from '@milagro-ts/api/system'
 import Type, { Compile, type Static } from '@milagro-ts/api/typebox'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { IdCore } from '@milagro-ts/crypto/identity'
@@ -75,6 +76,7 @@ export interface CarPeersOptions {
   /** Milliseconds between two messages. */
   readonly every: number
   readonly clock: Clock
+  readonly timers: Timers
   readonly log: Log
   readonly say: (event: PeerEvent) => void
 }
@@ -85,8 +87,9 @@ export class CarPeers {
   #preparedFor = -1
   /** M-Pin IDs of those that this car connects to or is connected to. */
   readonly #called = new Set<string>()
-  readonly #channels = new Set<TLSSocket>()
+  readonly #channels = new Set<Duplex>()
   #server: PeerServer | undefined
+  #isClosed = false
   #trouble: string | undefined
 
   constructor(options: CarPeersOptions) {
@@ -116,6 +119,7 @@ export class CarPeers {
   }
 
   close(): void {
+    this.#isClosed = true
     this.#server?.close()
     for (const channel of this.#channels) channel.destroy()
   }
@@ -149,46 +153,13 @@ export class CarPeers {
     }
   }
 
-  #speak(socket: TLSSocket, peer: string): void {
-    const { position, every, say } = this.#options
+  #speak(socket: Duplex, peer: string): void {
+    if (this.#isClosed) return void socket.destroy()
     this.#channels.add(socket)
     this.#trouble = undefined
-    let heard = 0
-    let text = ''
-    const send = () => {
-      const here = position()
-      if (here !== undefined) socket.write(`${JSON.stringify(here)}\n`)
-    }
-    const timer = setInterval(send, every)
+    socket.once('close', () => this.#channels.delete(socket))
     socket.on('error', error => this.#meets(error))
-    socket.on('data', (chunk: Buffer) => {
-      text += chunk
-      const lines = text.split('\n')
-      text = lines.pop() ?? ''
-      try {
-        for (const line of lines) {
-          const there = decodeMessage(line)
-          const here = position()
-          heard++
-          say({
-            event: 'peer-heard',
-            peer,
-            ...(here === undefined ? {} : { metresAway: Math.round(metres(here, there)) }),
-          })
-        }
-        if (text.length > LONGEST) throw new DecodeError('message', 'too long')
-      } catch (error) {
-        this.#meets(error)
-        socket.destroy()
-      }
-    })
-    socket.once('close', () => {
-      clearInterval(timer)
-      this.#channels.delete(socket)
-      say({ event: 'peer-disconnected', peer, heard })
-    })
-    say({ event: 'peer-connected', peer })
-    send()
+    exchangePositions(socket, peer, this.#options)
   }
 
   #meets(error: unknown): void {
@@ -197,6 +168,44 @@ export class CarPeers {
     this.#trouble = why
     this.#options.say({ event: 'peer-trouble', why })
   }
+}
+
+/** Both ways, until the channel ends. What is no position ends it: DecodeError is the socket's `error`. */
+export function exchangePositions(
+  socket: Duplex,
+  peer: string,
+  { position, every, timers, say }: Pick<CarPeersOptions, 'position' | 'every' | 'timers' | 'say'>,
+): void {
+  let heard = 0
+  let text = ''
+  const hear = (there: Position) => {
+    const here = position()
+    const distance = here === undefined ? {} : { metresAway: Math.round(metres(here, there)) }
+    heard++
+    say({ event: 'peer-heard', peer, ...distance })
+  }
+  const tell = () => {
+    const here = position()
+    if (here !== undefined) socket.write(`${JSON.stringify(here)}\n`)
+  }
+  socket.on('data', (chunk: Buffer) => {
+    text += chunk
+    const lines = text.split('\n')
+    text = lines.pop() ?? ''
+    try {
+      for (const line of lines) hear(decodeMessage(line))
+      if (text.length > LONGEST) throw new DecodeError('message', 'too long')
+    } catch (error) {
+      socket.destroy(error as Error)
+    }
+  })
+  const endTelling = timers.every(every, tell)
+  socket.once('close', () => {
+    endTelling()
+    say({ event: 'peer-disconnected', peer, heard })
+  })
+  say({ event: 'peer-connected', peer })
+  tell()
 }
 
 function decodeMessage(line: string): Position {

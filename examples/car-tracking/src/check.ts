@@ -47,8 +47,7 @@ import { banLimit, CLEAR_FOR_BAN, tooLong } from './ban-limit.js'
 import { mosquittoFile } from './broker.js'
 import { brokerBehindGateway } from './broker-behind-gateway.js'
 import { readNotes } from './car-notes.js'
-import { writeAddressBook } from './car-peers.js'
-import { Cars } from './cars.js'
+import { ANSWERS, CALLS, Cars } from './cars.js'
 import { Observer, type Seen } from './observer.js'
 import { Operator } from './operator.js'
 import { peerChannel } from './peer-channel.js'
@@ -61,9 +60,6 @@ import { checkBatch, HEAD_CONTEXT, headPayload, trackStart } from './track-chain
 
 /** The car that signs its batches by itself; of the others the RPS gives receipts. */
 const SIGNS_ITSELF = 'car-3'
-/** Two that speak to each other with no server between them. */
-const ANSWERS = 'car-1'
-const CALLS = 'car-3'
 /** Seconds. */
 const SLOT = 15
 const DELTA = 5
@@ -161,7 +157,8 @@ export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boo
     random: systemRandom,
     progress: () => {},
   })
-  const story = new Story(folder, servers, { host: '127.0.0.1', port: answering })
+  const cars = new Cars({ folder, servers, answering: { host: '127.0.0.1', port: answering } })
+  const story = new Story(folder, servers, cars)
   let playing = 'start'
   let isGreen = false
   try {
@@ -194,8 +191,6 @@ class Story {
   readonly observer = new Observer()
   /** Processes that end with the story. */
   readonly others: { end(): Promise<void> }[] = []
-  /** Where one car answers another. */
-  readonly answering: { readonly host: string; readonly port: number }
   /** How often the step that is playing was tried, by `undisturbed`. */
   tries = 1
   /** By the car's name. */
@@ -216,11 +211,10 @@ class Story {
   /** The RA's word for car-2, given before its ban. */
   formerStatement = ''
 
-  constructor(folder: string, servers: Servers, answering: Story['answering']) {
+  constructor(folder: string, servers: Servers, cars: Cars) {
     this.folder = folder
     this.servers = servers
-    this.answering = answering
-    this.cars = new Cars(folder)
+    this.cars = cars
   }
 
   get operator(): Operator {
@@ -309,15 +303,6 @@ class Story {
     return this.cars.start(
       {
         name,
-        rps: this.servers.url('rps'),
-        tracking: this.tracking,
-        trackingTls: this.trackingTls,
-        ...(this.servers.mqtt === undefined ? {} : { mqtt: this.servers.mqtt }),
-        ...(name === ANSWERS
-          ? { peers: { file: this.cars.addressBook, listen: this.answering } }
-          : name === CALLS
-            ? { peers: { file: this.cars.addressBook } }
-            : {}),
         instance: vinOf(name),
         attributes: ATTRIBUTES,
         seed: Number(name.slice(-1)),
@@ -446,6 +431,7 @@ const vinOf = (name: string) => `VIN-${name.toUpperCase()}`
 async function serversRunning(story: Story): Promise<Observed> {
   const { servers } = story
   await servers.start()
+  await servers.startBroker()
   const ready = await Promise.all(
     SERVERS.map(name =>
       story.eventually(`${name} is ready`, async () => {
@@ -521,10 +507,7 @@ async function enrolmentByApproval(story: Story): Promise<Observed> {
   await fleet.approve({ params, body: { words: words as string } })
   const car = await enrolledCar(story, 'car-3')
   const [answers, calls] = [story.onRoad(ANSWERS), story.onRoad(CALLS)]
-  await writeAddressBook(story.cars.addressBook, [
-    { name: ANSWERS, idCore: answers.idCore, at: story.answering },
-    { name: CALLS, idCore: calls.idCore },
-  ])
+  await story.cars.introduce({ answers: answers.idCore, calls: calls.idCore })
   return { words, otherWords: refused, ...car }
 }
 
@@ -908,7 +891,7 @@ async function noShareForBanned(story: Story): Promise<Observed> {
 /** Two cars without a server, beside the one that is still banned. */
 async function carsAlone(story: Story): Promise<Observed> {
   return peerChannel(story, {
-    answers: { ...story.onRoad(ANSWERS), at: story.answering },
+    answers: story.onRoad(ANSWERS),
     calls: story.onRoad(CALLS),
     banned: await storeOf(story, 'car-2'),
   })

@@ -13,7 +13,6 @@ import type { DeviceOptions } from '@milagro-ts/client/ports'
 import type { TokenStore } from '@milagro-ts/client/token-store'
 import { IdCore } from '@milagro-ts/crypto/identity'
 import { connectPeer, type PeerIdentity } from '@milagro-ts/tls/peer'
-import { type Contact, writeAddressBook } from './car-peers.js'
 import type { Cars } from './cars.js'
 import type { ManagedProcess, ProcessEvent } from './processes.js'
 import type { Position } from './track-chain.js'
@@ -25,7 +24,7 @@ const NOT_ITS_PERMIT = 'no permit of this device for this slot'
 
 interface Scene {
   readonly folder: string
-  readonly cars: Pick<Cars, 'addressBook'>
+  readonly cars: Pick<Cars, 'introduce' | 'answering'>
   readonly probeStore: TokenStore
   deviceOptions(store: TokenStore): DeviceOptions
   clearOfSlotEnd(): Promise<void>
@@ -42,8 +41,8 @@ interface Speaker {
   readonly idCore: string
 }
 interface Others {
-  /** The car that answers, and where. */
-  readonly answers: Speaker & { readonly at: NonNullable<Contact['at']> }
+  /** The car that answers. */
+  readonly answers: Speaker
   /** The car that connects to it. */
   readonly calls: Speaker
   /** Of a car that is banned. */
@@ -77,13 +76,10 @@ export async function peerChannel(
     story.told(car.name, 'peer-heard', from, event => event.peer === peer)
   const [{ metresAway }] = await Promise.all([hears(answers, calls.idCore), hears(calls, answers.idCore)])
 
-  const knows = async (...others: string[]) =>
-    writeAddressBook(story.cars.addressBook, [
-      { name: answers.car.name, idCore: answers.idCore, at: answers.at },
-      ...[calls.idCore, ...others].map((idCore, i) => ({ name: `contact ${i}`, idCore })),
-    ])
+  const knows = (...others: string[]) =>
+    story.cars.introduce({ answers: answers.idCore, calls: calls.idCore, others })
   const open = (identity: PeerIdentity, peer = IdCore.fromBase64Url(answers.idCore)) =>
-    connectPeer({ identity, peer, ...answers.at, warnBefore: 0 })
+    connectPeer({ identity, peer, ...story.cars.answering, warnBefore: 0 })
   const from = answers.car.events.length
   await knows(probe.mpinId, banned.mpinId)
   // The car looks into its address book again and again.

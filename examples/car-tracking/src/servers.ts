@@ -65,7 +65,7 @@ export interface ServersOptions {
   readonly grace: number
   /** Seconds that a one-pass clientTime may differ; for so long after its first start the RPS takes none. */
   readonly deltaSeconds: number
-  /** mosquitto's program: the broker behind the gateway. Without it neither is started. */
+  /** mosquitto's program: the broker behind the gateway. Without it there is neither. */
   readonly mosquitto?: string | undefined
   /** Another program in the RPS' place. */
   readonly rpsMain?: string | undefined
@@ -112,12 +112,19 @@ export class Servers {
     const { tls } = this.#portsOf('tracking')
     return tls === undefined ? undefined : { url: `https://127.0.0.1:${tls}`, name: 'tracking' }
   }
+  /** Why there is no broker; undefined: there is one. A group that was founded without a gateway goes on without one. */
+  get mqttLeftOut(): string | undefined {
+    if (this.#options.mosquitto === undefined) return 'there is no mosquitto on this machine'
+    if (this.group.recipient(GATEWAY) === undefined)
+      return 'the group was founded without a gateway (--fresh starts over)'
+    return undefined
+  }
   /** Where cars reach the broker; undefined: there is none. */
   get mqtt(): GatewayAddress | undefined {
-    if (this.#broker === undefined) return undefined
+    if (this.mqttLeftOut !== undefined) return undefined
     return { host: '127.0.0.1', port: this.#portsOf(GATEWAY).public, name: GATEWAY }
   }
-  /** Behind the gateway; undefined: there is none. */
+  /** Behind the gateway; undefined: none was started. */
   get broker(): ManagedProcess | undefined {
     return this.#broker
   }
@@ -155,14 +162,18 @@ export class Servers {
     if (isNew) await this.#foundGroup()
     this.#group = await Group.verifyFile(JSON.parse(await readFile(this.#path('group.json'), 'utf8')))
     this.#options.progress(`group ${fingerprint(this.#group.groupId)}`)
-    const { mosquitto } = this.#options
-    // A group that was founded without a gateway goes on without one.
-    const hasBroker = mosquitto !== undefined && this.#group.recipient(GATEWAY) !== undefined
-    const missing = SERVERS.filter(name => !this.#running.has(name))
-    await Promise.all([
-      this.#startAll(hasBroker ? [...missing, GATEWAY] : missing),
-      hasBroker && this.#startBroker(mosquitto),
-    ])
+    await this.#startAll(SERVERS.filter(name => !this.#running.has(name)))
+  }
+
+  /** The broker and its gateway, where there is to be one; not before the authorities run, who give the gateway its keys. */
+  async startBroker(): Promise<void> {
+    const { mosquitto, folder, progress } = this.#options
+    if (mosquitto === undefined || this.mqtt === undefined) return
+    progress(`starting ${BROKER}, ${GATEWAY}`)
+    const options = await brokerProcess(folder, mosquitto, this.brokerPort)
+    if (this.#isEnding) throw new ProcessFailure(`${BROKER} is not started any more`)
+    this.#broker = new ManagedProcess(options)
+    await Promise.all([this.#broker.ready(), this.startOne(GATEWAY)])
   }
 
   /** Starts one server and waits until it is ready; `port` puts it behind another than its published one. */
@@ -187,14 +198,6 @@ export class Servers {
   async #startAll(names: readonly ServerName[]): Promise<void> {
     this.#options.progress(`starting ${names.join(', ')}`)
     await Promise.all(names.map(name => this.startOne(name)))
-  }
-
-  async #startBroker(program: string): Promise<void> {
-    this.#options.progress(`starting ${BROKER}`)
-    const options = await brokerProcess(this.#options.folder, program, this.brokerPort)
-    if (this.#isEnding) throw new ProcessFailure(`${BROKER} is not started any more`)
-    this.#broker = new ManagedProcess(options)
-    await this.#broker.ready()
   }
 
   async #foundGroup(): Promise<void> {

@@ -18,9 +18,7 @@ import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { BROKER, mosquittoFile, mosquittoPid } from './broker.js'
-import type { CarConfig } from './car-config.js'
-import { writeAddressBook } from './car-peers.js'
-import { type CarSecrets, Cars } from './cars.js'
+import { ANSWERS, CALLS, type CarSecrets, type CarSettings, Cars } from './cars.js'
 import { check } from './check.js'
 import { TOWNS } from './gpx.js'
 import { createLanding, type Landing } from './landing.js'
@@ -77,9 +75,6 @@ const CARS = [
   { name: 'car-2', attributes: { brand: 'Fiat', model: '500e', variant: 'Icon' }, driver: 'Grace Hopper' },
   { name: 'car-3', attributes: { brand: 'Renault', model: 'Zoe', variant: 'Life' }, driver: undefined },
 ] as const
-/** Two of them speak to each other with no server between them. */
-const ANSWERS = 'car-1'
-const CALLS = 'car-3'
 
 /** One clear line for the person who typed the command. */
 class StartError extends Error {
@@ -155,11 +150,10 @@ async function run({ fresh, open, portBase }: Flags): Promise<void> {
   await writeFileAtomic(join(folder, SETTINGS), `${JSON.stringify({ portBase: base })}\n`)
   await writeFileAtomic(join(folder, RUNNING), `${process.pid}\n`)
 
-  const mosquitto = mosquittoFile()
   const servers = new Servers({
     folder,
     ports,
-    mosquitto,
+    mosquitto: mosquittoFile(),
     slotLength: SLOT,
     grace: GRACE,
     // One machine, one clock; and for so long after the first start no car is logged in.
@@ -168,12 +162,11 @@ async function run({ fresh, open, portBase }: Flags): Promise<void> {
     random: systemRandom,
     progress: step => say(`  ${step}`),
   })
-  const cars = new Cars(folder)
+  const cars = new Cars({ folder, servers, answering: { host: '127.0.0.1', port: base + CAR_ANSWERS } })
   let landing: Landing | undefined
   try {
     say(`state in ${relative('.', folder)}/`)
-    if (mosquitto === undefined) say('  MQTT is left out: there is no mosquitto on this machine')
-    await unlessAborted(ending.signal, bringUp(base, folder, servers, cars))
+    await unlessAborted(ending.signal, bringUp(folder, servers, cars))
     landing = await openLanding(base + LANDING, folder, servers, cars)
     if (open) openInBrowser(landing.url)
     announce(landing, folder, servers, cars, Math.round((performance.now() - begin) / 100) / 10)
@@ -189,10 +182,15 @@ async function run({ fresh, open, portBase }: Flags): Promise<void> {
   }
 }
 
-async function bringUp(base: number, folder: string, servers: Servers, cars: Cars): Promise<void> {
+async function bringUp(folder: string, servers: Servers, cars: Cars): Promise<void> {
   await servers.start()
-  if (servers.group.recipient(GATEWAY) === undefined)
-    say(`  MQTT is left out: the group in ${FOLDER}/ was founded without a gateway; --fresh starts over`)
+  if (servers.mqttLeftOut !== undefined) say(`  MQTT is left out: ${servers.mqttLeftOut}`)
+  // Cars try until they reach it.
+  await Promise.all([servers.startBroker(), driveOff(folder, servers, cars)])
+}
+
+/** Registers cars that fleet doesn't know, starts them all, and tells two of them of each other. */
+async function driveOff(folder: string, servers: Servers, cars: Cars): Promise<void> {
   const unregistered = CARS.filter(car =>
     secretNames(car).some(name => !existsSync(secretFile(folder, car, name))),
   )
@@ -208,15 +206,10 @@ async function bringUp(base: number, folder: string, servers: Servers, cars: Car
     operator.close()
   }
   say(`  ${CARS.map(({ name }) => name).join(', ')} drive off`)
-  const answering = { host: '127.0.0.1', port: base + CAR_ANSWERS }
-  await Promise.all(CARS.map(car => startCar(folder, car, servers, cars, answering)))
+  await Promise.all(CARS.map(car => startCar(folder, car, cars)))
   const ready = await Promise.all(cars.all.map(car => car.ready()))
-  // Who a car is its enrolment says; who it speaks to, it is told.
   const idCoreOf = (name: string) => ready[cars.all.findIndex(car => car.name === name)]?.idCore as string
-  await writeAddressBook(cars.addressBook, [
-    { name: ANSWERS, idCore: idCoreOf(ANSWERS), at: answering },
-    { name: CALLS, idCore: idCoreOf(CALLS) },
-  ])
+  await cars.introduce({ answers: idCoreOf(ANSWERS), calls: idCoreOf(CALLS) })
 }
 
 /** The base of the first start, which the group document and every audience hold; undefined before it. */
@@ -356,22 +349,10 @@ async function registerCar(folder: string, car: ExampleCar, { fleet }: Operator)
 }
 
 /** Starts the process of a car that fleet knows. */
-async function startCar(
-  folder: string,
-  car: ExampleCar,
-  servers: Servers,
-  cars: Cars,
-  answering: { readonly host: string; readonly port: number },
-): Promise<void> {
+async function startCar(folder: string, car: ExampleCar, cars: Cars): Promise<void> {
   const { name, attributes, driver } = car
-  const config: Omit<CarConfig, 'dataDir'> = {
+  const settings: CarSettings = {
     name,
-    rps: servers.url('rps'),
-    tracking: servers.url('tracking'),
-    ...(servers.trackingTls === undefined ? {} : { trackingTls: servers.trackingTls }),
-    ...(servers.mqtt === undefined ? {} : { mqtt: servers.mqtt }),
-    ...(name === ANSWERS ? { peers: { file: cars.addressBook, listen: answering } } : {}),
-    ...(name === CALLS ? { peers: { file: cars.addressBook } } : {}),
     instance: instanceOf(car),
     attributes,
     // All in one town, so that the map shows their streets.
@@ -384,7 +365,7 @@ async function startCar(
   }
   const secrets: { -readonly [K in SecretName]?: CarSecrets[K] } = {}
   for (const secret of secretNames(car)) secrets[secret] = await kept(secretFile(folder, car, secret))
-  await cars.start(config, secrets)
+  await cars.start(settings, secrets)
 }
 
 /** What an operator may type, once MILAGRO_PIN_FILE is set. */
