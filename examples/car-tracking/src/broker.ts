@@ -57,7 +57,19 @@ export async function brokerProcess(folder: string, program: string, port: numbe
   }
 }
 
-/** Of mosquitto itself, whose parent the managed process is. */
-export function mosquittoPid(broker: ManagedProcess): number {
-  return broker.events.find(({ event }) => event === 'ready')?.pid as number
+/** Of mosquitto itself, whose parent the managed process is; undefined: it never ran. */
+export function mosquittoPid(broker: ManagedProcess): number | undefined {
+  return broker.events.find(({ event }) => event === 'ready')?.pid as number | undefined
+}
+
+/** Ends both, also where the managed process was killed and could not end mosquitto. */
+export async function endBroker(broker: ManagedProcess): Promise<void> {
+  await broker.end()
+  const pid = mosquittoPid(broker)
+  if ((await broker.ended) !== 'SIGKILL' || pid === undefined) return
+  try {
+    process.kill(pid)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
 }

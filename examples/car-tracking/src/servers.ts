@@ -28,7 +28,7 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { NO_TICKETS } from '@milagro-ts/tls/tickets'
-import { BROKER, brokerProcess } from './broker.js'
+import { BROKER, brokerProcess, endBroker } from './broker.js'
 import type { GatewayAddress } from './live-positions.js'
 import {
   ManagedProcess,
@@ -191,7 +191,7 @@ export class Servers {
     this.#isEnding = true
     const services = [GATEWAY, 'tracking', 'fleet', 'rps'] as const
     await Promise.all(services.map(name => this.#running.get(name)?.end()))
-    await this.#broker?.end()
+    if (this.#broker !== undefined) await endBroker(this.#broker)
     await Promise.all(([...AUTHORITIES, REPLACEMENT] as const).map(name => this.#running.get(name)?.end()))
   }
 

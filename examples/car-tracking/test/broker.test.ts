@@ -4,7 +4,13 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { BROKER, brokerProcess, mosquittoFile, mosquittoPid } from '@milagro-ts/car-tracking/broker'
+import {
+  BROKER,
+  brokerProcess,
+  endBroker,
+  mosquittoFile,
+  mosquittoPid,
+} from '@milagro-ts/car-tracking/broker'
 import { freePorts, isFree, ManagedProcess } from '@milagro-ts/car-tracking/processes'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
@@ -55,9 +61,19 @@ describe.skipIf(program === undefined)('mosquitto', () => {
   })
 
   test('killed, it takes its process along, which says so', async () => {
-    process.kill(mosquittoPid(broker), 'SIGKILL')
+    process.kill(mosquittoPid(broker) as number, 'SIGKILL')
     expect(await broker.ended).toBe(1)
     await expect.poll(log).toMatch(/broker: mosquitto has ended \(SIGKILL\)\n$/)
+  })
+
+  test('is ended where its process was killed and cannot end it', async () => {
+    broker.kill('SIGKILL')
+    expect(await broker.ended).toBe('SIGKILL')
+    expect(await isFree(port)).toBe(false)
+    await endBroker(broker)
+    await expect.poll(() => isFree(port), { timeout: 20_000 }).toBe(true)
+    // Once more is no error.
+    await endBroker(broker)
   })
 
   test('does not outlive whoever started it', async () => {
