@@ -8,8 +8,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
-import type { CarConfig } from '@milagro-ts/car-tracking/car-config'
-import { Cars } from '@milagro-ts/car-tracking/cars'
+import { type CarSettings, Cars } from '@milagro-ts/car-tracking/cars'
 import { TOWNS } from '@milagro-ts/car-tracking/gpx'
 import { createLanding, type Landing } from '@milagro-ts/car-tracking/landing'
 import { freePorts } from '@milagro-ts/car-tracking/processes'
@@ -35,7 +34,7 @@ describe.runIf(chromiumFile !== undefined)('the pages, in a browser', () => {
   let setup: { readonly operator: string; readonly code: string }
 
   beforeAll(async () => {
-    const [landingPort = 0, ...ports] = await freePorts(1 + 2 * SERVERS.length)
+    const [landingPort = 0, answering = 0, ...ports] = await freePorts(2 + 2 * SERVERS.length)
     const portsOf = (name: (typeof SERVERS)[number]) => {
       const at = 2 * SERVERS.indexOf(name)
       return { public: ports[at] as number, admin: ports[at + 1] as number }
@@ -50,7 +49,7 @@ describe.runIf(chromiumFile !== undefined)('the pages, in a browser', () => {
       random: systemRandom,
       progress: () => undefined,
     })
-    cars = new Cars(folder)
+    cars = new Cars({ folder, servers, answering: { host: '127.0.0.1', port: answering } })
     const [opened] = await Promise.all([Chromium.open(), servers.start()])
     browser = opened
     page = browser.page
@@ -110,10 +109,8 @@ describe.runIf(chromiumFile !== undefined)('the pages, in a browser', () => {
   }
 
   const startCar = (name: string, instance: string, code?: string) => {
-    const config: Omit<CarConfig, 'dataDir'> = {
+    const settings: CarSettings = {
       name,
-      rps: servers.url('rps'),
-      tracking: servers.url('tracking'),
       instance,
       attributes: code === undefined ? { brand: 'Fiat', model: '500e' } : { brand: HOSTILE, model: 'ID.3' },
       // In one town, so that the map shows both and their streets.
@@ -123,7 +120,7 @@ describe.runIf(chromiumFile !== undefined)('the pages, in a browser', () => {
       reportEvery: 400,
       ...(code === undefined ? { groupId: servers.groupId } : {}),
     }
-    return cars.start(config, { code })
+    return cars.start(settings, { code })
   }
 
   test('the landing page says what is running, and where to go', async () => {

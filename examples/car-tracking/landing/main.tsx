@@ -16,6 +16,10 @@ const PARTIES: Readonly<Record<string, readonly [title: string, does: string]>> 
   fleet: ['Fleet', 'Who is who, and who is banned.'],
   rps: ['RPS', 'Checks every login; keeps nobody’s credential.'],
   tracking: ['Tracking server', 'Believes positions of proven cars only, over TLS without certificates.'],
+  gateway: [
+    'Gateway',
+    'Takes cars’ MQTT over TLS without certificates, for a mosquitto that knows none of this.',
+  ],
   'dta-1': ['Trust authority 1', 'One share of every master secret.'],
   'dta-2': ['Trust authority 2', 'One share of every master secret.'],
   'dta-3': ['Trust authority 3', 'One share of every master secret.'],
@@ -89,7 +93,8 @@ function Landing() {
               <div>
                 <strong>Cars</strong>
                 <span class="quiet">
-                  {value.cars.map(({ name }) => name).join(', ')}: they log in and report.
+                  {value.cars.map(({ name }) => name).join(', ')}: they log in and report, and two of them
+                  speak to each other with no server between them.
                 </span>
               </div>
               <Badge tone={driving === value.cars.length ? 'good' : 'warn'}>
@@ -135,7 +140,7 @@ function PartyRow({ party: { name, url, health, failing } }: { party: Party }) {
       <div>
         <span class="landing-name">
           <strong>{title}</strong> <span class="mono quiet">{url}</span>{' '}
-          <a href={`${url}/openapi.json`}>API</a>
+          {url.startsWith('http') && <a href={`${url}/openapi.json`}>API</a>}
         </span>
         <span class="quiet">{does}</span>
       </div>

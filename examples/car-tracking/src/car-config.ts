@@ -1,7 +1,7 @@
 /** Settings of a simulated car. Codes and the PIN are secrets: `MILAGRO_CAR_CODE`, `…_DRIVER_CODE`, `…_PIN` (or `…_FILE`). */
 import { type Environment, loadConfig } from '@milagro-ts/api/config'
 import { AttributesField, GroupIdField, Strict } from '@milagro-ts/api/schemas'
-import { ServerNameSetting } from '@milagro-ts/api/settings'
+import { ListenSetting, ServerNameSetting } from '@milagro-ts/api/settings'
 import Type, { type Static } from '@milagro-ts/api/typebox'
 
 const Url = Type.String({ pattern: '^https?://[^/\\s]+$' })
@@ -18,6 +18,16 @@ export const CarConfig = Strict({
   trackingTls: Type.Optional(
     Strict({ url: Type.String({ pattern: '^https://[^/\\s]+$' }), name: ServerNameSetting }),
   ),
+  /** The gateway in front of an MQTT broker, and its name in the group document: where the car's position is published as it is now. */
+  mqtt: Type.Optional(
+    Strict({
+      host: Type.String({ minLength: 1, maxLength: 253 }),
+      port: Type.Integer({ minimum: 1, maximum: 65_535 }),
+      name: ServerNameSetting,
+    }),
+  ),
+  /** The address book of the cars that this one speaks to with no server between them (car-peers.ts), and where it answers itself. */
+  peers: Type.Optional(Strict({ file: Type.String({ minLength: 1 }), listen: Type.Optional(ListenSetting) })),
   dataDir: Type.String({ minLength: 1 }),
   /** VIN */
   instance: Type.String({ minLength: 1, maxLength: 128 }),

@@ -1,6 +1,10 @@
 /**
  * A simulated car's process: `node dist/car-main.js --config car.json [--gpx track.gpx]`. It enrols if it hasn't yet,
  * logs in, drives, reports and keeps ahead of the slots until SIGTERM. Every event is a JSON line on standard output.
+ *
+ *   every position   → tracking server, in batches      HTTPS without certificates: the record, of which nothing is lost
+ *                    → broker, by its gateway           MQTT, where `mqtt` is set: as it is now, for whoever subscribes
+ *                    ↔ another car                      a channel with no server at all, where `peers` is set
  */
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,7 +12,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { createClient } from '@milagro-ts/api/call'
 import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
-import { systemClock } from '@milagro-ts/api/system'
+import { createLog } from '@milagro-ts/api/log'
+import { systemClock, systemTimers } from '@milagro-ts/api/system'
 import { agentFetch } from '@milagro-ts/client/agent-fetch'
 import { Device } from '@milagro-ts/client/device'
 import { adviceOn } from '@milagro-ts/client/errors'
@@ -18,10 +23,12 @@ import { httpsAgent } from '@milagro-ts/tls/connect'
 import { type CarConfig, loadCarConfig } from './car-config.js'
 import { deviceOptionsOf, keepAhead } from './car-device.js'
 import { readNotes, writeNotes } from './car-notes.js'
+import { CarPeers } from './car-peers.js'
 import { ChannelLogin } from './channel-login.js'
 import { Drive, generatedTrack, parseGpx } from './gpx.js'
+import { LivePositions } from './live-positions.js'
 import { type CarIdentity, type CarOptions, SimulatedCar } from './simulated-car.js'
-import { HEAD_CONTEXT } from './track-chain.js'
+import { HEAD_CONTEXT, type Position } from './track-chain.js'
 import { trackingRoutes } from './tracking-routes.js'
 
 /** Milliseconds between two attempts at what can't be done yet. */
@@ -47,6 +54,7 @@ try {
     const isUsage =
       error instanceof ConfigError || error instanceof DecodeError || code?.startsWith('ERR_PARSE_ARGS')
     process.exitCode = isUsage ? 2 : 1
+    ending.abort()
   }
 }
 
@@ -72,14 +80,37 @@ async function drive(config: CarConfig, env: Environment, signal: AbortSignal): 
     interval: positionEvery,
     say,
   })
+  let here: Position | undefined
+  const { mqtt, peers: peered } = config
+  const peers =
+    peered === undefined
+      ? undefined
+      : new CarPeers({
+          ...peered,
+          identity: device,
+          position: () => here,
+          every: reportEvery,
+          clock: systemClock,
+          timers: systemTimers,
+          log: createLog(config.name, { level: 'warn' }),
+          say,
+        })
+  await peers?.listen()
+  const live = mqtt === undefined ? undefined : new LivePositions(device, mqtt, { again: reportEvery, say })
   const ahead = keepAhead(device, say)
   say({ event: 'ready', idCore: device.mpinId, pid: process.pid })
   try {
     await Promise.all([
-      until(signal, positionEvery, () => car.tick()),
+      until(signal, positionEvery, async () => {
+        here = await car.tick()
+        live?.publish(here)
+      }),
       until(signal, reportEvery, () => car.report()),
+      ...(peers === undefined ? [] : [until(signal, reportEvery, () => peers.look())]),
     ])
   } finally {
+    peers?.close()
+    await live?.close()
     await ahead.close()
   }
 }

@@ -44,9 +44,10 @@ import { Permit, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import { TokenKeys } from '@milagro-ts/rpa/token-keys'
 import { connect, httpsAgent } from '@milagro-ts/tls/connect'
 import { banLimit, CLEAR_FOR_BAN, tooLong } from './ban-limit.js'
-import { brokerBehindGateway } from './broker.js'
+import { mosquittoFile } from './broker.js'
+import { brokerBehindGateway } from './broker-behind-gateway.js'
 import { readNotes } from './car-notes.js'
-import { Cars } from './cars.js'
+import { ANSWERS, CALLS, Cars } from './cars.js'
 import { Observer, type Seen } from './observer.js'
 import { Operator } from './operator.js'
 import { peerChannel } from './peer-channel.js'
@@ -129,8 +130,8 @@ export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boo
   const begin = performance.now()
   const folder = await mkdtemp(join(tmpdir(), 'milagro-check-'))
   const everybody = [...SERVERS, REPLACEMENT, GATEWAY] as const
-  const ports = await freePorts(2 * everybody.length + 2)
-  const [tls, broker] = ports.slice(-2) as [number, number]
+  const ports = await freePorts(2 * everybody.length + 3)
+  const [tls, broker, answering] = ports.slice(-3) as [number, number, number]
   const portsOf = (name: ServerName) => {
     const at = 2 * everybody.indexOf(name)
     return { public: ports[at] as number, admin: ports[at + 1] as number }
@@ -150,12 +151,14 @@ export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boo
     slotLength: SLOT,
     grace: 0,
     deltaSeconds: DELTA,
+    mosquitto: mosquittoFile(),
     rpsMain,
     clock: systemClock,
     random: systemRandom,
     progress: () => {},
   })
-  const story = new Story(folder, servers, broker)
+  const cars = new Cars({ folder, servers, answering: { host: '127.0.0.1', port: answering } })
+  const story = new Story(folder, servers, cars)
   let playing = 'start'
   let isGreen = false
   try {
@@ -188,8 +191,6 @@ class Story {
   readonly observer = new Observer()
   /** Processes that end with the story. */
   readonly others: { end(): Promise<void> }[] = []
-  /** The port of the broker behind the gateway. */
-  readonly broker: number
   /** How often the step that is playing was tried, by `undisturbed`. */
   tries = 1
   /** By the car's name. */
@@ -210,11 +211,10 @@ class Story {
   /** The RA's word for car-2, given before its ban. */
   formerStatement = ''
 
-  constructor(folder: string, servers: Servers, broker: number) {
+  constructor(folder: string, servers: Servers, cars: Cars) {
     this.folder = folder
     this.servers = servers
-    this.broker = broker
-    this.cars = new Cars(folder)
+    this.cars = cars
   }
 
   get operator(): Operator {
@@ -303,9 +303,6 @@ class Story {
     return this.cars.start(
       {
         name,
-        rps: this.servers.url('rps'),
-        tracking: this.tracking,
-        trackingTls: this.trackingTls,
         instance: vinOf(name),
         attributes: ATTRIBUTES,
         seed: Number(name.slice(-1)),
@@ -318,6 +315,11 @@ class Story {
       },
       { code, ...(withDriver ? { driverCode: secrets.driverCode, pin: ADA.pin } : {}) },
     )
+  }
+
+  /** A car that is on the road, and who it is. */
+  onRoad(name: string): { readonly car: ManagedProcess; readonly idCore: string } {
+    return { car: this.car(name), idCore: present(this.idCores.get(name), name) }
   }
 
   /** Starts an attacker's process; its address is what it says when it is ready. */
@@ -429,6 +431,7 @@ const vinOf = (name: string) => `VIN-${name.toUpperCase()}`
 async function serversRunning(story: Story): Promise<Observed> {
   const { servers } = story
   await servers.start()
+  await servers.startBroker()
   const ready = await Promise.all(
     SERVERS.map(name =>
       story.eventually(`${name} is ready`, async () => {
@@ -502,7 +505,10 @@ async function enrolmentByApproval(story: Story): Promise<Observed> {
     fleet.approve({ params, body: { words: other } }),
   )
   await fleet.approve({ params, body: { words: words as string } })
-  return { words, otherWords: refused, ...(await enrolledCar(story, 'car-3')) }
+  const car = await enrolledCar(story, 'car-3')
+  const [answers, calls] = [story.onRoad(ANSWERS), story.onRoad(CALLS)]
+  await story.cars.introduce({ answers: answers.idCore, calls: calls.idCore })
+  return { words, otherWords: refused, ...car }
 }
 
 async function driverWithPin(story: Story): Promise<Observed> {
@@ -722,9 +728,13 @@ async function driverBanned(story: Story): Promise<Observed> {
   }
 }
 
-/** In the middle of its stream of positions: the connection ends, and the next position is refused. */
+/**
+ * In the middle of its streams of positions, by HTTPS and by MQTT: both connections end, and the next position is
+ * refused.
+ */
 async function carBanned(story: Story): Promise<Observed> {
   const { fleet } = story.operator
+  const hasBroker = story.servers.mqtt !== undefined
   const car = story.car('car-2')
   const { vehicles } = await fleet.listVehicles({ query: { instance: vinOf('car-2') } })
   await story.clearOfSlotEnd(CLEAR_FOR_BAN)
@@ -737,6 +747,12 @@ async function carBanned(story: Story): Promise<Observed> {
     batches > 0 && !sent.some(({ event }) => event === 'disconnected'),
     'the car streams over a connection',
   )
+  const ofBroker = ({ event }: ProcessEvent) =>
+    event === 'broker-connected' || event === 'broker-disconnected'
+  if (hasBroker)
+    await story.eventually('the car is connected to the broker', async () =>
+      car.events.findLast(ofBroker)?.event === 'broker-connected' ? true : undefined,
+    )
   const from = car.events.length
   const limit = banLimit()
   const begin = performance.now()
@@ -747,15 +763,23 @@ async function carBanned(story: Story): Promise<Observed> {
   const ban = await fleet.ban({ body: { vehicle: present(vehicles[0], 'car-2').id, reason: 'story' } })
   story.carBan = ban.id
   const posted = story.saw('POST /v1/bans')
-  const [ended, { told: refused, milliseconds }] = await Promise.all([
+  const [ended, { told: refused, milliseconds }, byMqtt] = await Promise.all([
     after('disconnected'),
     after('refused'),
+    hasBroker ? after('broker-disconnected') : undefined,
   ])
   const limits = limit()
   expect(
     ended.milliseconds <= limits.allowed,
     `the car’s connection ended only after ${tooLong(ended.milliseconds, limits)}`,
   )
+  if (byMqtt !== undefined) {
+    expect((byMqtt.told.published as number) > 0, 'the car has published over the connection that ended')
+    expect(
+      byMqtt.milliseconds <= limits.allowed,
+      `the car’s connection to the broker ended only after ${tooLong(byMqtt.milliseconds, limits)}`,
+    )
+  }
   expect(refused.code === 'BANNED', `the next position is refused with ${refused.code}`)
   expect(
     milliseconds <= limits.allowed,
@@ -765,6 +789,9 @@ async function carBanned(story: Story): Promise<Observed> {
     ...posted,
     ...limits,
     connection: { batches, endedAfter: ended.milliseconds, car: 'car-2', carPid: car.pid },
+    ...(byMqtt === undefined
+      ? {}
+      : { broker: { published: byMqtt.told.published, endedAfter: byMqtt.milliseconds } }),
     position: { code: refused.code, refusedAfter: milliseconds },
   }
 }
@@ -798,19 +825,31 @@ async function bannedCarPermit(story: Story): Promise<Observed> {
   const login = await story.refusal('POST /v1/logins', 'BANNED', async () =>
     rps.login({ body: { login: await rawProof({ ...proof, audience: story.tracking }) } }),
   )
-  const { url, name: servername } = story.trackingTls
-  const { hostname: host, port } = new URL(url)
   await story.clearOfSlotEnd()
   const banned = await Device.open(story.deviceOptions(await storeOf(story, 'car-2')))
-  const handshake = await connect({ identity: banned, servername, host, port: Number(port) }).then(
+  const { url, name } = story.trackingTls
+  const { hostname: host, port } = new URL(url)
+  const handshake = await turnedAway(banned, { name, host, port: Number(port) })
+  const { mqtt } = servers
+  const atGateway = mqtt === undefined ? {} : { atGateway: await turnedAway(banned, mqtt) }
+  return { ...permit, login, lastStored: stored?.number, handshake, ...atGateway }
+}
+
+/** How TLS ends for a banned car; StepFailed where it comes in. */
+async function turnedAway(
+  identity: Device,
+  { name: servername, host, port }: { name: string; host: string; port: number },
+): Promise<string> {
+  const handshake = await connect({ identity, servername, host, port }).then(
     socket => {
       socket.destroy()
-      throw new StepFailed('the banned car is let in by TLS')
+      throw new StepFailed(`the banned car is let in by TLS to ${servername}`)
     },
     (error: NodeJS.ErrnoException) => error.code,
   )
-  expect(handshake?.startsWith('ERR_SSL_') === true, `the banned car’s handshake ends with ${handshake}`)
-  return { ...permit, login, lastStored: stored?.number, handshake }
+  if (handshake?.startsWith('ERR_SSL_') !== true)
+    throw new StepFailed(`the banned car’s handshake with ${servername} ends with ${handshake}`)
+  return handshake
 }
 
 async function noShareForBanned(story: Story): Promise<Observed> {
@@ -851,9 +890,11 @@ async function noShareForBanned(story: Story): Promise<Observed> {
 
 /** Two cars without a server, beside the one that is still banned. */
 async function carsAlone(story: Story): Promise<Observed> {
-  const { code } = await addVehicle(story, 'probe-7')
-  const neighbour = { code, instance: vinOf('probe-7'), attributes: ATTRIBUTES }
-  return peerChannel(story, { neighbour, banned: await storeOf(story, 'car-2') })
+  return peerChannel(story, {
+    answers: story.onRoad(ANSWERS),
+    calls: story.onRoad(CALLS),
+    banned: await storeOf(story, 'car-2'),
+  })
 }
 
 async function unbanned(story: Story): Promise<Observed> {
@@ -866,25 +907,12 @@ async function unbanned(story: Story): Promise<Observed> {
   return { ...lifted, car: { name: 'car-2', pid: story.car('car-2').pid, stored: stored.number } }
 }
 
-/** A car's position by MQTT, to a broker that knows nothing of the group; a ban ends its connection. */
+/** The cars' positions by MQTT, at a broker that knows nothing of the group. */
 async function positionByBroker(story: Story): Promise<Observed> {
-  const { fleet } = story.operator
-  const { probe, tracking: audience } = story
-  let lifted = ''
-  const observed = await brokerBehindGateway(story, {
-    ban: async () => {
-      lifted = String((await fleet.ban({ body: { vehicle: story.probeVehicle, reason: 'story' } })).id)
-    },
-  })
-  if (lifted === '') return observed
-  await fleet.unban({ params: { id: lifted } })
-  await story.eventually('the probe logs in again', () =>
-    probe.login({ audience }).then(
-      () => true,
-      () => undefined,
-    ),
+  return brokerBehindGateway(
+    story,
+    ['car-1', 'car-2', 'car-3'].map(name => story.onRoad(name)),
   )
-  return observed
 }
 
 async function lyingAuthority(story: Story): Promise<Observed> {

@@ -9,7 +9,7 @@
  *     logs/<server>.log
  *
  *   every server: --init → public keys → proposal → D-TAs running, their operator accepts it → ceremony → group.json
- *   → RPS, fleet, tracking server
+ *   → RPS, fleet, tracking server; and where there is mosquitto, the broker and the gateway in front of it
  */
 import { existsSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
@@ -28,6 +28,8 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { NO_TICKETS } from '@milagro-ts/tls/tickets'
+import { BROKER, brokerProcess, endBroker } from './broker.js'
+import type { GatewayAddress } from './live-positions.js'
 import {
   ManagedProcess,
   type ProcessEvent,
@@ -63,6 +65,8 @@ export interface ServersOptions {
   readonly grace: number
   /** Seconds that a one-pass clientTime may differ; for so long after its first start the RPS takes none. */
   readonly deltaSeconds: number
+  /** mosquitto's program: the broker behind the gateway. Without it there is neither. */
+  readonly mosquitto?: string | undefined
   /** Another program in the RPS' place. */
   readonly rpsMain?: string | undefined
   readonly clock: Clock
@@ -88,6 +92,7 @@ const MAP = fileURLToPath(new URL('../dist/map/', import.meta.url))
 export class Servers {
   readonly #options: ServersOptions
   readonly #running = new Map<ServerName, ManagedProcess>()
+  #broker: ManagedProcess | undefined
   #group: Group | undefined
   #isEnding = false
 
@@ -106,6 +111,32 @@ export class Servers {
   get trackingTls(): { readonly url: string; readonly name: string } | undefined {
     const { tls } = this.#portsOf('tracking')
     return tls === undefined ? undefined : { url: `https://127.0.0.1:${tls}`, name: 'tracking' }
+  }
+  /** Why there is no broker; undefined: there is one. A group that was founded without a gateway goes on without one. */
+  get mqttLeftOut(): string | undefined {
+    if (this.#options.mosquitto === undefined) return 'there is no mosquitto on this machine'
+    if (this.group.recipient(GATEWAY) === undefined)
+      return 'the group was founded without a gateway (--fresh starts over)'
+    return undefined
+  }
+  /** Where cars reach the broker; undefined: there is none. */
+  get mqtt(): GatewayAddress | undefined {
+    if (this.mqttLeftOut !== undefined) return undefined
+    return { host: '127.0.0.1', port: this.#portsOf(GATEWAY).public, name: GATEWAY }
+  }
+  /** Behind the gateway; undefined: none was started. */
+  get broker(): ManagedProcess | undefined {
+    return this.#broker
+  }
+  /** On the loopback, for whoever subscribes. */
+  get brokerPort(): number {
+    const { broker } = this.#portsOf(GATEWAY)
+    if (broker === undefined) throw new TypeError('the gateway’s ports name no broker')
+    return broker
+  }
+  /** Every process that was started last under its name. */
+  get all(): readonly ManagedProcess[] {
+    return [...this.#running.values(), ...(this.#broker === undefined ? [] : [this.#broker])]
   }
   dataDir(name: ServerName): string {
     return this.#path(name)
@@ -134,6 +165,17 @@ export class Servers {
     await this.#startAll(SERVERS.filter(name => !this.#running.has(name)))
   }
 
+  /** The broker and its gateway, where there is to be one; not before the authorities run, who give the gateway its keys. */
+  async startBroker(): Promise<void> {
+    const { mosquitto, folder, progress } = this.#options
+    if (mosquitto === undefined || this.mqtt === undefined) return
+    progress(`starting ${BROKER}, ${GATEWAY}`)
+    const options = await brokerProcess(folder, mosquitto, this.brokerPort)
+    if (this.#isEnding) throw new ProcessFailure(`${BROKER} is not started any more`)
+    this.#broker = new ManagedProcess(options)
+    await Promise.all([this.#broker.ready(), this.startOne(GATEWAY)])
+  }
+
   /** Starts one server and waits until it is ready; `port` puts it behind another than its published one. */
   async startOne(name: ServerName, { port }: { port?: number } = {}): Promise<ManagedProcess> {
     await this.#settings(name, port)
@@ -149,6 +191,7 @@ export class Servers {
     this.#isEnding = true
     const services = [GATEWAY, 'tracking', 'fleet', 'rps'] as const
     await Promise.all(services.map(name => this.#running.get(name)?.end()))
+    if (this.#broker !== undefined) await endBroker(this.#broker)
     await Promise.all(([...AUTHORITIES, REPLACEMENT] as const).map(name => this.#running.get(name)?.end()))
   }
 

@@ -87,8 +87,8 @@ export class SimulatedCar {
           }
   }
 
-  /** Takes the next position of the drive. */
-  async tick(): Promise<void> {
+  /** Takes the next position of the drive: that one. */
+  async tick(): Promise<Position> {
     const { clock, drive, interval } = this.#options
     const { waiting, taken, unanswered, end } = this.#notes
     const last = waiting.at(-1) ?? unanswered?.positions.at(-1) ?? end
@@ -102,6 +102,7 @@ export class SimulatedCar {
       heading: fix.heading,
     }
     await this.#change({ taken: taken + 1, waiting: [...waiting, position].slice(-MOST_WAITING) })
+    return position
   }
 
   /** Sends what waits, as one batch. True: it was stored (or nothing waited). Never throws for a no of a server. */

@@ -17,14 +17,14 @@ import { parseArgs } from 'node:util'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
-import type { CarConfig } from './car-config.js'
-import { type CarSecrets, Cars } from './cars.js'
+import { BROKER, mosquittoFile, mosquittoPid } from './broker.js'
+import { ANSWERS, CALLS, type CarSecrets, type CarSettings, Cars } from './cars.js'
 import { check } from './check.js'
 import { TOWNS } from './gpx.js'
 import { createLanding, type Landing } from './landing.js'
 import { Operator, type Setup } from './operator.js'
-import { isFree, type ManagedProcess, unlessAborted } from './processes.js'
-import { AUTHORITIES, type Ports, SERVERS, Servers } from './servers.js'
+import { isFree, type ManagedProcess, type ProcessEvent, unlessAborted } from './processes.js'
+import { AUTHORITIES, GATEWAY, type Ports, SERVERS, Servers } from './servers.js'
 
 const FOLDER = '.milagro'
 /** In FOLDER: the port base of its group; and, while it runs, the number of this process. */
@@ -39,17 +39,23 @@ const SLOT = 86_400
 const GRACE = 300
 
 /** Where each server listens, from the base on; admin listeners are 50 above. */
-const OFFSETS: Readonly<Record<(typeof SERVERS)[number], number>> = {
+const OFFSETS = {
   fleet: 0,
   rps: 1,
   tracking: 2,
+  gateway: 4,
   'dta-1': 11,
   'dta-2': 12,
   'dta-3': 13,
-}
+} as const
+type Listening = keyof typeof OFFSETS
 
 /** Where cars come in by TLS. */
 const CARS_BY_TLS = 3
+/** mosquitto, behind the gateway. */
+const BROKER_PORT = 5
+/** Where one car answers another. */
+const CAR_ANSWERS = 6
 /** The landing page. */
 const LANDING = 9
 const LANDING_PAGES = fileURLToPath(new URL('../dist/landing/', import.meta.url))
@@ -147,6 +153,7 @@ async function run({ fresh, open, portBase }: Flags): Promise<void> {
   const servers = new Servers({
     folder,
     ports,
+    mosquitto: mosquittoFile(),
     slotLength: SLOT,
     grace: GRACE,
     // One machine, one clock; and for so long after the first start no car is logged in.
@@ -155,7 +162,7 @@ async function run({ fresh, open, portBase }: Flags): Promise<void> {
     random: systemRandom,
     progress: step => say(`  ${step}`),
   })
-  const cars = new Cars(folder)
+  const cars = new Cars({ folder, servers, answering: { host: '127.0.0.1', port: base + CAR_ANSWERS } })
   let landing: Landing | undefined
   try {
     say(`state in ${relative('.', folder)}/`)
@@ -177,6 +184,13 @@ async function run({ fresh, open, portBase }: Flags): Promise<void> {
 
 async function bringUp(folder: string, servers: Servers, cars: Cars): Promise<void> {
   await servers.start()
+  if (servers.mqttLeftOut !== undefined) say(`  MQTT is left out: ${servers.mqttLeftOut}`)
+  // Cars try until they reach it.
+  await Promise.all([servers.startBroker(), driveOff(folder, servers, cars)])
+}
+
+/** Registers cars that fleet doesn't know, starts them all, and tells two of them of each other. */
+async function driveOff(folder: string, servers: Servers, cars: Cars): Promise<void> {
   const unregistered = CARS.filter(car =>
     secretNames(car).some(name => !existsSync(secretFile(folder, car, name))),
   )
@@ -192,8 +206,10 @@ async function bringUp(folder: string, servers: Servers, cars: Cars): Promise<vo
     operator.close()
   }
   say(`  ${CARS.map(({ name }) => name).join(', ')} drive off`)
-  await Promise.all(CARS.map(car => startCar(folder, car, servers, cars)))
-  await Promise.all(cars.all.map(car => car.ready()))
+  await Promise.all(CARS.map(car => startCar(folder, car, cars)))
+  const ready = await Promise.all(cars.all.map(car => car.ready()))
+  const idCoreOf = (name: string) => ready[cars.all.findIndex(car => car.name === name)]?.idCore as string
+  await cars.introduce({ answers: idCoreOf(ANSWERS), calls: idCoreOf(CALLS) })
 }
 
 /** The base of the first start, which the group document and every audience hold; undefined before it. */
@@ -238,8 +254,8 @@ function isAlive(pid: number): boolean {
   }
 }
 
-function portsFrom(base: number): Readonly<Record<(typeof SERVERS)[number], Ports>> {
-  const at = (name: (typeof SERVERS)[number]) => ({
+function portsFrom(base: number): Readonly<Record<Listening, Ports>> {
+  const at = (name: Listening) => ({
     public: base + OFFSETS[name],
     admin: base + OFFSETS[name] + ADMIN,
   })
@@ -247,6 +263,7 @@ function portsFrom(base: number): Readonly<Record<(typeof SERVERS)[number], Port
     fleet: at('fleet'),
     rps: at('rps'),
     tracking: { ...at('tracking'), tls: base + CARS_BY_TLS },
+    gateway: { ...at('gateway'), broker: base + BROKER_PORT },
     'dta-1': at('dta-1'),
     'dta-2': at('dta-2'),
     'dta-3': at('dta-3'),
@@ -255,12 +272,14 @@ function portsFrom(base: number): Readonly<Record<(typeof SERVERS)[number], Port
 
 async function checkFree(base: number, flags: string): Promise<void> {
   const ports = portsFrom(base)
-  const wanted = SERVERS.flatMap(name => [
+  const wanted = ([...SERVERS, GATEWAY] as const).flatMap(name => [
     [ports[name].public, name] as const,
     [ports[name].admin, name] as const,
   ])
   const others = [
     [base + CARS_BY_TLS, 'tracking by TLS'],
+    [base + BROKER_PORT, BROKER],
+    [base + CAR_ANSWERS, `${ANSWERS} for ${CALLS}`],
     [base + LANDING, 'overview'],
   ] as const
   for (const [port, name] of [...wanted, ...others]) {
@@ -330,13 +349,10 @@ async function registerCar(folder: string, car: ExampleCar, { fleet }: Operator)
 }
 
 /** Starts the process of a car that fleet knows. */
-async function startCar(folder: string, car: ExampleCar, servers: Servers, cars: Cars): Promise<void> {
+async function startCar(folder: string, car: ExampleCar, cars: Cars): Promise<void> {
   const { name, attributes, driver } = car
-  const config: Omit<CarConfig, 'dataDir'> = {
+  const settings: CarSettings = {
     name,
-    rps: servers.url('rps'),
-    tracking: servers.url('tracking'),
-    ...(servers.trackingTls === undefined ? {} : { trackingTls: servers.trackingTls }),
     instance: instanceOf(car),
     attributes,
     // All in one town, so that the map shows their streets.
@@ -349,7 +365,7 @@ async function startCar(folder: string, car: ExampleCar, servers: Servers, cars:
   }
   const secrets: { -readonly [K in SecretName]?: CarSecrets[K] } = {}
   for (const secret of secretNames(car)) secrets[secret] = await kept(secretFile(folder, car, secret))
-  await cars.start(config, secrets)
+  await cars.start(settings, secrets)
 }
 
 /** What an operator may type, once MILAGRO_PIN_FILE is set. */
@@ -363,6 +379,9 @@ function commandsOf(folder: string, servers: Servers): readonly string[] {
     `npx milagro fleet ban --vehicle DEMO-CAR-2 --reason stolen ${fleet}`,
     `TOKEN=$(npx milagro device login --audience ${servers.url('tracking')} ${store})`,
     `curl -H "Authorization: Bearer $TOKEN" ${servers.url('tracking')}/v1/vehicles`,
+    ...(servers.broker === undefined
+      ? []
+      : [`npx mqtt sub -h 127.0.0.1 -p ${servers.brokerPort} -t 'cars/#' -v`]),
   ]
 }
 
@@ -371,7 +390,12 @@ function openLanding(port: number, folder: string, servers: Servers, cars: Cars)
     port,
     pagesFolder: LANDING_PAGES,
     docsFolder: DOCS,
-    parties: SERVERS.map(name => ({ name, url: servers.url(name), adminUrl: servers.adminUrl(name) })),
+    parties: [
+      ...SERVERS.map(name => ({ name, url: servers.url(name), adminUrl: servers.adminUrl(name) })),
+      ...(servers.mqtt === undefined
+        ? []
+        : [{ name: GATEWAY, url: urlOf(servers.mqtt), adminUrl: servers.adminUrl(GATEWAY) }]),
+    ],
     cars: () => cars.all.map(({ name, running }) => ({ name, isRunning: running })),
     group: servers.groupId,
     console: servers.url('fleet'),
@@ -381,6 +405,10 @@ function openLanding(port: number, folder: string, servers: Servers, cars: Cars)
     clock: systemClock,
     fetch,
   })
+}
+
+function urlOf({ host, port }: { readonly host: string; readonly port: number }): string {
+  return `mqtts://${host}:${port}`
 }
 
 /** By the system's own way; a machine without one says so, and everything goes on. */
@@ -398,16 +426,21 @@ function openInBrowser(url: string): void {
 
 function announce(landing: Landing, folder: string, servers: Servers, cars: Cars, seconds: number): void {
   const shown = relative('.', folder)
-  const pids = [...SERVERS.map(name => servers.process(name)), ...cars.all].map(
-    ({ name, pid }) => `${name} ${pid}`,
+  const pids = [...servers.all, ...cars.all].map(one =>
+    one === servers.broker ? `mosquitto ${mosquittoPid(one)}` : `${one.name} ${one.pid}`,
   )
+  const mqtt =
+    servers.mqtt === undefined
+      ? ''
+      : `
+  gateway    ${urlOf(servers.mqtt)}    where cars publish where they are, by TLS as well; mosquitto is behind it`
   say(`running after ${seconds} s
   overview   ${landing.url}    what is running, and what to try next
   console    ${servers.url('fleet')}    vehicles, drivers, bans, the map: set it up as operator '${BROWSER_OPERATOR}'
              with the code in ${join(shown, BROWSER_CODE)}
   RPS        ${servers.url('rps')}    logins
   tracking   ${servers.url('tracking')}    where every car is, for people; cars come in by TLS without certificates,
-             ${servers.trackingTls?.url}
+             ${servers.trackingTls?.url}${mqtt}
   D-TAs      ${AUTHORITIES.map(name => servers.url(name)).join('  ')}
   group      ${servers.groupId}
   processes  ${pids.join(', ')}
@@ -427,11 +460,16 @@ async function untilEnded(servers: Servers, cars: Cars): Promise<void> {
     ending.signal.addEventListener('abort', () => resolve(), { once: true }),
   )
   for (const car of cars.all) {
-    car.on(event => {
+    const news = (event: ProcessEvent) => {
       if (event.event === 'refused' || event.event === 'driver-left')
         say(`${car.name}: ${event.event} ${event.code}`)
+      if (event.event === 'peer-connected' && car.name === CALLS)
+        say(`${CALLS}: has a channel to ${ANSWERS}, with no server between them`)
       if (event.event === 'ended' && !ending.signal.aborted) say(`${car.name} has ended (${event.how})`)
-    })
+    }
+    // It may have been quicker than this.
+    car.events.filter(({ event }) => event === 'peer-connected').forEach(news)
+    car.on(news)
   }
   const watch = async (server: ManagedProcess) => {
     const how = await server.ended
@@ -439,7 +477,7 @@ async function untilEnded(servers: Servers, cars: Cars): Promise<void> {
     await sleep(200)
     if (!ending.signal.aborted) throw new StartError(`${server.name} has ended (${how}): see its log`)
   }
-  await Promise.race([isOver, ...SERVERS.map(name => watch(servers.process(name)))])
+  await Promise.race([isOver, ...servers.all.map(watch)])
 }
 
 async function kept(file: string): Promise<string | undefined> {
