@@ -10,8 +10,8 @@ import { userInfo } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Device } from '@milagro-ts/client/device'
-import { streamBuilder } from '@milagro-ts/tls/mqtt'
-import { connectAsync, MqttClient } from 'mqtt'
+import { connect } from '@milagro-ts/tls/mqtt'
+import { connectAsync, type MqttClient } from 'mqtt'
 import { banLimit, CLEAR_FOR_BAN, tooLong } from './ban-limit.js'
 import { GATEWAY, type Servers } from './servers.js'
 
@@ -56,8 +56,7 @@ export async function brokerBehindGateway(
   const { hostname: host, port } = new URL(story.servers.url(GATEWAY))
   const connection = () => {
     const to = { identity: probe, servername: GATEWAY, host, port: Number(port), warnBefore: 0 }
-    const options = { clientId: probe.mpinId, protocolVersion: 5, reconnectPeriod: 0 } as const
-    return new MqttClient(streamBuilder(to), options)
+    return connect({ ...to, clientId: probe.mpinId, protocolVersion: 5, reconnectPeriod: 0 })
   }
   const car = connection()
   try {

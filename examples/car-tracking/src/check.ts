@@ -41,7 +41,8 @@ import { sha256 } from '@milagro-ts/crypto/sha256'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { Permit, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import { TokenKeys } from '@milagro-ts/rpa/token-keys'
-import { connect, httpsAgent } from '@milagro-ts/tls/connect'
+import { httpsAgent } from '@milagro-ts/tls/https'
+import { connect, secured } from '@milagro-ts/tls/tls'
 import { agentFetch, type OnConnections } from './agent-fetch.js'
 import { banLimit, CLEAR_FOR_BAN, tooLong } from './ban-limit.js'
 import { brokerBehindGateway } from './broker.js'
@@ -802,7 +803,7 @@ async function bannedCarPermit(story: Story): Promise<Observed> {
   const { hostname: host, port } = new URL(url)
   await story.clearOfSlotEnd()
   const banned = await Device.open(story.deviceOptions(await storeOf(story, 'car-2')))
-  const handshake = await connect({ identity: banned, servername, host, port: Number(port) }).then(
+  const handshake = await secured(connect({ identity: banned, servername, host, port: Number(port) })).then(
     socket => {
       socket.destroy()
       throw new StepFailed('the banned car is let in by TLS')

@@ -8,9 +8,8 @@ import { systemRandom } from '@milagro-ts/api/system'
 import { toHex } from '@milagro-ts/crypto/bytes'
 import { agreePointG1, encodeName } from '@milagro-ts/crypto/identity'
 import { AgreeClientKey, clientAgreeStatic } from '@milagro-ts/crypto/static-agreement'
-import { streamBuilder } from '@milagro-ts/tls/mqtt'
+import { connect } from '@milagro-ts/tls/mqtt'
 import { openPskFile, type PskFileWriter } from '@milagro-ts/tls/psk-file-process'
-import { MqttClient } from 'mqtt'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { freePort } from '../../../test/free-port.js'
 import { type Car, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
@@ -223,7 +222,7 @@ describe.skipIf(!hasMosquitto)('mosquitto', () => {
     }
     const device = { externalPsk: async () => line }
     const to = { identity: device, host: '127.0.0.1', port, servername: 'tracking', timers: world.clock }
-    const client = new MqttClient(streamBuilder(to), { reconnectPeriod: 0, protocolVersion: 5 })
+    const client = connect({ ...to, reconnectPeriod: 0, protocolVersion: 5 })
     const came = new Promise<string>(resolve => {
       client.on('error', error => resolve(String((error as { code?: unknown }).code)))
       client.once('close', () => resolve('closed'))
