@@ -88,7 +88,8 @@ export async function brokerBehindGateway(
       (error: NodeJS.ErrnoException) => error.code,
     )
     again.end(true)
-    if (refused?.startsWith('ERR_SSL_') !== true) throw new Error(`the banned car at the gateway: ${refused}`)
+    // MQTT.js writes before the handshake is over: then node says EPROTO for what TLS refuses.
+    if (!/^(ERR_SSL_|EPROTO$)/.test(refused ?? '')) throw new Error(`the banned car at the gateway: ${refused}`)
     return {
       heard: topic,
       othersName,
