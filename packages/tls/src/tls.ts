@@ -188,8 +188,9 @@ function lateOver(target: Target, stream: Duplex): LateConnection {
       try {
         const socket = tlsConnect({ ...target, ...fixed, socket: own })
         own.prependOnceListener('close', () => {
-          // Node's types don't list it.
-          if ((socket as { secureConnecting?: boolean }).secureConnecting)
+          // Its error would be the socket's already. Node's types don't list `secureConnecting`.
+          const { secureConnecting } = socket as { secureConnecting?: boolean }
+          if (secureConnecting && own.errored === null)
             socket.destroy(new Error('closed before the end of the handshake'))
         })
         return socket
