@@ -56,8 +56,13 @@ interface Used {
   readonly source: string
 }
 
-/** Of a socket whose other end has proven itself, and is still let in. */
-type Enter = (socket: IdentitySocket, peer: TlsPeer) => void
+/** A listener of every raw connection. */
+function destroyIt(this: Socket): void {
+  this.destroy()
+}
+
+/** Told of a socket whose other end has proven itself, and is still let in. */
+export type Enter = (socket: IdentitySocket, peer: TlsPeer) => void
 
 /**
  * What stands before the connections of a server: who proves itself is told to `enter`, then emitted as the server's
@@ -103,18 +108,17 @@ class Entrance {
   #read(raw: Socket): void {
     const { timers, handshakeTimeout = HANDSHAKE_TIMEOUT } = this.#options
     // Until node:tls listens; what it meets afterwards is a tlsClientError.
-    raw.on('error', () => raw.destroy())
+    raw.on('error', destroyIt)
     const endWaiting = timers.after(handshakeTimeout, () => raw.destroy())
     raw.once('close', endWaiting)
     // Who says no more, and hasn't said a ClientHello, will say none; the socket may be half-open else.
-    const ended = () => raw.destroy()
-    raw.once('end', ended)
+    raw.once('end', destroyIt)
     const reader = new ClientHelloReader()
     const look = (chunk: Buffer) => {
       try {
         const hello = reader.read(chunk)
         if (hello === 'more') return
-        raw.off('data', look).off('end', ended).pause()
+        raw.off('data', look).off('end', destroyIt).pause()
         raw.off('close', endWaiting)
         endWaiting()
         this.#decide(raw, reader.bytes, hello)
@@ -213,11 +217,12 @@ class Entrance {
   }
 }
 
-/** For createServer of `tls`. */
+/** `listener` runs for proven devices only, and is told which: `socket.peer`, and once more as a second argument. */
 export class IdentityTlsServer extends Server {
-  constructor(options: IdentityServerOptions) {
+  constructor(options: IdentityServerOptions, listener?: Enter) {
     super({ ...options, pauseOnConnect: false })
     new Entrance(this, options)
+    if (listener !== undefined) this.on('secureConnection', listener)
   }
 }
 
@@ -260,8 +265,7 @@ export function peerOf(from: object): TlsPeer {
  * (`app.server` of fastify). Its limits hold; `peerOf(request)` says who asks. A server of one's own is one of `https`.
  */
 export function overTls(http: Server, options: IdentityServerOptions): IdentityTlsServer {
-  const server = new IdentityTlsServer(options)
-  server.on('secureConnection', socket => http.emit('connection', socket))
+  const server = new IdentityTlsServer(options, socket => http.emit('connection', socket))
   http.listen = () => {
     throw new TypeError('the TLS server listens: this one would take anybody')
   }

@@ -27,9 +27,8 @@ import { systemClock, systemTimers, type Timers } from '@milagro-ts/api/system'
 import type { SlotPsk } from '@milagro-ts/client/device'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import type { SlotPskKind } from '@milagro-ts/crypto/static-agreement'
-import type { TlsPeer } from './door.js'
 import { type Accepted, clientSettings, type Fixed, refuseFixed, SECURE_OPTIONS } from './options.js'
-import { type IdentityServerOptions, type IdentitySocket, IdentityTlsServer } from './server.js'
+import { type Enter, type IdentityServerOptions, IdentityTlsServer } from './server.js'
 
 /** Who connects: a Device of the client package is one. */
 export interface TlsIdentity {
@@ -302,14 +301,9 @@ export function secured(socket: TLSSocket): Promise<TLSSocket> {
   })
 }
 
-/** `listener` runs for proven devices only, and is told which: `socket.peer`, and once more as a second argument. */
-export function createServer(
-  options: IdentityServerOptions,
-  listener?: (socket: IdentitySocket, peer: TlsPeer) => void,
-): IdentityTlsServer {
-  const server = new IdentityTlsServer(options)
-  if (listener !== undefined) server.on('secureConnection', listener)
-  return server
+/** As node's: `listener` runs for proven devices only. TypeError for an option that is fixed. */
+export function createServer(options: IdentityServerOptions, listener?: Enter): IdentityTlsServer {
+  return new IdentityTlsServer(options, listener)
 }
 
 export { IdentityTlsServer as Server, TLSSocket }

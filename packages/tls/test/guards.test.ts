@@ -12,7 +12,12 @@ import {
   type TLSSocket,
 } from 'node:tls'
 import { Scalar } from '@milagro-ts/crypto/scalar'
-import { createServer as createHttpsServer, httpsAgent } from '@milagro-ts/tls/https'
+import {
+  createServer as createHttpsServer,
+  httpsAgent,
+  type RequestOptions as IdentityRequestOptions,
+  get as identityGet,
+} from '@milagro-ts/tls/https'
 import { connect, createServer, secured } from '@milagro-ts/tls/tls'
 import { buildConnector } from '@milagro-ts/tls/undici'
 import { WebSocketServer as ProvenWebSocketServer } from '@milagro-ts/tls/ws'
@@ -291,6 +296,46 @@ describe('3: one pool for two devices', () => {
     await expect(answered({ ...at, ...options } as RequestOptions)).rejects.toThrow(TypeError)
     await expect(greeted(new WebSocket(url, options as ClientOptions))).rejects.toThrow(TypeError)
     for (const agent of agents) agent.destroy()
+  })
+
+  test('with it a request without an agent goes by its identity’s own, and no other device’s agent is taken', async () => {
+    const at = { ...(await ours()), servername: NAME }
+    const said = (options: Omit<IdentityRequestOptions, 'host' | 'port'>) =>
+      new Promise<string>((resolve, reject) => {
+        identityGet({ ...at, ...options }, async response => {
+          let text = ''
+          for await (const chunk of response) text += chunk
+          resolve(text)
+        }).on('error', reject)
+      })
+    const cars = [world.car(1), world.car(2)]
+    // Twice each: the second time over the connection that its own first one has left.
+    for (const identity of [...cars, ...cars]) expect(await said({ identity })).toBe(identity.mpinId)
+    expect(world.computed).toBe(2)
+    const [one, two] = cars as [Car, Car]
+    expect(await said({ identity: two, agent: false })).toBe(two.mpinId)
+    const agent = httpsAgent(one, { keepAlive: true })
+    expect(await said({ agent })).toBe(one.mpinId)
+    expect(() => identityGet({ ...at, agent, identity: two })).toThrow('the request is another’s')
+    expect(() => get({ ...at, agent, identity: two } as RequestOptions)).toThrow('the request is another’s')
+    expect(() => identityGet({ ...at, agent: new Agent() as never, identity: one })).toThrow(TypeError)
+    expect(() => identityGet({ ...at })).toThrow('identity, or an agent of one')
+    expect(() => identityGet('http://127.0.0.1', { identity: one })).toThrow(/Protocol "http:" not supported/)
+    // The Host header is no configuration, whatever it says.
+    const names: string[] = []
+    const asked = { externalPsk: (name: string) => Promise.reject(new Error(`${names.push(name)}`)) }
+    const { servername: _, ...nameless } = at
+    for (const more of [{}, { servername: NAME }])
+      await expect(
+        new Promise((_, reject) =>
+          identityGet({ ...nameless, ...more, identity: asked, headers: { host: 'other.example' } }).on(
+            'error',
+            reject,
+          ),
+        ),
+      ).rejects.toThrow()
+    expect(names).toEqual(['127.0.0.1', NAME])
+    agent.destroy()
   })
 })
 
