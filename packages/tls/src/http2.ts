@@ -58,8 +58,10 @@ export function createSecureServer(
   options: Http2SecureServerOptions,
   listener?: (request: IdentityHttp2Request, response: Http2ServerResponse) => void,
 ): Http2Server {
-  for (const name of ['allowHTTP1', 'Http2ServerRequest'])
-    if (Object.hasOwn(options, name)) throw new TypeError(`${name} is no option of TLS without certificates`)
+  const { allowHTTP1, Http2ServerRequest: own } = options as ServerOptions & { readonly allowHTTP1?: boolean }
+  if (allowHTTP1) throw new TypeError('allowHTTP1: HTTP/1.1 has a server of `https`')
+  if (own !== undefined)
+    throw new TypeError('Http2ServerRequest: the requests of this server say whose they are')
   const server = createHttp2Server(
     { ...(options as ServerOptions), Http2ServerRequest: IdentityHttp2Request },
     listener as Parameters<typeof createHttp2Server>[1],

@@ -168,6 +168,13 @@ describe('HTTP/2', () => {
       code: expect.stringMatching(/NO_APPLICATION_PROTOCOL/),
     })
     expect(() => http2Connect(`http://127.0.0.1:${port}`, options)).toThrow(TypeError)
+    expect(() =>
+      http2Connect(`https://127.0.0.1:${port}`, { ...options, createConnection: null } as never),
+    ).toThrow('createConnection')
+    expect(() => createSecureServer({ ...ports(), allowHTTP1: true } as never)).toThrow('allowHTTP1')
+    expect(() => createSecureServer({ ...ports(), Http2ServerRequest: Object } as never)).toThrow(
+      'Http2ServerRequest',
+    )
   })
 })
 
