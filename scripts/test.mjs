@@ -20,7 +20,7 @@ const OTHER_NODES = ['22', '24']
 /** What runs under every Node: the kernel's own tests, vectors and the story, which are sensitive to the platform. */
 const KERNEL = /vector|story|kernel/
 /** And what goes by node:tls, whose OpenSSL is another one in each. */
-const TLS = /server|guards|strangers|tickets|hello|tls12|peer|programs/
+const TLS = /server|guards|strangers|tickets|hello|tls12|peer|programs|connect/
 
 const required = process.env.REQUIRE_SERVICES === '1'
 const total = { passed: 0, failed: 0, skipped: 0 }

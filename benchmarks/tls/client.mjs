@@ -1,7 +1,7 @@
 /** The clients' process: as many handshakes of a kind as it is told, so many at once. */
 import { connect as rawConnect } from 'node:net'
 import { connect as connectTls, createSecureContext } from 'node:tls'
-import { connect } from '@milagro-ts/tls/connect'
+import { connect, secured } from '@milagro-ts/tls/tls'
 import { agreement, deviceKey, NAME, PROTOCOL, STATIC, secretOf } from './world.mjs'
 
 /** @typedef {import('./world.mjs').Kind} Kind */
@@ -43,17 +43,19 @@ function begin(kind, raw) {
   if (kind === 'first') {
     const key = fresh.pop()
     if (key === undefined) throw new Error('no device is left')
-    return connect({ socket: raw, servername: NAME, identity: { externalPsk: async () => agreement(key) } })
+    return secured(
+      connect({ socket: raw, servername: NAME, identity: { externalPsk: async () => agreement(key) } }),
+    )
   }
   if (kind === 'first-ahead') {
     const psk = agreed.pop()
     if (psk === undefined) throw new Error('no agreement is left')
-    return connect({ socket: raw, servername: NAME, identity: { externalPsk: async () => psk } })
+    return secured(connect({ socket: raw, servername: NAME, identity: { externalPsk: async () => psk } }))
   }
   if (kind === 'repeated') {
     known ??= agreement(deviceKey(secretOf(world.secret), 0))
     const psk = known
-    return connect({ socket: raw, servername: NAME, identity: { externalPsk: async () => psk } })
+    return secured(connect({ socket: raw, servername: NAME, identity: { externalPsk: async () => psk } }))
   }
   // As long as a first one takes here, for nothing.
   if (kind === 'psk-paced') {

@@ -5,7 +5,7 @@ import { createLog } from '@milagro-ts/api/log'
 import { systemTimers } from '@milagro-ts/api/system'
 import { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import { Door } from '@milagro-ts/tls/door'
-import { createServer } from '@milagro-ts/tls/server'
+import { createServer } from '@milagro-ts/tls/tls'
 import { B, PROTOCOL, RULE, random, SLOT, STATIC, secretOf, slotKey } from './world.mjs'
 
 /** @typedef {import('./world.mjs').Kind} Kind */

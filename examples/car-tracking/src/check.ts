@@ -42,7 +42,8 @@ import { sha256 } from '@milagro-ts/crypto/sha256'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { Permit, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 import { TokenKeys } from '@milagro-ts/rpa/token-keys'
-import { connect, httpsAgent } from '@milagro-ts/tls/connect'
+import { httpsAgent } from '@milagro-ts/tls/https'
+import { connect, secured } from '@milagro-ts/tls/tls'
 import { banLimit, CLEAR_FOR_BAN, tooLong } from './ban-limit.js'
 import { mosquittoFile } from './broker.js'
 import { brokerBehindGateway } from './broker-behind-gateway.js'
@@ -840,7 +841,7 @@ async function turnedAway(
   identity: Device,
   { name: servername, host, port }: { name: string; host: string; port: number },
 ): Promise<string> {
-  const handshake = await connect({ identity, servername, host, port }).then(
+  const handshake = await secured(connect({ identity, servername, host, port })).then(
     socket => {
       socket.destroy()
       throw new StepFailed(`the banned car is let in by TLS to ${servername}`)

@@ -3,11 +3,9 @@
  * it, which puts the car's M-Pin ID in the place of the user name. What isn't delivered is forgotten, since the next one
  * comes at once: what must not be lost goes to the tracking server.
  */
-import { streamBuilder } from '@milagro-ts/tls/mqtt'
-import { MqttClient } from 'mqtt'
+import { connect, type MqttOptions } from '@milagro-ts/tls/mqtt'
+import type { MqttClient } from 'mqtt'
 import type { Position } from './track-chain.js'
-
-type StreamOptions = Parameters<typeof streamBuilder>[0]
 
 export interface GatewayAddress {
   readonly host: string
@@ -16,7 +14,7 @@ export interface GatewayAddress {
   readonly name: string
 }
 /** A Device of the client package is one. */
-export type Publisher = StreamOptions['identity'] & { readonly mpinId: string }
+export type Publisher = MqttOptions['identity'] & { readonly mpinId: string }
 
 export type LiveEvent =
   | { readonly event: 'broker-connected'; readonly gateway: string }
@@ -35,8 +33,8 @@ export function brokerClient(
   reconnectPeriod = 0,
 ): MqttClient {
   // Slots may be shorter than the usual warning, and a connection that ends with one is opened again.
-  const stream = streamBuilder({ identity, servername, host, port, warnBefore: 0 })
-  return new MqttClient(stream, { clientId: identity.mpinId, protocolVersion: 5, reconnectPeriod })
+  const to = { identity, servername, host, port, warnBefore: 0 } as const
+  return connect({ ...to, clientId: identity.mpinId, protocolVersion: 5, reconnectPeriod })
 }
 
 export class LivePositions {

@@ -8,8 +8,9 @@ import type { Batch } from '@milagro-ts/car-tracking/track-chain'
 import { VehicleEntrance } from '@milagro-ts/car-tracking/vehicle-entrance'
 import { agentFetch } from '@milagro-ts/client/agent-fetch'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
-import { connect, httpsAgent } from '@milagro-ts/tls/connect'
+import { httpsAgent } from '@milagro-ts/tls/https'
 import type { TlsService } from '@milagro-ts/tls/service'
+import { connect, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type Car, closed, NAME, World as TlsWorld, wrongKeyAlert } from '../../../packages/tls/test/world.js'
 import { TrackingWorld } from './tracking-world.js'
@@ -96,7 +97,9 @@ describe('a login that was taken on its way', () => {
   /** Bound to a connection of the car's. */
   const stolen = async () => {
     const { port } = new URL(url)
-    const socket = await connect({ identity: car, servername: NAME, host: '127.0.0.1', port: Number(port) })
+    const socket = await secured(
+      connect({ identity: car, servername: NAME, host: '127.0.0.1', port: Number(port) }),
+    )
     opened.push(socket)
     return world.boundProof(car.idCore, tlsExporter(socket))
   }
@@ -170,7 +173,7 @@ test('a ban in the middle ends the connection, and the next handshake fails as w
 test('a request that comes too slowly is ended on this listener, too', async () => {
   const { server } = await started({ requestTimeout: 50 })
   const { port } = server.address() as AddressInfo
-  const socket = await connect({ identity: car, servername: NAME, host: '127.0.0.1', port })
+  const socket = await secured(connect({ identity: car, servername: NAME, host: '127.0.0.1', port }))
   opened.push(socket)
   socket.write('GET /v1/tracks/end HT')
   const answer = await new Promise<string>(resolve => socket.once('data', data => resolve(String(data))))

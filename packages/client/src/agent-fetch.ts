@@ -39,7 +39,12 @@ export function agentFetch(agent: Agent, on: OnConnections = {}): typeof fetch {
       }
       outgoing.once('error', reject)
       // Whoever says what the header is has to know the connection, so nothing is sent before there is one.
-      outgoing.once('socket', socket => send(socket as TLSSocket).catch(error => outgoing.destroy(error)))
+      outgoing.once('socket', socket => {
+        const begin = () => void send(socket as TLSSocket).catch(error => outgoing.destroy(error))
+        // Node's types don't list it.
+        if ((socket as { secureConnecting?: boolean }).secureConnecting) socket.once('secureConnect', begin)
+        else begin()
+      })
       outgoing.once('response', incoming => {
         const { statusCode: status = 0, rawHeaders } = incoming
         on.answered?.(incoming.socket as TLSSocket, status)

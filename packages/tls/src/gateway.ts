@@ -25,7 +25,8 @@ import { HttpPassing, type PassedOn } from './gateway-http.js'
 import { connectAs, type MqttRefusal, readConnect, refusalPacket } from './mqtt-connect.js'
 import { type Ends, proxyHeader } from './proxy-protocol.js'
 import { relay } from './relay.js'
-import { createServer, type IdentityTlsServer } from './server.js'
+import type { IdentityTlsServer } from './server.js'
+import { createServer } from './tls.js'
 
 export const PASS = ['proxy', 'http', 'mqtt', 'none'] as const
 export type Pass = (typeof PASS)[number]

@@ -1,65 +1,122 @@
 /**
- * HTTP/2 without certificates, by the names that node:http2 has: `createSecureServer` with a door, `connect` with an
- * identity. A session is of one device; whoever pools sessions does so for each device by itself.
+ * node:http2 with a device, or a service of a group, in the place of certificates. A session is of one device; whoever pools
+ * sessions does so for each device by itself.
  */
 import {
   type ClientHttp2Session,
   type ClientSessionOptions,
+  constants,
   createServer as createHttp2Server,
+  getDefaultSettings,
   type Http2Server,
-  type Http2ServerRequest,
-  type Http2ServerResponse,
+  Http2ServerRequest,
+  Http2ServerResponse,
   connect as http2Connect,
+  type IncomingHttpHeaders,
+  type ServerHttp2Stream,
+  type ServerOptions,
+  sensitiveHeaders,
 } from 'node:http2'
-import { type ConnectOptions, connect as tlsConnect } from './connect.js'
+import type { ReadableOptions } from 'node:stream'
 import type { TlsPeer } from './door.js'
-import { admit, type IdentityServerOptions, type IdentityTlsServer, overTls, peerOf } from './server.js'
+import { admit, type IdentityServerOptions, peerOf, takeProvenOnly } from './server.js'
+import { type ConnectOptions, connect as tlsConnect } from './tls.js'
 
 /** A request whose sender has proven itself. */
-export type IdentityHttp2Request = Http2ServerRequest & { readonly peer: TlsPeer }
+export class IdentityHttp2Request extends Http2ServerRequest {
+  readonly #peer: TlsPeer | undefined
 
-/**
- * `http` of the answer is where streams and sessions come from: `peerOf(stream.session)` says whose they are. HTTP/1.1 isn't
- * spoken. TypeError for an option that is fixed.
- */
-export function createSecureServer(
-  options: IdentityServerOptions,
-  listener: (request: IdentityHttp2Request, response: Http2ServerResponse, peer: TlsPeer) => void,
-): IdentityTlsServer & { readonly http: Http2Server } {
-  const http = createHttp2Server((request, response) => {
-    const { session } = request.stream
-    // It may have been ended since the request came: then nobody waits for an answer.
-    if (session === undefined || session.destroyed) return
-    const peer = peerOf(session)
-    listener(admit(request, peer), response, peer)
-  })
-  // A session forgets its socket when it ends.
-  http.on('session', session => void admit(session, peerOf(session)))
-  return overTls(http, { ...options, ALPNProtocols: ['h2'] })
+  constructor(
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    options: ReadableOptions,
+    rawHeaders: readonly string[],
+  ) {
+    super(stream, headers, options, rawHeaders)
+    // It may have been ended since the request came.
+    this.#peer = stream.session === undefined || stream.session.destroyed ? undefined : peerOf(stream.session)
+  }
+
+  get peer(): TlsPeer {
+    return this.#peer as TlsPeer
+  }
+  /** Nobody waits for an answer, and no listener is told of it. */
+  static isOver(request: unknown): boolean {
+    return request instanceof IdentityHttp2Request && request.#peer === undefined
+  }
 }
 
+export interface Http2SecureServerOptions
+  extends IdentityServerOptions,
+    Omit<ServerOptions, keyof IdentityServerOptions | 'Http2ServerRequest' | 'allowHTTP1'> {}
+
 /**
- * A session to `authority` (`https://host[:port]`) as one device. Rejects as `connect` of TLS does, with TypeError for another
- * scheme, and with an Error where the server doesn't speak HTTP/2.
+ * As node's; what listens to the server's events of HTTP runs for proven devices only: `request.peer`, and
+ * `peerOf(stream.session)` for a stream. HTTP/1.1 isn't spoken. TypeError for an option that is fixed.
  */
-export async function connect(
+export function createSecureServer(
+  options: Http2SecureServerOptions,
+  listener?: (request: IdentityHttp2Request, response: Http2ServerResponse) => void,
+): Http2Server {
+  const { allowHTTP1, Http2ServerRequest: own } = options as ServerOptions & { readonly allowHTTP1?: boolean }
+  if (allowHTTP1) throw new TypeError('allowHTTP1: HTTP/1.1 has a server of `https`')
+  if (own !== undefined)
+    throw new TypeError('Http2ServerRequest: the requests of this server say whose they are')
+  const server = createHttp2Server(
+    { ...(options as ServerOptions), Http2ServerRequest: IdentityHttp2Request },
+    listener as Parameters<typeof createHttp2Server>[1],
+  )
+  takeProvenOnly(server, { ...options, ALPNProtocols: ['h2'] })
+  // A session forgets its socket when it ends.
+  server.on('session', session => void admit(session, peerOf(session)))
+  const { emit } = server
+  server.emit = (event: string | symbol, ...given: unknown[]) =>
+    !IdentityHttp2Request.isOver(given[0]) && emit.call(server, event, ...given)
+  return server
+}
+
+export interface Http2ConnectOptions
+  extends Omit<ConnectOptions, 'host' | 'port' | 'path'>,
+    Omit<ClientSessionOptions, keyof ConnectOptions | 'createConnection' | 'protocol'> {}
+
+/**
+ * As node's: a session to `authority` (`https://host[:port]`) at once, as one device. TypeError for another scheme and as
+ * `connect` of `tls`; the session's `error` is the socket's, and one where the server doesn't speak HTTP/2.
+ */
+export function connect(
   authority: string | URL,
-  {
-    session = {},
-    ...options
-  }: Omit<ConnectOptions, 'host' | 'port'> & { readonly session?: ClientSessionOptions },
-): Promise<ClientHttp2Session> {
+  options: Http2ConnectOptions,
+  listener?: Parameters<typeof http2Connect>[2],
+): ClientHttp2Session {
   const { protocol, hostname, port } = new URL(authority)
   if (protocol !== 'https:') throw new TypeError('https alone: anything else would go unprotected')
-  const socket = await tlsConnect({
+  if (Object.hasOwn(options, 'createConnection'))
+    throw new TypeError('createConnection is no option of TLS without certificates: `socket` is')
+  const socket = tlsConnect(Number(port || 443), hostname.replace(/^\[(.*)\]$/, '$1'), {
     ...options,
-    host: hostname.replace(/^\[(.*)\]$/, '$1'),
-    port: Number(port || 443),
     ALPNProtocols: ['h2'],
   })
-  if (socket.alpnProtocol !== 'h2') {
-    socket.destroy()
-    throw new Error('the server speaks no HTTP/2')
-  }
-  return http2Connect(authority, { ...session, createConnection: () => socket })
+  // Before the session's own, which would speak HTTP/2 to whatever it is.
+  socket.once('secureConnect', () => {
+    if (socket.alpnProtocol !== 'h2') session.destroy(new Error('the server speaks no HTTP/2'))
+  })
+  const session = http2Connect(authority, { ...options, createConnection: () => socket }, listener)
+  return session
+}
+
+export {
+  constants,
+  getDefaultSettings,
+  Http2ServerResponse,
+  IdentityHttp2Request as Http2ServerRequest,
+  sensitiveHeaders,
+}
+export default {
+  connect,
+  constants,
+  createSecureServer,
+  getDefaultSettings,
+  Http2ServerRequest: IdentityHttp2Request,
+  Http2ServerResponse,
+  sensitiveHeaders,
 }

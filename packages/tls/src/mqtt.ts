@@ -1,89 +1,52 @@
 /**
- * MQTT without certificates, for MQTT.js (or another client that is given streams): each attempt to connect gets a stream of
- * its own, with the PSK of its own slot.
+ * MQTT without certificates: MQTT.js' `connect`. Each attempt is a connection of its own, by the PSK of its own slot.
  *
- *   new MqttClient(streamBuilder({ identity: car, host: 'gw.example', port: 8883 }), { clientId })
+ *   connect('mqtts://gw.example', { identity: car, clientId })
  *
- * A broker in this process takes the server's sockets, which say whose they are (`socket.peer`); any other stands behind the
- * gateway.
+ * A broker in this process takes the sockets of a server of `tls`, which say whose they are (`socket.peer`); any other
+ * stands behind the gateway.
  */
-import { Duplex } from 'node:stream'
-import type { TLSSocket } from 'node:tls'
-import { type ConnectOptions, connect, type TlsIdentity } from './connect.js'
-import { refuseFixed } from './options.js'
+import { type IClientOptions, MqttClient } from 'mqtt'
+import { type Accepted, clientSettings, type Fixed, refuseFixed } from './options.js'
+import { type ConnectOptions, connect as tlsConnect } from './tls.js'
 
-/** TypeError for an option that is fixed; what `connect` rejects with is the stream's `error`. */
-export function streamBuilder(options: ConnectOptions): () => Duplex {
-  refuseFixed(options)
-  return () => new LateSocket(options)
+export interface MqttOptions
+  extends Omit<IClientOptions, Fixed | 'servers' | 'servername'>,
+    Accepted,
+    Pick<ConnectOptions, 'identity' | 'servername' | 'clock' | 'timers' | 'warnBefore' | 'tls12'> {}
+
+const SCHEMES = ['mqtts:', 'ssl:', 'tls:']
+
+/**
+ * The server is the one that `servername` says, or the URL's host. What a connection ends with is the client's `error`.
+ * TypeError for an option that is fixed, and for another scheme than mqtts.
+ */
+export function connect(url: string, options: MqttOptions): MqttClient
+export function connect(options: MqttOptions): MqttClient
+export function connect(...given: [string, MqttOptions] | [MqttOptions]): MqttClient {
+  const [url, options] = given.length === 2 ? [new URL(given[0]), given[1]] : [undefined, given[0]]
+  const protocol = url?.protocol ?? `${options.protocol ?? 'mqtts'}:`
+  if (!SCHEMES.includes(protocol)) throw new TypeError('mqtts alone: anything else would go unprotected')
+  const { identity, clock, timers, warnBefore, tls12, ...client } = options
+  refuseFixed(client, clientSettings(tls12))
+  if (Object.hasOwn(client, 'servers'))
+    throw new TypeError('servers: a client for each, since each is another server')
+  const { servername } = options
+  const to: ConnectOptions = {
+    identity,
+    host: url?.hostname.replace(/^\[(.*)\]$/, '$1') ?? options.hostname ?? options.host ?? 'localhost',
+    port: Number(url?.port || options.port || 8883),
+    ...(servername === undefined ? {} : { servername }),
+    ...(clock === undefined ? {} : { clock }),
+    ...(timers === undefined ? {} : { timers }),
+    ...(warnBefore === undefined ? {} : { warnBefore }),
+    ...(tls12 === undefined ? {} : { tls12 }),
+  }
+  const known = {
+    ...(url?.username ? { username: decodeURIComponent(url.username) } : {}),
+    ...(url?.password ? { password: decodeURIComponent(url.password) } : {}),
+  }
+  return new MqttClient(() => tlsConnect(to), { ...known, ...client } as IClientOptions)
 }
 
-/** A stream that is there before its connection is: what is written waits. It tells `permit-ending` as the socket does. */
-class LateSocket extends Duplex {
-  readonly #options: ConnectOptions
-  readonly #gone = new AbortController()
-  #socket: TLSSocket | undefined
-
-  constructor(options: ConnectOptions) {
-    super({ allowHalfOpen: false, autoDestroy: true })
-    this.#options = options
-  }
-
-  override _construct(callback: (error?: Error | null) => void): void {
-    const { identity, ...options } = this.#options
-    const { signal } = this.#gone
-    // Node waits with the end of a stream until this is over; a server that says nothing shall not be waited for.
-    const gone = () => callback()
-    signal.addEventListener('abort', gone)
-    const asked: TlsIdentity = {
-      async externalPsk(server, kind) {
-        const psk = await identity.externalPsk(server, kind)
-        signal.throwIfAborted()
-        return psk
-      },
-    }
-    // node:tls takes a signal, its types don't list it.
-    const late = { signal }
-    connect({ ...options, ...late, identity: asked }).then(
-      socket => {
-        if (signal.aborted) return void socket.destroy()
-        this.#socket = socket
-        socket.on('data', (chunk: Buffer) => {
-          if (!this.push(chunk)) socket.pause()
-        })
-        socket.on('end', () => this.push(null))
-        socket.on('error', error => this.destroy(error))
-        socket.on('close', () => {
-          // After an end what was said last may still be to be read; the stream ends by itself when it has been.
-          if (!socket.readableEnded) this.destroy()
-        })
-        socket.on('permit-ending', endsAt => this.emit('permit-ending', endsAt))
-        this.emit('connect')
-        callback()
-      },
-      (error: Error) => {
-        if (signal.aborted) return
-        signal.removeEventListener('abort', gone)
-        callback(error)
-      },
-    )
-  }
-  override destroy(error?: Error): this {
-    if (this.#socket === undefined) this.#gone.abort()
-    return super.destroy(error)
-  }
-  override _read(): void {
-    this.#socket?.resume()
-  }
-  override _write(chunk: Buffer, encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
-    this.#socket?.write(chunk, encoding, callback)
-  }
-  override _final(callback: (error?: Error | null) => void): void {
-    if (this.#socket?.destroyed === true) callback()
-    else this.#socket?.end(callback)
-  }
-  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
-    this.#socket?.destroy()
-    callback(error)
-  }
-}
+export default { connect }

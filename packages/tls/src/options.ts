@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:crypto'
 
-/** Node's options that are ours to say. One that is given is a TypeError, so that nobody believes it counts. */
+/** Node's options that are ours to say. One that says otherwise is a TypeError, so that nobody believes it counts. */
 export const FIXED = [
   'ca',
   'cert',
@@ -29,9 +29,50 @@ export const FIXED = [
 ] as const
 export type Fixed = (typeof FIXED)[number]
 
-export function refuseFixed(options: object): void {
-  for (const name of FIXED)
-    if (Object.hasOwn(options, name)) throw new TypeError(`${name} is no option of TLS without certificates`)
+const NO_CERTIFICATE =
+  'there are no certificates: a client gives `identity`, a server what openTlsService resolves to'
+const VERSION = 'it is TLS 1.3; `tls12: true` is for what has nothing better'
+const PSK = 'the PSK is the identity’s or the door’s'
+const RESUMED = 'a session that is resumed asks for no PSK'
+/** What to do instead. */
+const WHY: Readonly<Record<Fixed, string>> = {
+  ca: 'no certificate is taken, so none vouches for another: the server is who its name in the group says',
+  cert: NO_CERTIFICATE,
+  checkServerIdentity: 'a server proves its name by the PSK; every certificate is refused',
+  ciphers: 'the suites are those that an external PSK goes with',
+  key: NO_CERTIFICATE,
+  maxVersion: VERSION,
+  minVersion: VERSION,
+  passphrase: NO_CERTIFICATE,
+  pfx: NO_CERTIFICATE,
+  pskCallback: PSK,
+  pskIdentityHint: PSK,
+  rejectUnauthorized: 'whoever doesn’t prove who it is is refused, always',
+  requestCert: 'whoever comes in has proven who it is, always',
+  secureContext: 'it could hold certificates',
+  secureOptions: 'they keep tickets and renegotiation away',
+  secureProtocol: VERSION,
+  session: RESUMED,
+  sessionTimeout: RESUMED,
+  SNICallback: NO_CERTIFICATE,
+  ticketKeys: RESUMED,
+}
+
+/** Those that a program may go on giving, since they say what holds anyway. */
+export interface Accepted {
+  readonly rejectUnauthorized?: true
+  readonly minVersion?: 'TLSv1.3'
+  readonly maxVersion?: 'TLSv1.3'
+}
+
+/** TypeError for a fixed option, unless it says what holds anyway: one of `settings`. */
+export function refuseFixed(options: object, settings: Partial<Readonly<Record<Fixed, unknown>>>): void {
+  for (const name of FIXED) {
+    if (!Object.hasOwn(options, name)) continue
+    if (Object.hasOwn(settings, name) && (options as Record<string, unknown>)[name] === settings[name])
+      continue
+    throw new TypeError(`${name} is no option of TLS without certificates: ${WHY[name]}`)
+  }
 }
 
 /** TLS 1.3 alone; the suites whose hash is SHA-256, which an external PSK goes with. */
@@ -49,3 +90,15 @@ export const SERVER_TLS12 = { ...PROTOCOL, minVersion: 'TLSv1.2', ciphers: `${TL
  * TLS 1.2 anew inside a connection.
  */
 export const SECURE_OPTIONS = constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION
+
+/** What holds of a client. Node's default of `rejectUnauthorized` is the environment's (NODE_TLS_REJECT_UNAUTHORIZED). */
+export const clientSettings = (tls12 = false) => ({
+  ...(tls12 ? CLIENT_TLS12 : PROTOCOL),
+  rejectUnauthorized: true,
+})
+/** What holds of a server, though OpenSSL is to ask for no certificate. */
+export const serverSettings = (tls12 = false) => ({
+  ...(tls12 ? SERVER_TLS12 : PROTOCOL),
+  rejectUnauthorized: true,
+  requestCert: true,
+})

@@ -10,8 +10,8 @@ import { createServer, type Server, type Socket } from 'node:net'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import type { Timers } from '@milagro-ts/api/system'
-import { type ConnectOptions, connect, type TlsIdentity } from './connect.js'
 import { relay } from './relay.js'
+import { connect, secured, type TlsIdentity } from './tls.js'
 
 export interface OutboundSettings {
   readonly to: { readonly host: string; readonly port: number }
@@ -94,29 +94,15 @@ export class OutboundGateway {
     const ended = new AbortController()
     const endWaiting = timers.after(patience, () => ended.abort(new Error('no handshake in time')))
     socket.once('close', () => ended.abort(new Error('the program has gone')))
-    // node:tls takes it, its types don't list it.
-    const halfOpen = { allowHalfOpen: true }
-    const options: ConnectOptions = { ...to, ...halfOpen, servername, identity, timers }
-    const secured = await connected(connect(options), ended.signal).finally(endWaiting)
+    const options = { ...to, allowHalfOpen: true, servername, identity, timers }
+    const server = connect(options)
+    const late = () => void server.destroy(ended.signal.reason)
+    ended.signal.addEventListener('abort', late)
+    if (ended.signal.aborted) late()
+    await secured(server).finally(endWaiting)
+    ended.signal.removeEventListener('abort', late)
     this.#away = undefined
     metrics.count('connections_taken', { outcome: 'OK' })
-    void relay(socket, secured, { timers, idle })
-  }
-}
-
-/** What the promise gives, unless it is too late for it: then that is destroyed as soon as it is there. */
-async function connected<S extends Socket>(connecting: Promise<S>, ended: AbortSignal): Promise<S> {
-  const late = new Promise<never>((_, reject) => {
-    if (ended.aborted) reject(ended.reason)
-    ended.addEventListener('abort', () => reject(ended.reason), { once: true })
-  })
-  try {
-    return await Promise.race([connecting, late])
-  } catch (error) {
-    connecting.then(
-      socket => socket.destroy(),
-      () => undefined,
-    )
-    throw error
+    void relay(socket, server, { timers, idle })
   }
 }

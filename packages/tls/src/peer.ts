@@ -35,10 +35,10 @@ import { hmacSha256 } from '@milagro-ts/crypto/sha256'
 import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
 import { Permit, slotAt, slotStart, VerifiedPermit } from '@milagro-ts/crypto/time-permit'
 import { decodeTlv, encodeTlv, need } from '@milagro-ts/crypto/tlv'
-import { type ConnectOptions, connect } from './connect.js'
 import { type Guest, TlsPeer } from './door.js'
 import { type IdentityServerOptions, IdentityTlsServer } from './server.js'
 import { warnOfTickets } from './tickets.js'
+import { type ConnectOptions, connect, secured } from './tls.js'
 
 /** Milliseconds from a connection, or from the end of the handshake, to the other's permit. */
 const TIMEOUT = 10_000
@@ -167,11 +167,9 @@ export async function connectPeer({
   if (peer.equals(identity.idCore)) throw new RangeError('a device is no peer of its own')
   const { clock = systemClock, timers = systemTimers } = options
   const offered = await identity.peerPsk(peer)
-  const socket = await connect({
-    ...options,
-    servername: peer.mpinId,
-    identity: { externalPsk: async () => offered },
-  })
+  const socket = await secured(
+    connect({ ...options, servername: peer.mpinId, identity: { externalPsk: async () => offered } }),
+  )
   try {
     const { slotRule, policy } = identity.group
     const other = TlsPeer.admit(

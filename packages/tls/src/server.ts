@@ -12,12 +12,6 @@
  * With `tls12` TLS 1.2 is taken as well: ECDHE-PSK, extended master secret, no tickets, no renegotiation. It names the
  * identity inside the handshake, so only who is known already comes in (door.ts).
  */
-import {
-  createServer as createHttpServer,
-  type Server as HttpServer,
-  type IncomingMessage,
-  type ServerResponse,
-} from 'node:http'
 import { Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TLSSocket, type TlsOptions } from 'node:tls'
 import type { Log } from '@milagro-ts/api/log'
@@ -27,28 +21,28 @@ import { DecodeError } from '@milagro-ts/crypto/errors'
 import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { type ClientHello, ClientHelloReader } from './client-hello.js'
 import { type Door, TlsPeer } from './door.js'
-import { type Fixed, PROTOCOL, refuseFixed, SECURE_OPTIONS, SERVER_TLS12 } from './options.js'
+import { type Accepted, type Fixed, refuseFixed, SECURE_OPTIONS, serverSettings } from './options.js'
 import { warnOfTickets } from './tickets.js'
 
 /** Milliseconds from a connection to the end of its handshake. */
 const HANDSHAKE_TIMEOUT = 10_000
 
-export interface IdentityServerOptions extends Omit<TlsOptions, Fixed> {
+/** Node's, with what `openTlsService` resolves to in the place of `cert` and `key`. */
+export interface IdentityServerOptions extends Omit<TlsOptions, Fixed>, Accepted {
   readonly door: Pick<Door, 'psk' | 'pskKept' | 'pskAtOnce' | 'decoy' | 'enter'> & {
     /** @param source The one that `psk` was told for this connection. */
     authenticated(text: string, psk: Uint8Array, source: string): TlsPeer | null
   }
   readonly timers: Timers
   readonly log: Log
+  /** Whoever comes in has proven who it is; a program may go on saying so. */
+  readonly requestCert?: true
   /** Whether TLS 1.2 is taken as well, from stacks that have nothing better; they need a second attempt at first. */
   readonly tls12?: boolean
 }
 
-/** A socket whose other end has proven itself. */
+/** A socket whose other end has proven itself; it is `authorized`, as node says of who has shown a certificate. */
 export type IdentitySocket = TLSSocket & { readonly peer: TlsPeer }
-/** A request that came by such a socket. */
-export type IdentityRequest = IncomingMessage & { readonly peer: TlsPeer }
-
 /** Whom a handshake is prepared for. */
 interface Prepared {
   readonly psk: Uint8Array
@@ -62,8 +56,22 @@ interface Used {
   readonly source: string
 }
 
-export class IdentityTlsServer extends Server {
+/** A listener of every raw connection. */
+function destroyIt(this: Socket): void {
+  this.destroy()
+}
+
+/** Told of a socket whose other end has proven itself, and is still let in. */
+export type Enter = (socket: IdentitySocket, peer: TlsPeer) => void
+
+/**
+ * What stands before the connections of a server: who proves itself is told to `enter`, then emitted as the server's
+ * `secureConnection`. Nobody else's bytes get any further.
+ */
+class Entrance {
+  readonly #server: Server
   readonly #options: IdentityServerOptions
+  readonly #enter: Enter | undefined
   readonly #tls
   readonly #isTls13Only: boolean
   /** By identity; of handshakes under way. */
@@ -71,42 +79,46 @@ export class IdentityTlsServer extends Server {
   /** By which identity node:tls was given a PSK. */
   readonly #used = new WeakMap<TLSSocket, Used>()
 
-  /** For createServer. */
-  constructor(options: IdentityServerOptions) {
-    super({ pauseOnConnect: false })
+  constructor(server: Server, options: IdentityServerOptions, enter?: Enter) {
     const { door, timers, log, tls12 = false, ...tlsOptions } = options
-    refuseFixed(tlsOptions)
+    if (door === undefined)
+      throw new TypeError('door: what openTlsService resolves to, in the place of a certificate')
+    const { requestCert, rejectUnauthorized, ...settings } = serverSettings(tls12)
+    refuseFixed(tlsOptions, { ...settings, requestCert, rejectUnauthorized })
+    this.#server = server
     this.#options = options
+    this.#enter = enter
+    this.#isTls13Only = !tls12
     this.#tls = createTlsServer({
       handshakeTimeout: HANDSHAKE_TIMEOUT,
       ...tlsOptions,
-      ...(tls12 ? SERVER_TLS12 : PROTOCOL),
+      ...settings,
+      // Of certificates, and there are none.
+      requestCert: false,
       secureOptions: SECURE_OPTIONS,
       pskCallback: (socket, identity) => this.#pskOf(socket, identity),
     })
     this.#tls.on('secureConnection', socket => this.#secure(socket))
-    this.#tls.on('tlsClientError', (error, socket) => this.emit('tlsClientError', error, socket))
-    this.once('listening', () => void warnOfTickets(log))
-    this.#isTls13Only = !tls12
-    this.on('connection', (raw: Socket) => this.#read(raw))
+    this.#tls.on('tlsClientError', (error, socket) => server.emit('tlsClientError', error, socket))
+    server.once('listening', () => void warnOfTickets(log))
+    server.on('connection', (raw: Socket) => this.#read(raw))
   }
 
   /** Reads the ClientHello as it comes. */
   #read(raw: Socket): void {
     const { timers, handshakeTimeout = HANDSHAKE_TIMEOUT } = this.#options
     // Until node:tls listens; what it meets afterwards is a tlsClientError.
-    raw.on('error', () => raw.destroy())
+    raw.on('error', destroyIt)
     const endWaiting = timers.after(handshakeTimeout, () => raw.destroy())
     raw.once('close', endWaiting)
     // Who says no more, and hasn't said a ClientHello, will say none; the socket may be half-open else.
-    const ended = () => raw.destroy()
-    raw.once('end', ended)
+    raw.once('end', destroyIt)
     const reader = new ClientHelloReader()
     const look = (chunk: Buffer) => {
       try {
         const hello = reader.read(chunk)
         if (hello === 'more') return
-        raw.off('data', look).off('end', ended).pause()
+        raw.off('data', look).off('end', destroyIt).pause()
         raw.off('close', endWaiting)
         endWaiting()
         this.#decide(raw, reader.bytes, hello)
@@ -187,7 +199,8 @@ export class IdentityTlsServer extends Server {
       socket.destroy()
       return
     }
-    admit(socket, peer)
+    const admitted = admit(socket, peer)
+    socket.authorized = true
     const leave = this.#options.door.enter(
       {
         ending: endsAt => socket.emit('permit-ending', endsAt),
@@ -199,8 +212,35 @@ export class IdentityTlsServer extends Server {
       peer,
     )
     socket.once('close', leave)
-    this.emit('secureConnection', socket, peer)
+    this.#enter?.(admitted, peer)
+    this.#server.emit('secureConnection', socket, peer)
   }
+}
+
+/** `listener` runs for proven devices only, and is told which: `socket.peer`, and once more as a second argument. */
+export class IdentityTlsServer extends Server {
+  constructor(options: IdentityServerOptions, listener?: Enter) {
+    super({ ...options, pauseOnConnect: false })
+    new Entrance(this, options)
+    if (listener !== undefined) this.on('secureConnection', listener)
+  }
+}
+
+/**
+ * Puts TLS before a server of node:http or node:http2 that nobody has connected to: what it would have done with each
+ * connection it does with those of proven devices. TypeError for an option that is fixed.
+ */
+export function takeProvenOnly(server: Server, options: IdentityServerOptions): void {
+  const serve = server.listeners('connection') as ((socket: Socket) => void)[]
+  server.removeAllListeners('connection')
+  const { allowHalfOpen = false } = options as { allowHalfOpen?: boolean }
+  Object.assign(server, { allowHalfOpen })
+  new Entrance(server, options, socket => {
+    for (const one of serve) one.call(server, socket)
+  })
+  server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
+    if (!server.emit('clientError', error, socket)) socket.destroy(error)
+  })
 }
 
 /** Only for a connection, or what came by it, of whom the door has let in. */
@@ -220,42 +260,17 @@ export function peerOf(from: object): TlsPeer {
   return found
 }
 
-/** `listener` runs for proven devices only, and is told which. */
-export function createServer(
-  options: IdentityServerOptions,
-  listener?: (socket: IdentitySocket, peer: TlsPeer) => void,
-): IdentityTlsServer {
-  const server = new IdentityTlsServer(options)
-  if (listener !== undefined) server.on('secureConnection', listener)
-  return server
-}
-
-/** HTTPS without certificates; `http` of the answer is where its requests come from, for timeouts and upgrades. */
-export function createHttpsServer(
-  options: IdentityServerOptions,
-  listener: (request: IdentityRequest, response: ServerResponse, peer: TlsPeer) => void,
-): IdentityTlsServer & { readonly http: HttpServer } {
-  const http = createHttpServer((request, response) => {
-    const peer = peerOf(request)
-    listener(admit(request, peer), response, peer)
-  })
-  return overTls(http, options)
-}
-
 /**
- * A server of HTTP that gets its connections from one of TLS, and from nowhere else: one of node:http, or what a framework
- * has made (`app.server` of fastify). Its limits hold; `peerOf(request)` says who asks.
+ * A TLS server before a server of HTTP that somebody else has made and that doesn't listen anew, such as a framework's
+ * (`app.server` of fastify). Its limits hold; `peerOf(request)` says who asks. A server of one's own is one of `https`.
  */
-export function overTls<H extends Server>(
-  http: H,
-  options: IdentityServerOptions,
-): IdentityTlsServer & { readonly http: H } {
-  const server = createServer(options, socket => http.emit('connection', socket))
+export function overTls(http: Server, options: IdentityServerOptions): IdentityTlsServer {
+  const server = new IdentityTlsServer(options, socket => http.emit('connection', socket))
   http.listen = () => {
     throw new TypeError('the TLS server listens: this one would take anybody')
   }
   // Node looks for requests that are out of time only from an HTTP server's `listening` to its close.
   server.on('listening', () => http.emit('listening'))
   server.on('close', () => http.close(() => undefined))
-  return Object.assign(server, { http })
+  return server
 }

@@ -3,7 +3,7 @@
  *
  *   openTlsService   group document followed through the RPS, slot keys from the authorities, ban events and devices'
  *                    permits and attributes from the RPS
- *   service.door     for createServer and createHttpsServer
+ *   {...service}     for the servers of tls, https and http2, in the place of key and cert
  *   service.close    everybody is put out, nothing is asked any more
  */
 import { type Client, createClient } from '@milagro-ts/api/call'

@@ -1,8 +1,8 @@
 /**
- * undici, and so the global fetch, as one device: undici's own `buildConnector`, with an identity in the place of
- * certificates.
+ * undici, and so the global fetch, as one device: undici's own `Agent` and `buildConnector`, with an identity in the place
+ * of certificates.
  *
- *   const dispatcher = new Agent({ connect: buildConnector({ identity: car }) })     Agent is undici's
+ *   const dispatcher = new Agent({ connect: { identity: car } })
  *   await fetch('https://gw.example/', { dispatcher })
  *
  * undici's pools know connections by their origin, not by their PSK. So a dispatcher that has this connector speaks for the
@@ -13,8 +13,9 @@
  */
 import { subscribe } from 'node:diagnostics_channel'
 import type { TLSSocket } from 'node:tls'
-import { type ConnectOptions, connect } from './connect.js'
-import { refuseFixed } from './options.js'
+import { fetch, request, Agent as UndiciAgent } from 'undici'
+import { clientSettings, refuseFixed } from './options.js'
+import { type ConnectOptions, connect, secured } from './tls.js'
 
 export interface ConnectorOptions extends Omit<ConnectOptions, 'host' | 'port' | 'path' | 'socket'> {}
 
@@ -34,24 +35,31 @@ export type Connector = (
  * fixed; of a request it is what `connect` rejects with, and TypeError for a URL that isn't https.
  */
 export function buildConnector(options: ConnectorOptions): Connector {
-  refuseFixed(options)
+  refuseFixed(options, clientSettings(options.tls12))
   return ({ hostname, port, protocol }, callback) => {
-    const connecting =
-      protocol === 'https:'
-        ? connect({
-            ALPNProtocols: ['http/1.1'],
-            ...options,
-            host: unbracketed(hostname),
-            port: Number(port || 443),
-          })
-        : Promise.reject(new TypeError('https alone: anything else would go unprotected'))
-    connecting.then(
+    const connecting = async () => {
+      if (protocol !== 'https:') throw new TypeError('https alone: anything else would go unprotected')
+      const at = { host: unbracketed(hostname), port: Number(port || 443) }
+      return secured(connect({ ALPNProtocols: ['http/1.1'], ...options, ...at }))
+    }
+    connecting().then(
       socket => {
         retireWhenEnding(socket)
         callback(null, socket)
       },
       (error: Error) => callback(error, null),
     )
+  }
+}
+
+export interface AgentOptions extends Omit<UndiciAgent.Options, 'connect' | 'factory'> {
+  readonly connect: ConnectorOptions
+}
+
+/** undici's, for one device. */
+export class Agent extends UndiciAgent {
+  constructor({ connect, ...options }: AgentOptions) {
+    super({ ...options, connect: buildConnector(connect) })
   }
 }
 
@@ -99,3 +107,5 @@ function listen(): void {
 
 /** An IPv6 address as a URL has it. */
 const unbracketed = (hostname: string) => hostname.replace(/^\[(.*)\]$/, '$1')
+
+export { fetch, request }

@@ -10,8 +10,8 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { authorizationHeader } from '@milagro-ts/crypto/mpin'
 import { Guard } from '@milagro-ts/rpa/guard'
 import { type ProvenRequest, protect } from '@milagro-ts/rpa/protect'
-import { connect } from '@milagro-ts/tls/connect'
-import { createHttpsServer } from '@milagro-ts/tls/server'
+import { createServer as createHttpsServer } from '@milagro-ts/tls/https'
+import { connect, secured } from '@milagro-ts/tls/tls'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
   type Car,
@@ -85,14 +85,9 @@ const services = {
   identities: async (guard: Guard) => {
     const { door, timers, log } = tls
     const at = await listen(createHttpsServer({ door, timers, log }, handlerOf(guard)))
-    return (leaf = 1) => connect({ ...at, servername: NAME, identity: tls.car(leaf) })
+    return (leaf = 1) => secured(connect({ ...at, servername: NAME, identity: tls.car(leaf) }))
   },
 }
-const secured = (socket: TLSSocket) =>
-  new Promise<TLSSocket>((resolve, reject) => {
-    socket.once('secureConnect', () => resolve(socket))
-    socket.once('error', reject)
-  })
 
 function asked(socket: TLSSocket, authorization: string): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {

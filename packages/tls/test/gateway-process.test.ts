@@ -13,8 +13,8 @@ import { agreePointG1, encodeName } from '@milagro-ts/crypto/identity'
 import { publicKeysFault } from '@milagro-ts/crypto/server-key'
 import { AgreeClientKey, ClientAgreement } from '@milagro-ts/crypto/static-agreement'
 import { slotStart } from '@milagro-ts/crypto/time-permit'
-import { connect } from '@milagro-ts/tls/connect'
 import { runGateway } from '@milagro-ts/tls/gateway-process'
+import { connect, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { type Car, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
 import { closed, outcome } from './world.js'
@@ -122,7 +122,7 @@ const dial = ({ idCore }: Car) => {
     },
   }
   const [host, port] = String(gateway.urls.listen).split(':')
-  return connect({ host, port: Number(port), servername: NAME, identity })
+  return secured(connect({ host, port: Number(port), servername: NAME, identity }))
 }
 
 test('health is 503 until ban events are heard, and from half a minute after they are lost', async () => {

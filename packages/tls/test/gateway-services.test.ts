@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { toHex } from '@milagro-ts/crypto/bytes'
-import { connect } from '@milagro-ts/tls/connect'
+import { connect, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { freePort } from '../../../test/free-port.js'
 import { heard, INSTANCE, startGateway, startOutbound } from './gateway-world.js'
@@ -168,7 +168,7 @@ describe.skipIf(!hasMosquitto)('mosquitto', () => {
   test('what is no MQTT, or never says CONNECT, reaches no broker', async () => {
     const gateway = await startGateway(world, { to: { host: '127.0.0.1', port: broker }, pass: 'mqtt' })
     const dial = () =>
-      connect({ host: '127.0.0.1', port: gateway.port, servername: NAME, identity: world.car(1) })
+      secured(connect({ host: '127.0.0.1', port: gateway.port, servername: NAME, identity: world.car(1) }))
     const wrong = await dial()
     wrong.write('GET / HTTP/1.1\r\n\r\n')
     expect((await heard(wrong)).toString('hex')).toBe('20020001')

@@ -4,8 +4,9 @@ import { once } from 'node:events'
 import { createServer as createHttp, type IncomingMessage, request } from 'node:http'
 import { connect as connectTcp, type Socket } from 'node:net'
 import { toHex } from '@milagro-ts/crypto/bytes'
-import { connect, httpsAgent } from '@milagro-ts/tls/connect'
+import { httpsAgent } from '@milagro-ts/tls/https'
 import { PROXY_TYPE, proxyHeader } from '@milagro-ts/tls/proxy-protocol'
+import { connect, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import {
   heard,
@@ -24,7 +25,7 @@ beforeEach(async () => {
 afterEach(() => world.close())
 
 const dial = ({ port }: { port: number }, car: Car) =>
-  connect({ host: '127.0.0.1', port, servername: NAME, identity: car })
+  secured(connect({ host: '127.0.0.1', port, servername: NAME, identity: car }))
 /** What happens in another turn of the event loop. */
 async function until<T>(look: () => T | undefined): Promise<T> {
   for (;;) {

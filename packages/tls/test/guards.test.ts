@@ -12,10 +12,15 @@ import {
   type TLSSocket,
 } from 'node:tls'
 import { Scalar } from '@milagro-ts/crypto/scalar'
-import { connect, httpsAgent } from '@milagro-ts/tls/connect'
-import { createHttpsServer, createServer } from '@milagro-ts/tls/server'
+import {
+  createServer as createHttpsServer,
+  httpsAgent,
+  type RequestOptions as IdentityRequestOptions,
+  get as identityGet,
+} from '@milagro-ts/tls/https'
+import { connect, createServer, secured } from '@milagro-ts/tls/tls'
 import { buildConnector } from '@milagro-ts/tls/undici'
-import { acceptWebSockets } from '@milagro-ts/tls/ws'
+import { WebSocketServer as ProvenWebSocketServer } from '@milagro-ts/tls/ws'
 import { Agent as Dispatcher, fetch as undiciFetch } from 'undici'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type ClientOptions, WebSocket, WebSocketServer } from 'ws'
@@ -30,7 +35,7 @@ beforeEach(async () => {
 })
 afterEach(() => world.close())
 
-const secured = (options: ConnectionOptions) =>
+const opened = (options: ConnectionOptions) =>
   new Promise<TLSSocket>((resolve, reject) => {
     const socket = rawConnect(options)
     socket.once('secureConnect', () => resolve(socket))
@@ -59,9 +64,9 @@ describe('1: a certificate in the place of the PSK', () => {
   test('without the guard it is taken: node asks nobody, and with rejectUnauthorized: false takes any', async () => {
     const { identity, psk } = await world.car(1).externalPsk(NAME)
     const at = { ...(await impostor()), ...SUITE, pskCallback: () => ({ identity, psk }), servername: NAME }
-    expect(await outcome(secured({ ...at, rejectUnauthorized: false }))).toBe('in')
+    expect(await outcome(opened({ ...at, rejectUnauthorized: false }))).toBe('in')
     // Nor does it help to trust CAs only, since somebody has a certificate of one.
-    expect(await outcome(secured({ ...at, ca: cert }))).toBe('in')
+    expect(await outcome(opened({ ...at, ca: cert }))).toBe('in')
   })
 
   test('with it neither is', async () => {
@@ -76,7 +81,7 @@ describe('1: a certificate in the place of the PSK', () => {
       const { identity, psk } = await world.car(1).externalPsk(NAME)
       const pskCallback = () => ({ identity, psk })
       const checkServerIdentity = () => new Error('no certificates')
-      expect(await outcome(secured({ ...at, ...SUITE, pskCallback, checkServerIdentity }))).toBe('in')
+      expect(await outcome(opened({ ...at, ...SUITE, pskCallback, checkServerIdentity }))).toBe('in')
       expect(await outcome(connect({ ...at, servername: NAME, identity: world.car(1) }))).not.toBe('in')
     } finally {
       delete process.env.NODE_TLS_REJECT_UNAUTHORIZED
@@ -114,19 +119,19 @@ describe('2: a ticket instead of the PSK', () => {
       ).on('tlsClientError', () => undefined),
     )
     const options = { ...at, ...SUITE, checkServerIdentity: () => new Error('no certificates') }
-    const first = await secured({ ...options, pskCallback: () => ({ identity, psk }) })
+    const first = await opened({ ...options, pskCallback: () => ({ identity, psk }) })
     const session = await sessionOf(first)
     first.destroy()
     expect(session).not.toBeNull()
     banned.add(identity)
-    expect(await outcome(secured({ ...options, session: session as Buffer }))).toBe('in')
+    expect(await outcome(opened({ ...options, session: session as Buffer }))).toBe('in')
     expect(asked).toBe(1)
   })
 
   test('with it there is no ticket: what OpenSSL sends is the number of a session that nobody keeps', async () => {
     const at = await ours()
     const car = world.car(1)
-    const socket = await connect({ ...at, identity: car })
+    const socket = await secured(connect({ ...at, identity: car }))
     const session = await sessionOf(socket)
     socket.destroy()
     // Not even the same car comes in by it, so much the less one that was banned since.
@@ -138,9 +143,9 @@ describe('2: a ticket instead of the PSK', () => {
       session: session as Buffer,
       checkServerIdentity: () => new Error('no'),
     }
-    expect(await outcome(secured(byIt))).not.toBe('in')
+    expect(await outcome(opened(byIt))).not.toBe('in')
     world.banned.add(car.mpinId)
-    expect(await outcome(secured(byIt))).not.toBe('in')
+    expect(await outcome(opened(byIt))).not.toBe('in')
     expect(await outcome(connect({ ...at, identity: car }))).not.toBe('in')
   })
 
@@ -148,11 +153,11 @@ describe('2: a ticket instead of the PSK', () => {
     const { identity, psk } = await world.car(1).externalPsk(NAME)
     const elsewhere = await listening(rawServer({ ...SUITE, pskCallback: () => Buffer.from(psk) }, welcoming))
     const options = { ...SUITE, checkServerIdentity: () => new Error('no certificates') }
-    const first = await secured({ ...elsewhere, ...options, pskCallback: () => ({ identity, psk }) })
+    const first = await opened({ ...elsewhere, ...options, pskCallback: () => ({ identity, psk }) })
     const session = (await sessionOf(first)) as Buffer
     first.destroy()
     const { host, port } = await ours()
-    expect(await outcome(secured({ host, port, ...options, session }))).not.toBe('in')
+    expect(await outcome(opened({ host, port, ...options, session }))).not.toBe('in')
   })
 })
 
@@ -201,10 +206,12 @@ describe('3: one pool for two devices', () => {
   }
   const ours = async () => {
     const { door, timers, log } = world
-    const server = createHttpsServer({ door, timers, log }, (_, response, peer) => response.end(peer.mpinId))
-    const sockets = new WebSocketServer({ noServer: true })
-    acceptWebSockets(server, sockets, (socket: WebSocket, _, { mpinId }) => socket.send(mpinId))
-    world.onClose(() => server.http.closeAllConnections())
+    const server = createHttpsServer({ door, timers, log }, (request, response) =>
+      response.end(request.peer.mpinId),
+    )
+    const sockets = new ProvenWebSocketServer({ server })
+    sockets.on('connection', (socket, { peer }) => socket.send(peer.mpinId))
+    world.onClose(() => server.closeAllConnections())
     return listening(server)
   }
   const greeted = (socket: WebSocket) =>
@@ -253,7 +260,7 @@ describe('3: one pool for two devices', () => {
       connect: (_, callback) => {
         const { identity, psk } = whose
         const pskCallback = () => ({ identity, psk })
-        secured({ host: '127.0.0.1', port, ...SUITE, pskCallback }).then(
+        opened({ host: '127.0.0.1', port, ...SUITE, pskCallback }).then(
           socket => callback(null, socket),
           error => callback(error, null),
         )
@@ -289,6 +296,46 @@ describe('3: one pool for two devices', () => {
     await expect(answered({ ...at, ...options } as RequestOptions)).rejects.toThrow(TypeError)
     await expect(greeted(new WebSocket(url, options as ClientOptions))).rejects.toThrow(TypeError)
     for (const agent of agents) agent.destroy()
+  })
+
+  test('with it a request without an agent goes by its identity’s own, and no other device’s agent is taken', async () => {
+    const at = { ...(await ours()), servername: NAME }
+    const said = (options: Omit<IdentityRequestOptions, 'host' | 'port'>) =>
+      new Promise<string>((resolve, reject) => {
+        identityGet({ ...at, ...options }, async response => {
+          let text = ''
+          for await (const chunk of response) text += chunk
+          resolve(text)
+        }).on('error', reject)
+      })
+    const cars = [world.car(1), world.car(2)]
+    // Twice each: the second time over the connection that its own first one has left.
+    for (const identity of [...cars, ...cars]) expect(await said({ identity })).toBe(identity.mpinId)
+    expect(world.computed).toBe(2)
+    const [one, two] = cars as [Car, Car]
+    expect(await said({ identity: two, agent: false })).toBe(two.mpinId)
+    const agent = httpsAgent(one, { keepAlive: true })
+    expect(await said({ agent })).toBe(one.mpinId)
+    expect(() => identityGet({ ...at, agent, identity: two })).toThrow('the request is another’s')
+    expect(() => get({ ...at, agent, identity: two } as RequestOptions)).toThrow('the request is another’s')
+    expect(() => identityGet({ ...at, agent: new Agent() as never, identity: one })).toThrow(TypeError)
+    expect(() => identityGet({ ...at })).toThrow('identity, or an agent of one')
+    expect(() => identityGet('http://127.0.0.1', { identity: one })).toThrow(/Protocol "http:" not supported/)
+    // The Host header is no configuration, whatever it says.
+    const names: string[] = []
+    const asked = { externalPsk: (name: string) => Promise.reject(new Error(`${names.push(name)}`)) }
+    const { servername: _, ...nameless } = at
+    for (const more of [{}, { servername: NAME }])
+      await expect(
+        new Promise((_, reject) =>
+          identityGet({ ...nameless, ...more, identity: asked, headers: { host: 'other.example' } }).on(
+            'error',
+            reject,
+          ),
+        ),
+      ).rejects.toThrow()
+    expect(names).toEqual(['127.0.0.1', NAME])
+    agent.destroy()
   })
 })
 
@@ -351,7 +398,7 @@ describe('5: who is known', () => {
     )
     const as = (identity: string) =>
       outcome(
-        secured({
+        opened({
           ...at,
           ...SUITE,
           checkServerIdentity: () => new Error('no certificates'),

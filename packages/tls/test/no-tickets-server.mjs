@@ -10,8 +10,8 @@ import { createLog } from '@milagro-ts/api/log'
 import { systemRandom, systemTimers } from '@milagro-ts/api/system'
 import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
 import { Door } from '@milagro-ts/tls/door'
-import { createServer } from '@milagro-ts/tls/server'
 import { sendsTickets } from '@milagro-ts/tls/tickets'
+import { createServer } from '@milagro-ts/tls/tls'
 
 const { m1 } = JSON.parse(readFileSync(new URL('../../../vectors/v1.json', import.meta.url), 'utf8')).tls
 const { slot } = PskIdentity.decode(m1.identity)

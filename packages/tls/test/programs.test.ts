@@ -1,18 +1,18 @@
 /** What programs are made of, over TLS without certificates: fetch, HTTP/2, WebSockets, MQTT; one pool for each device. */
 import { once } from 'node:events'
-import { get } from 'node:https'
-import { createServer as createTcp, type Socket } from 'node:net'
-import { httpsAgent } from '@milagro-ts/tls/connect'
+import { get, Agent as HttpsAgent } from 'node:https'
+import { createServer as createTcp, Socket } from 'node:net'
 import { createSecureServer, connect as http2Connect } from '@milagro-ts/tls/http2'
-import { streamBuilder } from '@milagro-ts/tls/mqtt'
-import { createHttpsServer, createServer, peerOf } from '@milagro-ts/tls/server'
+import { createServer as createHttpsServer, httpsAgent, IdentityRequest } from '@milagro-ts/tls/https'
+import { connect as mqttConnect } from '@milagro-ts/tls/mqtt'
+import { peerOf } from '@milagro-ts/tls/server'
+import { createServer } from '@milagro-ts/tls/tls'
 import { buildConnector } from '@milagro-ts/tls/undici'
-import { acceptWebSockets } from '@milagro-ts/tls/ws'
+import { WebSocket, WebSocketServer } from '@milagro-ts/tls/ws'
 import { Aedes, type Client as BrokerClient } from 'aedes'
-import { MqttClient } from 'mqtt'
+import type { MqttClient } from 'mqtt'
 import { Agent, fetch as undiciFetch } from 'undici'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { WebSocket, WebSocketServer } from 'ws'
 import { type Car, closed, NAME, RULE, SLOT, World } from './world.js'
 
 let world: World
@@ -26,13 +26,12 @@ const quiet = <S extends { on(event: 'tlsClientError', listener: () => void): S 
   server.on('tlsClientError', () => undefined)
 async function https(): Promise<{ port: number; seen: string[] }> {
   const seen: string[] = []
-  const server = createHttpsServer(ports(), (request, response, peer) => {
+  const server = createHttpsServer(ports(), (request, response) => {
     seen.push(`${request.method} ${request.url} ${request.peer.mpinId}`)
     response.setHeader('content-type', 'text/plain')
     request.pipe(response)
-    expect(peer).toBe(request.peer)
   })
-  world.onClose(() => server.http.closeAllConnections())
+  world.onClose(() => server.closeAllConnections())
   return { port: await world.listen(quiet(server)), seen }
 }
 
@@ -97,13 +96,13 @@ describe('fetch', () => {
 
 describe('HTTP/2', () => {
   const serve = async () => {
-    const server = createSecureServer(ports(), (request, response, peer) => {
-      expect(peerOf(request.stream.session as object)).toBe(peer)
+    const server = createSecureServer(ports(), (request, response) => {
+      expect(peerOf(request.stream.session as object)).toBe(request.peer)
       response.end(`${request.headers[':path']} ${request.peer.mpinId}`)
     })
     return { server, port: await world.listen(quiet(server)) }
   }
-  const asked = async (session: Awaited<ReturnType<typeof http2Connect>>, path: string) => {
+  const asked = async (session: ReturnType<typeof http2Connect>, path: string) => {
     const stream = session.request({ ':path': path })
     let text = ''
     for await (const chunk of stream) text += String(chunk)
@@ -114,7 +113,7 @@ describe('HTTP/2', () => {
     const { port } = await serve()
     const cars = [world.car(1), world.car(2)]
     for (const car of cars) {
-      const session = await http2Connect(`https://127.0.0.1:${port}`, { identity: car, servername: NAME })
+      const session = http2Connect(`https://127.0.0.1:${port}`, { identity: car, servername: NAME })
       const answers = await Promise.all(['/a', '/b', '/c'].map(path => asked(session, path)))
       expect(answers).toEqual(['/a', '/b', '/c'].map(path => `${path} ${car.mpinId}`))
       session.destroy()
@@ -125,7 +124,7 @@ describe('HTTP/2', () => {
   test('a ban ends the session', async () => {
     const { port } = await serve()
     const car = world.car(1)
-    const session = await http2Connect(`https://127.0.0.1:${port}`, { identity: car, servername: NAME })
+    const session = http2Connect(`https://127.0.0.1:${port}`, { identity: car, servername: NAME })
     await asked(session, '/a')
     session.on('error', () => undefined)
     const gone = new Promise<void>(resolve => session.once('close', () => resolve()))
@@ -137,11 +136,11 @@ describe('HTTP/2', () => {
   test('a ban while requests are coming ends the session, and neither runs a handler nor ends the process', async () => {
     const { server, port } = await serve()
     const car = world.car(1)
-    const session = await http2Connect(`https://127.0.0.1:${port}`, { identity: car, servername: NAME })
+    const session = http2Connect(`https://127.0.0.1:${port}`, { identity: car, servername: NAME })
     session.on('error', () => undefined)
     await asked(session, '/a')
     const seen: unknown[] = []
-    server.http.prependListener('stream', stream => {
+    server.prependListener('stream', stream => {
       seen.push(stream)
       world.banned.add(car.mpinId)
       world.door.look()
@@ -153,28 +152,39 @@ describe('HTTP/2', () => {
   })
 
   test('where the server speaks none, or isn’t reached by https, it is an error', async () => {
-    const { port } = await https()
-    const identity = world.car(1)
-    await expect(http2Connect(`https://127.0.0.1:${port}`, { identity, servername: NAME })).rejects.toThrow(
-      'the server speaks no HTTP/2',
+    const port = await world.listen(quiet(createServer(ports(), socket => void socket.on('error', () => {}))))
+    const options = { identity: world.car(1), servername: NAME }
+    const connected: unknown[] = []
+    const session = http2Connect(`https://127.0.0.1:${port}`, options)
+    // Asked before it is known what the server speaks: nothing of it is sent.
+    session.request({ ':path': '/' }).on('error', error => connected.push(error.message))
+    const [error] = await once(session, 'error')
+    expect((error as Error).message).toBe('the server speaks no HTTP/2')
+    expect(session.destroyed).toBe(true)
+    // Of a server that speaks HTTP/1.1 alone TLS itself says so.
+    const { port: http1 } = await https()
+    const refused = http2Connect(`https://127.0.0.1:${http1}`, options)
+    expect((await once(refused, 'error'))[0]).toMatchObject({
+      code: expect.stringMatching(/NO_APPLICATION_PROTOCOL/),
+    })
+    expect(() => http2Connect(`http://127.0.0.1:${port}`, options)).toThrow(TypeError)
+    expect(() =>
+      http2Connect(`https://127.0.0.1:${port}`, { ...options, createConnection: null } as never),
+    ).toThrow('createConnection')
+    expect(() => createSecureServer({ ...ports(), allowHTTP1: true } as never)).toThrow('allowHTTP1')
+    expect(() => createSecureServer({ ...ports(), Http2ServerRequest: Object } as never)).toThrow(
+      'Http2ServerRequest',
     )
-    await expect(http2Connect(`http://127.0.0.1:${port}`, { identity })).rejects.toThrow(TypeError)
-  })
-
-  test('the server of HTTP takes no connection but from TLS', async () => {
-    const { server } = await serve()
-    expect(() => server.http.listen(0)).toThrow(TypeError)
   })
 })
 
 describe('WebSockets', () => {
   const serve = async () => {
     const server = createHttpsServer(ports(), (_, response) => response.end())
-    const sockets = new WebSocketServer({ noServer: true })
+    const sockets = new WebSocketServer({ server })
     const inside: string[] = []
-    acceptWebSockets(server, sockets, (socket: WebSocket, request, peer) => {
+    sockets.on('connection', (socket, { peer }) => {
       inside.push(peer.mpinId)
-      expect(request.peer).toBe(peer)
       socket.on('error', () => undefined)
       socket.on('message', (data, isBinary) => socket.send(data, { binary: isBinary }))
     })
@@ -182,7 +192,7 @@ describe('WebSockets', () => {
     return { port: await world.listen(quiet(server)), inside }
   }
   const dial = (port: number, car: Car) =>
-    new WebSocket(`wss://127.0.0.1:${port}/stream`, { agent: httpsAgent(car, { servername: NAME }) })
+    new WebSocket(`wss://127.0.0.1:${port}/stream`, { identity: car, servername: NAME })
 
   test('each message comes back, and the listener knows whose it is; a ban closes it', async () => {
     const { port, inside } = await serve()
@@ -213,6 +223,17 @@ describe('WebSockets', () => {
     expect(error).toBeInstanceOf(Error)
     expect(inside).toEqual([])
   })
+
+  test('neither listens for anybody, nor takes an upgrade from somewhere else', async () => {
+    expect(() => new WebSocketServer({ port: 0 } as never)).toThrow(TypeError)
+    expect(() => new WebSocket('wss://127.0.0.1', {} as never)).toThrow('identity, or an agent of one')
+    expect(() => new WebSocket('wss://127.0.0.1', { agent: new HttpsAgent() } as never)).toThrow(TypeError)
+    const sockets = new WebSocketServer({ noServer: true })
+    const request = new IdentityRequest(new Socket())
+    expect(() => sockets.handleUpgrade(request, request.socket, Buffer.alloc(0), () => {})).toThrow(
+      'not a connection of a TLS server',
+    )
+  })
 })
 
 describe('MQTT', () => {
@@ -232,8 +253,8 @@ describe('MQTT', () => {
     return { port: await world.listen(quiet(server)), inside }
   }
   const clientOf = (port: number, car: Car, clientId: string, reconnectPeriod = 0) => {
-    const build = streamBuilder({ identity: car, host: '127.0.0.1', port, servername: NAME })
-    const client = new MqttClient(build, { clientId, reconnectPeriod, protocolVersion: 4 })
+    const options = { servername: NAME, clientId, reconnectPeriod, protocolVersion: 4 } as const
+    const client = mqttConnect(`mqtts://127.0.0.1:${port}`, { identity: car, ...options })
     client.on('error', () => undefined)
     world.onClose(() => client.endAsync(true))
     return client
@@ -270,74 +291,44 @@ describe('MQTT', () => {
     expect(RULE.length).toBe(3_600)
   })
 
-  test('a server that says nothing doesn’t keep the stream from ending: the client tries again', async () => {
+  test('a server that says nothing doesn’t keep the client from ending', async () => {
     const silent = createTcp(socket => void socket.on('error', () => undefined))
     const port = await world.listen(silent)
     const accepted = once(silent, 'connection')
-    const stream = streamBuilder({ identity: world.car(1), host: '127.0.0.1', port, servername: NAME })()
+    const client = clientOf(port, world.car(1), 'one')
     const [far] = (await accepted) as [Socket]
-    const ended = [once(stream, 'close'), once(far, 'close')]
-    stream.destroy()
+    const gone = once(far, 'close')
+    client.end(true)
     far.resume()
-    await Promise.all(ended)
+    await gone
   })
 
-  test('its stream tells `permit-ending` as the socket does, a minute before the slot ends', async () => {
-    const server = createServer(ports(), socket => {
-      socket.on('error', () => undefined)
-      socket.write('welcome')
-    })
-    const port = await world.listen(quiet(server))
-    const build = streamBuilder({
-      identity: world.car(1),
-      host: '127.0.0.1',
-      port,
-      servername: NAME,
-      clock: () => world.now,
-      timers: world.timers,
-    })
-    const stream = build()
+  test('its stream tells `permit-ending`, a minute before the slot ends', async () => {
+    const { port } = await serve()
+    const options = { servername: NAME, clock: () => world.now, timers: world.timers, reconnectPeriod: 0 }
+    const client = mqttConnect(`mqtts://127.0.0.1:${port}`, { identity: world.car(1), ...options })
+    world.onClose(() => client.endAsync(true))
     const told: number[] = []
-    stream.on('permit-ending', endsAt => told.push(endsAt))
-    await once(stream, 'data')
+    client.stream.on('permit-ending', endsAt => told.push(endsAt))
+    await event(client, 'connect')
     const end = (RULE.origin + (SLOT + 1) * RULE.length) * 1000
     world.turn(end - 60_001 - world.now)
     expect(told).toEqual([])
     world.turn(1)
     expect(told).toEqual([end])
-    const gone = once(stream, 'close')
-    stream.destroy()
-    await gone
-  })
-
-  test('what the server says last is read, however late', async () => {
-    const server = createServer(ports(), socket => socket.end('last'))
-    const port = await world.listen(quiet(server))
-    const stream = streamBuilder({ identity: world.car(1), host: '127.0.0.1', port, servername: NAME })()
-    stream.on('error', () => undefined)
-    const gone = new Promise(resolve =>
-      server.once('secureConnection', socket => socket.once('close', resolve)),
-    )
-    await gone
-    await new Promise(setImmediate)
-    let text = ''
-    for await (const chunk of stream) text += chunk
-    expect(text).toBe('last')
-    expect(stream.closed || stream.destroyed).toBe(true)
   })
 
   test('who is banned gets an error, and no broker sees a byte', async () => {
     const { port, inside } = await serve()
     world.banned.add(world.car(1).mpinId)
-    const build = streamBuilder({ identity: world.car(1), host: '127.0.0.1', port, servername: NAME })
-    const stream = build()
-    stream.write('CONNECT')
-    const [error] = await once(stream, 'error')
+    const client = clientOf(port, world.car(1), 'one')
+    const error = await new Promise(resolve => client.once('error', resolve))
     expect(error).toBeInstanceOf(Error)
     expect(inside.size).toBe(0)
-    expect(() => streamBuilder({ identity: world.car(1), host: NAME, ca: 'mine' } as never)).toThrow(
-      TypeError,
-    )
+    const identity = world.car(1)
+    for (const wrong of [{ ca: 'mine' }, { servers: [] }, { protocol: 'mqtt' }])
+      expect(() => mqttConnect({ identity, host: NAME, ...wrong } as never)).toThrow(TypeError)
+    expect(() => mqttConnect('mqtt://gw.example', { identity })).toThrow('mqtts alone')
   })
 })
 

@@ -1,21 +1,21 @@
 /** Cars at a server without certificates: who comes in, who doesn't, and who has to leave. */
 
-import type { IncomingMessage } from 'node:http'
-import { get, type RequestOptions, request } from 'node:https'
-import type { Socket } from 'node:net'
+import { get, request as httpsRequest, type RequestOptions } from 'node:https'
+import { Socket } from 'node:net'
 import { Duplex, PassThrough } from 'node:stream'
 import { utf8 } from '@milagro-ts/crypto/bytes'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
-import { connect, httpsAgent } from '@milagro-ts/tls/connect'
 import type { TlsPeer } from '@milagro-ts/tls/door'
 import {
-  createHttpsServer,
-  createServer,
-  type IdentitySocket,
-  type IdentityTlsServer,
-  peerOf,
-} from '@milagro-ts/tls/server'
+  createServer as createHttpsServer,
+  httpsAgent,
+  IdentityRequest,
+  request,
+} from '@milagro-ts/tls/https'
+import { FIXED } from '@milagro-ts/tls/options'
+import { type IdentitySocket, type IdentityTlsServer, peerOf } from '@milagro-ts/tls/server'
+import { connect, createServer, secured, type TlsIdentity } from '@milagro-ts/tls/tls'
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { closed, GRACE, NAME, outcome, RULE, SLOT, World, wrongKeyAlert } from './world.js'
 
@@ -41,8 +41,10 @@ beforeEach(async () => {
 })
 afterEach(() => world.close())
 
-const open = (identity: Parameters<typeof connect>[0]['identity'], servername = NAME) =>
-  connect({ host: '127.0.0.1', port, servername, identity, clock: () => world.now, timers: world.timers })
+const open = (identity: TlsIdentity, servername = NAME) =>
+  secured(
+    connect({ host: '127.0.0.1', port, servername, identity, clock: () => world.now, timers: world.timers }),
+  )
 
 test('a car that the server has never heard of is in at its first try, and both know who the other is', async () => {
   const car = world.car(1)
@@ -63,7 +65,9 @@ test('a car that the server has never heard of is in at its first try, and both 
 })
 test('a socket of the caller’s own that goes before the handshake is over is an error, not a wait without end', async () => {
   const own = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
-  const connecting = connect({ socket: own, servername: NAME, identity: world.car(1), timers: world.timers })
+  const connecting = secured(
+    connect({ socket: own, servername: NAME, identity: world.car(1), timers: world.timers }),
+  )
   await new Promise(setImmediate)
   own.destroy()
   await expect(connecting).rejects.toThrow('closed before the end of the handshake')
@@ -366,12 +370,13 @@ describe('bytes that are no ClientHello', () => {
 describe('HTTPS', () => {
   const listen = async () => {
     const { door, timers, log } = world
-    const https = createHttpsServer({ door, timers, log }, (req, response, peer) => {
-      const same = peerOf(req) === peer && req.peer === peer
+    const https = createHttpsServer({ door, timers, log }, (req, response) => {
+      const { peer } = req
+      const same = peerOf(req) === peer && peerOf(req.socket) === peer
       response.end(JSON.stringify({ url: req.url, mpinId: peer.mpinId, same }))
     })
     https.on('tlsClientError', () => undefined)
-    world.onClose(() => https.http.close())
+    world.onClose(() => https.closeAllConnections())
     return world.listen(https)
   }
   const fetched = (options: RequestOptions) =>
@@ -399,16 +404,24 @@ describe('HTTPS', () => {
     for (const agent of agents) agent.destroy()
   })
 
-  test('a handler runs for nobody else: the server of HTTP takes no connection but from TLS', async () => {
+  test('a handler runs for nobody else: not for a stream that is handed to the server as if it had come by TLS', async () => {
     const { door, timers, log } = world
     const seen: unknown[] = []
     const https = createHttpsServer({ door, timers, log }, req => void seen.push(req.peer))
-    expect(() => https.http.listen(0)).toThrow(TypeError)
-    const stranger = new PassThrough()
+    https.on('connection', () => seen.push('connection'))
+    for (const event of ['connection', 'secureConnection', 'secure']) {
+      const stranger = new PassThrough()
+      stranger.on('error', () => undefined)
+      https.emit(event, stranger)
+      stranger.write('GET / HTTP/1.1\r\nhost: gw.example\r\n\r\n')
+      await new Promise(setImmediate)
+    }
+    // What is not a ClientHello is closed; the others meet nobody.
+    expect(seen).toEqual(['connection'])
     expect(() => {
-      https.http.emit('request', { socket: stranger } as unknown as IncomingMessage, {})
+      https.emit('request', new IdentityRequest(new Socket()), {} as never)
     }).toThrow('not a connection of a TLS server')
-    expect(seen).toEqual([])
+    expect(seen).toEqual(['connection'])
     // To the compiler a socket from elsewhere is none that a listener takes.
     const isTaken: Socket extends IdentitySocket ? true : false = false
     expect(isTaken).toBe(false)
@@ -432,16 +445,45 @@ describe('HTTPS', () => {
   test('what an agent can’t do is an error of the request, not of the process', async () => {
     const agent = httpsAgent({ externalPsk: () => Promise.reject(new Error('no key')) }, { servername: NAME })
     await expect(fetched({ host: '127.0.0.1', port: await listen(), agent })).rejects.toThrow('no key')
-    const req = request({ host: '127.0.0.1', port, agent: httpsAgent(world.car(1)), ca: 'mine' })
+    const req = httpsRequest({ host: '127.0.0.1', port, agent: httpsAgent(world.car(1)), ca: 'mine' })
     await expect(new Promise((_, reject) => req.on('error', reject).end())).rejects.toThrow(TypeError)
   })
 })
 
 test('options that would undo a guard are refused, not passed over', async () => {
   const { door, timers, log } = world
-  for (const name of ['cert', 'key', 'pskCallback', 'secureOptions', 'minVersion', 'ciphers', 'ticketKeys'])
-    expect(() => createServer({ door, timers, log, [name]: undefined })).toThrow(name)
-  for (const name of ['ca', 'rejectUnauthorized', 'checkServerIdentity', 'session', 'secureContext'])
-    await expect(connect({ host: NAME, identity: world.car(1), [name]: undefined })).rejects.toThrow(name)
-  await expect(connect({ port, identity: world.car(1) })).rejects.toThrow(/servername/)
+  const identity = world.car(1)
+  for (const name of FIXED) {
+    expect(() => createServer({ door, timers, log, [name]: undefined })).toThrow(`${name} is no option`)
+    expect(() => createHttpsServer({ door, timers, log, [name]: undefined })).toThrow(`${name} is no option`)
+    expect(() => connect({ host: NAME, identity, [name]: undefined })).toThrow(`${name} is no option`)
+    expect(() => httpsAgent(identity, { [name]: undefined })).toThrow(`${name} is no option`)
+    expect(() => request({ host: NAME, identity, [name]: undefined })).toThrow(`${name} is no option`)
+  }
+  expect(() => connect({ port, identity })).toThrow(/servername/)
+  expect(() => connect({ port, host: NAME } as never)).toThrow('identity: a Device')
+  expect(() => createServer({ timers, log } as never)).toThrow('door: what openTlsService resolves to')
+})
+
+test('what holds anyway may be said, and what would weaken it is refused with what to give instead', async () => {
+  const { door, timers, log } = world
+  const held = { rejectUnauthorized: true, minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' } as const
+  const server = createServer({ door, timers, log, ...held, requestCert: true }, socket => {
+    expect(socket.authorized).toBe(true)
+    socket.end('welcome')
+  })
+  const at = { host: '127.0.0.1', port: await world.listen(server), servername: NAME, identity: world.car(1) }
+  expect(await outcome(connect({ ...at, ...held }))).toBe('in')
+  for (const [name, value, why] of [
+    ['rejectUnauthorized', false, /is refused, always/],
+    ['requestCert', false, /has proven who it is, always/],
+    ['minVersion', 'TLSv1.2', /tls12: true/],
+    ['cert', 'mine', /openTlsService/],
+    ['key', 'mine', /`identity`/],
+  ] as const) {
+    expect(() => createServer({ door, timers, log, [name]: value })).toThrow(why)
+    expect(() => connect({ ...at, [name]: value })).toThrow(why)
+  }
+  expect(() => connect({ ...at, minVersion: 'TLSv1.3', tls12: true })).toThrow(/minVersion/)
+  expect(() => createServer({ door, timers, log, minVersion: 'TLSv1.3', tls12: true })).toThrow(/minVersion/)
 })

@@ -20,10 +20,9 @@ import {
   slotName,
 } from '@milagro-ts/crypto/static-agreement'
 import { Permit, slotStart } from '@milagro-ts/crypto/time-permit'
-import { connect } from '@milagro-ts/tls/connect'
 import type { TlsPeer } from '@milagro-ts/tls/door'
-import { createServer } from '@milagro-ts/tls/server'
 import { openTlsService, type TlsService } from '@milagro-ts/tls/service'
+import { connect, createServer, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { asFields, type Car, codeOf, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
 import { closed, outcome } from './world.js'
@@ -123,7 +122,7 @@ function identityOf(car: Car, at = world.slot) {
   }
 }
 const dial = (car: Car, at = world.slot) =>
-  connect({ host: '127.0.0.1', port, servername: 'tracking', identity: identityOf(car, at) })
+  secured(connect({ host: '127.0.0.1', port, servername: 'tracking', identity: identityOf(car, at) }))
 async function inside(car: Car): Promise<TLSSocket> {
   const socket = await dial(car)
   await new Promise(resolve => socket.once('data', resolve))

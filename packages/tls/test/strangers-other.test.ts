@@ -3,8 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { connect, type TlsIdentity } from '@milagro-ts/tls/connect'
-import { createServer } from '@milagro-ts/tls/server'
+import { connect, createServer, secured, type TlsIdentity } from '@milagro-ts/tls/tls'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { hex } from './openssl.js'
 import { freePort, haveTools, type Running, ran, started } from './tools.js'
@@ -100,7 +99,7 @@ describe.skipIf(!hasGnuTls)('our client at gnutls-serv', () => {
     return port
   }
   const handshake = (port: number, identity: TlsIdentity) =>
-    connect({ host: '127.0.0.1', port, servername: NAME, identity })
+    secured(connect({ host: '127.0.0.1', port, servername: NAME, identity }))
 
   test('the right key', async () => {
     // The identity is drawn once for a car and a slot: what the server is given is what the car says.
@@ -192,7 +191,7 @@ describe.skipIf(!hasWolfSsl)('wolfSSL', () => {
     try {
       await server.said(/listening/)
       const handshake = (identity: TlsIdentity) =>
-        connect({ host: '127.0.0.1', port, servername: NAME, identity })
+        secured(connect({ host: '127.0.0.1', port, servername: NAME, identity }))
       expect(await outcome(handshake(car))).toBe('in')
       const other = (changed: object) => ({ externalPsk: async () => ({ ...offered, ...changed }) })
       const wrongKey = handshake(other({ psk: new Uint8Array(32).fill(1) }))

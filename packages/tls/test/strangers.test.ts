@@ -1,8 +1,7 @@
 /** OpenSSL's s_client at our server, its s_server for our client, and what a handshake looks like on the wire. */
 import { createServer as createTcpServer } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
-import { connect } from '@milagro-ts/tls/connect'
-import { createServer } from '@milagro-ts/tls/server'
+import { connect, createServer, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { hex, openssl, opensslServer, opensslVersion } from './openssl.js'
 import { cert, key } from './someones-certificate.js'
@@ -101,7 +100,7 @@ describe.skipIf(opensslVersion === undefined)('our client at openssl s_server', 
     return server
   }
   const handshake = (port: number, identity: Car) =>
-    connect({ host: '127.0.0.1', port, servername: NAME, identity })
+    secured(connect({ host: '127.0.0.1', port, servername: NAME, identity }))
   const echoed = async (port: number, identity: Car) => {
     const socket = await handshake(port, identity)
     const answer = new Promise<string>((resolve, reject) => {
@@ -139,7 +138,7 @@ describe.skipIf(opensslVersion === undefined)('our client at openssl s_server', 
       createTlsServer({ cert, key }, socket => socket.write('x')).on('tlsClientError', () => undefined),
     )
     const options = { host: '127.0.0.1', port, servername: NAME, identity: world.car(1) }
-    await expect(connect(options)).rejects.toMatchObject({ code: 'DEPTH_ZERO_SELF_SIGNED_CERT' })
+    await expect(secured(connect(options))).rejects.toMatchObject({ code: 'DEPTH_ZERO_SELF_SIGNED_CERT' })
   })
 })
 
@@ -201,7 +200,7 @@ describe('our client on the wire', () => {
 
   test('psk_dhe_ke alone, TLS 1.3 alone, one identity, a key share; no early data, no name', async () => {
     const { options, heard } = await rawServer(() => alert(40))
-    await expect(connect(options)).rejects.toMatchObject({ code: FATAL_ALERT })
+    await expect(secured(connect(options))).rejects.toMatchObject({ code: FATAL_ALERT })
     const { suites, extensions } = (await heard).hello
     const offered = new Map(extensions.map(([type, value]) => [type, hex(value)]))
     expect(offered.size).toBe(extensions.length)
@@ -228,14 +227,14 @@ describe('our client on the wire', () => {
     const { options, heard } = await rawServer(({ session }) =>
       serverHello(session, [SUPPORTED_VERSIONS, TLS13], [PRE_SHARED_KEY, Buffer.from([0, 0])]),
     )
-    await expect(connect(options)).rejects.toMatchObject({ code: 'ERR_SSL_NO_SUITABLE_KEY_SHARE' })
+    await expect(secured(connect(options))).rejects.toMatchObject({ code: 'ERR_SSL_NO_SUITABLE_KEY_SHARE' })
     // missing_extension; illegal_parameter of OpenSSL 3.5, in Node 22 and 24.
     expect([hex(alert(109)), hex(alert(47))]).toContain(hex((await heard).after))
   })
 
   test('nor is TLS 1.2 taken from one that answers with it', async () => {
     const { options, heard } = await rawServer(({ session }) => serverHello(session))
-    await expect(connect(options)).rejects.toMatchObject({ code: 'ERR_SSL_UNSUPPORTED_PROTOCOL' })
+    await expect(secured(connect(options))).rejects.toMatchObject({ code: 'ERR_SSL_UNSUPPORTED_PROTOCOL' })
     expect(hex((await heard).after)).toBe(hex(alert(70)))
   })
 })
@@ -288,7 +287,9 @@ describe.skipIf(opensslVersion === undefined)('TLS 1.2, by explicit choice', () 
         ...['-psk_identity', identity, '-psk', hex(key)],
       ])
       world.onClose(() => server.end())
-      return connect({ host: '127.0.0.1', port: server.port, servername: NAME, identity: car, tls12: true })
+      return secured(
+        connect({ host: '127.0.0.1', port: server.port, servername: NAME, identity: car, tls12: true }),
+      )
     }
     const socket = await to(psk)
     const answer = new Promise<string>(resolve => socket.once('data', chunk => resolve(chunk.toString())))

@@ -12,9 +12,9 @@ import {
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import type { SlotPskKind } from '@milagro-ts/crypto/static-agreement'
 import { clientHelloOf } from '@milagro-ts/tls/client-hello'
-import { connect } from '@milagro-ts/tls/connect'
 import type { TlsPeer } from '@milagro-ts/tls/door'
-import { createServer, type IdentityTlsServer } from '@milagro-ts/tls/server'
+import type { IdentityTlsServer } from '@milagro-ts/tls/server'
+import { connect, createServer, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { cert, key } from './someones-certificate.js'
 import { type Car, closed, NAME, outcome, SLOT, World } from './world.js'
@@ -50,7 +50,7 @@ function serve(options: { tls12?: boolean }): IdentityTlsServer {
   return server.on('tlsClientError', () => undefined)
 }
 const old = (identity: Pick<Car, 'externalPsk'>, at = port) =>
-  connect({ host: '127.0.0.1', port: at, servername: NAME, identity, tls12: true })
+  secured(connect({ host: '127.0.0.1', port: at, servername: NAME, identity, tls12: true }))
 const raw = (options: ConnectionOptions, at = port) => {
   const socket = rawConnect({ host: '127.0.0.1', port: at, ...TLS12, ...NO_CERTIFICATE, ...options })
   return new Promise<TLSSocket>((resolve, reject) => {
@@ -95,7 +95,7 @@ test('what was made ready waits for two minutes', async () => {
 test('not where the server hasn’t chosen it; and TLS 1.3 is what the others get where it has', async () => {
   const strict = await world.listen(serve({}))
   expect(await outcome(old(world.car(1), strict))).toMatch(/PROTOCOL_VERSION/)
-  const socket = await connect({ host: '127.0.0.1', port, servername: NAME, identity: world.car(1) })
+  const socket = await secured(connect({ host: '127.0.0.1', port, servername: NAME, identity: world.car(1) }))
   await new Promise(resolve => socket.once('data', resolve))
   expect(socket.getProtocol()).toBe('TLSv1.3')
   socket.destroy()

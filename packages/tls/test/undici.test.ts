@@ -1,7 +1,7 @@
 /** Connections that undici keeps, at the end of a slot. */
 import { channel } from 'node:diagnostics_channel'
 import type { ServerResponse } from 'node:http'
-import { createHttpsServer } from '@milagro-ts/tls/server'
+import { createServer } from '@milagro-ts/tls/https'
 import { buildConnector } from '@milagro-ts/tls/undici'
 import { Agent, fetch } from 'undici'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -20,7 +20,7 @@ test('a connection whose slot is about to end takes no other request, and what i
   const { door, timers, log } = world
   let connections = 0
   let held: ServerResponse | undefined
-  const server = createHttpsServer({ door, timers, log }, (request, response) => {
+  const server = createServer({ door, timers, log }, (request, response) => {
     if (request.url !== '/held') return void response.end('ok')
     response.write('half, ')
     held = response
@@ -53,7 +53,7 @@ test('a connection whose slot is about to end takes no other request, and what i
 
 test('a request of somebody else in the process that ends is looked for on none of our connections', async () => {
   const { door, timers, log } = world
-  const server = createHttpsServer({ door, timers, log }, (_, response) => void response.end('ok'))
+  const server = createServer({ door, timers, log }, (_, response) => void response.end('ok'))
   const port = await world.listen(server)
   const clock = () => world.now
   const connect = buildConnector({ identity: world.car(1), servername: NAME, clock, timers })

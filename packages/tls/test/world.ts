@@ -20,8 +20,8 @@ import {
   slotName,
 } from '@milagro-ts/crypto/static-agreement'
 import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
-import type { TlsIdentity } from '@milagro-ts/tls/connect'
 import { Door, type Permitted } from '@milagro-ts/tls/door'
+import type { TlsIdentity } from '@milagro-ts/tls/tls'
 
 export const NAME = 'gw.example'
 export const RULE = { origin: 1_767_225_600, length: 3_600 }
@@ -236,7 +236,7 @@ export class Car implements TlsIdentity {
 }
 
 /** What a handshake came to at the client: `in`, or the alert or error that ended it. */
-export async function outcome(connecting: Promise<Socket>): Promise<string> {
+export async function outcome(connecting: Socket | Promise<Socket>): Promise<string> {
   try {
     const socket = await connecting
     // The server may still say no to the Finished; a byte from it says yes.
