@@ -89,7 +89,8 @@ export async function brokerBehindGateway(
     )
     again.end(true)
     // MQTT.js writes before the handshake is over: then node says EPROTO for what TLS refuses.
-    if (!/^(ERR_SSL_|EPROTO$)/.test(refused ?? '')) throw new Error(`the banned car at the gateway: ${refused}`)
+    if (!/^(ERR_SSL_|EPROTO$)/.test(refused ?? ''))
+      throw new Error(`the banned car at the gateway: ${refused}`)
     return {
       heard: topic,
       othersName,

@@ -97,7 +97,9 @@ describe('a login that was taken on its way', () => {
   /** Bound to a connection of the car's. */
   const stolen = async () => {
     const { port } = new URL(url)
-    const socket = await secured(connect({ identity: car, servername: NAME, host: '127.0.0.1', port: Number(port) }))
+    const socket = await secured(
+      connect({ identity: car, servername: NAME, host: '127.0.0.1', port: Number(port) }),
+    )
     opened.push(socket)
     return world.boundProof(car.idCore, tlsExporter(socket))
   }
