@@ -95,15 +95,14 @@ export function connect(...given: unknown[]): TLSSocket {
   const callback = given.at(-1)
   if (typeof callback === 'function') socket.once('secureConnect', callback as Secured)
   const ask = async () => identity.externalPsk(server, tls12 ? 'm2' : 'm1')
-  ask().then(
-    ready => {
+  ask()
+    .then(ready => {
       if (socket.destroyed) return
       psk = ready
       socket.once('secureConnect', () => tellEnding(socket, ready.endsAt, { clock, timers, warnBefore }))
       late.start(socket)
-    },
-    (error: Error) => void socket.destroy(error),
-  )
+    })
+    .catch((error: Error) => void socket.destroy(error))
   return socket
 }
 

@@ -176,6 +176,11 @@ test('a lookup of the caller’s own is asked for a name, and says where it is',
   socket.write('early')
   await echoed(socket)
   expect(names).toEqual([NAME])
+  const broken = () => {
+    throw new Error('no resolver')
+  }
+  const lost = connect(port, NAME, { identity: world.car(1), lookup: broken })
+  expect((await once(lost, 'error'))[0]).toMatchObject({ message: 'no resolver' })
 })
 
 test('an address that no lookup knows, and a port that nobody listens at, are errors as node has them', async () => {
