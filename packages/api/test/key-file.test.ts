@@ -10,7 +10,7 @@ import { afterAll, expect, test } from 'vitest'
 
 const dataDir = mkdtempSync(join(tmpdir(), 'milagro-key-file-'))
 afterAll(() => rmSync(dataDir, { recursive: true }))
-const at = { dataDir, name: 'rps', passphrase: 'a passphrase' }
+const at = { dataDir, name: 'rps', passphrase: 'words that open it' }
 const file = new KeyFile({ requestKey: 'es256' })
 
 const SECRET = 'c2VjcmV0LXRleHQ'

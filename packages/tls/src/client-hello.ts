@@ -4,6 +4,7 @@
  * no in its own way, or is refused where it could only cost memory.
  */
 import { DecodeError } from '@milagro-ts/crypto/errors'
+import type { OfferedPsk } from './binder.js'
 import { Collected } from './collected.js'
 
 /** Bytes of a ClientHello with its record headers, at most: post-quantum key shares take about 1.5 kB. */
@@ -23,6 +24,8 @@ const TLS13 = 0x0304
 export interface ClientHello {
   /** In order; those that are no text left out. */
   readonly identities: readonly string[]
+  /** By which the first of them is proven. */
+  readonly offered: OfferedPsk | undefined
   readonly offersTls13: boolean
   /** RFC 7627: what a PSK of TLS 1.2, and its exporter, is bound to the handshake by. */
   readonly hasExtendedMasterSecret: boolean
@@ -60,7 +63,7 @@ export class ClientHelloReader {
     for (;;) {
       if (this.#whole === undefined && this.#message.length >= 4) this.#whole = wholeOf(this.#message.bytes)
       if (this.#whole !== undefined && this.#message.length >= this.#whole)
-        return read(this.#message.bytes.subarray(4, this.#whole))
+        return read(this.#message.bytes.subarray(0, this.#whole))
       const at = this.#at
       if (bytes.length > at && bytes[at] !== HANDSHAKE) throw malformed('not a handshake record')
       if (bytes.length < at + 5) break
@@ -84,23 +87,29 @@ function wholeOf(head: Buffer): number {
 }
 
 function read(hello: Uint8Array): ClientHello {
-  const body = new Reader(hello)
+  const body = new Reader(hello.subarray(4))
   body.skip(2 + 32)
   body.vector(1)
   body.vector(2)
   body.vector(1)
   const extensions = new Reader(body.isAtEnd ? new Uint8Array() : body.vector(2))
   let identities: readonly string[] = []
+  let offered: OfferedPsk | undefined
   let offersTls13 = false
   let hasExtendedMasterSecret = false
   while (!extensions.isAtEnd) {
     const type = extensions.integer(2)
     const value = extensions.vector(2)
-    if (type === PRE_SHARED_KEY) identities = identitiesOf(new Reader(new Reader(value).vector(2)))
+    if (type === PRE_SHARED_KEY) {
+      const psks = new Reader(value)
+      const named = identitiesOf(new Reader(psks.vector(2)))
+      identities = named.filter(text => text !== undefined)
+      offered = offeredAs(hello, psks, named.indexOf(identities[0]))
+    }
     if (type === SUPPORTED_VERSIONS) offersTls13 = hasVersion(new Reader(new Reader(value).vector(1)), TLS13)
     if (type === EXTENDED_MASTER_SECRET) hasExtendedMasterSecret = true
   }
-  return { identities, offersTls13, hasExtendedMasterSecret }
+  return { identities, offered, offersTls13, hasExtendedMasterSecret }
 }
 
 function hasVersion(offered: Reader, version: number): boolean {
@@ -108,17 +117,30 @@ function hasVersion(offered: Reader, version: number): boolean {
   return false
 }
 
-function identitiesOf(offered: Reader): string[] {
-  const identities: string[] = []
+/** Undefined for what is no text, or too long for one. */
+function identitiesOf(offered: Reader): (string | undefined)[] {
+  const identities: (string | undefined)[] = []
   while (!offered.isAtEnd) {
     const identity = offered.vector(2)
     // The obfuscated ticket age, which external PSKs have no use for.
     offered.skip(4)
-    if (identity.length > MOST_IDENTITY) continue
-    const text = Buffer.from(identity.buffer, identity.byteOffset, identity.length).toString('latin1')
-    if (PRINTED.test(text)) identities.push(text)
+    const { buffer, byteOffset, length } = identity
+    const text = length > MOST_IDENTITY ? '' : Buffer.from(buffer, byteOffset, length).toString('latin1')
+    identities.push(length <= MOST_IDENTITY && PRINTED.test(text) ? text : undefined)
   }
   return identities
+}
+
+/** The binder at this place of the list that ends the message; undefined where it has none. */
+function offeredAs(hello: Uint8Array, psks: Reader, place: number): OfferedPsk | undefined {
+  if (place < 0 || psks.isAtEnd) return undefined
+  const list = psks.vector(2)
+  const binders = new Reader(list)
+  for (let at = 0; !binders.isAtEnd; at++) {
+    const binder = binders.vector(1)
+    if (at === place) return { before: hello.subarray(0, hello.length - 2 - list.length), binder }
+  }
+  return undefined
 }
 
 /** ASCII that is seen. */

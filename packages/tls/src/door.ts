@@ -6,14 +6,14 @@
  *   grace), not banned, permitted, the stream      last handshake in this slot
  *   fresh
  *   unknown, banned, late, without a permit,       HMAC of a secret that nobody has: the handshake fails as with a wrong
- *   of another spelling                            key, and takes as long
+ *   of another spelling                            key, after the same pairing
  *   m2 (TLS 1.2, where the server wants it)        the same, if it is here already: TLS 1.2 names the identity when no
  *                                                  worker can be waited for. Who isn't known gets the decoy and is made
  *                                                  ready, so that its next attempt comes in
  *
- * The permit of (device, slot) is asked for while the worker computes, of the banned as well: what it takes says nothing.
- * The answer holds for the slot once the device has come in, and for some seconds until then: a stranger who names an
- * identity learns no more than whether it has been here in this slot.
+ * The permit of (device, slot) is asked for once the ClientHello's binder has shown that its sender has the PSK, so strangers
+ * cost nobody but this server, and the banned are asked about as everybody is. TLS 1.2 shows nothing by then: each source has few
+ * questions at once there. The answer holds for the slot once the device has come in, and for some seconds until then.
  *
  * What is kept is PSK, permit and attributes, never the verdict: deny list, slot and stream are looked at when a handshake
  * begins, when it ends, at every ban and every second. Who is banned is out at once; who stays past slot and grace is out,
@@ -36,7 +36,13 @@ import { type SlotRule, slotAt, slotStart } from '@milagro-ts/crypto/time-permit
 import type { SlotKeys } from './slot-keys.js'
 
 /** PSKs and permits kept, of identities that have come in: about 1 kB each. */
-const KEPT = 10_000
+const KEPT = 100_000
+/** Of one device in a slot: it has another R only where it has begun afresh. */
+const KEPT_OF_ONE = 4
+/** So many pairings of one device in a slot are paid back. */
+const PAID_BACK = 16
+/** PSKs and answers of TLS 1.2, of those who have shown nothing yet. */
+const READY = 10_000
 /** PSK identities that were read, kept for the end of their handshakes. */
 const READ = 1_024
 /** Milliseconds that what was said of a device holds before it has come in. */
@@ -45,6 +51,8 @@ const SAID = 5_000
 const WAIT = 120_000
 /** Questions about devices at once; and from one source, pairings that no handshake came of. */
 const MOST_ASKED = 256
+/** For TLS 1.2, of one source. */
+const MOST_MADE_OF_ONE = 16
 const ASK_RATE = { perSecond: 50, burst: 500 }
 /** Milliseconds between two lines of the log about questions that nobody answers. */
 const COMPLAINT = 10_000
@@ -143,6 +151,14 @@ interface Said {
   until: number
   /** The number of the deny list when it was asked: a no doesn't outlast it. */
   number: number | undefined
+  /** By which it has come in, the newest last; and by how many in all. */
+  readonly texts: string[]
+  comings: number
+}
+
+interface Asked {
+  readonly text: string
+  readonly identity: PskIdentity
 }
 
 interface Held {
@@ -162,7 +178,8 @@ export class Door {
   /** PSKs by identity: of who has come in, and (m2) of who may with its next attempt. */
   readonly #kept = new Map<string, Held>()
   readonly #ready = new Map<string, Held>()
-  readonly #making = new Set<string>()
+  /** By identity, for whom. */
+  readonly #making = new Map<string, string>()
   /** Of handshakes under way, so that each is read once. */
   readonly #read = new Map<string, PskIdentity>()
   /** By slot and M-Pin ID: of those who haven't come in yet, and of those who have, whom no number of others displaces. */
@@ -208,9 +225,10 @@ export class Door {
   /**
    * The PSK for an identity that a ClientHello offers. PoolUnavailable when nothing can be computed now, Refused
    * RETRY_LATER when too much is asked already.
+   * @param isProven Whether the ClientHello shows that its sender has this PSK.
    */
-  async psk(text: string, source: string): Promise<Uint8Array> {
-    const made = await this.#make(text, 'm1', source)
+  async psk(text: string, source: string, isProven: (psk: Uint8Array) => boolean): Promise<Uint8Array> {
+    const made = await this.#make(text, 'm1', source, isProven)
     return made ?? this.decoy(text)
   }
 
@@ -244,11 +262,16 @@ export class Door {
     const said = this.#saidAbout(key)
     if (said?.permitted == null) return null
     said.until = Number.POSITIVE_INFINITY
-    this.#payBack(sourceOf(source), text)
     this.#ready.delete(text)
     const slot = identity.slot as number
     this.#said.delete(key)
     put(this.#saidOfKnown, key, said)
+    if (!said.texts.includes(text)) {
+      said.comings++
+      said.texts.push(text)
+      if (said.texts.length > KEPT_OF_ONE) this.#kept.delete(said.texts.shift() as string)
+    }
+    if (said.comings <= PAID_BACK) this.#payBack(sourceOf(source), text)
     put(this.#kept, text, { identity, psk, slot, until: Number.POSITIVE_INFINITY })
     const { slotRule, grace } = this.#ports.rule()
     return TlsPeer.admit(identity, said.permitted, slotRule, grace)
@@ -319,7 +342,12 @@ export class Door {
   }
 
   /** Null for who gets nothing; for whom the same is done. */
-  async #make(text: string, kind: SlotPskKind, source: string): Promise<Uint8Array | null> {
+  async #make(
+    text: string,
+    kind: SlotPskKind,
+    source: string,
+    isProven: (psk: Uint8Array) => boolean,
+  ): Promise<Uint8Array | null> {
     const payer = sourceOf(source)
     const identity = this.#readable(text, kind)
     if (identity === null || !this.hears) {
@@ -327,28 +355,30 @@ export class Door {
       await this.#compute(undefined, payer)
       return null
     }
-    const kept = this.#kept.get(text)?.psk
-    if (kept === undefined) this.#asks.check(payer)
-    const answer = this.#ask(identity)
-    if (kept === undefined) this.#charge(payer, text)
-    let psk: Uint8Array | null
+    const psk = this.#kept.get(text)?.psk ?? (await this.#paired({ text, identity }, payer))
+    if (psk === null || !isProven(psk)) return null
     try {
-      ;[psk] = await Promise.all([kept ?? this.#compute({ text, identity }, payer), answer])
-    } catch (error) {
-      this.#payBack(payer, text)
-      throw error
+      await this.#ask(identity)
+    } finally {
+      const isAnswered = this.#saidAbout(saidOf(identity))?.permitted !== undefined
+      if (kind === 'm1' && !isAnswered) this.#payBack(payer, text)
     }
-    // Nobody has answered.
-    if (this.#saidAbout(saidOf(identity))?.permitted === undefined) this.#payBack(payer, text)
-    return psk !== null && this.#mayEnter(identity) ? psk : null
+    return this.#mayEnter(identity) ? psk : null
   }
 
-  /** A pairing, and what is asked for it, is paid for until its handshake has succeeded. */
-  #charge(payer: string, text: string): void {
-    this.#asks.charge(payer)
-    const key = paymentOf(payer, text)
+  async #paired(asked: Asked, payer: string): Promise<Uint8Array | null> {
+    this.#asks.take(payer)
+    const key = paymentOf(payer, asked.text)
     put(this.#paid, key, (this.#paid.get(key) ?? 0) + 1)
+    try {
+      return await this.#compute(asked, payer)
+    } catch (error) {
+      this.#payBack(payer, asked.text)
+      throw error
+    }
   }
+
+  /** A pairing is paid for until its handshake has succeeded. */
   #payBack(payer: string, text: string): void {
     const key = paymentOf(payer, text)
     const left = (this.#paid.get(key) ?? 0) - 1
@@ -360,13 +390,17 @@ export class Door {
 
   async #makeReady(text: string, source: string): Promise<void> {
     if (this.#making.has(text) || this.#making.size >= MOST_ASKED) return
-    this.#making.add(text)
+    const payer = sourceOf(source)
+    let ofOne = 0
+    for (const one of this.#making.values()) if (one === payer) ofOne++
+    if (ofOne >= MOST_MADE_OF_ONE) return
+    this.#making.set(text, payer)
     try {
-      const psk = await this.#make(text, 'm2', source)
+      const psk = await this.#make(text, 'm2', source, () => true)
       if (psk === null) return
       const identity = PskIdentity.decode(text)
       const slot = identity.slot as number
-      put(this.#ready, text, { identity, psk, slot, until: this.#ports.clock() + WAIT })
+      put(this.#ready, text, { identity, psk, slot, until: this.#ports.clock() + WAIT }, READY)
     } catch (error) {
       // It is made at another attempt.
       if (!(error instanceof PoolUnavailable || error instanceof Refused))
@@ -393,6 +427,8 @@ export class Door {
       permitted: known?.permitted,
       until: 0,
       number,
+      texts: known?.texts ?? [],
+      comings: known?.comings ?? 0,
     }
     this.#asking++
     said.answer = permitted(identity.idCore, slot)
@@ -417,7 +453,7 @@ export class Door {
         this.#asking--
       })
     this.#saidOfKnown.delete(key)
-    put(this.#said, key, said)
+    put(this.#said, key, said, READY)
     return said.answer
   }
 
@@ -436,10 +472,7 @@ export class Door {
   }
 
   /** What the pairing gives; for who gets a decoy it is made as well, so that both take as long. */
-  async #compute(
-    asked: { readonly text: string; readonly identity: PskIdentity } | undefined,
-    payer: string,
-  ): Promise<Uint8Array | null> {
+  async #compute(asked: Asked | undefined, payer: string): Promise<Uint8Array | null> {
     const { keys, pool, rule, clock } = this.#ports
     const current = slotAt(rule().slotRule, Math.floor(clock() / 1000))
     const slot = asked?.identity.slot ?? current

@@ -19,6 +19,7 @@ import { Refused } from '@milagro-ts/api/problem'
 import type { Timers } from '@milagro-ts/api/system'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
+import { binderHolds, type OfferedPsk } from './binder.js'
 import { type ClientHello, ClientHelloReader } from './client-hello.js'
 import { type Door, TlsPeer } from './door.js'
 import { type Accepted, type Fixed, refuseFixed, SECURE_OPTIONS, serverSettings } from './options.js'
@@ -134,7 +135,7 @@ class Entrance {
   #decide(
     raw: Socket,
     bytes: Buffer,
-    { identities, offersTls13, hasExtendedMasterSecret }: ClientHello,
+    { identities, offered, offersTls13, hasExtendedMasterSecret }: ClientHello,
   ): void {
     if (!offersTls13 && !hasExtendedMasterSecret) {
       raw.destroy()
@@ -142,12 +143,18 @@ class Entrance {
     }
     const [identity] = identities
     if (identity === undefined || this.#options.door.pskKept(identity) !== undefined) this.#goOn(raw, bytes)
-    else this.#prepare(raw, bytes, identity).catch((error: unknown) => this.#refuse(raw, error))
+    else this.#prepare(raw, bytes, identity, offered).catch((error: unknown) => this.#refuse(raw, error))
   }
 
   /** PoolUnavailable, Refused. */
-  async #prepare(raw: Socket, bytes: Buffer, identity: string): Promise<void> {
-    const psk = await this.#options.door.psk(identity, raw.remoteAddress ?? '')
+  async #prepare(
+    raw: Socket,
+    bytes: Buffer,
+    identity: string,
+    offered: OfferedPsk | undefined,
+  ): Promise<void> {
+    const isProven = (psk: Uint8Array) => offered !== undefined && binderHolds(offered, psk)
+    const psk = await this.#options.door.psk(identity, raw.remoteAddress ?? '', isProven)
     if (raw.destroyed) return
     const prepared = this.#prepared.get(identity) ?? { psk, uses: 0 }
     prepared.uses++

@@ -5,7 +5,7 @@ import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { G1 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { NAME, SLOT, World } from './world.js'
 
 let world: World
@@ -18,106 +18,150 @@ afterEach(() => world.close())
 /** An identity of somebody whom nobody has seen. */
 const made = (n: number) =>
   PskIdentity.ofSlot('m1', IdCore.decode(concat(be32(n), new Uint8Array(35))), SLOT, G1.generator).toString()
+const proven = () => true
+const unproven = () => false
 const sourceOf = (n: number) => `10.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`
 
-test('who has come in stays known whatever number of others is named, while nobody can be asked', async () => {
+test('who names others, whatever number, asks nobody anything, and displaces nobody', async () => {
   const { door } = world
   const { identity } = await world.car(1).externalPsk(NAME)
-  const psk = await door.psk(identity, '192.0.2.1')
+  const psk = await door.psk(identity, '192.0.2.1', proven)
   expect(door.authenticated(identity, psk, '192.0.2.1')?.mpinId).toBe(world.car(1).mpinId)
-  for (let n = 1; n <= 10_100; n++) await door.psk(made(n), sourceOf(n))
-  expect(world.asked.length).toBe(10_101)
+  for (let n = 1; n <= 10_100; n++) {
+    const text = made(n)
+    expect(await door.psk(text, sourceOf(n), unproven)).toEqual(door.decoy(text))
+  }
+  expect(world.asked).toEqual([world.car(1).mpinId])
   world.permitted = () => Promise.reject(new Error('nobody answers'))
   expect(door.pskKept(identity)).toEqual(psk)
   expect(door.authenticated(identity, psk, '192.0.2.1')).not.toBeNull()
 })
 
-test('one source has so many questions that come to nothing, and no more', async () => {
+test('ten thousand devices and more that have come in are known for their slot', async () => {
+  const { door } = world
+  for (let n = 1; n <= 10_100; n++) {
+    const text = made(n)
+    const psk = await door.psk(text, sourceOf(n), proven)
+    expect(door.authenticated(text, psk, sourceOf(n))).not.toBeNull()
+  }
+  expect(world.asked).toHaveLength(10_100)
+  for (let n = 1; n <= 10_100; n++) expect(door.pskKept(made(n))).toBeDefined()
+})
+
+test('one source has so many pairings that come to nothing, and no more', async () => {
   const { door } = world
   world.permitted = async () => null
-  const ask = (n: number) => door.psk(made(n), '192.0.2.1')
-  for (let n = 1; n <= 500; n++) await ask(n)
-  await expect(ask(501)).rejects.toMatchObject({ code: 'RETRY_LATER' })
-  expect(world.asked.length).toBe(500)
+  const come = (n: number) => door.psk(made(n), '192.0.2.1', n % 2 ? proven : unproven)
+  for (let n = 1; n <= 500; n++) await come(n)
+  await expect(come(501)).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  expect(world.computed).toBe(500)
+  expect(world.asked.length).toBe(250)
 })
 
 test('a name that can’t be read is one of them, and costs its source as much', async () => {
   const { door } = world
-  const say = (n: number, source = '192.0.2.1') => door.psk(`nobody ${n}`, source)
+  const say = (n: number, source = '192.0.2.1') => door.psk(`nobody ${n}`, source, proven)
   for (let n = 1; n <= 500; n++) expect(await say(n)).toEqual(door.decoy(`nobody ${n}`))
   expect(world.computed).toBe(500)
   await expect(say(501)).rejects.toMatchObject({ code: 'RETRY_LATER' })
-  await expect(door.psk(made(1), '192.0.2.1')).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  await expect(door.psk(made(1), '192.0.2.1', proven)).rejects.toMatchObject({ code: 'RETRY_LATER' })
   expect(world.computed).toBe(500)
   expect(await say(502, '192.0.2.2')).toHaveLength(32)
   world.now += 20
   expect(await say(503)).toHaveLength(32)
 })
 
-test('who can’t be let in while the ban events are lost costs its source as much', async () => {
+test('who can’t be let in while the ban events are lost costs its source as much, and asks nobody', async () => {
   const { door } = world
   world.fresh = false
-  for (let n = 1; n <= 500; n++) await door.psk(made(n), '192.0.2.1')
-  await expect(door.psk(made(501), '192.0.2.1')).rejects.toMatchObject({ code: 'RETRY_LATER' })
-  expect(world.computed).toBe(500)
+  for (let n = 1; n <= 500; n++) await door.psk(made(n), '192.0.2.1', proven)
+  await expect(door.psk(made(501), '192.0.2.1', proven)).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  expect([world.computed, world.asked.length]).toEqual([500, 0])
 })
 
 test('all addresses of an IPv6 /64 take one turn at the workers, by names that can be read and by others', async () => {
   const { door } = world
-  await door.psk(made(1), '2001:db8:0:1::1')
-  await door.psk(made(2), '2001:db8:0:1:ffff::2')
-  await door.psk('nobody', '2001:db8:0:1::3')
-  await door.psk('nobody', '2001:db8:0:2::1')
+  await door.psk(made(1), '2001:db8:0:1::1', unproven)
+  await door.psk(made(2), '2001:db8:0:1:ffff::2', proven)
+  await door.psk('nobody', '2001:db8:0:1::3', proven)
+  await door.psk('nobody', '2001:db8:0:2::1', unproven)
   expect(world.turns).toEqual(['2001:db8:0:1', '2001:db8:0:1', '2001:db8:0:1', '2001:db8:0:2'])
 })
+
+/** Of one device, by a fresh R each time. */
+const renewed = (n: number) =>
+  PskIdentity.ofSlot(
+    'm1',
+    world.car(1).idCore,
+    SLOT,
+    G1.generator.mulPublic(Scalar.fromBigInt(BigInt(n))),
+  ).toString()
 
 test('the name of who has come in, with ever new R, costs its source as much; who has come in pays nothing', async () => {
   const { door } = world
   const { identity } = await world.car(1).externalPsk(NAME)
-  const psk = await door.psk(identity, '192.0.2.1')
+  const psk = await door.psk(identity, '192.0.2.1', proven)
   expect(door.authenticated(identity, psk, '192.0.2.1')).not.toBeNull()
-  const R = G1.generator
-  const named = (n: number) =>
-    PskIdentity.ofSlot('m1', world.car(1).idCore, SLOT, R.mulPublic(Scalar.fromBigInt(BigInt(n)))).toString()
-  for (let n = 1; n <= 500; n++) await door.psk(named(n), '192.0.2.2')
-  await expect(door.psk(named(501), '192.0.2.2')).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  for (let n = 1; n <= 500; n++) await door.psk(renewed(n), '192.0.2.2', unproven)
+  await expect(door.psk(renewed(501), '192.0.2.2', unproven)).rejects.toMatchObject({ code: 'RETRY_LATER' })
   expect([world.computed, world.asked.length]).toEqual([501, 1])
   // By what it has here, from wherever.
   expect(door.pskKept(identity)).toEqual(psk)
-  expect(await door.psk(identity, '192.0.2.2')).toEqual(psk)
-  // From its own address as often as it comes in.
-  for (let n = 1; n <= 600; n++) {
-    const again = named(n)
-    expect(door.authenticated(again, await door.psk(again, '192.0.2.1'), '192.0.2.1')).not.toBeNull()
-  }
+  expect(await door.psk(identity, '192.0.2.2', proven)).toEqual(psk)
 })
 
-test('what no worker takes costs nothing', async () => {
+test('a device has four PSKs kept at most, and sixteen paid back, so it takes nothing from others', async () => {
+  const { door } = world
+  const other = made(2)
+  door.authenticated(other, await door.psk(other, '192.0.2.2', proven), '192.0.2.2')
+  const come = async (n: number) =>
+    door.authenticated(renewed(n), await door.psk(renewed(n), '192.0.2.1', proven), '192.0.2.1')
+  for (let n = 1; n <= 516; n++) expect(await come(n)).not.toBeNull()
+  await expect(come(517)).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  const kept = Array.from({ length: 516 }, (_, i) => i + 1).filter(
+    n => door.pskKept(renewed(n)) !== undefined,
+  )
+  expect(kept).toEqual([513, 514, 515, 516])
+  expect(door.pskKept(other)).toBeDefined()
+  expect(world.asked).toHaveLength(2)
+})
+
+test('what no worker takes costs nothing, and nobody is asked for it', async () => {
   const { door } = world
   world.isFull = true
-  for (let n = 1; n <= 600; n++) await expect(door.psk(made(n), '192.0.2.1')).rejects.toThrow(PoolUnavailable)
+  for (let n = 1; n <= 600; n++)
+    await expect(door.psk(made(n), '192.0.2.1', proven)).rejects.toThrow(PoolUnavailable)
+  expect(world.asked).toEqual([])
   world.isFull = false
-  expect(await door.psk(made(601), '192.0.2.1')).toHaveLength(32)
+  expect(await door.psk(made(601), '192.0.2.1', proven)).toHaveLength(32)
 })
 
-test('a question that nobody answers is paid back, and once where its device comes in by an earlier answer', async () => {
+test('a device that nobody says anything of is paid back; one that is refused isn’t', async () => {
   const { door } = world
-  const { identity } = await world.car(1).externalPsk(NAME)
-  const psk = await door.psk(identity, '192.0.2.1')
-  world.turn(5_000)
-  const asker = '192.0.2.2'
-  for (let n = 1; n <= 490; n++) await door.psk(`nobody ${n}`, asker)
   world.permitted = () => Promise.reject(new Error('nobody answers'))
-  for (let n = 1; n <= 20; n++) await door.psk(made(n), asker)
-  let fail = (_: Error) => {}
+  for (let n = 1; n <= 600; n++) await door.psk(made(n), '192.0.2.1', proven)
+  world.permitted = async () => null
+  for (let n = 1; n <= 500; n++) await door.psk(made(n), '192.0.2.1', proven)
+  await expect(door.psk(made(501), '192.0.2.1', proven)).rejects.toMatchObject({ code: 'RETRY_LATER' })
+})
+
+test('by TLS 1.2, where nobody has shown anything yet, one source has few questions at once', async () => {
+  const { door } = world
+  let answer = () => {}
   world.permitted = () =>
-    new Promise((_, reject) => {
-      fail = reject
+    new Promise(resolve => {
+      answer = () => resolve(null)
     })
-  const asked = door.psk(identity, asker)
-  expect(door.authenticated(identity, psk, asker)?.mpinId).toBe(world.car(1).mpinId)
-  fail(new Error('nobody answers'))
-  await asked
-  for (let n = 491; n <= 500; n++) await door.psk(`nobody ${n}`, asker)
-  await expect(door.psk('nobody 501', asker)).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  const m2 = (n: number) =>
+    PskIdentity.ofSlot(
+      'm2',
+      IdCore.decode(concat(be32(n), new Uint8Array(35))),
+      SLOT,
+      G1.generator,
+    ).toString()
+  for (let n = 1; n <= 100; n++) expect(door.pskAtOnce(m2(n), '192.0.2.1')).toEqual(door.decoy(m2(n)))
+  await vi.waitFor(() => expect(world.asked).toHaveLength(16))
+  door.pskAtOnce(m2(101), '192.0.2.2')
+  await vi.waitFor(() => expect(world.asked).toHaveLength(17))
+  answer()
 })

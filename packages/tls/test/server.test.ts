@@ -204,17 +204,21 @@ describe('whether a device is permitted', () => {
     expect(world.asked).toEqual([world.car(1).mpinId])
   })
 
-  test('yes or no, a stranger who names it has both asked again after five seconds', async () => {
+  test('who names a device without its key has nobody asked', async () => {
     for (const answer of [{ attributes: {}, instance: '' }, null]) {
-      world.asked = []
       world.permitted = async () => answer
-      world.turn(5_000)
-      for (const pause of [0, 4_999, 1]) {
-        world.turn(pause)
-        await outcome(open(other()))
-      }
-      expect(world.asked).toHaveLength(2)
+      expect(await outcome(open(other()))).toBe(wrongKey)
     }
+    expect(world.asked).toEqual([])
+  })
+
+  test('no, for five seconds', async () => {
+    world.permitted = async () => null
+    for (const pause of [0, 4_999, 1]) {
+      world.turn(pause)
+      expect(await outcome(open(world.car(1)))).toBe(wrongKey)
+    }
+    expect(world.asked).toHaveLength(2)
   })
 
   test('no, until there is a newer deny list: who is un-banned waits for nothing', async () => {
@@ -231,7 +235,7 @@ describe('whether a device is permitted', () => {
     const named = async (leaf: number) => (await world.car(leaf).externalPsk(NAME)).identity
     const refused = async (leaf: number) => {
       try {
-        await door.psk(await named(leaf), '192.0.2.1')
+        await door.psk(await named(leaf), '192.0.2.1', () => false)
         return null
       } catch (error) {
         return error
@@ -240,7 +244,7 @@ describe('whether a device is permitted', () => {
     const car = world.car(1)
     for (let i = 0; i < 3; i++) {
       const { identity } = await car.externalPsk(NAME)
-      const psk = await door.psk(identity, '192.0.2.1')
+      const psk = await door.psk(identity, '192.0.2.1', () => true)
       expect(door.authenticated(identity, psk, '192.0.2.1')).not.toBeNull()
     }
     const { identity } = await car.externalPsk(NAME)
@@ -248,8 +252,8 @@ describe('whether a device is permitted', () => {
     world.computedAs = sha256(utf8(identity))
     for (let leaf = 2; leaf < 502; leaf++) expect(await refused(leaf)).toBeNull()
     expect(await refused(502)).toMatchObject({ code: 'RETRY_LATER' })
-    expect(world.asked).toHaveLength(501)
-    expect(await door.psk(await named(503), '192.0.2.2')).toHaveLength(32)
+    expect(world.asked).toHaveLength(1)
+    expect(await door.psk(await named(503), '192.0.2.2', () => false)).toHaveLength(32)
     expect(door.pskKept(identity)).toBeDefined()
   })
 })
@@ -264,8 +268,8 @@ test('a stranger’s identities are never kept', async () => {
 test('banned between the ClientHello and the end of the handshake: nobody runs', async () => {
   const car = world.car(1)
   const { psk } = world.door
-  world.door.psk = async (text, source) => {
-    const computed = await psk.call(world.door, text, source)
+  world.door.psk = async (...asked) => {
+    const computed = await psk.apply(world.door, asked)
     world.banned.add(car.mpinId)
     return computed
   }

@@ -394,7 +394,7 @@ test('a log line says who was put out and why, and no PSK identity', async () =>
 
 test('a flood of names that fills the queue is counted, and said once', async () => {
   const attempts = Array.from({ length: 1_100 }, (_, n) =>
-    service.door.psk(`nobody ${n}`, `10.0.${n >> 8}.${n & 255}`),
+    service.door.psk(`nobody ${n}`, `10.0.${n >> 8}.${n & 255}`, () => false),
   )
   const settled = Promise.allSettled(attempts)
   expect(counts.pool_full).toBeGreaterThan(1)

@@ -6,7 +6,8 @@ import { createDecipheriv } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { be16, concat, fromHex, toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { hmacSha256, sha256 } from '@milagro-ts/crypto/sha256'
-import { pskIdentitiesOf } from '@milagro-ts/tls/client-hello'
+import { binderHolds, type OfferedPsk } from '@milagro-ts/tls/binder'
+import { type ClientHello, clientHelloOf, pskIdentitiesOf } from '@milagro-ts/tls/client-hello'
 import { expect, test } from 'vitest'
 
 type Texts<K extends string> = Readonly<Record<K, string>>
@@ -120,6 +121,18 @@ test('the binder, out of the PSK', () => {
     recorded.binder,
   ])
   expect(toHex(hello.body.subarray(-32))).toBe(recorded.binder)
+})
+
+test('the server finds that it holds, by this PSK and by no other', () => {
+  const read = clientHelloOf(client) as ClientHello
+  const offered = read.offered as OfferedPsk
+  const psk = fromHex(recorded.psk)
+  expect(binderHolds(offered, psk)).toBe(true)
+  expect(binderHolds(offered, psk.with(31, 0))).toBe(false)
+  expect(binderHolds({ ...offered, before: offered.before.slice(0, -1) }, psk)).toBe(false)
+  for (const length of [0, 31])
+    expect(binderHolds({ ...offered, binder: offered.binder.slice(0, length) }, psk)).toBe(false)
+  expect(binderHolds({ ...offered, binder: concat(offered.binder, Uint8Array.of(0)) }, psk)).toBe(false)
 })
 
 test('the client offers psk_dhe_ke alone, and the server takes identity 0 with a key share', () => {
