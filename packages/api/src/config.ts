@@ -53,7 +53,9 @@ function wrongSetting([first]: readonly SettingError[]): string {
 
 /** What another's program may see of an environment: nothing of ours, since secrets are among it. */
 export function environmentOfOthers(env: Environment): Environment {
-  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.toUpperCase().startsWith('MILAGRO_')))
+  return Object.fromEntries(
+    Object.entries(env).filter(([name]) => !name.toUpperCase().startsWith('MILAGRO_')),
+  )
 }
 
 /**
