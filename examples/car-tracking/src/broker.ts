@@ -1,6 +1,8 @@
 /**
  * A broker that knows nothing of the group: mosquitto on the loopback, behind `milagro tls gateway`. Its user name is the M-Pin ID
- * of the car that has come in, so that its own rules say who writes where.
+ * of the car that has come in, so that its own rules say who writes where. They hold for who comes by the gateway: mosquitto
+ * believes whoever reaches it, and on the loopback that is everybody on this machine, who may write under any car's name.
+ * A broker that others rely on is reached by its gateway alone (docs/operations/gateway.md).
  */
 import { accessSync, constants } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
@@ -29,7 +31,7 @@ export function mosquittoFile(folders: readonly string[] = FOLDERS): string | un
     })
 }
 
-/** Who is in the group writes under its own name, and everybody on this machine may listen. */
+/** Who comes by the gateway writes under its own name; who comes from this machine listens, and has whatever name it says. */
 const RULES = 'topic read cars/#\n\npattern write cars/%u/#\n'
 
 /**

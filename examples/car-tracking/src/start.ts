@@ -1,12 +1,4 @@
-/**
- * `npm start`: everything on this machine, each server and each car a process of its own, until Ctrl-C.
- *
- *   --fresh             forget the former state and start over
- *   --port-base <n>     first of the ports (7400 unless said)
- *   --open              open the landing page in a browser
- *   --check             play the story once in a temporary folder and say how it went, in JSON lines
- *   --rps-main <file>   with --check: another program in the RPS' place
- */
+/** `npm start`: everything on this machine, each server and each car a process of its own, until Ctrl-C. `--help` says the flags. */
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, rm } from 'node:fs/promises'
@@ -62,6 +54,18 @@ const LANDING_PAGES = fileURLToPath(new URL('../dist/landing/', import.meta.url)
 const DOCS = fileURLToPath(new URL('../../../docs/', import.meta.url))
 
 const ADMIN = 50
+const USAGE = `npm start: everything on this machine, each server and each car a process of its own, until Ctrl-C
+
+npm start -- [options]
+  --fresh             forget the former state and start over
+  --port-base <n>     first of the ports (${PORT_BASE} unless said)
+  --open              open the landing page in a browser
+  --check             play the story once in a temporary folder and say how it went, in JSON lines
+  --rps-main <file>   with --check: another program in the RPS' place
+  --help              say this
+
+State is kept in ${FOLDER}/. It listens on the loopback: ports <n> to <n> + ${Math.max(...Object.values(OFFSETS))}, and administration ${ADMIN} above.
+`
 /** Above it the highest admin listener would have no port. */
 const LAST_BASE = 65_535 - ADMIN - Math.max(...Object.values(OFFSETS))
 
@@ -86,7 +90,8 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 
 try {
   const flags = readFlags()
-  if (flags.check) {
+  if (flags.help) process.stdout.write(USAGE)
+  else if (flags.check) {
     const say = (line: string) => void process.stdout.write(`${line}\n`)
     process.exitCode = (await check({ rpsMain: flags.rpsMain, say, signal: ending.signal })) ? 0 : 1
   } else await run(flags)
@@ -96,6 +101,7 @@ try {
 }
 
 interface Flags {
+  readonly help: boolean
   readonly check: boolean
   readonly fresh: boolean
   readonly open: boolean
@@ -107,6 +113,7 @@ function readFlags(): Flags {
   try {
     const { values } = parseArgs({
       options: {
+        help: { type: 'boolean', default: false },
         check: { type: 'boolean', default: false },
         fresh: { type: 'boolean', default: false },
         open: { type: 'boolean', default: false },
@@ -120,6 +127,7 @@ function readFlags(): Flags {
     const rpsMain = values['rps-main']
     if (rpsMain !== undefined && !existsSync(rpsMain)) throw new Error(`--rps-main: there is no ${rpsMain}`)
     return {
+      help: values.help,
       check: values.check,
       fresh: values.fresh,
       open: values.open,

@@ -12,6 +12,7 @@ import {
   mosquittoPid,
 } from '@milagro-ts/car-tracking/broker'
 import { freePorts, isFree, ManagedProcess } from '@milagro-ts/car-tracking/processes'
+import { connectAsync } from 'mqtt'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 let folder: string
@@ -58,6 +59,20 @@ describe.skipIf(program === undefined)('mosquitto', () => {
     await broker.end()
     expect(await broker.ended).toBe(0)
     expect(await isFree(port)).toBe(true)
+  })
+
+  test('who reaches it past the gateway has whatever name it says, as the README warns', async () => {
+    const local = { host: '127.0.0.1', port, protocolVersion: 5, reconnectPeriod: 0 } as const
+    const anybody = await connectAsync({ ...local, username: 'car-1' })
+    const publish = (topic: string) =>
+      anybody.publishAsync(topic, 'here', { qos: 1 }).then(
+        () => 'taken',
+        (error: { code?: number }) => error.code,
+      )
+    expect([await publish('cars/car-1/at'), await publish('cars/car-2/at')]).toEqual(['taken', 0x87])
+    await anybody.endAsync(true)
+    const readme = await readFile(new URL('../../../README.md', import.meta.url), 'utf8')
+    expect(readme.replaceAll('\n', ' ')).toContain('may write there under any car’s name')
   })
 
   test('killed, it takes its process along, which says so', async () => {

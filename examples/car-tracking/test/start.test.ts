@@ -27,6 +27,25 @@ function run(file: string, ...args: string[]): Promise<{ exit: number | null; ou
   return new Promise(resolve => child.once('close', exit => resolve({ exit, out, err })))
 }
 
+test('--help says the flags, among them those that the README names, and touches nothing', async () => {
+  const { exit, out, err } = await run('start.js', '--help')
+  expect({ exit, err }).toEqual({ exit: 0, err: '' })
+  const flagsOf = (text: string) => new Set(text.match(/--[a-z][a-z-]*/g))
+  const said = flagsOf(out)
+  expect(said).toEqual(new Set(['--fresh', '--port-base', '--open', '--check', '--rps-main', '--help']))
+  const readme = await readFile(new URL('../../../README.md', import.meta.url), 'utf8')
+  const named = readme.match(/npm start -- [^`\n]*/g)?.flatMap(text => [...flagsOf(text)]) ?? []
+  expect(named).toContain('--check')
+  for (const flag of named) expect(said).toContain(flag)
+  expect(out).toContain('(7400 unless said)')
+  expect(out).toContain('.milagro/')
+  expect(await readdir(folder)).toEqual([])
+  // Each of them is taken: what is wrong is said of the last one.
+  const all = [...said].flatMap(flag => (flag === '--port-base' || flag === '--rps-main' ? [] : [flag]))
+  const { err: why } = await run('start.js', ...all, '--port-base', '8200', '--rps-main', 'none.mjs')
+  expect(why).toContain('there is no none.mjs')
+})
+
 describe('npm start says in one line what is wrong', () => {
   test.each([
     ['an unknown flag', ['--chek'], /Unknown option '--chek'/],

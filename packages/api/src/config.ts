@@ -51,6 +51,13 @@ function wrongSetting([first]: readonly SettingError[]): string {
   return `setting '${path === '' ? 'settings' : path}': ${first?.message ?? 'is wrong'}`
 }
 
+/** What another's program may see of an environment: nothing of ours, since secrets are among it. */
+export function environmentOfOthers(env: Environment): Environment {
+  return Object.fromEntries(
+    Object.entries(env).filter(([name]) => !name.toUpperCase().startsWith('MILAGRO_')),
+  )
+}
+
 /**
  * A secret from `NAME` or from the file that `NAME_FILE` names (its last newline cut off).
  * ConfigError when neither or both are given, or when it is empty.

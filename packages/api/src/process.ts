@@ -6,12 +6,16 @@
 import { parseArgs } from 'node:util'
 import { Unreachable } from './call.js'
 import { ConfigError } from './config.js'
+import { holdHangups, releaseHangups, takeHangups } from './hangup.js'
 
 /** What serves until it is told to end. */
 export interface Serving {
   /** Said beside `ready` and the process' id. */
   readonly urls: Readonly<Record<string, unknown>>
-  /** At SIGHUP: what can be read anew without a restart. Says itself what came of it. */
+  /**
+   * At SIGHUP: what can be read anew without a restart. Says itself what came of it. One that comes during the start is
+   * acted on once it is over; without this method SIGHUP ends the process.
+   */
   reload?(): Promise<void>
   close(): Promise<void>
 }
@@ -25,6 +29,7 @@ export async function runProcess(name: string, start: () => Promise<Serving | nu
     process.exitCode = error instanceof ConfigError ? 2 : error instanceof Unreachable ? 3 : 1
     process.stderr.write(`milagro ${name}: ${reasonOf(error)}\n`)
   }
+  holdHangups()
   try {
     const serving = await start()
     if (serving === null) return
@@ -33,9 +38,9 @@ export async function runProcess(name: string, start: () => Promise<Serving | nu
       serving.close().catch(fail)
     }
     process.on('SIGTERM', end).on('SIGINT', end)
-    const { reload } = serving
-    if (reload !== undefined) process.on('SIGHUP', () => void reload().catch(fail))
     say({ event: 'ready', ...serving.urls, pid: process.pid })
+    if (serving.reload === undefined) releaseHangups()
+    else takeHangups(() => void serving.reload?.().catch(fail))
   } catch (error) {
     fail(error)
   }

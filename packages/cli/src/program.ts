@@ -1,4 +1,5 @@
 /** The command's grammar: nouns and verbs, and the one place where an error becomes an exit code. */
+import { releaseHangups } from '@milagro-ts/api/hangup'
 import { Command } from 'commander'
 import { addCeremony } from './commands/ceremony.js'
 import { addDevice } from './commands/device.js'
@@ -56,6 +57,9 @@ function unmark(command: Command): void {
     command.setOptionValueWithSource(name, unmarked(value), command.getOptionValueSource(name))
 }
 
+/** Those whose own program says what SIGHUP does. */
+const servesUntilEnded = (command: Command) => ['serve', 'gateway', 'psk-file'].includes(command.name())
+
 /** The whole command; `status.exit` is set by commands that run another program and pass its exit code on, or whose answer is
  * a no about some of many. */
 export function milagro(io: Io, status: { exit: number }): Command {
@@ -64,7 +68,10 @@ export function milagro(io: Io, status: { exit: number }): Command {
     .version('0.1.0')
     .exitOverride()
     .configureOutput({ writeOut: io.out, writeErr: text => io.err(text.replaceAll(MARK, '')) })
-    .hook('preAction', (_program, command) => unmark(command))
+    .hook('preAction', (_program, command) => {
+      unmark(command)
+      if (!servesUntilEnded(command)) releaseHangups()
+    })
     .configureHelp({ helpWidth: 100, showGlobalOptions: false })
     .addHelpText(
       'after',

@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { fileURLToPath } from 'node:url'
+import { takeHangups } from '@milagro-ts/api/hangup'
 
 const PROGRAMS = {
   dta: () => import('@milagro-ts/dta/main'),
@@ -25,12 +26,9 @@ export async function become(kind: ServerKind, args: readonly string[]): Promise
   return Number(process.exitCode ?? 0)
 }
 
-/** What is passed on to a process that does this one's work. */
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
-
 /**
  * This command in a process of its own, whose Node gets these flags as well: those that take effect when it starts. The same
- * standard streams; signals are passed on. The exit code.
+ * standard streams; SIGINT, SIGTERM and SIGHUP are passed on, the last once the other hears it. The exit code.
  */
 export function again(flags: readonly string[]): Promise<number> {
   const child = spawn(process.execPath, [...process.execArgv, ...flags, ...process.argv.slice(1)], {
@@ -38,16 +36,23 @@ export function again(flags: readonly string[]): Promise<number> {
     detached: true,
     stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
   })
-  for (const signal of SIGNALS) process.on(signal, () => child.kill(signal))
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal))
+  const hears = new Promise<void>(resolve => child.once('message', () => resolve()))
+  takeHangups(() => void hears.then(() => child.kill('SIGHUP')))
   return new Promise((resolve, reject) => {
     child.once('error', reject)
     child.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal ?? 'SIGTERM']))
   })
 }
 
-/** In the process that `again` starts: it ends when the one that started it does, by whatever death. */
-export function endWithStarter(): void {
+/**
+ * In the process that `again` starts, which holds SIGHUP: says so, and ends when the one that started it does, by whatever
+ * death.
+ */
+export function followStarter(): void {
   if (process.channel == null) return
   process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
+  // Where it can't be said the starter is gone, and `disconnect` ends this process.
+  process.send?.('hears SIGHUP', () => undefined)
   process.channel.unref()
 }

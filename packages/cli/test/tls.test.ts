@@ -265,6 +265,45 @@ describe('a whole system', () => {
     expect(await asOperator('unban', String(id))).toMatchObject({ exit: 0 })
   }
 
+  test('the smallest call of the page starts a gateway, and none of its settings can be spared', async () => {
+    const page = await readFile(new URL('../../../docs/operations/gateway.md', import.meta.url), 'utf8')
+    const [, block = ''] = /call without a file:\n\n +```sh\n(.*?)```/s.exec(page) ?? []
+    const names = [...block.matchAll(/export (MILAGRO_GATEWAY_\w+)=/g)].map(([, name]) => name as string)
+    const [, line = ''] = /milagro (tls gateway .*)/.exec(block) ?? []
+    const { name, dataDir, groupId, groupFile, rps, to } = JSON.parse(await readFile(gatewayFile, 'utf8'))
+    const env: Record<string, string> = {
+      MILAGRO_GATEWAY_NAME: name,
+      MILAGRO_GATEWAY_DATA_DIR: dataDir,
+      MILAGRO_GATEWAY_GROUP_ID: groupId,
+      MILAGRO_GATEWAY_GROUP_FILE: groupFile,
+      MILAGRO_GATEWAY_RPS_URL: rps.url,
+      MILAGRO_GATEWAY_ADMIN_LISTEN_PORT: '0',
+      MILAGRO_GATEWAY_PASSPHRASE_FILE: await folder.write('smallest.passphrase', 'one word'),
+    }
+    expect(names).toEqual(Object.keys(env))
+    const argv = line
+      .replace('0.0.0.0:443', '127.0.0.1:0')
+      .replace('127.0.0.1:8080', `127.0.0.1:${to.port}`)
+      .split(' ')
+    const help = spawnSync(process.execPath, [MAIN, 'tls', 'gateway', '--help'], { encoding: 'utf8' }).stdout
+    const needed = 'name, dataDir, groupId, groupFile, rps.url and adminListen.port'
+    expect(help.replaceAll(/\s+/g, ' ')).toContain(needed)
+    expect(help).toContain('MILAGRO_GATEWAY_PASSPHRASE_FILE')
+    const run = (given: typeof env, ...args: string[]) =>
+      spawnSync(process.execPath, [MAIN, ...args], { env: given, encoding: 'utf8' })
+    for (const without of names) {
+      const { [without]: _, ...others } = env
+      expect(run(others, ...argv)).toMatchObject({ status: 2, stderr: expect.stringMatching(/^milagro tls/) })
+    }
+    const child = spawn(process.execPath, [MAIN, ...argv], { env, stdio: ['ignore', 'pipe', 'inherit'] })
+    const ended = new Promise<number | null>(resolve => child.once('close', resolve))
+    await until(
+      () => new Promise(resolve => child.stdout.once('data', text => resolve(/"ready"/.test(String(text))))),
+    )
+    child.kill()
+    expect(await ended).toBe(0)
+  })
+
   // Three processes start one after the other, which a busy machine may take minutes for.
   test('a car through both gateways; SIGHUP; a ban; SIGTERM', { timeout: 300_000 }, async () => {
     const gateway = running1('tls', 'gateway', '--config', gatewayFile)

@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import type { Readiness } from '@milagro-ts/api/admin'
 import { createClient } from '@milagro-ts/api/call'
-import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
+import { ConfigError, type Environment, environmentOfOthers, readSecret } from '@milagro-ts/api/config'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Group } from '@milagro-ts/api/group'
 import { pinnedGroup } from '@milagro-ts/api/group-file'
@@ -80,6 +80,7 @@ export function runPskFile(flags: PskFileFlags, env: Environment): Promise<void>
       metrics,
       ...ports,
       fetch,
+      env,
     })
     if (flags.once !== true) {
       const title = 'PSK file: administration'
@@ -124,6 +125,8 @@ export interface PskFileOptions {
   readonly random: Random
   readonly timers: Timers
   readonly fetch: typeof fetch
+  /** The reload command gets what of it isn't ours. */
+  readonly env: Environment
 }
 
 export interface PskFileWriter {
@@ -138,7 +141,7 @@ export interface PskFileWriter {
 
 /** Writes from here on. Rejects when the file that is there can't be read. */
 export async function openPskFile(options: PskFileOptions): Promise<PskFileWriter> {
-  const { settings, keys, log, metrics, clock, random, timers, fetch } = options
+  const { settings, keys, log, metrics, clock, random, timers, fetch, env } = options
   const { name, file, rps } = settings()
   const { requestKey, hpkeKey } = keys
   let group = options.group
@@ -180,7 +183,7 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
     bans: guard.follower,
     read: () => readOr(file, ''),
     write: text => writeFileAtomic(file, text, 0o600),
-    reload: () => tellBroker(settings(), { timers, log, metrics }),
+    reload: () => tellBroker(settings(), { timers, log, metrics, env }),
     every: () => (settings().everySeconds ?? 10) * 1000,
     clock,
     timers,
@@ -282,10 +285,12 @@ async function devicesOf(
   return found
 }
 
+type ReloadPorts = Pick<PskFileOptions, 'timers' | 'log' | 'metrics' | 'env'>
+
 /** SIGHUP to the process that the pid file names, or a command. Rejects when neither took it, or not in time. */
 async function tellBroker(
   { reload: { pidFile, command } = {} }: PskFileConfig,
-  ports: Pick<PskFileOptions, 'timers' | 'log' | 'metrics'>,
+  ports: ReloadPorts,
 ): Promise<void> {
   if (pidFile !== undefined) {
     const text = (await readFile(pidFile, 'utf8')).trim()
@@ -300,10 +305,10 @@ async function tellBroker(
 /** Rejects when it ends otherwise than with 0, or not in time: then it is killed. */
 function run(
   [program = '', ...args]: readonly string[],
-  { timers, log, metrics }: Pick<PskFileOptions, 'timers' | 'log' | 'metrics'>,
+  { timers, log, metrics, env }: ReloadPorts,
 ): Promise<void> {
   return new Promise<void>((resolve, reject) => {
-    const child = spawn(program, args, { stdio: 'ignore' })
+    const child = spawn(program, args, { stdio: 'ignore', env: environmentOfOthers(env) })
     const endWaiting = timers.after(RELOAD, () => {
       metrics.count('reloads_timed_out')
       log.error({ program, seconds: RELOAD / 1000 }, 'the reload command did not end in time: it is killed')

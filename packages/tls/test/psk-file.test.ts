@@ -46,6 +46,7 @@ afterEach(async () => {
   await world.close()
 })
 
+const OURS = { MILAGRO_PSK_FILE_PASSPHRASE: 'one word', milagro_other: 'another word' }
 const open = async () => {
   writer = await openPskFile({
     settings: () => ({
@@ -66,6 +67,7 @@ const open = async () => {
     random: systemRandom,
     timers: world.clock,
     fetch: (input, init) => fetch(String(input).replace(OWN, rps.url), init),
+    env: { ...process.env, ...OURS, OF_THE_BROKER: 'seen' },
   })
 }
 /** Milliseconds in one turn: heartbeats of the stream come meanwhile. */
@@ -160,6 +162,16 @@ test('a restart keeps the lines that are there, and a list that can’t be read 
     return logged.join('').includes('the register was not read')
   })
   expect(await lines()).toEqual([lineOf(car)])
+})
+
+test('the reload command gets the environment without what is ours: no passphrase is the broker’s to read', async () => {
+  reload.command = ['sh', '-c', `env > ${told}`]
+  await list(world.makeCar())
+  await open()
+  await until(() => writer.readiness.ok)
+  const seen = await readFile(told, 'utf8')
+  expect(seen).toContain('OF_THE_BROKER=seen\n')
+  expect(seen).not.toMatch(/milagro_|word/i)
 })
 
 test('a reload command that never ends is killed after ten seconds, and the broker told at the next attempt', async () => {

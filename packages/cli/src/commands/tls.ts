@@ -17,7 +17,10 @@ export function addTls(program: Command, io: Io, status: { exit: number }): void
     .description(
       'in front of a TCP service: let devices of the group in, and tell it who they are; with --outbound: plain TCP on the loopback, TLS out as a device. In the foreground; SIGHUP reads the settings again, SIGTERM lets connections end',
     )
-    .option('--config <file>', 'settings, JSON; flags go before them (docs/operations/gateway.md)')
+    .option(
+      '--config <file>',
+      'settings, JSON; flags go before them (docs/operations/gateway.md). Without --outbound name, dataDir, groupId, groupFile, rps.url and adminListen.port stand there or in the environment (MILAGRO_GATEWAY_NAME and so on), beside MILAGRO_GATEWAY_PASSPHRASE_FILE',
+    )
     .option('--listen <host:port>', 'where it listens')
     .option('--to <host:port>', 'the service; with --outbound the gateway or server to reach')
     .option('--pass <way>', 'how the service is told who came: proxy, http, mqtt or none')
