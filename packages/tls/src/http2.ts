@@ -90,7 +90,7 @@ export function connect(
 ): ClientHttp2Session {
   const { protocol, hostname, port } = new URL(authority)
   if (protocol !== 'https:') throw new TypeError('https alone: anything else would go unprotected')
-  if (Object.hasOwn(options, 'createConnection'))
+  if ((options as ClientSessionOptions).createConnection !== undefined)
     throw new TypeError('createConnection is no option of TLS without certificates: `socket` is')
   const socket = tlsConnect(Number(port || 443), hostname.replace(/^\[(.*)\]$/, '$1'), {
     ...options,

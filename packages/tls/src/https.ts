@@ -13,7 +13,7 @@ import {
   type ServerOptions as HttpServerOptions,
   IncomingMessage,
   type RequestListener,
-  ServerResponse,
+  type ServerResponse,
 } from 'node:http'
 import {
   type AgentOptions,
@@ -45,12 +45,12 @@ export function createServer(
   options: HttpsServerOptions,
   listener?: RequestListener<typeof IdentityRequest, typeof ServerResponse>,
 ): Server {
-  if (Object.hasOwn(options, 'IncomingMessage'))
+  if ((options as HttpServerOptions).IncomingMessage !== undefined)
     throw new TypeError(
       'IncomingMessage is no option of TLS without certificates: its requests say whose they are',
     )
   const server = createHttpServer(
-    { ...(options as HttpServerOptions), IncomingMessage: IdentityRequest, ServerResponse },
+    { ...(options as HttpServerOptions), IncomingMessage: IdentityRequest },
     listener,
   )
   takeProvenOnly(server, { ALPNProtocols: ['http/1.1'], ...options })
@@ -170,7 +170,7 @@ const agents = new WeakMap<TlsIdentity, Agent>()
 export function agentFor(options: RequestOptions): Agent {
   const { identity, agent, tls12 } = options
   refuseFixed(options, clientSettings(tls12))
-  if (Object.hasOwn(options, 'createConnection'))
+  if ((options as HttpsRequestOptions).createConnection !== undefined)
     throw new TypeError(
       'createConnection is no option of TLS without certificates: connections are the agent’s',
     )

@@ -29,7 +29,7 @@ export function connect(...given: [string, MqttOptions] | [MqttOptions]): MqttCl
   if (!SCHEMES.includes(protocol)) throw new TypeError('mqtts alone: anything else would go unprotected')
   const { identity, clock, timers, warnBefore, tls12, ...client } = options
   refuseFixed(client, clientSettings(tls12))
-  if (Object.hasOwn(client, 'servers'))
+  if ((client as IClientOptions).servers !== undefined)
     throw new TypeError('servers: a client for each, since each is another server')
   const { servername } = options
   const to: ConnectOptions = {

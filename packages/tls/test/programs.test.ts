@@ -81,7 +81,7 @@ describe('fetch', () => {
       cause: { message: 'https alone: anything else would go unprotected' },
     })
     for (const option of ['pskCallback', 'ca', 'rejectUnauthorized', 'checkServerIdentity'])
-      expect(() => buildConnector({ identity: world.car(1), [option]: undefined })).toThrow(option)
+      expect(() => buildConnector({ identity: world.car(1), [option]: null })).toThrow(option)
   })
 
   test('a server that isn’t the one is an error of the request', async () => {
