@@ -78,6 +78,11 @@ export class Agent extends HttpsAgent {
     this.#identity = identity
   }
 
+  /** What node keeps connections by: one of TLS 1.2 is none for a request that hasn't chosen it. */
+  override getName(options?: HttpsRequestOptions & { readonly tls12?: boolean }): string {
+    return `${super.getName(options)}:${options?.tls12 ? 'tls12' : ''}`
+  }
+
   /** Node calls it with each request, before it looks for a connection that is kept. */
   addRequest(
     request: ClientRequest,
