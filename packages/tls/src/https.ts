@@ -8,8 +8,7 @@
  */
 import {
   type ClientRequest,
-  createServer as createHttpServer,
-  type Server as HttpServer,
+  Server as HttpServer,
   type ServerOptions as HttpServerOptions,
   IncomingMessage,
   type RequestListener,
@@ -38,23 +37,26 @@ export class IdentityRequest extends IncomingMessage {
 export interface HttpsServerOptions
   extends IdentityServerOptions,
     Omit<HttpServerOptions, keyof IdentityServerOptions | 'IncomingMessage'> {}
-export type Server = HttpServer<typeof IdentityRequest, typeof ServerResponse>
+type Listener = RequestListener<typeof IdentityRequest, typeof ServerResponse>
 
-/** As node's; `listener`, and whatever listens to the server's events of HTTP, runs for proven devices only. */
-export function createServer(
-  options: HttpsServerOptions,
-  listener?: RequestListener<typeof IdentityRequest, typeof ServerResponse>,
-): Server {
-  if ((options as HttpServerOptions).IncomingMessage !== undefined)
-    throw new TypeError(
-      'IncomingMessage is no option of TLS without certificates: its requests say whose they are',
-    )
-  const server = createHttpServer(
-    { ...(options as HttpServerOptions), IncomingMessage: IdentityRequest },
-    listener,
-  )
-  takeProvenOnly(server, { ALPNProtocols: ['http/1.1'], ...options })
-  return server
+/**
+ * As node's; `listener`, and whatever listens to the server's events of HTTP, runs for proven devices only. TypeError for
+ * an option that is fixed.
+ */
+export class Server extends HttpServer<typeof IdentityRequest, typeof ServerResponse> {
+  constructor(options: HttpsServerOptions, listener?: Listener) {
+    if ((options as HttpServerOptions).IncomingMessage !== undefined)
+      throw new TypeError(
+        'IncomingMessage is no option of TLS without certificates: its requests say whose they are',
+      )
+    super({ ...(options as HttpServerOptions), IncomingMessage: IdentityRequest }, listener)
+    takeProvenOnly(this, { ALPNProtocols: ['http/1.1'], ...options })
+  }
+}
+
+/** A Server. */
+export function createServer(options: HttpsServerOptions, listener?: Listener): Server {
+  return new Server(options, listener)
 }
 
 type OfIdentity = Pick<ConnectOptions, 'clock' | 'timers' | 'warnBefore' | 'tls12'>
@@ -189,4 +191,4 @@ export function agentFor(options: RequestOptions): Agent {
   return made
 }
 
-export default { Agent, createServer, get, httpsAgent, request }
+export default { Agent, createServer, get, httpsAgent, request, Server }

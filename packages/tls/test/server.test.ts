@@ -10,8 +10,10 @@ import { utf8 } from '@milagro-ts/crypto/bytes'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import type { TlsPeer } from '@milagro-ts/tls/door'
+import { createSecureServer } from '@milagro-ts/tls/http2'
 import {
   createServer as createHttpsServer,
+  Server as HttpsServer,
   type HttpsServerOptions,
   httpsAgent,
   IdentityRequest,
@@ -20,7 +22,7 @@ import {
 } from '@milagro-ts/tls/https'
 import { FIXED } from '@milagro-ts/tls/options'
 import { type IdentitySocket, type IdentityTlsServer, peerOf } from '@milagro-ts/tls/server'
-import { connect, createServer, secured, type TlsIdentity } from '@milagro-ts/tls/tls'
+import { connect, createServer, secured, TLSSocket, type TlsIdentity } from '@milagro-ts/tls/tls'
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { cert, key } from './someones-certificate.js'
 import { closed, GRACE, NAME, outcome, RULE, SLOT, World, wrongKeyAlert } from './world.js'
@@ -431,6 +433,43 @@ describe('HTTPS', () => {
     // To the compiler a socket from elsewhere is none that a listener takes.
     const isTaken: Socket extends IdentitySocket ? true : false = false
     expect(isTaken).toBe(false)
+  })
+
+  test('clientError is told of proven devices, and tlsClientError of handshakes that fail, which are closed', async () => {
+    const { door, timers, log } = world
+    const https = createHttpsServer({ door, timers, log })
+    const told: unknown[] = []
+    https.on('clientError', (_, socket) => {
+      told.push(peerOf(socket).mpinId)
+      socket.destroy()
+    })
+    https.on('tlsClientError', (_, socket) => void told.push(socket.destroyed))
+    const to = { host: '127.0.0.1', port: await world.listen(https), servername: NAME }
+    expect(await outcome(connect({ ...to, identity: world.car(2, Scalar.fromNumber(7)) }))).toBe(wrongKey)
+    await expect.poll(() => told).toEqual([true])
+    const socket = await secured(connect({ ...to, identity: world.car(1) }))
+    socket.on('error', () => undefined).write('NONSENSE\r\n\r\n')
+    await closed(socket)
+    expect(told).toEqual([true, world.car(1).mpinId])
+  })
+
+  test('a server is one of its class; of its own class nobody makes a TLSSocket, which would ask for certificates', async () => {
+    const { door, timers, log } = world
+    for (const server of [createHttpsServer({ door, timers, log }), new HttpsServer({ door, timers, log })])
+      expect(server).toBeInstanceOf(HttpsServer)
+    expect(await open(world.car(1))).toBeInstanceOf(TLSSocket)
+    expect(() => new TLSSocket(new Socket())).toThrow(TypeError)
+  })
+
+  test('what node’s servers are given certificates and tickets by is refused', () => {
+    const { door, timers, log } = world
+    for (const made of [
+      createServer({ door, timers, log }),
+      createHttpsServer({ door, timers, log }),
+      createSecureServer({ door, timers, log }),
+    ] as unknown as Record<string, () => void>[])
+      for (const name of ['addContext', 'setSecureContext', 'getTicketKeys', 'setTicketKeys'])
+        expect(() => made[name]?.()).toThrow(`${name} is no method of TLS without certificates`)
   })
 
   test('the name of the server is the agent’s or the URL’s, never the Host header’s', async () => {
