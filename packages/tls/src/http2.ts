@@ -8,6 +8,8 @@ import {
   constants,
   createServer as createHttp2Server,
   getDefaultSettings,
+  getPackedSettings,
+  getUnpackedSettings,
   type Http2Server,
   Http2ServerRequest,
   Http2ServerResponse,
@@ -90,7 +92,7 @@ export function connect(
 ): ClientHttp2Session {
   const { protocol, hostname, port } = new URL(authority)
   if (protocol !== 'https:') throw new TypeError('https alone: anything else would go unprotected')
-  if (Object.hasOwn(options, 'createConnection'))
+  if ((options as ClientSessionOptions).createConnection !== undefined)
     throw new TypeError('createConnection is no option of TLS without certificates: `socket` is')
   const socket = tlsConnect(Number(port || 443), hostname.replace(/^\[(.*)\]$/, '$1'), {
     ...options,
@@ -107,6 +109,8 @@ export function connect(
 export {
   constants,
   getDefaultSettings,
+  getPackedSettings,
+  getUnpackedSettings,
   Http2ServerResponse,
   IdentityHttp2Request as Http2ServerRequest,
   sensitiveHeaders,
@@ -116,6 +120,8 @@ export default {
   constants,
   createSecureServer,
   getDefaultSettings,
+  getPackedSettings,
+  getUnpackedSettings,
   Http2ServerRequest: IdentityHttp2Request,
   Http2ServerResponse,
   sensitiveHeaders,

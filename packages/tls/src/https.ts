@@ -8,12 +8,11 @@
  */
 import {
   type ClientRequest,
-  createServer as createHttpServer,
-  type Server as HttpServer,
+  Server as HttpServer,
   type ServerOptions as HttpServerOptions,
   IncomingMessage,
   type RequestListener,
-  ServerResponse,
+  type ServerResponse,
 } from 'node:http'
 import {
   type AgentOptions,
@@ -38,23 +37,26 @@ export class IdentityRequest extends IncomingMessage {
 export interface HttpsServerOptions
   extends IdentityServerOptions,
     Omit<HttpServerOptions, keyof IdentityServerOptions | 'IncomingMessage'> {}
-export type Server = HttpServer<typeof IdentityRequest, typeof ServerResponse>
+type Listener = RequestListener<typeof IdentityRequest, typeof ServerResponse>
 
-/** As node's; `listener`, and whatever listens to the server's events of HTTP, runs for proven devices only. */
-export function createServer(
-  options: HttpsServerOptions,
-  listener?: RequestListener<typeof IdentityRequest, typeof ServerResponse>,
-): Server {
-  if (Object.hasOwn(options, 'IncomingMessage'))
-    throw new TypeError(
-      'IncomingMessage is no option of TLS without certificates: its requests say whose they are',
-    )
-  const server = createHttpServer(
-    { ...(options as HttpServerOptions), IncomingMessage: IdentityRequest, ServerResponse },
-    listener,
-  )
-  takeProvenOnly(server, { ALPNProtocols: ['http/1.1'], ...options })
-  return server
+/**
+ * As node's; `listener`, and whatever listens to the server's events of HTTP, runs for proven devices only. TypeError for
+ * an option that is fixed.
+ */
+export class Server extends HttpServer<typeof IdentityRequest, typeof ServerResponse> {
+  constructor(options: HttpsServerOptions, listener?: Listener) {
+    if ((options as HttpServerOptions).IncomingMessage !== undefined)
+      throw new TypeError(
+        'IncomingMessage is no option of TLS without certificates: its requests say whose they are',
+      )
+    super({ ...(options as HttpServerOptions), IncomingMessage: IdentityRequest }, listener)
+    takeProvenOnly(this, { ALPNProtocols: ['http/1.1'], ...options })
+  }
+}
+
+/** A Server. */
+export function createServer(options: HttpsServerOptions, listener?: Listener): Server {
+  return new Server(options, listener)
 }
 
 type OfIdentity = Pick<ConnectOptions, 'clock' | 'timers' | 'warnBefore' | 'tls12'>
@@ -76,6 +78,11 @@ export class Agent extends HttpsAgent {
       throw new TypeError('identity: a Device, in the place of a certificate')
     super({ ...options, maxCachedSessions: 0 })
     this.#identity = identity
+  }
+
+  /** What node keeps connections by: one of TLS 1.2 is none for a request that hasn't chosen it. */
+  override getName(options?: HttpsRequestOptions & { readonly tls12?: boolean }): string {
+    return `${super.getName(options)}:${options?.tls12 ? 'tls12' : ''}`
   }
 
   /** Node calls it with each request, before it looks for a connection that is kept. */
@@ -170,7 +177,7 @@ const agents = new WeakMap<TlsIdentity, Agent>()
 export function agentFor(options: RequestOptions): Agent {
   const { identity, agent, tls12 } = options
   refuseFixed(options, clientSettings(tls12))
-  if (Object.hasOwn(options, 'createConnection'))
+  if ((options as HttpsRequestOptions).createConnection !== undefined)
     throw new TypeError(
       'createConnection is no option of TLS without certificates: connections are the agent’s',
     )
@@ -184,4 +191,4 @@ export function agentFor(options: RequestOptions): Agent {
   return made
 }
 
-export default { Agent, createServer, get, httpsAgent, request }
+export default { Agent, createServer, get, httpsAgent, request, Server }

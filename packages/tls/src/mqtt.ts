@@ -29,7 +29,7 @@ export function connect(...given: [string, MqttOptions] | [MqttOptions]): MqttCl
   if (!SCHEMES.includes(protocol)) throw new TypeError('mqtts alone: anything else would go unprotected')
   const { identity, clock, timers, warnBefore, tls12, ...client } = options
   refuseFixed(client, clientSettings(tls12))
-  if (Object.hasOwn(client, 'servers'))
+  if ((client as IClientOptions).servers !== undefined)
     throw new TypeError('servers: a client for each, since each is another server')
   const { servername } = options
   const to: ConnectOptions = {
@@ -49,4 +49,34 @@ export function connect(...given: [string, MqttOptions] | [MqttOptions]): MqttCl
   return new MqttClient(() => tlsConnect(to), { ...known, ...client } as IClientOptions)
 }
 
-export default { connect }
+/**
+ * `connect`, and a promise of the client once it is connected, or was ended. Rejects with the client's first error; where a connection
+ * closes without one it tries again, unless `allowRetries` is false. TypeError as `connect`.
+ */
+export function connectAsync(url: string, options: MqttOptions, allowRetries?: boolean): Promise<MqttClient>
+export function connectAsync(options: MqttOptions, allowRetries?: boolean): Promise<MqttClient>
+export async function connectAsync(...given: unknown[]): Promise<MqttClient> {
+  const client = connect(...(given.filter(one => typeof one !== 'boolean') as [MqttOptions]))
+  return new Promise((resolve, reject) => {
+    const connected = () => {
+      for (const [event, listener] of listeners) client.off(event, listener)
+      resolve(client)
+    }
+    const failed = (error: Error) => {
+      for (const [event, listener] of listeners) client.off(event, listener)
+      client.end()
+      reject(error)
+    }
+    const listeners: [event: 'connect' | 'end' | 'error' | 'close', listener: (error: Error) => void][] = [
+      ['connect', connected],
+      ['end', connected],
+      ['error', failed],
+    ]
+    if (given.at(-1) === false)
+      listeners.push(['close', () => failed(new Error('closed before it was connected'))])
+    for (const [event, listener] of listeners) client.on(event, listener)
+  })
+}
+
+export { MqttClient }
+export default { connect, connectAsync, MqttClient }

@@ -65,12 +65,11 @@ export interface Accepted {
   readonly maxVersion?: 'TLSv1.3'
 }
 
-/** TypeError for a fixed option, unless it says what holds anyway: one of `settings`. */
+/** TypeError for a fixed option, unless it says what holds anyway: one of `settings`, or `undefined`, which to node is none. */
 export function refuseFixed(options: object, settings: Partial<Readonly<Record<Fixed, unknown>>>): void {
   for (const name of FIXED) {
-    if (!Object.hasOwn(options, name)) continue
-    if (Object.hasOwn(settings, name) && (options as Record<string, unknown>)[name] === settings[name])
-      continue
+    const said = Object.hasOwn(options, name) ? (options as Record<string, unknown>)[name] : undefined
+    if (said === undefined || said === settings[name]) continue
     throw new TypeError(`${name} is no option of TLS without certificates: ${WHY[name]}`)
   }
 }

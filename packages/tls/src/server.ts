@@ -229,13 +229,15 @@ export class IdentityTlsServer extends Server {
   constructor(options: IdentityServerOptions, listener?: Enter) {
     super({ ...options, pauseOnConnect: false })
     new Entrance(this, options)
+    refuseCertificates(this)
     if (listener !== undefined) this.on('secureConnection', listener)
   }
 }
 
 /**
  * Puts TLS before a server of node:http or node:http2 that nobody has connected to: what it would have done with each
- * connection it does with those of proven devices. TypeError for an option that is fixed.
+ * connection it does with those of proven devices, and its events of HTTP, `clientError` among them, are theirs alone: a
+ * handshake that fails is a `tlsClientError`, and closed. TypeError for an option that is fixed.
  */
 export function takeProvenOnly(server: Server, options: IdentityServerOptions): void {
   const serve = server.listeners('connection') as ((socket: Socket) => void)[]
@@ -245,9 +247,33 @@ export function takeProvenOnly(server: Server, options: IdentityServerOptions): 
   new Entrance(server, options, socket => {
     for (const one of serve) one.call(server, socket)
   })
-  server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
-    if (!server.emit('clientError', error, socket)) socket.destroy(error)
-  })
+  // Not HTTP's `clientError` as well, as with node: who has proven nothing is told to none of HTTP's listeners.
+  server.on('tlsClientError', (error: Error, socket: TLSSocket) => void socket.destroy(error))
+  refuseCertificates(server)
+  provenOnly.add(server)
+}
+
+const provenOnly = new WeakSet<object>()
+/** Whether a server of HTTP is given connections of proven devices alone. */
+export function takesProvenOnly(server: object): boolean {
+  return provenOnly.has(server)
+}
+
+/** Methods of node's TLS servers that give them certificates or tickets, and why there is none here. */
+const OF_CERTIFICATES = {
+  addContext: 'a server name chooses no certificate, since there is none',
+  setSecureContext: 'a server goes by what openTlsService resolves to, which renews its keys by itself',
+  getTicketKeys: 'there are no tickets: one would let in without the PSK',
+  setTicketKeys: 'there are no tickets: one would let in without the PSK',
+} as const
+
+function refuseCertificates(server: Server): void {
+  for (const [name, why] of Object.entries(OF_CERTIFICATES))
+    Object.defineProperty(server, name, {
+      value: () => {
+        throw new TypeError(`${name} is no method of TLS without certificates: ${why}`)
+      },
+    })
 }
 
 /** Only for a connection, or what came by it, of whom the door has let in. */
@@ -279,5 +305,6 @@ export function overTls(http: Server, options: IdentityServerOptions): IdentityT
   // Node looks for requests that are out of time only from an HTTP server's `listening` to its close.
   server.on('listening', () => http.emit('listening'))
   server.on('close', () => http.close(() => undefined))
+  provenOnly.add(http)
   return server
 }

@@ -305,5 +305,13 @@ export function createServer(options: IdentityServerOptions, listener?: Enter): 
   return new IdentityTlsServer(options, listener)
 }
 
-export { IdentityTlsServer as Server, TLSSocket }
-export default { connect, createServer, Server: IdentityTlsServer, TLSSocket }
+/** For `instanceof`. TypeError for a new one, which would speak TLS by certificates. */
+const SocketOfConnect = new Proxy(TLSSocket, {
+  construct() {
+    throw new TypeError('a TLSSocket is what `connect` gives, and what a server’s listener is given')
+  },
+})
+type SocketOfConnect = TLSSocket
+
+export { IdentityTlsServer as Server, SocketOfConnect as TLSSocket }
+export default { connect, createServer, Server: IdentityTlsServer, TLSSocket: SocketOfConnect }

@@ -5,6 +5,9 @@
  *   const dispatcher = new Agent({ connect: { identity: car } })
  *   await fetch('https://gw.example/', { dispatcher })
  *
+ * `fetch`, `request` and the others ask for the dispatcher with each call, one of this module: without one undici would go by
+ * its global one, and so in the clear or by certificates.
+ *
  * undici's pools know connections by their origin, not by their PSK. So a dispatcher that has this connector speaks for the
  * connector's device alone: one for each, and none of them the global one where a process has several devices.
  *
@@ -13,7 +16,23 @@
  */
 import { subscribe } from 'node:diagnostics_channel'
 import type { TLSSocket } from 'node:tls'
-import { fetch, request, Agent as UndiciAgent } from 'undici'
+import {
+  Dispatcher,
+  errors,
+  FormData,
+  Headers,
+  Request,
+  type RequestInfo,
+  type RequestInit,
+  Response,
+  Agent as UndiciAgent,
+  Client as UndiciClient,
+  Pool as UndiciPool,
+  fetch as undiciFetch,
+  pipeline as undiciPipeline,
+  request as undiciRequest,
+  stream as undiciStream,
+} from 'undici'
 import { clientSettings, refuseFixed } from './options.js'
 import { type ConnectOptions, connect, secured } from './tls.js'
 
@@ -35,6 +54,8 @@ export type Connector = (
  * fixed; of a request it is what `connect` rejects with, and TypeError for a URL that isn't https.
  */
 export function buildConnector(options: ConnectorOptions): Connector {
+  if (typeof options?.identity?.externalPsk !== 'function')
+    throw new TypeError('connect.identity: a Device, in the place of a certificate')
   refuseFixed(options, clientSettings(options.tls12))
   return ({ hostname, port, protocol }, callback) => {
     const connecting = async () => {
@@ -52,16 +73,80 @@ export function buildConnector(options: ConnectorOptions): Connector {
   }
 }
 
-export interface AgentOptions extends Omit<UndiciAgent.Options, 'connect' | 'factory'> {
-  readonly connect: ConnectorOptions
-}
+/** undici's options, with an identity in those of its connections. */
+type OfDevice<Options> = Omit<Options, 'connect' | 'factory'> & { readonly connect: ConnectorOptions }
+export type AgentOptions = OfDevice<UndiciAgent.Options>
+export type ClientOptions = OfDevice<UndiciClient.Options>
+export type PoolOptions = OfDevice<UndiciPool.Options>
 
-/** undici's, for one device. */
+/** undici's, for one device. TypeError as `buildConnector`, and for `factory`. */
 export class Agent extends UndiciAgent {
-  constructor({ connect, ...options }: AgentOptions) {
-    super({ ...options, connect: buildConnector(connect) })
+  constructor(options: AgentOptions) {
+    super(ofDevice(options))
   }
 }
+
+/** undici's, for one device and one server. TypeError as Agent, and for a URL that isn't https. */
+export class Client extends UndiciClient {
+  constructor(url: string | URL, options: ClientOptions) {
+    requireHttps(url)
+    super(url, ofDevice(options))
+  }
+}
+
+/** As Client, with several connections. */
+export class Pool extends UndiciPool {
+  constructor(url: string | URL, options: PoolOptions) {
+    requireHttps(url)
+    super(url, ofDevice(options))
+  }
+}
+
+function ofDevice<Options extends object>(options: OfDevice<Options>): Options {
+  const { connect, factory, ...others } = (options ?? {}) as AgentOptions & { readonly factory?: unknown }
+  if (factory !== undefined)
+    throw new TypeError('factory: it would make connections of its own, and these are the device’s')
+  return { ...others, connect: buildConnector(connect) } as unknown as Options
+}
+
+function requireHttps(url: unknown): void {
+  const { protocol, origin } = (typeof url === 'string' ? new URL(url) : (url ?? {})) as Partial<URL>
+  if ((protocol ?? (origin === undefined ? undefined : new URL(origin).protocol)) !== 'https:')
+    throw new TypeError('https alone: anything else would go unprotected')
+}
+
+function requireOwn(dispatcher: unknown): void {
+  if (!(dispatcher instanceof Agent || dispatcher instanceof Client || dispatcher instanceof Pool))
+    throw new TypeError('dispatcher: an Agent, Client or Pool of this module, with each request')
+}
+
+/** As undici's. Rejects with a TypeError without `dispatcher`, with one that isn't of this module, and for a URL that isn't https. */
+export async function fetch(
+  input: RequestInfo,
+  init: RequestInit & { readonly dispatcher: Dispatcher },
+): Promise<Response> {
+  requireOwn(init?.dispatcher)
+  const isRequest = input instanceof Request
+  const url = new URL(isRequest ? input.url : String(input))
+  requireHttps(url)
+  return undiciFetch(isRequest ? input : url, init)
+}
+
+type Asked = [url: unknown, options?: unknown, ...others: unknown[]]
+/** TypeError as `fetch`, before anything is asked. */
+function guarded<F extends (...given: never[]) => unknown>(ask: F): F {
+  const asking = (...given: Asked) => {
+    const [url, options] = given
+    requireOwn((options as { readonly dispatcher?: unknown } | undefined)?.dispatcher)
+    requireHttps(url)
+    return ask(...(given as unknown as never[]))
+  }
+  return asking as unknown as F
+}
+
+export const request = guarded(undiciRequest)
+export const stream = guarded(undiciStream)
+export const pipeline = guarded(undiciPipeline)
 
 /** Requests under way on our own connections, and the connection of each. */
 const requests = new WeakMap<TLSSocket, Set<object>>()
@@ -108,4 +193,20 @@ function listen(): void {
 /** An IPv6 address as a URL has it. */
 const unbracketed = (hostname: string) => hostname.replace(/^\[(.*)\]$/, '$1')
 
-export { fetch, request }
+export { Dispatcher, errors, FormData, Headers, Request, Response }
+export default {
+  Agent,
+  buildConnector,
+  Client,
+  Dispatcher,
+  errors,
+  FormData,
+  fetch,
+  Headers,
+  Pool,
+  pipeline,
+  Request,
+  Response,
+  request,
+  stream,
+}

@@ -80,6 +80,23 @@ describe.each(PROGRAMS)('a program of %s', name => {
   })
 })
 
+test.each(PROGRAMS)('the page says which names of %s are here, and which aren’t', async name => {
+  const original = await import(['tls', 'https', 'http2'].includes(name) ? `node:${name}` : name)
+  const own = Object.keys(await import(`../src/${name}.ts`))
+  const row =
+    readFileSync(PAGE, 'utf8')
+      .split('\n')
+      .find(line => line.includes(`| \`${name}\`: `)) ?? ''
+  const [, , has = '', hasNot = ''] = row.split('|')
+  const named = (cell: string) =>
+    [...cell.matchAll(/`(\w+)`/g)].map(([, word]) => word as string).filter(word => word in original)
+  const here = own.filter(word => word !== 'default' && word in original)
+  expect([...new Set(named(has.replace(`\`${name}\`: `, '')))].sort()).toEqual(here.sort())
+  const absent = named(hasNot).filter(word => !(name === 'tls' && word === 'TLSSocket'))
+  expect(absent.length).toBeGreaterThan(0)
+  expect(absent.filter(word => own.includes(word))).toEqual([])
+})
+
 test('the page shows a program before and after as it is', () => {
   const page = readFileSync(PAGE, 'utf8')
   const shown = /```diff\n(.*?)```/s.exec(page)?.[1] ?? ''

@@ -1,16 +1,17 @@
 /** What programs are made of, over TLS without certificates: fetch, HTTP/2, WebSockets, MQTT; one pool for each device. */
 import { once } from 'node:events'
-import { get, Agent as HttpsAgent } from 'node:https'
+import { createServer as createHttp } from 'node:http'
+import { createServer as createNodeHttps, get, Agent as HttpsAgent } from 'node:https'
+import { createRequire } from 'node:module'
 import { createServer as createTcp, Socket } from 'node:net'
 import { createSecureServer, connect as http2Connect } from '@milagro-ts/tls/http2'
 import { createServer as createHttpsServer, httpsAgent, IdentityRequest } from '@milagro-ts/tls/https'
-import { connect as mqttConnect } from '@milagro-ts/tls/mqtt'
-import { peerOf } from '@milagro-ts/tls/server'
+import { connectAsync, MqttClient, connect as mqttConnect } from '@milagro-ts/tls/mqtt'
+import { overTls, peerOf } from '@milagro-ts/tls/server'
 import { createServer } from '@milagro-ts/tls/tls'
-import { buildConnector } from '@milagro-ts/tls/undici'
-import { WebSocket, WebSocketServer } from '@milagro-ts/tls/ws'
+import ours, { buildConnector, Client, Agent as OurAgent, Pool } from '@milagro-ts/tls/undici'
+import { createWebSocketStream, WebSocket, WebSocketServer } from '@milagro-ts/tls/ws'
 import { Aedes, type Client as BrokerClient } from 'aedes'
-import type { MqttClient } from 'mqtt'
 import { Agent, fetch as undiciFetch } from 'undici'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type Car, closed, NAME, RULE, SLOT, World } from './world.js'
@@ -81,7 +82,56 @@ describe('fetch', () => {
       cause: { message: 'https alone: anything else would go unprotected' },
     })
     for (const option of ['pskCallback', 'ca', 'rejectUnauthorized', 'checkServerIdentity'])
-      expect(() => buildConnector({ identity: world.car(1), [option]: undefined })).toThrow(option)
+      expect(() => buildConnector({ identity: world.car(1), [option]: null })).toThrow(option)
+  })
+
+  test('without a dispatcher of this module nothing goes anywhere, nor in the clear with one', async () => {
+    const asked: unknown[] = []
+    const plain = await world.listen(createTcp(socket => void asked.push(socket.destroy())))
+    const connect = { identity: world.car(1), servername: NAME }
+    const dispatcher = new OurAgent({ connect })
+    world.onClose(() => dispatcher.destroy())
+    const factory = () => expect.unreachable()
+    const calls = {
+      fetch: (url: string, options: object) => ours.fetch(url, options as never),
+      request: async (url: string, options: object) => ours.request(url, options as never),
+      stream: async (url: string, options: object) => ours.stream(url, options as never, factory),
+      pipeline: async (url: string, options: object) => ours.pipeline(url, options as never, factory),
+    }
+    for (const [name, call] of Object.entries(calls))
+      for (const scheme of ['http', 'https']) {
+        const url = `${scheme}://127.0.0.1:${plain}/`
+        for (const options of [undefined, {}, { dispatcher: new Agent() }])
+          await expect(call(url, options as never), name).rejects.toThrow('of this module')
+        if (scheme === 'http')
+          await expect(call(url, { dispatcher, method: 'GET' }), name).rejects.toThrow('https alone')
+      }
+    await expect(ours.fetch('data:text/plain,x', { dispatcher })).rejects.toThrow('https alone')
+    for (const One of [Client, Pool])
+      expect(() => new One('http://127.0.0.1', { connect })).toThrow('https alone')
+    expect(() => new OurAgent(undefined as never)).toThrow('identity: a Device')
+    expect(() => new OurAgent({ connect, factory } as never)).toThrow('factory')
+    expect(asked).toEqual([])
+  })
+
+  test('by a Client and by a Pool, for one device each', async () => {
+    const { port, seen } = await https()
+    const url = `https://127.0.0.1:${port}`
+    const [one, two] = [world.car(1), world.car(2)]
+    const client = new Client(url, { connect: { identity: one, servername: NAME } })
+    const pool = new Pool(url, { connect: { identity: two, servername: NAME }, connections: 1 })
+    for (const dispatcher of [client, pool]) {
+      world.onClose(() => dispatcher.destroy())
+      const { body } = await ours.request(`${url}/a`, { dispatcher, method: 'PUT', body: 'text' })
+      expect(await body.text()).toBe('text')
+      const { body: own } = await dispatcher.request({ path: '/b', method: 'PUT', body: 'more' })
+      expect(await own.text()).toBe('more')
+      const answer = await ours.fetch(new ours.Request(`${url}/c`), { dispatcher })
+      expect(await answer.text()).toBe('')
+    }
+    expect(seen).toEqual(
+      [one, two].flatMap(({ mpinId }) => [`PUT /a ${mpinId}`, `PUT /b ${mpinId}`, `GET /c ${mpinId}`]),
+    )
   })
 
   test('a server that isn’t the one is an error of the request', async () => {
@@ -229,10 +279,72 @@ describe('WebSockets', () => {
     expect(() => new WebSocket('wss://127.0.0.1', {} as never)).toThrow('identity, or an agent of one')
     expect(() => new WebSocket('wss://127.0.0.1', { agent: new HttpsAgent() } as never)).toThrow(TypeError)
     const sockets = new WebSocketServer({ noServer: true })
+    const told: string[] = []
+    sockets.on('wsClientError', error => told.push(error.message))
     const request = new IdentityRequest(new Socket())
-    expect(() => sockets.handleUpgrade(request, request.socket, Buffer.alloc(0), () => {})).toThrow(
-      'not a connection of a TLS server',
-    )
+    const opened = () => expect.unreachable()
+    expect(sockets.handleUpgrade(request, request.socket, Buffer.alloc(0), opened)).toBeUndefined()
+    expect(request.socket.destroyed).toBe(true)
+    expect(told).toEqual(['not a connection of a TLS server without certificates'])
+  })
+
+  test('no server that takes anybody is one: a stranger’s upgrade would end the process', async () => {
+    for (const server of [createHttp(), createNodeHttps(), createServer(ports())])
+      expect(() => new WebSocketServer({ server } as never)).toThrow('this one takes anybody')
+    const http = createHttp()
+    const server = overTls(http, ports())
+    const sockets = new WebSocketServer({ server: http as never })
+    sockets.on('connection', (socket, request) => socket.send(peerOf(request).mpinId))
+    world.onClose(() => sockets.close())
+    const socket = dial(await world.listen(quiet(server)), world.car(1))
+    expect(String((await once(socket, 'message'))[0])).toBe(world.car(1).mpinId)
+    socket.terminate()
+  })
+
+  test('a redirect into the clear is an error of the WebSocket, and one by wss is followed', async () => {
+    const clear: unknown[] = []
+    const plain = await world.listen(createTcp(socket => void clear.push(socket.destroy())))
+    const { port } = await serve()
+    for (const [location, outcome] of [
+      [`ws://127.0.0.1:${plain}/`, 'redirected: wss alone, anything else would go unprotected'],
+      [`http://127.0.0.1:${plain}/`, 'redirected: wss alone, anything else would go unprotected'],
+      ['http://', 'Invalid URL: http://'],
+      [`wss://127.0.0.1:${port}/`, 'open'],
+    ] as const) {
+      const redirecting = createHttpsServer(ports())
+      redirecting.on('upgrade', (_, socket) =>
+        socket.end(`HTTP/1.1 302 Found\r\nlocation: ${location}\r\ncontent-length: 0\r\n\r\n`),
+      )
+      const from = await world.listen(quiet(redirecting))
+      const options = { identity: world.car(1), servername: NAME, followRedirects: true }
+      const socket = new WebSocket(`wss://127.0.0.1:${from}/`, options)
+      const heard = await new Promise(resolve => {
+        socket.once('open', () => resolve('open'))
+        socket.once('error', error => resolve(error.message))
+      })
+      expect(heard).toBe(outcome)
+      socket.terminate()
+    }
+    expect(clear).toEqual([])
+  })
+
+  test('the classes on the class are its own, also where somebody asks for ws by `require`', () => {
+    const required = createRequire(import.meta.url)('ws') as object
+    expect(required).toHaveProperty('Server')
+    expect(WebSocket.Server).toBe(WebSocketServer)
+    expect(WebSocket.WebSocketServer).toBe(WebSocketServer)
+    expect(WebSocket.WebSocket).toBe(WebSocket)
+    for (const name of ['Server', 'WebSocketServer', 'WebSocket'])
+      expect(WebSocketServer).not.toHaveProperty(name)
+    expect(() => new WebSocket.Server({ port: 0 } as never)).toThrow('a server of `https` listens')
+  })
+
+  test('as a stream of node’s', async () => {
+    const { port } = await serve()
+    const stream = createWebSocketStream(dial(port, world.car(1)), { encoding: 'utf8' })
+    stream.write('position')
+    expect((await once(stream, 'data'))[0]).toBe('position')
+    stream.destroy()
   })
 })
 
@@ -316,6 +428,28 @@ describe('MQTT', () => {
     expect(told).toEqual([])
     world.turn(1)
     expect(told).toEqual([end])
+  })
+
+  test('connectAsync resolves to the client once it is connected, and rejects with what keeps it from it', async () => {
+    const { port } = await serve()
+    const options = { servername: NAME, clientId: 'one', reconnectPeriod: 0 }
+    const url = `mqtts://127.0.0.1:${port}`
+    const client = await connectAsync(url, { ...options, identity: world.car(1) })
+    expect(client).toBeInstanceOf(MqttClient)
+    expect(client.connected).toBe(true)
+    for (const event of ['close', 'end'] as const)
+      expect(client.listeners(event).filter(one => String(one).includes('reject'))).toEqual([])
+    await client.endAsync()
+    await expect(connectAsync({ ...options, identity: world.car(1), protocol: 'mqtt' })).rejects.toThrow(
+      TypeError,
+    )
+    world.banned.add(world.car(2).mpinId)
+    await expect(connectAsync(url, { ...options, identity: world.car(2) })).rejects.toThrow()
+    const silent = createServer(ports(), socket => void socket.on('error', () => undefined).end())
+    const at = `mqtts://127.0.0.1:${await world.listen(quiet(silent))}`
+    await expect(connectAsync(at, { ...options, identity: world.car(1) }, false)).rejects.toThrow(
+      'closed before it was connected',
+    )
   })
 
   test('who is banned gets an error, and no broker sees a byte', async () => {

@@ -1,22 +1,30 @@
 /** Cars at a server without certificates: who comes in, who doesn't, and who has to leave. */
 
+import { once } from 'node:events'
+import { type IncomingMessage, ServerResponse } from 'node:http'
 import { get, request as httpsRequest, type RequestOptions } from 'node:https'
 import { Socket } from 'node:net'
 import { Duplex, PassThrough } from 'node:stream'
+import { createServer as rawServer } from 'node:tls'
 import { utf8 } from '@milagro-ts/crypto/bytes'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import type { TlsPeer } from '@milagro-ts/tls/door'
+import { createSecureServer } from '@milagro-ts/tls/http2'
 import {
   createServer as createHttpsServer,
+  Server as HttpsServer,
+  type HttpsServerOptions,
   httpsAgent,
   IdentityRequest,
+  type RequestOptions as IdentityRequestOptions,
   request,
 } from '@milagro-ts/tls/https'
 import { FIXED } from '@milagro-ts/tls/options'
 import { type IdentitySocket, type IdentityTlsServer, peerOf } from '@milagro-ts/tls/server'
-import { connect, createServer, secured, type TlsIdentity } from '@milagro-ts/tls/tls'
+import { connect, createServer, secured, TLSSocket, type TlsIdentity } from '@milagro-ts/tls/tls'
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { cert, key } from './someones-certificate.js'
 import { closed, GRACE, NAME, outcome, RULE, SLOT, World, wrongKeyAlert } from './world.js'
 
 let world: World
@@ -431,6 +439,43 @@ describe('HTTPS', () => {
     expect(isTaken).toBe(false)
   })
 
+  test('clientError is told of proven devices, and tlsClientError of handshakes that fail, which are closed', async () => {
+    const { door, timers, log } = world
+    const https = createHttpsServer({ door, timers, log })
+    const told: unknown[] = []
+    https.on('clientError', (_, socket) => {
+      told.push(peerOf(socket).mpinId)
+      socket.destroy()
+    })
+    https.on('tlsClientError', (_, socket) => void told.push(socket.destroyed))
+    const to = { host: '127.0.0.1', port: await world.listen(https), servername: NAME }
+    expect(await outcome(connect({ ...to, identity: world.car(2, Scalar.fromNumber(7)) }))).toBe(wrongKey)
+    await expect.poll(() => told).toEqual([true])
+    const socket = await secured(connect({ ...to, identity: world.car(1) }))
+    socket.on('error', () => undefined).write('NONSENSE\r\n\r\n')
+    await closed(socket)
+    expect(told).toEqual([true, world.car(1).mpinId])
+  })
+
+  test('a server is one of its class; of its own class nobody makes a TLSSocket, which would ask for certificates', async () => {
+    const { door, timers, log } = world
+    for (const server of [createHttpsServer({ door, timers, log }), new HttpsServer({ door, timers, log })])
+      expect(server).toBeInstanceOf(HttpsServer)
+    expect(await open(world.car(1))).toBeInstanceOf(TLSSocket)
+    expect(() => new TLSSocket(new Socket())).toThrow(TypeError)
+  })
+
+  test('what node’s servers are given certificates and tickets by is refused', () => {
+    const { door, timers, log } = world
+    for (const made of [
+      createServer({ door, timers, log }),
+      createHttpsServer({ door, timers, log }),
+      createSecureServer({ door, timers, log }),
+    ] as unknown as Record<string, () => void>[])
+      for (const name of ['addContext', 'setSecureContext', 'getTicketKeys', 'setTicketKeys'])
+        expect(() => made[name]?.()).toThrow(`${name} is no method of TLS without certificates`)
+  })
+
   test('the name of the server is the agent’s or the URL’s, never the Host header’s', async () => {
     const agent = httpsAgent(world.car(1))
     const asked: string[] = []
@@ -458,15 +503,57 @@ test('options that would undo a guard are refused, not passed over', async () =>
   const { door, timers, log } = world
   const identity = world.car(1)
   for (const name of FIXED) {
-    expect(() => createServer({ door, timers, log, [name]: undefined })).toThrow(`${name} is no option`)
-    expect(() => createHttpsServer({ door, timers, log, [name]: undefined })).toThrow(`${name} is no option`)
-    expect(() => connect({ host: NAME, identity, [name]: undefined })).toThrow(`${name} is no option`)
-    expect(() => httpsAgent(identity, { [name]: undefined })).toThrow(`${name} is no option`)
-    expect(() => request({ host: NAME, identity, [name]: undefined })).toThrow(`${name} is no option`)
+    expect(() => createServer({ door, timers, log, [name]: null })).toThrow(`${name} is no option`)
+    expect(() => createHttpsServer({ door, timers, log, [name]: null })).toThrow(`${name} is no option`)
+    expect(() => connect({ host: NAME, identity, [name]: null })).toThrow(`${name} is no option`)
+    expect(() => httpsAgent(identity, { [name]: null })).toThrow(`${name} is no option`)
+    expect(() => request({ host: NAME, identity, [name]: null })).toThrow(`${name} is no option`)
   }
   expect(() => connect({ port, identity })).toThrow(/servername/)
   expect(() => connect({ port, host: NAME } as never)).toThrow('identity: a Device')
   expect(() => createServer({ timers, log } as never)).toThrow('door: what openTlsService resolves to')
+})
+
+test('an option that is undefined is none, as to node, and weakens nothing', async () => {
+  const { door, timers, log } = world
+  const none = Object.fromEntries(FIXED.map(name => [name, undefined]))
+  const https = createHttpsServer(
+    { door, timers, log, IncomingMessage: undefined, ...none } as HttpsServerOptions,
+    (req, response) => void response.end(req.peer.mpinId),
+  )
+  https.on('tlsClientError', () => undefined)
+  world.onClose(() => https.closeAllConnections())
+  const at = { host: '127.0.0.1', port: await world.listen(https), servername: NAME }
+  const identity = world.car(1)
+  const asked = request({ ...at, identity, createConnection: undefined, ...none } as IdentityRequestOptions)
+  asked.end()
+  const [response] = await once(asked, 'response')
+  let text = ''
+  for await (const chunk of response) text += chunk
+  expect(text).toBe(identity.mpinId)
+  // The checks of certificates that node would have switched off are on.
+  process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'
+  try {
+    const impostor = rawServer({ cert, key }, socket => void socket.end('welcome'))
+    const to = { ...at, port: await world.listen(impostor.on('tlsClientError', () => undefined)) }
+    expect(await outcome(connect({ ...to, identity, ...none }))).not.toBe('in')
+  } finally {
+    delete process.env.NODE_TLS_REJECT_UNAUTHORIZED
+  }
+})
+
+test('a class of one’s own for answers is used', async () => {
+  const { door, timers, log } = world
+  class Answer<R extends IncomingMessage> extends ServerResponse<R> {}
+  const seen: boolean[] = []
+  const https = createHttpsServer({ door, timers, log, ServerResponse: Answer }, (_, response) => {
+    seen.push(response instanceof Answer)
+    response.end()
+  })
+  world.onClose(() => https.closeAllConnections())
+  const at = { host: '127.0.0.1', port: await world.listen(https), servername: NAME }
+  await once(request({ ...at, identity: world.car(1) }).end(), 'response')
+  expect(seen).toEqual([true])
 })
 
 test('what holds anyway may be said, and what would weaken it is refused with what to give instead', async () => {

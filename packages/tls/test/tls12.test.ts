@@ -13,6 +13,7 @@ import { Scalar } from '@milagro-ts/crypto/scalar'
 import type { SlotPskKind } from '@milagro-ts/crypto/static-agreement'
 import { clientHelloOf } from '@milagro-ts/tls/client-hello'
 import type { TlsPeer } from '@milagro-ts/tls/door'
+import { createServer as createHttpsServer, get, httpsAgent } from '@milagro-ts/tls/https'
 import type { IdentityTlsServer } from '@milagro-ts/tls/server'
 import { connect, createServer, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -81,6 +82,36 @@ test('a car is refused at its first try, and in once its PSK and permit are here
   world.turn(600_000)
   expect(await outcome(old(car))).toBe('in')
   expect(world.computed).toBe(1)
+})
+
+test('a request that hasn’t chosen it goes over no kept connection of TLS 1.2', async () => {
+  const { door, timers, log } = world
+  const https = createHttpsServer({ door, timers, log, tls12: true }, ({ socket }, response) =>
+    response.end((socket as TLSSocket).getProtocol()),
+  )
+  world.onClose(() => https.closeAllConnections())
+  const at = { host: '127.0.0.1', port: await world.listen(https.on('tlsClientError', () => undefined)) }
+  const car = world.car(1)
+  await untilIn(car)
+  const clock = () => world.now
+  const agent = httpsAgent(car, { servername: NAME, keepAlive: true, clock, timers })
+  const asked = (options: { tls12?: boolean }) =>
+    new Promise<[string, boolean]>((resolve, reject) => {
+      const request = get({ ...at, agent, ...options }, async response => {
+        let text = ''
+        for await (const chunk of response) text += chunk
+        resolve([text, request.reusedSocket])
+      }).on('error', reject)
+    })
+  const free = () => Object.values(agent.freeSockets).flat().length
+  expect(await asked({ tls12: true })).toEqual(['TLSv1.2', false])
+  await expect.poll(free).toBe(1)
+  expect(await asked({ tls12: true })).toEqual(['TLSv1.2', true])
+  await expect.poll(free).toBe(1)
+  expect(await asked({})).toEqual(['TLSv1.3', false])
+  await expect.poll(free).toBe(2)
+  expect(await asked({})).toEqual(['TLSv1.3', true])
+  agent.destroy()
 })
 
 test('what was made ready waits for two minutes', async () => {
