@@ -169,6 +169,10 @@ interface Held {
   readonly until: number
 }
 
+interface Admitted extends Held {
+  readonly permitted: Permitted
+}
+
 export class Door {
   readonly #ports: DoorPorts
   readonly #secret: Uint8Array
@@ -176,7 +180,7 @@ export class Door {
   /** What a worker computes for who gets nothing of it. */
   readonly #nobody: (slot: number) => string
   /** PSKs by identity: of who has come in, and (m2) of who may with its next attempt. */
-  readonly #kept = new Map<string, Held>()
+  readonly #kept = new Map<string, Admitted>()
   readonly #ready = new Map<string, Held>()
   /** By identity, for whom. */
   readonly #making = new Map<string, string>()
@@ -235,17 +239,18 @@ export class Door {
   /** The PSK of who has come in by it in this slot and still may, without waiting; undefined for everybody else. */
   pskKept(text: string): Uint8Array | undefined {
     const held = this.#kept.get(text)
-    if (held === undefined || held.identity.kind !== 'm1' || this.#ports.keys.B(held.slot) === undefined)
-      return undefined
-    return this.#mayEnter(held.identity) ? held.psk : undefined
+    return held?.identity.kind === 'm1' && this.#mayComeAgain(held) ? held.psk : undefined
   }
 
   /** The PSK for an identity of TLS 1.2, as far as it is here; else it is made ready for the next attempt. */
   pskAtOnce(text: string, source: string): Uint8Array {
     const identity = this.#readable(text, 'm2')
-    const held = this.#kept.get(text) ?? this.#ready.get(text)
-    if (identity !== null && held !== undefined && this.#mayEnter(identity)) return held.psk
-    if (identity !== null) void this.#makeReady(text, source)
+    if (identity === null) return this.decoy(text)
+    const kept = this.#kept.get(text)
+    if (kept !== undefined && this.#mayComeAgain(kept)) return kept.psk
+    const ready = this.#ready.get(text)
+    if (ready !== undefined && this.#mayEnter(identity)) return ready.psk
+    void this.#makeReady(text, source)
     return this.decoy(text)
   }
 
@@ -254,8 +259,18 @@ export class Door {
     return hmacSha256(this.#secret, utf8(text))
   }
 
-  /** Whose handshake by this identity and PSK has succeeded; null for who may not be here (any more). */
+  /**
+   * Whose handshake by this identity and PSK has succeeded; null for who may not be here (any more).
+   * @param source The one that `psk` was told for this connection; empty where it wasn't asked.
+   */
   authenticated(text: string, psk: Uint8Array, source: string): TlsPeer | null {
+    const held = this.#kept.get(text)
+    if (held !== undefined) {
+      if (!this.#mayComeAgain(held)) return null
+      if (source !== '') this.#payBack(sourceOf(source), text)
+      put(this.#kept, text, held)
+      return this.#admit(held.identity, held.permitted)
+    }
     const identity = this.#readable(text, 'm1') ?? this.#readable(text, 'm2')
     if (identity === null || !this.#mayEnter(identity)) return null
     const key = saidOf(identity)
@@ -266,15 +281,18 @@ export class Door {
     const slot = identity.slot as number
     this.#said.delete(key)
     put(this.#saidOfKnown, key, said)
-    if (!said.texts.includes(text)) {
-      said.comings++
-      said.texts.push(text)
-      if (said.texts.length > KEPT_OF_ONE) this.#kept.delete(said.texts.shift() as string)
-    }
+    said.comings++
+    said.texts.push(text)
+    if (said.texts.length > KEPT_OF_ONE) this.#kept.delete(said.texts.shift() as string)
     if (said.comings <= PAID_BACK) this.#payBack(sourceOf(source), text)
-    put(this.#kept, text, { identity, psk, slot, until: Number.POSITIVE_INFINITY })
+    const { permitted } = said
+    put(this.#kept, text, { identity, psk, slot, until: Number.POSITIVE_INFINITY, permitted })
+    return this.#admit(identity, permitted)
+  }
+
+  #admit(identity: PskIdentity, permitted: Permitted): TlsPeer {
     const { slotRule, grace } = this.#ports.rule()
-    return TlsPeer.admit(identity, said.permitted, slotRule, grace)
+    return TlsPeer.admit(identity, permitted, slotRule, grace)
   }
 
   /** From here on `guest` is put out when its time is over; the answer is called when it has left by itself. */
@@ -331,10 +349,15 @@ export class Door {
 
   /** Slot, deny list and stream, as of now; and the permit, as it was said. */
   #mayEnter(identity: PskIdentity): boolean {
+    return this.#isAdmissible(identity) && this.#saidAbout(saidOf(identity))?.permitted != null
+  }
+  /** Who has come in in this slot had a permit of it. */
+  #mayComeAgain({ identity, slot }: Held): boolean {
+    return this.#ports.keys.B(slot) !== undefined && this.#isAdmissible(identity)
+  }
+  #isAdmissible(identity: PskIdentity): boolean {
     const { bans } = this.#ports
-    if (!bans.fresh || bans.list.denies(identity.idCore.mpinId) !== null || !this.#isNow(identity))
-      return false
-    return this.#saidAbout(saidOf(identity))?.permitted != null
+    return bans.fresh && bans.list.denies(identity.idCore.mpinId) === null && this.#isNow(identity)
   }
 
   #saidAbout(key: string): Said | undefined {

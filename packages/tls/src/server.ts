@@ -31,7 +31,7 @@ const HANDSHAKE_TIMEOUT = 10_000
 /** Node's, with what `openTlsService` resolves to in the place of `cert` and `key`. */
 export interface IdentityServerOptions extends Omit<TlsOptions, Fixed>, Accepted {
   readonly door: Pick<Door, 'psk' | 'pskKept' | 'pskAtOnce' | 'decoy' | 'enter'> & {
-    /** @param source The one that `psk` was told for this connection. */
+    /** @param source The one that `psk` was told for this connection; empty where it wasn't asked. */
     authenticated(text: string, psk: Uint8Array, source: string): TlsPeer | null
   }
   readonly timers: Timers
@@ -182,13 +182,14 @@ class Entrance {
   #pskOf(socket: TLSSocket, identity: string): Buffer | null {
     try {
       const { door } = this.#options
-      const source = socket.remoteAddress ?? ''
       // A PSK is for the version that it is bound to: what is prepared for TLS 1.3 is none of TLS 1.2's. One that is kept is
       // looked at anew, as for a ban since the ClientHello was read.
-      const psk =
-        this.#isTls13Only || socket.getProtocol() === 'TLSv1.3'
-          ? (door.pskKept(identity) ?? this.#prepared.get(identity)?.psk)
-          : door.pskAtOnce(identity, source)
+      const isTls13 = this.#isTls13Only || socket.getProtocol() === 'TLSv1.3'
+      const kept = isTls13 ? door.pskKept(identity) : undefined
+      const prepared = isTls13 ? this.#prepared.get(identity) : undefined
+      // Asking the kernel takes as long as all else here, and for who comes again by what is kept there is no need.
+      const source = kept !== undefined && prepared === undefined ? '' : (socket.remoteAddress ?? '')
+      const psk = isTls13 ? (kept ?? prepared?.psk) : door.pskAtOnce(identity, source)
       if (psk !== undefined) this.#used.set(socket, { identity, psk, source })
       const { buffer, byteOffset, length } = psk ?? door.decoy(identity)
       return Buffer.from(buffer, byteOffset, length)
