@@ -58,6 +58,8 @@ const WHY: Readonly<Record<Fixed, string>> = {
   ticketKeys: RESUMED,
 }
 
+const isFixed = (name: string): name is Fixed => Object.hasOwn(WHY, name)
+
 /** Those that a program may go on giving, since they say what holds anyway. */
 export interface Accepted {
   readonly rejectUnauthorized?: true
@@ -67,9 +69,8 @@ export interface Accepted {
 
 /** TypeError for a fixed option, unless it says what holds anyway: one of `settings`, or `undefined`, which to node is none. */
 export function refuseFixed(options: object, settings: Partial<Readonly<Record<Fixed, unknown>>>): void {
-  for (const name of FIXED) {
-    const said = Object.hasOwn(options, name) ? (options as Record<string, unknown>)[name] : undefined
-    if (said === undefined || said === settings[name]) continue
+  for (const [name, said] of Object.entries(options)) {
+    if (said === undefined || !isFixed(name) || said === settings[name]) continue
     throw new TypeError(`${name} is no option of TLS without certificates: ${WHY[name]}`)
   }
 }
@@ -90,11 +91,11 @@ export const SERVER_TLS12 = { ...PROTOCOL, minVersion: 'TLSv1.2', ciphers: `${TL
  */
 export const SECURE_OPTIONS = constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION
 
+const CLIENT = { ...PROTOCOL, rejectUnauthorized: true } as const
+const CLIENT_OF_TLS12 = { ...CLIENT_TLS12, rejectUnauthorized: true } as const
 /** What holds of a client. Node's default of `rejectUnauthorized` is the environment's (NODE_TLS_REJECT_UNAUTHORIZED). */
-export const clientSettings = (tls12 = false) => ({
-  ...(tls12 ? CLIENT_TLS12 : PROTOCOL),
-  rejectUnauthorized: true,
-})
+export const clientSettings = (tls12 = false): typeof CLIENT | typeof CLIENT_OF_TLS12 =>
+  tls12 ? CLIENT_OF_TLS12 : CLIENT
 /** What holds of a server, though OpenSSL is to ask for no certificate. */
 export const serverSettings = (tls12 = false) => ({
   ...(tls12 ? SERVER_TLS12 : PROTOCOL),

@@ -23,12 +23,13 @@ import {
   TLSSocket,
   connect as tlsConnect,
 } from 'node:tls'
-import { systemClock, systemTimers, type Timers } from '@milagro-ts/api/system'
+import type { Timers } from '@milagro-ts/api/system'
 import type { SlotPsk } from '@milagro-ts/client/device'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import type { SlotPskKind } from '@milagro-ts/crypto/static-agreement'
 import { type Accepted, clientSettings, type Fixed, refuseFixed, SECURE_OPTIONS } from './options.js'
 import { type Enter, type IdentityServerOptions, IdentityTlsServer } from './server.js'
+import { tellEnding } from './slot-end.js'
 
 /** Who connects: a Device of the client package is one. */
 export interface TlsIdentity {
@@ -256,31 +257,6 @@ function sharedContext(options: SecureContextOptions): SecureContext {
   const known = contexts.get(key) ?? createSecureContext(options)
   contexts.set(key, known)
   return known
-}
-
-/** The longest that a timer takes. */
-const LONGEST = 2 ** 31 - 1
-
-function tellEnding(
-  socket: TLSSocket,
-  endsAt: number,
-  {
-    clock = systemClock,
-    timers = systemTimers,
-    warnBefore = 60_000,
-  }: { clock?: Clock | undefined; timers?: Timers | undefined; warnBefore?: number | undefined },
-): void {
-  let end = () => {}
-  const wait = () => {
-    // Never at once, even where it is due: who waits for `secureConnect` listens afterwards.
-    const left = Math.max(0, endsAt - warnBefore - clock())
-    end = timers.after(Math.min(left, LONGEST), () => {
-      if (clock() < endsAt - warnBefore) wait()
-      else socket.emit('permit-ending', endsAt)
-    })
-  }
-  wait()
-  socket.once('close', () => end())
 }
 
 /**
