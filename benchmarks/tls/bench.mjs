@@ -22,7 +22,7 @@ import { KINDS } from './world.mjs'
 /** @typedef {{warm: number, rounds: number, count: number, idle: number, bulk: number}} Effort */
 
 /** @type {Effort} */
-const FULL = { warm: 6_000, rounds: 15, count: 200, idle: 1_000, bulk: 256 * 1_048_576 }
+const FULL = { warm: 6_000, rounds: 15, count: 1_000, idle: 1_000, bulk: 256 * 1_048_576 }
 /** @type {Effort} */
 export const QUICK = { warm: 4, rounds: 1, count: 4, idle: 8, bulk: 4 * 1_048_576 }
 /** Handshakes at once. */
@@ -135,8 +135,8 @@ const rounded = (/** @type {number} */ value) => Number(value.toPrecision(4))
 const median = (/** @type {number[]} */ samples) => rounded(figures(samples).median)
 const p10 = (/** @type {number[]} */ samples) => rounded(figures(samples).p10)
 
-/** Where a side takes three milliseconds for each, so many fewer go before. */
-const SLOW = 6
+/** Where a side takes three milliseconds for each, so many fewer make a sample. */
+const SLOW = 5
 
 /** @param {Effort} effort */
 async function measureHandshakes({ warm, rounds, count }) {
@@ -145,11 +145,13 @@ async function measureHandshakes({ warm, rounds, count }) {
     /** @type {Map<Kind, Awaited<ReturnType<typeof handshakes>>[]>} */
     const samples = new Map(KINDS.map(kind => [kind, []]))
     // A server runs for days: code is compiled by what goes before.
-    for (const kind of KINDS) await handshakes(at, kind, isSlow(kind) ? Math.ceil(warm / SLOW) : warm)
+    const many = (/** @type {Kind} */ kind, /** @type {number} */ count) =>
+      isSlow(kind) ? Math.ceil(count / SLOW) : count
+    for (const kind of KINDS) await handshakes(at, kind, many(kind, warm))
     for (let round = 0; round < rounds; round++)
       for (let i = 0; i < KINDS.length; i++) {
         const kind = /** @type {Kind} */ (KINDS[(i + round) % KINDS.length])
-        samples.get(kind)?.push(await handshakes(at, kind, count))
+        samples.get(kind)?.push(await handshakes(at, kind, many(kind, count)))
       }
     return [...samples].map(([kind, all]) => ({
       kind,
