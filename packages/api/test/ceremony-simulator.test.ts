@@ -48,6 +48,7 @@ test.each<[number, string]>([
     'an equivocator does not conclude the founding, and has nothing to refresh of its key epoch later',
   ],
   [267584, 'an equivocator does not conclude a reshare to all of three, and so stops the group'],
+  [20273275, 'an equivocator holds a share of another of its pasts, once the coordinator has crashed'],
 ])('seed %i: %s', async seed => {
   expect((await simulate(seed)).violations).toEqual([])
 })

@@ -1193,7 +1193,8 @@ class Run {
       ending.code !== 'EXPIRED' &&
       !isUntimely &&
       !hasNothing &&
-      !(ending.code === 'CONFLICT' && equivocated)
+      // An equivocator that has lost its own past refuses by itself, and is named by that.
+      !(equivocated && (ending.code === 'CONFLICT' || isLiar(ending.by)))
     )
       wrong(`${ending.by} refuses, and nobody is named: ${ending.code} ${ending.why}`)
     const shown = liars.filter(({ lying, told }) => lying?.provable === true && told.size > 0)
