@@ -144,14 +144,13 @@ async function measureHandshakes({ warm, rounds, count }) {
   try {
     /** @type {Map<Kind, Awaited<ReturnType<typeof handshakes>>[]>} */
     const samples = new Map(KINDS.map(kind => [kind, []]))
-    // A server runs for days: code is compiled by what goes before.
-    const many = (/** @type {Kind} */ kind, /** @type {number} */ count) =>
-      isSlow(kind) ? Math.ceil(count / SLOW) : count
-    for (const kind of KINDS) await handshakes(at, kind, many(kind, warm))
+    // A server runs for days: its code has been compiled by what went before, that of the slow ones as well.
+    for (const kind of KINDS) await handshakes(at, kind, warm)
+    const many = (/** @type {Kind} */ kind) => (isSlow(kind) ? Math.ceil(count / SLOW) : count)
     for (let round = 0; round < rounds; round++)
       for (let i = 0; i < KINDS.length; i++) {
         const kind = /** @type {Kind} */ (KINDS[(i + round) % KINDS.length])
-        samples.get(kind)?.push(await handshakes(at, kind, many(kind, count)))
+        samples.get(kind)?.push(await handshakes(at, kind, many(kind)))
       }
     return [...samples].map(([kind, all]) => ({
       kind,

@@ -86,14 +86,14 @@ function wholeOf(head: Buffer): number {
   return whole
 }
 
-function read(hello: Uint8Array): ClientHello {
-  const body = new Reader(hello.subarray(4))
+function read(hello: Buffer): ClientHello {
+  const body = new Reader(hello, 4, hello.length)
   body.skip(2 + 32)
   body.vector(1)
   body.vector(2)
   body.vector(1)
-  const extensions = new Reader(body.isAtEnd ? new Uint8Array() : body.vector(2))
-  let identities: readonly string[] = []
+  const extensions = body.isAtEnd ? body : body.vector(2)
+  let named: readonly (string | undefined)[] = []
   let offered: OfferedPsk | undefined
   let offersTls13 = false
   let hasExtendedMasterSecret = false
@@ -101,14 +101,14 @@ function read(hello: Uint8Array): ClientHello {
     const type = extensions.integer(2)
     const value = extensions.vector(2)
     if (type === PRE_SHARED_KEY) {
-      const psks = new Reader(value)
-      const named = identitiesOf(new Reader(psks.vector(2)))
-      identities = named.filter(text => text !== undefined)
-      offered = offeredAs(hello, psks, named.indexOf(identities[0]))
+      named = identitiesOf(value.vector(2))
+      const place = named.findIndex(text => text !== undefined)
+      offered = offeredAs(hello, value, place)
     }
-    if (type === SUPPORTED_VERSIONS) offersTls13 = hasVersion(new Reader(new Reader(value).vector(1)), TLS13)
+    if (type === SUPPORTED_VERSIONS) offersTls13 = hasVersion(value.vector(1), TLS13)
     if (type === EXTENDED_MASTER_SECRET) hasExtendedMasterSecret = true
   }
+  const identities = named.filter(text => text !== undefined)
   return { identities, offered, offersTls13, hasExtendedMasterSecret }
 }
 
@@ -124,21 +124,20 @@ function identitiesOf(offered: Reader): (string | undefined)[] {
     const identity = offered.vector(2)
     // The obfuscated ticket age, which external PSKs have no use for.
     offered.skip(4)
-    const { buffer, byteOffset, length } = identity
-    const text = length > MOST_IDENTITY ? '' : Buffer.from(buffer, byteOffset, length).toString('latin1')
-    identities.push(length <= MOST_IDENTITY && PRINTED.test(text) ? text : undefined)
+    const text = identity.length > MOST_IDENTITY ? undefined : identity.latin1
+    identities.push(text !== undefined && PRINTED.test(text) ? text : undefined)
   }
   return identities
 }
 
 /** The binder at this place of the list that ends the message; undefined where it has none. */
-function offeredAs(hello: Uint8Array, psks: Reader, place: number): OfferedPsk | undefined {
+function offeredAs(hello: Buffer, psks: Reader, place: number): OfferedPsk | undefined {
   if (place < 0 || psks.isAtEnd) return undefined
-  const list = psks.vector(2)
-  const binders = new Reader(list)
+  const binders = psks.vector(2)
+  const before = hello.length - 2 - binders.length
   for (let at = 0; !binders.isAtEnd; at++) {
     const binder = binders.vector(1)
-    if (at === place) return { before: hello.subarray(0, hello.length - 2 - list.length), binder }
+    if (at === place) return { before: hello.subarray(0, before), binder: binder.bytes }
   }
   return undefined
 }
@@ -148,29 +147,43 @@ const PRINTED = /^[\x21-\x7e]*$/
 const FIELD = 'clientHello'
 const malformed = (why: string) => new DecodeError(FIELD, why)
 
+/** Part of a message; a part of it is another one over the same bytes. */
 class Reader {
-  readonly #bytes: Uint8Array
-  #at = 0
+  readonly #of: Buffer
+  readonly #end: number
+  #at: number
 
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes
+  constructor(of: Buffer, begin: number, end: number) {
+    this.#of = of
+    this.#at = begin
+    this.#end = end
   }
   get isAtEnd(): boolean {
-    return this.#at >= this.#bytes.length
+    return this.#at >= this.#end
+  }
+  /** Of what isn't read yet, as is what follows. */
+  get length(): number {
+    return this.#end - this.#at
+  }
+  get bytes(): Buffer {
+    return this.#of.subarray(this.#at, this.#end)
+  }
+  get latin1(): string {
+    return this.#of.toString('latin1', this.#at, this.#end)
   }
   skip(length: number): void {
-    if (length > this.#bytes.length - this.#at) throw malformed('cut off')
+    if (length > this.length) throw malformed('cut off')
     this.#at += length
   }
   integer(size: 1 | 2): number {
     this.skip(size)
-    const low = this.#bytes[this.#at - 1] as number
-    return size === 1 ? low : ((this.#bytes[this.#at - 2] as number) << 8) | low
+    const low = this.#of[this.#at - 1] as number
+    return size === 1 ? low : ((this.#of[this.#at - 2] as number) << 8) | low
   }
   /** After a length of `size` bytes. */
-  vector(size: 1 | 2): Uint8Array {
+  vector(size: 1 | 2): Reader {
     const length = this.integer(size)
     this.skip(length)
-    return this.#bytes.subarray(this.#at - length, this.#at)
+    return new Reader(this.#of, this.#at - length, this.#at)
   }
 }

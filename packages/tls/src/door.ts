@@ -170,6 +170,8 @@ interface Held {
 }
 
 interface Admitted extends Held {
+  /** The identity, as it is the key of what is kept. */
+  readonly text: string
   readonly permitted: Permitted
 }
 
@@ -268,7 +270,7 @@ export class Door {
     if (held !== undefined) {
       if (!this.#mayComeAgain(held)) return null
       if (source !== '') this.#payBack(sourceOf(source), text)
-      put(this.#kept, text, held)
+      put(this.#kept, held.text, held)
       return this.#admit(held.identity, held.permitted)
     }
     const identity = this.#readable(text, 'm1') ?? this.#readable(text, 'm2')
@@ -286,7 +288,7 @@ export class Door {
     if (said.texts.length > KEPT_OF_ONE) this.#kept.delete(said.texts.shift() as string)
     if (said.comings <= PAID_BACK) this.#payBack(sourceOf(source), text)
     const { permitted } = said
-    put(this.#kept, text, { identity, psk, slot, until: Number.POSITIVE_INFINITY, permitted })
+    put(this.#kept, text, { text, identity, psk, slot, until: Number.POSITIVE_INFINITY, permitted })
     return this.#admit(identity, permitted)
   }
 

@@ -57,6 +57,10 @@ interface Used {
   readonly source: string
 }
 
+/** By which identity node:tls was given a PSK. On the socket: a collector has much to do with weak maps. */
+const USED = Symbol('used')
+type Marked = TLSSocket & { [USED]?: Used }
+
 /** A listener of every raw connection. */
 function destroyIt(this: Socket): void {
   this.destroy()
@@ -77,8 +81,6 @@ class Entrance {
   readonly #isTls13Only: boolean
   /** By identity; of handshakes under way. */
   readonly #prepared = new Map<string, Prepared>()
-  /** By which identity node:tls was given a PSK. */
-  readonly #used = new WeakMap<TLSSocket, Used>()
 
   constructor(server: Server, options: IdentityServerOptions, enter?: Enter) {
     const { door, timers, log, tls12 = false, ...tlsOptions } = options
@@ -190,7 +192,7 @@ class Entrance {
       // Asking the kernel takes as long as all else here, and for who comes again by what is kept there is no need.
       const source = kept !== undefined && prepared === undefined ? '' : (socket.remoteAddress ?? '')
       const psk = isTls13 ? (kept ?? prepared?.psk) : door.pskAtOnce(identity, source)
-      if (psk !== undefined) this.#used.set(socket, { identity, psk, source })
+      if (psk !== undefined) (socket as Marked)[USED] = { identity, psk, source }
       const { buffer, byteOffset, length } = psk ?? door.decoy(identity)
       return Buffer.from(buffer, byteOffset, length)
     } catch (error) {
@@ -200,7 +202,7 @@ class Entrance {
   }
 
   #secure(socket: TLSSocket): void {
-    const used = this.#used.get(socket)
+    const used = (socket as Marked)[USED]
     const peer =
       used === undefined ? null : this.#options.door.authenticated(used.identity, used.psk, used.source)
     if (peer === null) {

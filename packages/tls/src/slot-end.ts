@@ -6,12 +6,8 @@ import type { Clock } from '@milagro-ts/crypto/ports'
 /** The longest that a timer takes. */
 const LONGEST = 2 ** 31 - 1
 
-interface Ending {
-  readonly sockets: Set<TLSSocket>
-  endTimer(): void
-}
 /** By when they are told, in unix milliseconds, and the slot's end. */
-type Endings = Map<string, Ending>
+type Endings = Map<string, Set<TLSSocket>>
 const all = new WeakMap<Timers, WeakMap<Clock, Endings>>()
 
 function endingsOf(timers: Timers, clock: Clock): Endings {
@@ -36,24 +32,20 @@ export function tellEnding(
   const at = endsAt - warnBefore
   const endings = endingsOf(timers, clock)
   const key = `${at} ${endsAt}`
-  const ending = endings.get(key) ?? begin()
-  ending.sockets.add(socket)
-  socket.once('close', () => {
-    ending.sockets.delete(socket)
-    if (ending.sockets.size > 0 || endings.get(key) !== ending) return
-    ending.endTimer()
-    endings.delete(key)
-  })
+  const sockets = endings.get(key) ?? begin()
+  sockets.add(socket)
+  socket.once('close', () => sockets.delete(socket))
 
-  function begin(): Ending {
-    const begun = { sockets: new Set<TLSSocket>(), endTimer: () => {} }
+  // It waits for the slot's end also where all have closed: the next one comes soon, as a rule, and timers let a process end.
+  function begin(): Set<TLSSocket> {
+    const begun = new Set<TLSSocket>()
     const wait = () => {
       // Never at once, even where it is due: who waits for `secureConnect` listens afterwards.
       const left = Math.max(0, at - clock())
-      begun.endTimer = timers.after(Math.min(left, LONGEST), () => {
+      timers.after(Math.min(left, LONGEST), () => {
         if (clock() < at) return wait()
         endings.delete(key)
-        for (const told of begun.sockets) told.emit('permit-ending', endsAt)
+        for (const told of begun) told.emit('permit-ending', endsAt)
       })
     }
     wait()

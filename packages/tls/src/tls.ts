@@ -74,12 +74,12 @@ export function connect(...given: unknown[]): TLSSocket {
   if (!server) throw new TypeError('servername, or host: the name of the server in its group')
 
   let psk: SlotPsk | undefined
-  const context = { ...settings, secureOptions: SECURE_OPTIONS }
   const isOwnContext = OF_CONTEXT.some(name => options[name] !== undefined)
   const late = lateConnection(options)
   const socket = late.begin({
-    ...context,
-    ...(isOwnContext ? {} : { secureContext: sharedContext(context) }),
+    ...settings,
+    secureOptions: SECURE_OPTIONS,
+    secureContext: isOwnContext ? undefined : sharedContext(settings),
     // A server name on the wire tells a listener what the port and address tell already; no certificate is chosen by it.
     servername: '',
     pskCallback: () => {
@@ -252,11 +252,13 @@ const OF_CONTEXT = ['crl', 'dhparam', 'ecdhCurve', 'honorCipherOrder', 'sessionI
 
 /** It holds nothing of a device, and takes longer to make than the rest of a connection that comes again. */
 const contexts = new Map<string, SecureContext>()
-function sharedContext(options: SecureContextOptions): SecureContext {
-  const key = options.maxVersion as string
-  const known = contexts.get(key) ?? createSecureContext(options)
-  contexts.set(key, known)
-  return known
+function sharedContext(settings: SecureContextOptions): SecureContext {
+  const key = settings.maxVersion as string
+  const known = contexts.get(key)
+  if (known !== undefined) return known
+  const made = createSecureContext({ ...settings, secureOptions: SECURE_OPTIONS })
+  contexts.set(key, made)
+  return made
 }
 
 /**
