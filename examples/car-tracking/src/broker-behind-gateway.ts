@@ -19,7 +19,7 @@ const EACH = 2
 const NOT_AUTHORIZED = 0x87
 
 interface Scene {
-  readonly servers: Pick<Servers, 'mqtt' | 'mqttLeftOut' | 'broker' | 'brokerPort' | 'process'>
+  readonly servers: Pick<Servers, 'mqtt' | 'mqttLeftOut' | 'broker' | 'brokerSocket' | 'process'>
   readonly probe: Publisher
   clearOfSlotEnd(): Promise<void>
 }
@@ -36,8 +36,8 @@ export async function brokerBehindGateway(
   const { servers, probe } = story
   const { mqtt, broker } = servers
   if (mqtt === undefined || broker === undefined) return { skipped: servers.mqttLeftOut }
-  const { brokerPort: port } = servers
-  const local = { host: '127.0.0.1', port, protocolVersion: 5, reconnectPeriod: 0 } as const
+  const { brokerSocket: path } = servers
+  const local = { protocol: 'mqtt+unix', path, protocolVersion: 5, reconnectPeriod: 0 } as const
   const subscriber = await connectAsync(local)
   const heard = new Map<string, string[]>()
   subscriber.on('message', (topic, payload) => {

@@ -21,7 +21,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, end)
 // Whoever reads this is gone.
 process.stderr.on('error', end)
 process.stdout.on('error', end)
-// However this process ends, nothing is left behind with its port taken.
+// However this process ends, nothing is left behind at its socket.
 process.once('exit', end)
 
 let text: string | undefined = ''

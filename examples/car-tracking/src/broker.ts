@@ -1,15 +1,16 @@
 /**
- * A broker that knows nothing of the group: mosquitto on the loopback, behind `milagro tls gateway`. Its user name is the M-Pin ID
- * of the car that has come in, so that its own rules say who writes where. They hold for who comes by the gateway: mosquitto
- * believes whoever reaches it, and on the loopback that is everybody on this machine, who may write under any car's name.
- * A broker that others rely on is reached by its gateway alone (docs/operations/gateway.md).
+ * A broker that knows nothing of the group: mosquitto at a Unix domain socket, behind `milagro tls gateway`. Its user name is the
+ * M-Pin ID of the car that has come in, so that its own rules say who writes where. mosquitto believes whoever reaches it; so it has
+ * no port, and its socket is in a folder that nobody but this user (and root) may enter. A program of this very user gets past the
+ * gateway: in use, gateway and broker are users of their own (docs/operations/gateway.md).
  */
 import { accessSync, constants } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
-import { userInfo } from 'node:os'
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir, userInfo } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
+import { isSocketPathTooLong } from '@milagro-ts/tls/service-address'
 import type { ManagedProcess, ProcessOptions } from './processes.js'
 
 /** Its name among the processes. */
@@ -31,21 +32,64 @@ export function mosquittoFile(folders: readonly string[] = FOLDERS): string | un
     })
 }
 
-/** Who comes by the gateway writes under its own name; who comes from this machine listens, and has whatever name it says. */
+/** Where mosquitto listens. */
+export interface BrokerSocket {
+  readonly path: string
+  /** Once the broker has ended: nothing is left of a folder that was made for the socket alone. */
+  remove(): Promise<void>
+}
+
+/**
+ * In `<folder>/mosquitto/`, mode 0700; where no socket can have that path, in a new folder for temporary files, of the same mode.
+ * mosquitto gives the socket itself 0770, and takes the place of one that a killed mosquitto has left behind.
+ * @param folder of the whole example.
+ */
+export async function brokerSocket(folder: string): Promise<BrokerSocket> {
+  const data = await dataFolder(folder)
+  const path = join(data, SOCKET)
+  if (isFit(path)) return { path, remove: async () => {} }
+  const own = await mkdtemp(join(tmpdir(), 'milagro-broker-'))
+  const remove = () => rm(own, { recursive: true, force: true })
+  if (isFit(join(own, SOCKET))) return { path: join(own, SOCKET), remove }
+  await remove()
+  throw new Error(
+    `mosquitto's socket finds no place: the names of ${data} and ${tmpdir()} are too long, or have a space`,
+  )
+}
+
+const SOCKET = 'socket'
+
+/** mosquitto 2.0 reads a path as far as its first space. */
+function isFit(path: string): boolean {
+  return !isSocketPathTooLong(path) && !/\s/.test(path)
+}
+
+async function dataFolder(folder: string): Promise<string> {
+  const data = join(folder, 'mosquitto')
+  await mkdir(data, { recursive: true, mode: 0o700 })
+  await chmod(data, 0o700)
+  return data
+}
+
+/** Who comes by the gateway writes under its own name; this user's programs listen, and have whatever name they say. */
 const RULES = 'topic read cars/#\n\npattern write cars/%u/#\n'
 
 /**
- * Writes its settings, in `<folder>/mosquitto/`, and says how it is started: on the loopback. Ready once mosquitto runs.
+ * Writes its settings, in `<folder>/mosquitto/`, and says how it is started. Ready once mosquitto runs.
  * @param folder of the whole example.
  */
-export async function brokerProcess(folder: string, program: string, port: number): Promise<ProcessOptions> {
-  const data = join(folder, 'mosquitto')
-  await mkdir(data, { recursive: true, mode: 0o700 })
+export async function brokerProcess(
+  folder: string,
+  program: string,
+  { path }: BrokerSocket,
+): Promise<ProcessOptions> {
+  const data = await dataFolder(folder)
   const acl = join(data, 'acl')
   const config = join(data, 'mosquitto.conf')
   await writeFileAtomic(acl, RULES)
   const settings = [
-    `listener ${port} 127.0.0.1`,
+    // Port 0: none.
+    `listener 0 ${path}`,
     'allow_anonymous true',
     `acl_file ${acl}`,
     `user ${userInfo().username}`,

@@ -131,8 +131,8 @@ export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boo
   const begin = performance.now()
   const folder = await mkdtemp(join(tmpdir(), 'milagro-check-'))
   const everybody = [...SERVERS, REPLACEMENT, GATEWAY] as const
-  const ports = await freePorts(2 * everybody.length + 3)
-  const [tls, broker, answering] = ports.slice(-3) as [number, number, number]
+  const ports = await freePorts(2 * everybody.length + 2)
+  const [tls, answering] = ports.slice(-2) as [number, number]
   const portsOf = (name: ServerName) => {
     const at = 2 * everybody.indexOf(name)
     return { public: ports[at] as number, admin: ports[at + 1] as number }
@@ -147,7 +147,7 @@ export async function check({ rpsMain, say, signal }: CheckOptions): Promise<boo
       rps: portsOf('rps'),
       fleet: portsOf('fleet'),
       tracking: { ...portsOf('tracking'), tls },
-      gateway: { ...portsOf('gateway'), broker },
+      gateway: portsOf('gateway'),
     },
     slotLength: SLOT,
     grace: 0,

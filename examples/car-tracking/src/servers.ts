@@ -28,7 +28,7 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { NO_TICKETS } from '@milagro-ts/tls/tickets'
-import { BROKER, brokerProcess, endBroker } from './broker.js'
+import { BROKER, type BrokerSocket, brokerProcess, brokerSocket, endBroker } from './broker.js'
 import type { GatewayAddress } from './live-positions.js'
 import {
   ManagedProcess,
@@ -53,8 +53,6 @@ export interface Ports {
   readonly admin: number
   /** Of the tracking server alone: where vehicles come in by TLS. */
   readonly tls?: number
-  /** Of the gateway alone: the broker behind it. */
-  readonly broker?: number
 }
 export interface ServersOptions {
   readonly folder: string
@@ -93,6 +91,7 @@ export class Servers {
   readonly #options: ServersOptions
   readonly #running = new Map<ServerName, ManagedProcess>()
   #broker: ManagedProcess | undefined
+  #socket: BrokerSocket | undefined
   #group: Group | undefined
   #isEnding = false
 
@@ -128,11 +127,11 @@ export class Servers {
   get broker(): ManagedProcess | undefined {
     return this.#broker
   }
-  /** On the loopback, for whoever subscribes. */
-  get brokerPort(): number {
-    const { broker } = this.#portsOf(GATEWAY)
-    if (broker === undefined) throw new TypeError('the gateway’s ports name no broker')
-    return broker
+  /** Where the broker listens: for its gateway, and for this user's programs that subscribe. */
+  get brokerSocket(): string {
+    if (this.#socket === undefined)
+      throw new TypeError('the broker’s socket has its place once start() is called')
+    return this.#socket.path
   }
   /** Every process that was started last under its name. */
   get all(): readonly ManagedProcess[] {
@@ -157,6 +156,7 @@ export class Servers {
   /** Starts everything; makes what isn't there yet. ProcessFailure, Refused or Unreachable name who failed. */
   async start(): Promise<void> {
     await mkdir(this.#path('logs'), { recursive: true, mode: 0o700 })
+    if (this.#options.ports.gateway !== undefined) await this.#placeSocket()
     await Promise.all(this.#withKeys.map(name => this.#passphrase(name)))
     const isNew = !existsSync(this.#path('group.json'))
     if (isNew) await this.#foundGroup()
@@ -168,9 +168,9 @@ export class Servers {
   /** The broker and its gateway, where there is to be one; not before the authorities run, who give the gateway its keys. */
   async startBroker(): Promise<void> {
     const { mosquitto, folder, progress } = this.#options
-    if (mosquitto === undefined || this.mqtt === undefined) return
+    if (mosquitto === undefined || this.mqtt === undefined || this.#socket === undefined) return
     progress(`starting ${BROKER}, ${GATEWAY}`)
-    const options = await brokerProcess(folder, mosquitto, this.brokerPort)
+    const options = await brokerProcess(folder, mosquitto, this.#socket)
     if (this.#isEnding) throw new ProcessFailure(`${BROKER} is not started any more`)
     this.#broker = new ManagedProcess(options)
     await Promise.all([this.#broker.ready(), this.startOne(GATEWAY)])
@@ -192,7 +192,16 @@ export class Servers {
     const services = [GATEWAY, 'tracking', 'fleet', 'rps'] as const
     await Promise.all(services.map(name => this.#running.get(name)?.end()))
     if (this.#broker !== undefined) await endBroker(this.#broker)
+    await this.#socket?.remove()
     await Promise.all(([...AUTHORITIES, REPLACEMENT] as const).map(name => this.#running.get(name)?.end()))
+  }
+
+  async #placeSocket(): Promise<void> {
+    const socket = await brokerSocket(this.#options.folder)
+    this.#socket = socket
+    if (!this.#isEnding) return
+    await socket.remove()
+    throw new ProcessFailure(`${BROKER} is not started any more`)
   }
 
   async #startAll(names: readonly ServerName[]): Promise<void> {
@@ -366,7 +375,7 @@ export class Servers {
         ...listening,
         ...pinned,
         rps: { url: this.url('rps') },
-        to: { host, port: gateway?.broker },
+        to: { path: this.#socket?.path },
         pass: 'mqtt',
       },
     }[name]

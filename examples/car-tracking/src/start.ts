@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util'
 import { systemClock, systemRandom } from '@milagro-ts/api/system'
 import { fileTokenStore } from '@milagro-ts/client/file-token-store'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
-import { BROKER, mosquittoFile, mosquittoPid } from './broker.js'
+import { mosquittoFile, mosquittoPid } from './broker.js'
 import { ANSWERS, CALLS, type CarSecrets, type CarSettings, Cars } from './cars.js'
 import { check } from './check.js'
 import { TOWNS } from './gpx.js'
@@ -44,8 +44,6 @@ type Listening = keyof typeof OFFSETS
 
 /** Where cars come in by TLS. */
 const CARS_BY_TLS = 3
-/** mosquitto, behind the gateway. */
-const BROKER_PORT = 5
 /** Where one car answers another. */
 const CAR_ANSWERS = 6
 /** The landing page. */
@@ -271,7 +269,7 @@ function portsFrom(base: number): Readonly<Record<Listening, Ports>> {
     fleet: at('fleet'),
     rps: at('rps'),
     tracking: { ...at('tracking'), tls: base + CARS_BY_TLS },
-    gateway: { ...at('gateway'), broker: base + BROKER_PORT },
+    gateway: at('gateway'),
     'dta-1': at('dta-1'),
     'dta-2': at('dta-2'),
     'dta-3': at('dta-3'),
@@ -286,7 +284,6 @@ async function checkFree(base: number, flags: string): Promise<void> {
   ])
   const others = [
     [base + CARS_BY_TLS, 'tracking by TLS'],
-    [base + BROKER_PORT, BROKER],
     [base + CAR_ANSWERS, `${ANSWERS} for ${CALLS}`],
     [base + LANDING, 'overview'],
   ] as const
@@ -389,8 +386,13 @@ function commandsOf(folder: string, servers: Servers): readonly string[] {
     `curl -H "Authorization: Bearer $TOKEN" ${servers.url('tracking')}/v1/vehicles`,
     ...(servers.broker === undefined
       ? []
-      : [`npx mqtt sub -h 127.0.0.1 -p ${servers.brokerPort} -t 'cars/#' -v`]),
+      : [`npx mqtt sub -l mqtt+unix --path ${shownSocket(folder, servers)} -t 'cars/#' -v`]),
   ]
+}
+
+/** Below the folder or, where that can't be a socket's, in a folder of its own. */
+function shownSocket(folder: string, { brokerSocket }: Servers): string {
+  return brokerSocket.startsWith(folder) ? relative('.', brokerSocket) : brokerSocket
 }
 
 function openLanding(port: number, folder: string, servers: Servers, cars: Cars): Promise<Landing> {

@@ -1,26 +1,32 @@
 /** mosquitto as a process of the example: it ends when it is to, and nothing is left behind. */
-import { type ChildProcess, spawn } from 'node:child_process'
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { access, chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import {
   BROKER,
+  type BrokerSocket,
   brokerProcess,
+  brokerSocket,
   endBroker,
   mosquittoFile,
   mosquittoPid,
 } from '@milagro-ts/car-tracking/broker'
-import { freePorts, isFree, ManagedProcess } from '@milagro-ts/car-tracking/processes'
+import { ManagedProcess } from '@milagro-ts/car-tracking/processes'
+import { isSocketPathTooLong } from '@milagro-ts/tls/service-address'
 import { connectAsync } from 'mqtt'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 let folder: string
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'milagro-broker-'))
   await mkdir(join(folder, 'logs'))
 })
-afterEach(() => rm(folder, { recursive: true }))
+afterEach(async () => {
+  vi.unstubAllEnvs()
+  await rm(folder, { recursive: true })
+})
 
 const log = () => readFile(join(folder, 'logs', `${BROKER}.log`), 'utf8')
 
@@ -34,35 +40,100 @@ test('mosquitto is found where it is, and nowhere else', async () => {
 })
 
 test('a program that is not mosquitto is said', async () => {
-  const broker = new ManagedProcess(await brokerProcess(folder, process.execPath, 1))
+  const socket = await brokerSocket(folder)
+  const broker = new ManagedProcess(await brokerProcess(folder, process.execPath, socket))
   await expect(broker.ready()).rejects.toThrow('broker has ended')
   expect(await broker.ended).not.toBe(0)
   await expect.poll(log).toMatch(/broker: mosquitto has ended \(\d+\)\n$/)
+})
+
+const modeOf = async (file: string) => (await stat(file)).mode & 0o777
+
+test('mosquitto has one listener: a socket in a folder that only this user may enter, and no port', async () => {
+  // Of whatever mode it was.
+  await mkdir(join(folder, 'mosquitto'), { mode: 0o755 })
+  const { path } = await brokerSocket(folder)
+  expect(path).toBe(join(folder, 'mosquitto', 'socket'))
+  expect(await modeOf(dirname(path))).toBe(0o700)
+  const { args } = await brokerProcess(folder, '/usr/sbin/mosquitto', { path, remove: async () => {} })
+  const config = await readFile(args[args.indexOf('--config') + 1] as string, 'utf8')
+  const listening = config.split('\n').filter(line => /^(listener|port|bind_)/.test(line))
+  expect(listening).toEqual([`listener 0 ${path}`])
+})
+
+test.each([
+  ['is too long', ['a'.repeat(60), 'b'.repeat(60)]],
+  ['has a space', ['a b']],
+])(
+  'below a folder whose name %s, the socket has a folder of its own, which goes at the end',
+  async (_, names) => {
+    const deep = join(folder, ...names)
+    await mkdir(deep, { recursive: true })
+    const { path, remove } = await brokerSocket(deep)
+    expect([path.startsWith(deep), isSocketPathTooLong(path)]).toEqual([false, false])
+    expect(await modeOf(dirname(path))).toBe(0o700)
+    await writeFile(path, '')
+    await remove()
+    await expect(access(dirname(path))).rejects.toThrow('ENOENT')
+    // Once more is no error.
+    await remove()
+  },
+)
+
+test('where no folder does for a socket, that is said', async () => {
+  vi.stubEnv('TMPDIR', join(folder, 't t'))
+  await mkdir(join(folder, 't t'))
+  await expect(brokerSocket(join(folder, 'a b'))).rejects.toThrow('socket finds no place')
+  expect(await readdir(join(folder, 't t'))).toEqual([])
 })
 
 const program = mosquittoFile()
 if (program === undefined) console.log('there is no mosquitto: how it starts and ends is not tested')
 
 describe.skipIf(program === undefined)('mosquitto', () => {
-  let port: number
+  let socket: BrokerSocket
+  let path: string
   let broker: ManagedProcess
-  beforeEach(async () => {
-    ;[port = 0] = await freePorts(1)
-    broker = new ManagedProcess(await brokerProcess(folder, program as string, port))
+  const start = async () => {
+    broker = new ManagedProcess(await brokerProcess(folder, program as string, socket))
     await broker.ready()
+  }
+  beforeEach(async () => {
+    socket = await brokerSocket(folder)
+    path = socket.path
+    await start()
   })
   afterEach(() => broker.end())
 
   test('listens once it is ready, and ends when it is told to', async () => {
     expect(broker.name).toBe(BROKER)
-    expect(await isFree(port)).toBe(false)
+    expect(await touch(path)).toBe('closed')
     await broker.end()
     expect(await broker.ended).toBe(0)
-    expect(await isFree(port)).toBe(true)
+    expect(await touch(path)).toBe('nobody listens')
   })
 
-  test('who reaches it past the gateway has whatever name it says, as the README warns', async () => {
-    const local = { host: '127.0.0.1', port, protocolVersion: 5, reconnectPeriod: 0 } as const
+  test('a socket that a killed one has left behind is in nobody’s way', async () => {
+    process.kill(mosquittoPid(broker) as number, 'SIGKILL')
+    await broker.ended
+    await access(path)
+    expect(await touch(path)).toBe('nobody listens')
+    await start()
+    expect(await touch(path)).toBe('closed')
+  })
+
+  test.skipIf(process.getuid?.() !== 0)('another user does not reach it', async () => {
+    // All but its own folder is open to everybody.
+    await chmod(folder, 0o755)
+    const connecting = `require('node:net').connect(process.argv[1])
+      .once('connect', () => process.exit(0)).once('error', error => { console.log(error.code); process.exit(1) })`
+    const nobody = { uid: 65_534, gid: 65_534, cwd: '/', encoding: 'utf8' } as const
+    const said = spawnSync(process.execPath, ['-e', connecting, path], nobody)
+    expect(said).toMatchObject({ status: 1, stdout: 'EACCES\n' })
+  })
+
+  test('this user’s programs have whatever name they say there, as the README warns', async () => {
+    const local = { protocol: 'mqtt+unix', path, protocolVersion: 5, reconnectPeriod: 0 } as const
     const anybody = await connectAsync({ ...local, username: 'car-1' })
     const publish = (topic: string) =>
       anybody.publishAsync(topic, 'here', { qos: 1 }).then(
@@ -84,16 +155,16 @@ describe.skipIf(program === undefined)('mosquitto', () => {
   test('is ended where its process was killed and cannot end it', async () => {
     broker.kill('SIGKILL')
     expect(await broker.ended).toBe('SIGKILL')
-    expect(await isFree(port)).toBe(false)
+    expect(await touch(path)).toBe('closed')
     await endBroker(broker)
-    await expect.poll(() => isFree(port), { timeout: 20_000 }).toBe(true)
+    await expect.poll(() => touch(path), { timeout: 20_000 }).toBe('nobody listens')
     // Once more is no error.
     await endBroker(broker)
   })
 
   test('does not outlive whoever started it', async () => {
-    const [other = 0] = await freePorts(1)
-    const { file, args } = await brokerProcess(folder, program as string, other)
+    await broker.end()
+    const { file, args } = await brokerProcess(folder, program as string, socket)
     const child: ChildProcess = spawn(process.execPath, [file, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -102,21 +173,22 @@ describe.skipIf(program === undefined)('mosquitto', () => {
     // Nobody reads any more what it says, and it has something to say.
     child.stdout?.destroy()
     child.stderr?.destroy()
-    expect(await isFree(other)).toBe(false)
-    await expect.poll(() => touch(other), { timeout: 20_000 }).toBe('nobody listens')
+    expect(await touch(path)).toBe('closed')
+    await expect.poll(() => touch(path), { timeout: 20_000 }).toBe('nobody listens')
     await ended
-    expect(await isFree(other)).toBe(true)
   })
 })
 
 /** Connects, which mosquitto writes of in its log. */
-function touch(port: number): Promise<string> {
+function touch(path: string): Promise<string> {
   return new Promise(resolve => {
-    const socket = connect(port, '127.0.0.1')
+    const socket = connect(path)
     socket.once('connect', () => socket.end('no MQTT'))
     socket.once('close', () => resolve('closed'))
-    socket.on('error', error =>
-      resolve((error as NodeJS.ErrnoException).code === 'ECONNREFUSED' ? 'nobody listens' : 'closed'),
-    )
+    // Refused where the file is left and nobody reads it any more.
+    socket.on('error', error => {
+      const { code = '' } = error as NodeJS.ErrnoException
+      resolve(['ECONNREFUSED', 'ENOENT'].includes(code) ? 'nobody listens' : 'closed')
+    })
   })
 }

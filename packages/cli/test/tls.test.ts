@@ -130,6 +130,12 @@ describe('exit code 2, and why, for wrong settings and flags', () => {
     ['no settings', [], "setting 'name' is missing"],
     ['an address without a port', ['--listen', 'localhost'], "--listen: 'localhost' is no host:port"],
     [
+      'a service that is neither a port nor a path',
+      ['--to', 'run/service'],
+      "--to: 'run/service' is no host:port and no absolute path",
+    ],
+    ['a path, outbound', ['--outbound', '--to', '/run/service'], "--to: '/run/service' is no host:port\n"],
+    [
       'an outbound gateway outside the loopback',
       [...outbound, '--listen', '0.0.0.0:0'],
       'on the loopback only',
@@ -226,14 +232,16 @@ describe('a whole system', () => {
     await folder.close()
   })
 
-  async function startService() {
+  /** At a port, or at this path. */
+  async function startService(path?: string) {
     const seen: (string | undefined)[] = []
     const server = createServer((request, response) => {
       const instance = request.headers['milagro-instance'] as string | undefined
       seen.push(instance)
       response.end(`hello ${instance}`)
     })
-    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    const at = path === undefined ? { port: 0, host: '127.0.0.1' } : { path }
+    await new Promise<void>(resolve => server.listen(at, resolve))
     folder.onClose(async () => {
       server.closeAllConnections()
       server.close()
@@ -365,17 +373,15 @@ describe('a whole system', () => {
     bySettings.child.kill('SIGTERM')
     expect(await bySettings.ended).toBe(0)
 
-    // Another service from the next connection on; a wrong file changes nothing.
-    const other = await startService()
+    // Another service, at a Unix domain socket, from the next connection on; a wrong file changes nothing.
+    const path = folder.file('other')
+    const other = await startService(path)
     const settings = JSON.parse(await readFile(gatewayFile, 'utf8'))
     await writeFile(gatewayFile, '{"to":')
     gateway.child.kill('SIGHUP')
     await until(async () => gateway.err().includes('the settings were not read again'))
     expect((await body(`http://${near}/`)).status).toBe(200)
-    await writeFile(
-      gatewayFile,
-      JSON.stringify({ ...settings, to: { host: '127.0.0.1', port: other.port }, name: 'x' }),
-    )
+    await writeFile(gatewayFile, JSON.stringify({ ...settings, to: { path }, name: 'x' }))
     gateway.child.kill('SIGHUP')
     await until(async () => gateway.err().includes('the settings were read again'))
     expect(gateway.err()).toMatch(/"settings":\["name"\].*these settings want a restart/)
@@ -399,10 +405,11 @@ describe('a whole system', () => {
 
   test('flags go before the gateway’s settings; psk: identity and key for a foreign program, which no process list shows', async () => {
     // The settings name another port, another service, and another way to tell it.
-    const [other, near] = [await startService(), `127.0.0.1:${await freePort()}`]
+    const path = folder.file('by-flag')
+    const [other, near] = [await startService(path), `127.0.0.1:${await freePort()}`]
     const gateway = running1(
       ...['tls', 'gateway', '--config', gatewayFile, '--listen', near],
-      ...['--to', `127.0.0.1:${other.port}`, '--pass', 'none'],
+      ...['--to', path, '--pass', 'none'],
     )
     const { listen = '', pid } = await gateway.event('ready')
     expect(listen).toBe(near)

@@ -3,6 +3,7 @@
  * (`MILAGRO_GATEWAY_…`, `MILAGRO_OUTBOUND_…`, `MILAGRO_PSK_FILE_…`, `MILAGRO_SERVICE_…`) < flags. The passphrase of the keys is not among them.
  */
 import { isIP } from 'node:net'
+import { isAbsolute } from 'node:path'
 import { ConfigError, type ConfigSources, loadConfig } from '@milagro-ts/api/config'
 import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
 import {
@@ -14,14 +15,15 @@ import {
 } from '@milagro-ts/api/settings'
 import Type, { type Static } from '@milagro-ts/api/typebox'
 import { PASS } from './gateway.js'
+import { isSocketPathTooLong, LONGEST_SOCKET_PATH, type ServiceAddress } from './service-address.js'
 
 const Path = Type.String({ minLength: 1 })
 const Connections = Type.Integer({ minimum: 1, maximum: 1_000_000 })
 const Seconds = Type.Integer({ minimum: 1, maximum: 604_800 })
-const ToSetting = Strict({
+const to = {
   host: Type.String({ minLength: 1, maxLength: 253 }),
   port: Type.Integer({ minimum: 1, maximum: 65_535 }),
-})
+}
 /** Health and metrics, for whoever reaches it. */
 const AdminListenSetting = Strict({
   /** 127.0.0.1 unless said. */
@@ -57,8 +59,12 @@ export const GatewayConfig = Strict({
   ...server,
   listen: ListenSetting,
   adminListen: AdminListenSetting,
-  /** The service behind it. */
-  to: ToSetting,
+  /** The service behind it: host and port, or else the path of its Unix domain socket. */
+  to: Strict({
+    host: Type.Optional(to.host),
+    port: Type.Optional(to.port),
+    path: Type.Optional(Type.String()),
+  }),
   /** How the service is told who came. */
   pass: Type.Enum([...PASS]),
   /** The name that it is told: `mpinId` unless said, or `instance`, what the RA knows the device by. */
@@ -73,14 +79,14 @@ export const GatewayConfig = Strict({
   workers: Type.Optional(WorkersSetting),
   logLevel: Type.Optional(LogLevelSetting),
 })
-export type GatewayConfig = Static<typeof GatewayConfig>
+export type GatewayConfig = Omit<Static<typeof GatewayConfig>, 'to'> & { readonly to: ServiceAddress }
 
 export const OutboundConfig = Strict({
   /** On the loopback: whoever reaches it speaks as the device. */
   listen: ListenSetting,
   adminListen: Type.Optional(AdminListenSetting),
   /** Where the gateway or server is reached. */
-  to: ToSetting,
+  to: Strict(to),
   /** Its name in the group document. */
   server: ServerNameSetting,
   rps: Strict({ url: UrlSetting }),
@@ -139,9 +145,40 @@ export const PSK_FILE_RELOADABLE: readonly string[] = ['fleetUrl', 'devicesFile'
 
 type Sources = Omit<ConfigSources, 'prefix'>
 
-/** ConfigError names the first setting that is wrong. */
+/** ConfigError names the first setting that is wrong, `to` also where it is an address of both kinds, or of none. */
 export function loadGatewayConfig(sources: Sources): GatewayConfig {
-  return loadConfig(GatewayConfig, { prefix: 'MILAGRO_GATEWAY', ...sources })
+  const prefix = 'MILAGRO_GATEWAY'
+  const { to, ...config } = loadConfig(GatewayConfig, { prefix, ...sources })
+  return { ...config, to: serviceAddress(to, namedOf(to, `${prefix}_TO`, sources)) }
+}
+
+type To = Static<typeof GatewayConfig>['to']
+
+/** What the strongest source that has `to` says of it: whose path puts the port of a weaker one out of force, and the other way round. */
+function namedOf(to: To, variable: string, { flags = {}, env }: Sources): readonly string[] {
+  const inFlags = Object.keys(flags.to ?? {})
+  const inEnv = ['host', 'port', 'path'].filter(
+    name => env[`${variable}_${name.toUpperCase()}`] !== undefined,
+  )
+  return [inFlags, inEnv].find(names => names.length > 0) ?? Object.keys(to)
+}
+
+function serviceAddress({ host, port, path }: To, named: readonly string[]): ServiceAddress {
+  const isPath = named.includes('path')
+  if (isPath === (named.includes('host') || named.includes('port')))
+    throw new ConfigError(`setting 'to': say either host and port, or path${isPath ? ', not both' : ''}`)
+  if (!isPath) {
+    if (host === undefined) throw new ConfigError("setting 'to.host' is missing")
+    if (port === undefined) throw new ConfigError("setting 'to.port' is missing")
+    return { host, port }
+  }
+  if (path === undefined || !isAbsolute(path) || path.includes('\0'))
+    throw new ConfigError("setting 'to.path': must be an absolute path")
+  if (isSocketPathTooLong(path))
+    throw new ConfigError(
+      `setting 'to.path': a socket's path has at most ${LONGEST_SOCKET_PATH} bytes here, this one ${Buffer.byteLength(path)}`,
+    )
+  return { path }
 }
 
 /** ConfigError, for an address outside the loopback as well. */
@@ -168,10 +205,19 @@ export function loadServiceConfig(sources: Sources): ServiceConfig {
   return loadConfig(ServiceConfig, { prefix: 'MILAGRO_SERVICE', ...sources })
 }
 
+/** `host:port`, or an absolute path. ConfigError names the flag. */
+export function serviceFlag(text: string): ServiceAddress {
+  return isAbsolute(text) ? { path: text } : addressFlag(text, '--to', 'no host:port and no absolute path')
+}
+
 /** `host:port`, `[::1]:port`. ConfigError, which names the flag. */
-export function addressFlag(text: string, flag: string): { readonly host: string; readonly port: number } {
+export function addressFlag(
+  text: string,
+  flag: string,
+  isNone = 'no host:port',
+): { readonly host: string; readonly port: number } {
   const [, v6, name, port] = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text) ?? []
   const host = v6 ?? name
-  if (host === undefined || Number(port) > 65_535) throw new ConfigError(`${flag}: '${text}' is no host:port`)
+  if (host === undefined || Number(port) > 65_535) throw new ConfigError(`${flag}: '${text}' is ${isNone}`)
   return { host, port: Number(port) }
 }

@@ -24,6 +24,7 @@ import type { Duplex } from 'node:stream'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Timers } from '@milagro-ts/api/system'
 import { relay } from './relay.js'
+import type { ServiceAddress } from './service-address.js'
 
 /** What the service reads of a device. */
 export interface PassedOn {
@@ -37,7 +38,7 @@ export interface HttpPassingOptions {
   readonly timers: Timers
   /** As of now: where the service is, and the gateway's `idle` and `patience` in milliseconds. */
   readonly settings: () => {
-    readonly to: { readonly host: string; readonly port: number }
+    readonly to: ServiceAddress
     readonly idle: number
     readonly patience: number
   }
@@ -191,9 +192,9 @@ export class HttpPassing {
       'x-forwarded-proto': 'https',
     }
     const { to, patience } = settings()
-    const { host, port } = to
+    const at = 'path' in to ? { socketPath: to.path } : to
     const { method, url: path } = incoming
-    const onward = request({ host, port, method, path, headers, agent, setHost: false })
+    const onward = request({ ...at, method, path, headers, agent, setHost: false })
     // The time for an answer runs from the end of the request: a long upload is no silence.
     let endWaiting = () => {}
     onward.once('finish', () => {

@@ -24,6 +24,7 @@ import {
   loadGatewayConfig,
   loadOutboundConfig,
   type OutboundConfig,
+  serviceFlag,
 } from './gateway-config.js'
 import type { OutboundSettings } from './outbound-gateway.js'
 import { ReloadableSettings } from './reloadable-settings.js'
@@ -33,6 +34,7 @@ export interface GatewayFlags {
   readonly config?: string | undefined
   /** `host:port`. */
   readonly listen?: string | undefined
+  /** The same, or an absolute path. */
   readonly to?: string | undefined
   readonly pass?: string | undefined
   /** Make the keys, say their public parts, and end. */
@@ -61,7 +63,11 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
         loadGatewayConfig({
           file: flags.config,
           env,
-          flags: { ...addresses(flags), ...given('pass', flags.pass) },
+          flags: {
+            ...address('listen', flags.listen),
+            ...(flags.to === undefined ? {} : { to: serviceFlag(flags.to) }),
+            ...given('pass', flags.pass),
+          },
         }),
       GATEWAY_RELOADABLE,
     )
@@ -130,7 +136,8 @@ export function runOutbound(flags: OutboundFlags, env: Environment): Promise<voi
           file: flags.config,
           env,
           flags: {
-            ...addresses(flags),
+            ...address('listen', flags.listen),
+            ...address('to', flags.to),
             ...given('server', server),
             ...given('store', store),
             ...given('unlocker', unlocker),
@@ -261,10 +268,7 @@ function limitsOf({
   return { connections, idle: idleSeconds * 1000, patience: patienceSeconds * 1000 }
 }
 
-function addresses({ listen, to }: Pick<GatewayFlags, 'listen' | 'to'>) {
-  return {
-    ...(listen === undefined ? {} : { listen: addressFlag(listen, '--listen') }),
-    ...(to === undefined ? {} : { to: addressFlag(to, '--to') }),
-  }
+function address(name: 'listen' | 'to', text: string | undefined) {
+  return text === undefined ? {} : { [name]: addressFlag(text, `--${name}`) }
 }
 const given = (name: string, value: unknown) => (value === undefined ? {} : { [name]: value })

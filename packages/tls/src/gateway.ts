@@ -1,7 +1,7 @@
 /**
  * TLS without certificates in front of a service that knows nothing of it, and that is told who came.
  *
- *   device -- TLS by its own key -->  door: this slot, permitted, not banned  -- TCP -->  service
+ *   device -- TLS by its own key -->  door: this slot, permitted, not banned  -- TCP or Unix domain socket -->  service
  *
  *   pass     what the service hears of the device
  *   proxy    PROXY protocol v2, before the first byte (proxy-protocol.ts)
@@ -12,7 +12,7 @@
  * The door puts out who is banned, and everybody when the slot and its grace are over; the connection to the service ends
  * with the device's. The service must hear nobody but the gateway: it believes whoever reaches it.
  */
-import { connect as connectTcp, type Socket } from 'node:net'
+import { connect as connectPlain, type Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
@@ -26,6 +26,7 @@ import { connectAs, type MqttRefusal, readConnect, refusalPacket } from './mqtt-
 import { type Ends, proxyHeader } from './proxy-protocol.js'
 import { relay } from './relay.js'
 import type { IdentityTlsServer } from './server.js'
+import type { ServiceAddress } from './service-address.js'
 import { createServer } from './tls.js'
 
 export const PASS = ['proxy', 'http', 'mqtt', 'none'] as const
@@ -33,7 +34,7 @@ export type Pass = (typeof PASS)[number]
 
 /** What may change while the gateway serves; connections that are there keep what they began with. */
 export interface GatewaySettings {
-  readonly to: { readonly host: string; readonly port: number }
+  readonly to: ServiceAddress
   readonly pass: Pass
   /** The name that is passed on: the M-Pin ID, or what the RA knows the device by (a VIN), which outlives generations. */
   readonly name: 'mpinId' | 'instance'
@@ -272,7 +273,7 @@ export class Gateway {
   /** Null when the service takes no connection in time. */
   #reach({ to, patience }: GatewaySettings): Promise<Socket | null> {
     return new Promise(resolve => {
-      const service = connectTcp({ ...to, allowHalfOpen: true, noDelay: true })
+      const service = connectPlain({ ...to, allowHalfOpen: true, noDelay: true })
       const endWaiting = this.#options.timers.after(patience, () =>
         service.destroy(new Error('no answer in time')),
       )

@@ -165,6 +165,33 @@ describe.skipIf(!hasMosquitto)('mosquitto', () => {
     expect(listener.text()).not.toContain('position')
   })
 
+  test('at a Unix domain socket alone: the same rules, by the same name', async () => {
+    const path = join(folder, 'socket')
+    const config = join(folder, 'socket.conf')
+    const { username } = userInfo()
+    await writeFile(
+      config,
+      `listener 0 ${path}\nallow_anonymous true\nacl_file ${join(folder, 'acl')}\nuser ${username}\nlog_type all\n`,
+    )
+    const local = start('mosquitto', '-c', config)
+    await local.said(/mosquitto version .* running/)
+    const gateway = await startGateway(world, { to: { path }, pass: 'mqtt' })
+    const car = world.car(1)
+    const { port } = await startOutbound(world, car, gateway.port)
+    const topic = (mpinId: string) => `cars/${mpinId}/position`
+    const as = ['--unix', path, '-u', car.mpinId]
+    const listener = start('mosquitto_sub', ...as, '-t', topic(car.mpinId), '-C', '1')
+    await local.said(/Sending SUBACK/)
+    const publish = (to: string) =>
+      ran(['mosquitto_pub', ...at(port), '-V', 'mqttv5', '-q', '1', '-t', to, '-m', '59.3 18.1', '-d'])
+    expect(await publish(topic(car.mpinId))).toMatchObject({ status: 0 })
+    await listener.said(/59\.3 18\.1/)
+    await publish(topic(world.car(2).mpinId))
+    await local.said(/Denied PUBLISH/)
+    // Nothing of this went by the port of the first.
+    expect(running[0]?.text()).not.toContain('New connection')
+  })
+
   test('what is no MQTT, or never says CONNECT, reaches no broker', async () => {
     const gateway = await startGateway(world, { to: { host: '127.0.0.1', port: broker }, pass: 'mqtt' })
     const dial = () =>

@@ -71,11 +71,29 @@ export async function service(
   world: World,
   serve: (socket: Socket) => void,
 ): Promise<{ host: string; port: number }> {
-  const server: Server = createTcp({ allowHalfOpen: true }, socket => {
+  return { host: '127.0.0.1', port: await world.listen(serving(serve)) }
+}
+
+/** The same at a Unix domain socket. */
+export function serviceAt(
+  world: World,
+  path: string,
+  serve: (socket: Socket) => void,
+): Promise<{ path: string }> {
+  return listenAt(world, path, serving(serve))
+}
+
+export async function listenAt(world: World, path: string, server: Server): Promise<{ path: string }> {
+  await new Promise<void>(resolve => server.listen(path, resolve))
+  world.onClose(() => server.close())
+  return { path }
+}
+
+function serving(serve: (socket: Socket) => void): Server {
+  return createTcp({ allowHalfOpen: true }, socket => {
     socket.on('error', () => undefined)
     serve(socket)
   })
-  return { host: '127.0.0.1', port: await world.listen(server) }
 }
 
 /** Everything that comes until the other end has said everything; rejects for a connection that breaks. */

@@ -1,8 +1,11 @@
 /** What a gateway passes on: bytes, the ends of connections, and who is there; and what it doesn't. */
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
+import { mkdtemp, rename, rm } from 'node:fs/promises'
 import { createServer as createHttp, type IncomingMessage, request } from 'node:http'
-import { connect as connectTcp, type Socket } from 'node:net'
+import { connect as connectTcp, createServer as createTcp, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { toHex } from '@milagro-ts/crypto/bytes'
 import { httpsAgent } from '@milagro-ts/tls/https'
 import { PROXY_TYPE, proxyHeader } from '@milagro-ts/tls/proxy-protocol'
@@ -11,8 +14,10 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import {
   heard,
   INSTANCE,
+  listenAt,
   type RunningGateway,
   service,
+  serviceAt,
   startGateway,
   startOutbound,
 } from './gateway-world.js'
@@ -599,6 +604,110 @@ describe('HTTP', () => {
     const socket = await dial(gateway, world.car(1))
     socket.write('CONNECT 192.0.2.1:22 HTTP/1.1\r\nHost: x\r\n\r\n')
     expect((await heard(socket)).toString()).toMatch(/^HTTP\/1\.1 405 /)
+    socket.destroy()
+  })
+})
+
+describe('a service at a Unix domain socket', () => {
+  let folder: string
+  let path: string
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'milagro-socket-'))
+    path = join(folder, 'service')
+  })
+  afterEach(() => rm(folder, { recursive: true }))
+
+  test('proxy: the header has the ends of the device’s connection; and what is said, both ways, half-closed', async () => {
+    const came: Promise<Buffer>[] = []
+    const to = await serviceAt(world, path, async socket => {
+      const all = heard(socket)
+      came.push(all)
+      socket.end((await all).subarray(-5))
+    })
+    const gateway = await startGateway(world, { to, pass: 'proxy' })
+    const car = world.car(1)
+    const socket = await dial(gateway, car)
+    const answer = heard(socket)
+    socket.end('hello')
+    const all = await (came[0] ?? until(() => came[0]))
+    const ends = { remoteAddress: '127.0.0.1', remotePort: socket.localPort as number }
+    const its = { localAddress: '127.0.0.1', localPort: gateway.port }
+    const header = proxyHeader({ ...ends, ...its }, { idCore: car.idCore, slot: SLOT })
+    expect(all.toString('hex')).toBe(`${toHex(header)}${Buffer.from('hello').toString('hex')}`)
+    expect((await answer).toString()).toBe('hello')
+    expect(gateway.gateway.service).toBe(true)
+  })
+
+  test('none: nothing but the bytes; another address counts from the next connection on', async () => {
+    const to = await serviceAt(world, path, socket => socket.end('at a socket'))
+    const gateway = await startGateway(world, { to, pass: 'none' })
+    expect((await heard(await dial(gateway, world.car(1)))).toString()).toBe('at a socket')
+    const other = await service(world, socket => socket.end('at a port'))
+    gateway.settings = { ...gateway.settings, to: other }
+    expect((await heard(await dial(gateway, world.car(1)))).toString()).toBe('at a port')
+  })
+
+  test('mqtt: the CONNECT arrives under the device’s name', async () => {
+    const came: Buffer[] = []
+    const to = await serviceAt(world, path, socket => {
+      socket.on('data', (chunk: Buffer) => void came.push(chunk))
+    })
+    const gateway = await startGateway(world, { to, pass: 'mqtt' })
+    const car = world.car(1)
+    const socket = await dial(gateway, car)
+    // 3.1.1, a clean session, no client id, no user name.
+    socket.write(Buffer.from('100c00044d5154540402003c0000', 'hex'))
+    const packet = await until(() => came[0])
+    expect([packet[0], packet.toString('latin1').includes(car.mpinId)]).toEqual([0x10, true])
+    socket.destroy()
+  })
+
+  test('http: requests of two devices over one connection, and an upgrade', async () => {
+    const seen: string[] = []
+    const connections: Socket[] = []
+    const api = createHttp(({ headers, url }, response) => {
+      seen.push(`${url} ${headers['milagro-id']}`)
+      response.end('here')
+    })
+    api.on('connection', socket => void connections.push(socket))
+    api.on('upgrade', (_, socket) => {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n')
+      socket.pipe(socket)
+    })
+    world.onClose(() => api.closeAllConnections())
+    const gateway = await startGateway(world, { to: await listenAt(world, path, api), pass: 'http' })
+    const [one, two] = [world.car(1), world.car(2)]
+    for (const [car, target] of [[one, '/one'] as const, [two, '/two'] as const]) {
+      const socket = await dial(gateway, car)
+      socket.write(`GET ${target} HTTP/1.1\r\nHost: x\r\n\r\n`)
+      const [answer] = await once(socket, 'data')
+      expect(String(answer)).toMatch(/^HTTP\/1\.1 200 /)
+      socket.destroy()
+    }
+    expect([seen, connections.length]).toEqual([[`/one ${one.mpinId}`, `/two ${two.mpinId}`], 1])
+    const socket = await dial(gateway, one)
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nping')
+    let text = ''
+    while (!text.endsWith('ping')) text += String((await once(socket, 'data'))[0])
+    expect(text).toMatch(/^HTTP\/1\.1 101 /)
+    socket.destroy()
+  })
+
+  test('one that is away: nothing at the path, or what somebody has left there; health says which', async () => {
+    const gateway = await startGateway(world, { to: { path }, pass: 'none' })
+    expect(await outcome(dial(gateway, world.car(1)))).toBe('closed')
+    expect(gateway.gateway.service).toBe(`connect ENOENT ${path}`)
+    const gone = createTcp()
+    await new Promise<void>(resolve => gone.listen(join(folder, 'first'), resolve))
+    await rename(join(folder, 'first'), path)
+    await new Promise(resolve => gone.close(resolve))
+    expect(await outcome(dial(gateway, world.car(1)))).toBe('closed')
+    expect(gateway.gateway.service).toBe(`connect ECONNREFUSED ${path}`)
+    gateway.settings = { ...gateway.settings, pass: 'http' }
+    const socket = await dial(gateway, world.car(1))
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    expect(String((await once(socket, 'data'))[0])).toMatch(/^HTTP\/1\.1 503 /)
+    expect(gateway.gateway.service).toBe(`connect ECONNREFUSED ${path}`)
     socket.destroy()
   })
 })

@@ -15,14 +15,17 @@ export function addTls(program: Command, io: Io, status: { exit: number }): void
   tls
     .command('gateway')
     .description(
-      'in front of a TCP service: let devices of the group in, and tell it who they are; with --outbound: plain TCP on the loopback, TLS out as a device. In the foreground; SIGHUP reads the settings again, SIGTERM lets connections end',
+      'in front of a service: let devices of the group in, and tell it who they are; with --outbound: plain TCP on the loopback, TLS out as a device. In the foreground; SIGHUP reads the settings again, SIGTERM lets connections end',
     )
     .option(
       '--config <file>',
       'settings, JSON; flags go before them (docs/operations/gateway.md). Without --outbound name, dataDir, groupId, groupFile, rps.url and adminListen.port stand there or in the environment (MILAGRO_GATEWAY_NAME and so on), beside MILAGRO_GATEWAY_PASSPHRASE_FILE',
     )
     .option('--listen <host:port>', 'where it listens')
-    .option('--to <host:port>', 'the service; with --outbound the gateway or server to reach')
+    .option(
+      '--to <address>',
+      'the service: host:port, or the absolute path of its Unix domain socket; with --outbound the gateway or server to reach, host:port',
+    )
     .option('--pass <way>', 'how the service is told who came: proxy, http, mqtt or none')
     .option('--init', 'make the data folder with the long-term keys, print their public parts, and end')
     .option('--outbound', 'the other direction')
