@@ -6,6 +6,7 @@
  */
 import { accessSync, constants } from 'node:fs'
 import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { tmpdir, userInfo } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -41,13 +42,18 @@ export interface BrokerSocket {
 
 /**
  * In `<folder>/mosquitto/`, mode 0700; where no socket can have that path, in a new folder for temporary files, of the same mode.
- * mosquitto gives the socket itself 0770, and takes the place of one that a killed mosquitto has left behind.
+ * mosquitto gives the socket itself 0770, and takes the place of one that a killed mosquitto has left behind. Error where one listens
+ * there still: a new one would take its place, and lose it again when the former ends.
  * @param folder of the whole example.
  */
 export async function brokerSocket(folder: string): Promise<BrokerSocket> {
   const data = await dataFolder(folder)
   const path = join(data, SOCKET)
-  if (isFit(path)) return { path, remove: async () => {} }
+  if (isFit(path)) {
+    if (await isListening(path))
+      throw new Error(`${path} is in use: end the mosquitto that listens there first`)
+    return { path, remove: async () => {} }
+  }
   const own = await mkdtemp(join(tmpdir(), 'milagro-broker-'))
   const remove = () => rm(own, { recursive: true, force: true })
   if (isFit(join(own, SOCKET))) return { path: join(own, SOCKET), remove }
@@ -62,6 +68,17 @@ const SOCKET = 'socket'
 /** mosquitto 2.0 reads a path as far as its first space. */
 function isFit(path: string): boolean {
   return !isSocketPathTooLong(path) && !/\s/.test(path)
+}
+
+function isListening(path: string): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = connect(path)
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.once('error', () => resolve(false))
+  })
 }
 
 async function dataFolder(folder: string): Promise<string> {

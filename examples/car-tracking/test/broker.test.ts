@@ -113,11 +113,18 @@ describe.skipIf(program === undefined)('mosquitto', () => {
     expect(await touch(path)).toBe('nobody listens')
   })
 
+  test('one that still runs, from an earlier start, is said', async () => {
+    await expect(brokerSocket(folder)).rejects.toThrow(`${path} is in use`)
+    await broker.end()
+    expect(await brokerSocket(folder)).toMatchObject({ path })
+  })
+
   test('a socket that a killed one has left behind is in nobody’s way', async () => {
     process.kill(mosquittoPid(broker) as number, 'SIGKILL')
     await broker.ended
     await access(path)
     expect(await touch(path)).toBe('nobody listens')
+    socket = await brokerSocket(folder)
     await start()
     expect(await touch(path)).toBe('closed')
   })
