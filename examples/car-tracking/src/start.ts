@@ -464,6 +464,9 @@ ${commandsOf(folder, servers)
 Ctrl-C ends everything.`)
 }
 
+/** On one machine no clock is another's: it is protocols/login.md, "One pass and replay". */
+const RECORD_IS_NEW = ': a new RPS takes proofs without a nonce only a minute after its start; the position waits'
+
 /** Until somebody wants an end; a server that ends by itself is a failure, a car is news. */
 async function untilEnded(servers: Servers, cars: Cars): Promise<void> {
   const isOver = new Promise<void>(resolve =>
@@ -472,7 +475,7 @@ async function untilEnded(servers: Servers, cars: Cars): Promise<void> {
   for (const car of cars.all) {
     const news = (event: ProcessEvent) => {
       if (event.event === 'refused' || event.event === 'driver-left')
-        say(`${car.name}: ${event.event} ${event.code}`)
+        say(`${car.name}: ${event.event} ${event.code}${event.code === 'CLOCK' ? RECORD_IS_NEW : ''}`)
       if (event.event === 'peer-connected' && car.name === CALLS)
         say(`${CALLS}: has a channel to ${ANSWERS}, with no server between them`)
       if (event.event === 'ended' && !ending.signal.aborted) say(`${car.name} has ended (${event.how})`)
