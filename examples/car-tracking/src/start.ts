@@ -464,8 +464,9 @@ ${commandsOf(folder, servers)
 Ctrl-C ends everything.`)
 }
 
-/** On one machine no clock is another's: it is protocols/login.md, "One pass and replay". */
-const RECORD_IS_NEW = ': a new RPS takes proofs without a nonce only a minute after its start; the position waits'
+/** On one machine no clock is another's: a proof is refused so by docs/protocols/login.md, "One pass and replay". */
+const RECORD_IS_NEW =
+  ': a new RPS takes proofs without a nonce only a minute after its start; the position waits'
 
 /** Until somebody wants an end; a server that ends by itself is a failure, a car is news. */
 async function untilEnded(servers: Servers, cars: Cars): Promise<void> {
