@@ -12,6 +12,7 @@
  * commitment, every car's key the same, and by a delta that of each later key epoch; no second enrolment key of anybody
  * anywhere. Who dies and when is drawn from the seed; how far a process has come by then is the machine's own.
  */
+import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -242,6 +243,7 @@ export class CeremonyKillCampaign {
   ): Promise<'done' | 'too late'> {
     const victim = this.#chance.pick([...involved, 'coordinator', 'coordinator', 'both'] as const)
     const wait = this.#chance.whole(200, CEREMONY_TIME)
+    let begun = await this.#logLength()
     const coordinator = this.#command(command)
     await Promise.race([coordinator.ended, after(wait)])
     const isInTime = coordinator.running
@@ -256,7 +258,7 @@ export class CeremonyKillCampaign {
     let how = await coordinator.ended
     for (let attempt = 1; ; attempt++) {
       const log = await readFile(this.#path('coordinator.log'), 'utf8')
-      const last = log.trimEnd().split('\n').slice(-2)
+      const last = log.slice(begun).trimEnd().split('\n').slice(-2)
       // t that have concluded are enough for it to end well; the others are told when the command is said again.
       const isUnconcluded = how === 0 && last.some(line => line.includes('is in force without'))
       if (how === 0 && !isUnconcluded) return 'done'
@@ -264,6 +266,7 @@ export class CeremonyKillCampaign {
       if (command.includes('rotate') && last.some(line => line.includes('comes too soon'))) return 'too late'
       expect([where, victim, wait, attempt, last]).toSatisfy(() => attempt < ATTEMPTS)
       this.tally.repeated++
+      begun = log.length
       how = await this.#command(command).ended
     }
   }
@@ -295,13 +298,14 @@ export class CeremonyKillCampaign {
     const victim = this.#chance.pick(members)
     const where = `round ${number}: shares of ${NEW_CARS} cars while ${victim} is killed`
     const groupId = toBase64Url(group.groupId)
+    await clearOfSlotEnd(group)
+    const asked = epochNow(group)
     const wanted = await Promise.all(
       Array.from({ length: NEW_CARS }, async () => {
         const car = await makeCar({ groupId })
         return { car, ticket: await this.#ticket(fleet, car) }
       }),
     )
-    const asked = epochNow(group)
     let isOver = false
     const asking = Promise.all(
       wanted.map(({ car, ticket }) =>
@@ -502,6 +506,12 @@ export class CeremonyKillCampaign {
     await this.#start(name)
   }
 
+  /** Of what coordinators have said so far. */
+  async #logLength(): Promise<number> {
+    const file = this.#path('coordinator.log')
+    return existsSync(file) ? (await readFile(file, 'utf8')).length : 0
+  }
+
   #command(args: readonly string[]): ManagedProcess {
     return new ManagedProcess({
       name: 'coordinator',
@@ -551,7 +561,8 @@ const hasBegun = (group: Group) =>
 async function clearOfSlotEnd({ slotRule }: Group): Promise<void> {
   const next = 1000 * slotStart(slotRule, slotAt(slotRule, Math.floor(Date.now() / 1000)) + 1)
   const rest = next - Date.now()
-  if (rest < SLOT_END) await after(rest)
+  // Timers may be a moment early by the clock.
+  if (rest < SLOT_END) await after(rest + 50)
 }
 
 /** An answer that a kill has cut off; anything else is a failure. */
