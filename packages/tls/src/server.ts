@@ -51,15 +51,33 @@ interface Prepared {
   uses: number
 }
 
-interface Used {
-  readonly identity: string
-  readonly psk: Uint8Array
-  readonly source: string
+/** What a handshake goes by. Private, since programs print sockets. */
+class Used {
+  readonly #identity: string
+  readonly #psk: Uint8Array
+  readonly #source: string
+
+  constructor(identity: string, psk: Uint8Array, source: string) {
+    this.#identity = identity
+    this.#psk = psk
+    this.#source = source
+  }
+  /** Once the handshake has succeeded: who is in, or null. */
+  static enter(used: Used, door: IdentityServerOptions['door']): TlsPeer | null {
+    return door.authenticated(used.#identity, used.#psk, used.#source)
+  }
 }
 
 /** By which identity node:tls was given a PSK. On the socket: a collector has much to do with weak maps. */
 const USED = Symbol('used')
-type Marked = TLSSocket & { [USED]?: Used }
+type Marked = TLSSocket & { [USED]?: Used | undefined }
+
+/** Once: nobody needs it any more. */
+function takeUsed(socket: Marked): Used | undefined {
+  const used = socket[USED]
+  socket[USED] = undefined
+  return used
+}
 
 /** A listener of every raw connection. */
 function destroyIt(this: Socket): void {
@@ -102,7 +120,10 @@ class Entrance {
       pskCallback: (socket, identity) => this.#pskOf(socket, identity),
     })
     this.#tls.on('secureConnection', socket => this.#secure(socket))
-    this.#tls.on('tlsClientError', (error, socket) => server.emit('tlsClientError', error, socket))
+    this.#tls.on('tlsClientError', (error, socket) => {
+      takeUsed(socket)
+      server.emit('tlsClientError', error, socket)
+    })
     server.once('listening', () => void warnOfTickets(log))
     server.on('connection', (raw: Socket) => this.#read(raw))
   }
@@ -192,7 +213,7 @@ class Entrance {
       // Asking the kernel takes as long as all else here, and for who comes again by what is kept there is no need.
       const source = kept !== undefined && prepared === undefined ? '' : (socket.remoteAddress ?? '')
       const psk = isTls13 ? (kept ?? prepared?.psk) : door.pskAtOnce(identity, source)
-      if (psk !== undefined) (socket as Marked)[USED] = { identity, psk, source }
+      if (psk !== undefined) (socket as Marked)[USED] = new Used(identity, psk, source)
       const { buffer, byteOffset, length } = psk ?? door.decoy(identity)
       return Buffer.from(buffer, byteOffset, length)
     } catch (error) {
@@ -202,9 +223,8 @@ class Entrance {
   }
 
   #secure(socket: TLSSocket): void {
-    const used = (socket as Marked)[USED]
-    const peer =
-      used === undefined ? null : this.#options.door.authenticated(used.identity, used.psk, used.source)
+    const used = takeUsed(socket)
+    const peer = used === undefined ? null : Used.enter(used, this.#options.door)
     if (peer === null) {
       socket.destroy()
       return

@@ -6,9 +6,15 @@ import type { Clock } from '@milagro-ts/crypto/ports'
 /** The longest that a timer takes. */
 const LONGEST = 2 ** 31 - 1
 
+interface Ending {
+  readonly sockets: Set<TLSSocket>
+  end(): void
+}
 /** By when they are told, in unix milliseconds, and the slot's end. */
-type Endings = Map<string, Set<TLSSocket>>
+type Endings = Map<string, Ending>
 const all = new WeakMap<Timers, WeakMap<Clock, Endings>>()
+/** The last one that ran empty: most programs have one connection after the other. */
+let spare: Ending | undefined
 
 function endingsOf(timers: Timers, clock: Clock): Endings {
   const byClock = all.get(timers) ?? new WeakMap<Clock, Endings>()
@@ -32,20 +38,33 @@ export function tellEnding(
   const at = endsAt - warnBefore
   const endings = endingsOf(timers, clock)
   const key = `${at} ${endsAt}`
-  const sockets = endings.get(key) ?? begin()
-  sockets.add(socket)
-  socket.once('close', () => sockets.delete(socket))
+  const ending = endings.get(key) ?? begin()
+  ending.sockets.add(socket)
+  socket.once('close', () => {
+    ending.sockets.delete(socket)
+    if (ending.sockets.size > 0 || endings.get(key) !== ending) return
+    // Only these let a process end.
+    if (timers !== systemTimers) return ending.end()
+    if (spare !== ending && spare?.sockets.size === 0) spare.end()
+    spare = ending
+  })
 
-  // It waits for the slot's end also where all have closed: the next one comes soon, as a rule, and timers let a process end.
-  function begin(): Set<TLSSocket> {
-    const begun = new Set<TLSSocket>()
+  function begin(): Ending {
+    let endTimer = () => {}
+    const begun = {
+      sockets: new Set<TLSSocket>(),
+      end() {
+        endTimer()
+        endings.delete(key)
+      },
+    }
     const wait = () => {
       // Never at once, even where it is due: who waits for `secureConnect` listens afterwards.
       const left = Math.max(0, at - clock())
-      timers.after(Math.min(left, LONGEST), () => {
+      endTimer = timers.after(Math.min(left, LONGEST), () => {
         if (clock() < at) return wait()
         endings.delete(key)
-        for (const told of begun) told.emit('permit-ending', endsAt)
+        for (const told of begun.sockets) told.emit('permit-ending', endsAt)
       })
     }
     wait()

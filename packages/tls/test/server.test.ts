@@ -6,6 +6,8 @@ import { get, request as httpsRequest, type RequestOptions } from 'node:https'
 import { Socket } from 'node:net'
 import { Duplex, PassThrough } from 'node:stream'
 import { createServer as rawServer } from 'node:tls'
+import { inspect } from 'node:util'
+import type { SlotPsk } from '@milagro-ts/client/device'
 import { utf8 } from '@milagro-ts/crypto/bytes'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
@@ -79,6 +81,43 @@ test('a socket of the caller’s own that goes before the handshake is over is a
   await new Promise(setImmediate)
   own.destroy()
   await expect(connecting).rejects.toThrow('closed before the end of the handshake')
+})
+
+describe('a socket that is printed shows no PSK', () => {
+  const shown = (socket: Socket) =>
+    inspect(socket, { depth: null, showHidden: true, maxArrayLength: null }).replaceAll(/\s+/g, '')
+  const spellings = ({ psk }: SlotPsk) => [Array.from(psk).join(','), Buffer.from(psk).toString('hex')]
+
+  test('of who is in, at either end', async () => {
+    const car = world.car(1)
+    const socket = await open(car)
+    await new Promise(resolve => socket.once('data', resolve))
+    const psk = await car.externalPsk(NAME)
+    for (const spelling of spellings(psk)) {
+      expect(shown(inside[0]?.socket as Socket)).not.toContain(spelling)
+      expect(shown(socket)).not.toContain(spelling)
+    }
+    socket.destroy()
+  })
+
+  test('of whom a stranger names', async () => {
+    const car = world.car(1)
+    ;(await open(car)).destroy()
+    const psk = await car.externalPsk(NAME)
+    const told = new Promise<Socket>(resolve => server.once('tlsClientError', (_, socket) => resolve(socket)))
+    const named = { ...psk, psk: new Uint8Array(32) }
+    await expect(open({ externalPsk: async () => named })).rejects.toThrow()
+    const text = shown(await told)
+    for (const spelling of spellings(psk)) expect(text).not.toContain(spelling)
+  })
+
+  test('and one that holds it would', async () => {
+    const psk = await world.car(1).externalPsk(NAME)
+    const [decimal = '', hex = ''] = spellings(psk)
+    const holder = (own: unknown) => shown(Object.assign(new Socket(), { own }))
+    expect(holder(Uint8Array.from(psk.psk))).toContain(decimal)
+    expect(holder(Buffer.from(psk.psk))).toContain(hex)
+  })
 })
 
 test('bytes go both ways, more than a record of them', async () => {
