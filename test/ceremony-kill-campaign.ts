@@ -243,9 +243,11 @@ export class CeremonyKillCampaign {
   ): Promise<'done' | 'too late'> {
     const victim = this.#chance.pick([...involved, 'coordinator', 'coordinator', 'both'] as const)
     const wait = this.#chance.whole(200, CEREMONY_TIME)
+    // The last moves are over soon, and few moments that are drawn fall into them.
+    const move = this.#chance.is(0.3) ? this.#chance.pick(['result', 'sign'] as const) : undefined
     let begun = await this.#logLength()
     const coordinator = this.#command(command)
-    await Promise.race([coordinator.ended, after(wait)])
+    await Promise.race([coordinator.ended, move === undefined ? after(wait) : this.#moved(begun, move)])
     const isInTime = coordinator.running
     if (victim === 'coordinator' || victim === 'both') {
       coordinator.kill('SIGKILL')
@@ -504,6 +506,16 @@ export class CeremonyKillCampaign {
     child.kill('SIGKILL')
     expect(await child.ended).toBe('SIGKILL')
     await this.#start(name)
+  }
+
+  /** When all have answered in that move, and the next one begins; or so late that it never comes to it. */
+  async #moved(begun: number, move: 'result' | 'sign'): Promise<void> {
+    const late = Date.now() + 2 * CEREMONY_TIME
+    while (Date.now() < late) {
+      const log = await readFile(this.#path('coordinator.log'), 'utf8').catch(() => '')
+      if (log.slice(begun).includes(`\n${move.padEnd(8)} `)) return
+      await after(2)
+    }
   }
 
   /** Of what coordinators have said so far. */
