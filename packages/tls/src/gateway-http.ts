@@ -12,9 +12,12 @@
  */
 import {
   Agent,
+  type AgentOptions,
+  type ClientRequestArgs,
   createServer,
   type IncomingMessage,
   type OutgoingHttpHeaders,
+  type RequestOptions,
   request,
   type Server,
   type ServerResponse,
@@ -23,6 +26,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Timers } from '@milagro-ts/api/system'
+import { reachService } from './reach-service.js'
 import { relay } from './relay.js'
 import type { ServiceAddress } from './service-address.js'
 
@@ -75,10 +79,11 @@ export class HttpPassing {
   readonly #options: HttpPassingOptions
   readonly #server: Server
   #isClosing = false
-  readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: MOST_SHARED })
+  readonly #agent: Agent
 
   constructor(options: HttpPassingOptions) {
     this.#options = options
+    this.#agent = new ServiceAgent({ keepAlive: true, maxFreeSockets: MOST_SHARED }, options)
     this.#server = createServer({ insecureHTTPParser: false, keepAlive: true }, (incoming, response) =>
       this.#pass(incoming, response),
     )
@@ -152,7 +157,7 @@ export class HttpPassing {
     const { upgrade } = incoming.headers
     if (isAmbiguous(incoming) || hasBody(incoming) || upgrade?.toLowerCase() !== 'websocket')
       return void socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
-    const agent = new Agent({ keepAlive: false })
+    const agent = new ServiceAgent({ keepAlive: false }, this.#options)
     const onward = this.#onward(incoming, agent, { connection: 'upgrade', upgrade })
     socket.on('error', () => onward.destroy())
     socket.on('close', () => onward.destroy())
@@ -194,7 +199,11 @@ export class HttpPassing {
     const { to, patience } = settings()
     const at = 'path' in to ? { socketPath: to.path } : to
     const { method, url: path } = incoming
-    const onward = request({ ...at, method, path, headers, agent, setHost: false })
+    const asked: Asked = {
+      ...{ ...at, method, path, headers, agent, setHost: false },
+      isWanted: () => !onward.destroyed,
+    }
+    const onward = request(asked)
     // The time for an answer runs from the end of the request: a long upload is no silence.
     let endWaiting = () => {}
     onward.once('finish', () => {
@@ -203,6 +212,34 @@ export class HttpPassing {
     for (const event of ['response', 'upgrade', 'error', 'close'] as const)
       onward.once(event, () => endWaiting())
     return onward
+  }
+}
+
+/** A request's options, which its agent sees when it makes a connection. */
+interface Asked extends RequestOptions {
+  readonly isWanted: () => boolean
+}
+
+/** Nothing of a request is written before its connection is there, so that any may wait for it. */
+class ServiceAgent extends Agent {
+  readonly #options: Pick<HttpPassingOptions, 'timers' | 'settings'>
+
+  constructor(agent: AgentOptions, options: Pick<HttpPassingOptions, 'timers' | 'settings'>) {
+    super(agent)
+    this.#options = options
+  }
+
+  override createConnection(
+    args: ClientRequestArgs,
+    made: (error: Error | null, socket?: Duplex) => void,
+  ): undefined {
+    const { socketPath, host, port, isWanted } = args as Asked
+    const { timers, settings } = this.#options
+    const to = typeof socketPath === 'string' ? { path: socketPath } : { host, port }
+    reachService(to as ServiceAddress, { timers, patience: settings().patience, isWanted }).then(
+      socket => made(null, socket),
+      (error: Error) => made(error),
+    )
   }
 }
 
