@@ -73,17 +73,19 @@ const ALWAYS_PASSED_ON = new Set(['content-length', 'host'])
  * hyphen's place, so no spelling of anything that begins so gets past.
  */
 const OURS = /^(?:milagro|x[^a-z0-9]forwarded|x[^a-z0-9]real[^a-z0-9]ip)(?:[^a-z0-9]|$)/
-const MOST_SHARED = 256
+const SHARED = { keepAlive: true, maxFreeSockets: 256 }
 
 export class HttpPassing {
   readonly #options: HttpPassingOptions
   readonly #server: Server
   #isClosing = false
-  readonly #agent: Agent
+  #agent: Agent
+  /** Where the agent's connections lead, in JSON. */
+  #to = ''
 
   constructor(options: HttpPassingOptions) {
     this.#options = options
-    this.#agent = new ServiceAgent({ keepAlive: true, maxFreeSockets: MOST_SHARED }, options)
+    this.#agent = new ServiceAgent(SHARED, options)
     this.#server = createServer({ insecureHTTPParser: false, keepAlive: true }, (incoming, response) =>
       this.#pass(incoming, response),
     )
@@ -117,6 +119,18 @@ export class HttpPassing {
     this.#agent.destroy()
   }
 
+  /** Where the service has moved, requests under way are the last on their connections to the former one. */
+  #shared(): Agent {
+    const to = JSON.stringify(this.#options.settings().to)
+    if (to === this.#to) return this.#agent
+    const former = this.#agent
+    former.maxFreeSockets = 0
+    for (const socket of Object.values(former.freeSockets).flat()) socket?.destroy()
+    this.#to = to
+    this.#agent = new ServiceAgent(SHARED, this.#options)
+    return this.#agent
+  }
+
   #pass(incoming: IncomingMessage, response: ServerResponse): void {
     if (isAmbiguous(incoming)) return void response.writeHead(400, { connection: 'close' }).end()
     // RFC 9112 §6.1: what is coded otherwise would arrive as it isn't.
@@ -125,7 +139,7 @@ export class HttpPassing {
       return void response.writeHead(501, { connection: 'close' }).end()
     // Node frames the body of a GET by nothing, unless it is told to.
     const framing = coding === undefined ? {} : { 'transfer-encoding': coding }
-    const onward = this.#onward(incoming, this.#agent, framing)
+    const onward = this.#onward(incoming, this.#shared(), framing)
     onward.once('response', answer => {
       this.#options.observe('OK')
       const last = this.#isClosing ? { connection: 'close' } : {}

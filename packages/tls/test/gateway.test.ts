@@ -695,6 +695,42 @@ describe('a service at a Unix domain socket', () => {
     socket.destroy()
   })
 
+  test('http: when the service moves, no connection to the former one is kept; the request under way is answered', async () => {
+    const open = new Set<Socket>()
+    let answerLate = () => {}
+    const former = createHttp(({ url }, response) => {
+      if (url === '/late') answerLate = () => void response.end('late')
+      else response.end('former')
+    })
+    former.keepAliveTimeout = 0
+    former.on('connection', socket => {
+      open.add(socket)
+      socket.once('close', () => open.delete(socket))
+    })
+    const next = createHttp((_, response) => response.end('next'))
+    world.onClose(() => next.closeAllConnections())
+    const gateway = await startGateway(world, { to: await listenAt(world, path, former), pass: 'http' })
+    const get = async (socket: Socket, target: string) => {
+      socket.write(`GET ${target} HTTP/1.1\r\nHost: x\r\n\r\n`)
+      let text = ''
+      while (!/(former|late|next)/.test(text)) text += String((await once(socket, 'data'))[0])
+      return text.match(/former|late|next/)?.[0]
+    }
+    const [one, two] = [await dial(gateway, world.car(1)), await dial(gateway, world.car(2))]
+    const late = get(one, '/late')
+    await until(() => open.size === 1 || undefined)
+    expect(await get(two, '/')).toBe('former')
+    expect(open.size).toBe(2)
+    const to = await listenAt(world, join(folder, 'next'), next)
+    gateway.settings = { ...gateway.settings, to }
+    expect(await get(two, '/')).toBe('next')
+    await until(() => open.size === 1 || undefined)
+    answerLate()
+    expect(await late).toBe('late')
+    await until(() => open.size === 0 || undefined)
+    for (const socket of [one, two]) socket.destroy()
+  })
+
   test('one that is away: nothing at the path, or what somebody has left there; health says which', async () => {
     const gateway = await startGateway(world, { to: { path }, pass: 'none' })
     expect(await outcome(dial(gateway, world.car(1)))).toBe('closed')
