@@ -5,10 +5,10 @@
  * gateway: in use, gateway and broker are users of their own (docs/operations/gateway.md).
  */
 import { accessSync, constants } from 'node:fs'
-import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rm, rmdir } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir, userInfo } from 'node:os'
-import { delimiter, join } from 'node:path'
+import { basename, delimiter, isAbsolute, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { isSocketPathTooLong } from '@milagro-ts/tls/service-address'
@@ -47,15 +47,15 @@ export interface BrokerSocket {
  * @param folder of the whole example.
  */
 export async function brokerSocket(folder: string): Promise<BrokerSocket> {
+  const inUse = await brokerInUse(folder)
+  if (inUse !== undefined) throw new Error(inUse)
+  await removeOwnFolder(folder)
   const data = await dataFolder(folder)
   const path = join(data, SOCKET)
-  if (isFit(path)) {
-    if (await isListening(path))
-      throw new Error(`${path} is in use: end the mosquitto that listens there first`)
-    return { path, remove: async () => {} }
-  }
-  const own = await mkdtemp(join(tmpdir(), 'milagro-broker-'))
-  const remove = () => rm(own, { recursive: true, force: true })
+  if (isFit(path)) return { path, remove: async () => {} }
+  const own = await mkdtemp(join(tmpdir(), OWN))
+  await writeFileAtomic(noteIn(folder), own)
+  const remove = () => removeOwnFolder(folder)
   if (isFit(join(own, SOCKET))) return { path: join(own, SOCKET), remove }
   await remove()
   throw new Error(
@@ -63,13 +63,42 @@ export async function brokerSocket(folder: string): Promise<BrokerSocket> {
   )
 }
 
+/** Where a mosquitto of an earlier start still listens, in a sentence; undefined: nowhere. */
+export async function brokerInUse(folder: string): Promise<string | undefined> {
+  const own = await ownFolder(folder)
+  const places = [join(folder, 'mosquitto'), ...(own === undefined ? [] : [own])]
+  for (const path of places.map(place => join(place, SOCKET)))
+    if (isFit(path) && (await isListening(path)))
+      return `${path} is in use: end the mosquitto that listens there first`
+  return undefined
+}
+
+/** Removes the folder that was made for the socket alone, also of a start that was killed. */
+export async function removeOwnFolder(folder: string): Promise<void> {
+  const own = await ownFolder(folder)
+  if (own === undefined) return
+  // Whoever clears temporary files may have been here before; what else is in it isn't ours.
+  await rm(join(own, SOCKET), { force: true }).catch(() => undefined)
+  await rmdir(own).catch(() => undefined)
+  await rm(noteIn(folder), { force: true })
+}
+
 const SOCKET = 'socket'
+/** How the name of a folder begins that was made for the socket alone. */
+const OWN = 'milagro-broker-'
+const noteIn = (folder: string) => join(folder, 'mosquitto', 'socket-folder')
+
+async function ownFolder(folder: string): Promise<string | undefined> {
+  const own = await readFile(noteIn(folder), 'utf8').catch(() => '')
+  return isAbsolute(own) && basename(own).startsWith(OWN) ? own : undefined
+}
 
 /** mosquitto 2.0 reads a path as far as its first space. */
 function isFit(path: string): boolean {
   return !isSocketPathTooLong(path) && !/\s/.test(path)
 }
 
+/** One that refuses for another reason than that nobody is there, such as a full queue, is somebody's. */
 function isListening(path: string): Promise<boolean> {
   return new Promise(resolve => {
     const socket = connect(path)
@@ -77,7 +106,9 @@ function isListening(path: string): Promise<boolean> {
       socket.destroy()
       resolve(true)
     })
-    socket.once('error', () => resolve(false))
+    socket.once('error', ({ code = '' }: NodeJS.ErrnoException) =>
+      resolve(!['ENOENT', 'ECONNREFUSED'].includes(code)),
+    )
   })
 }
 

@@ -156,7 +156,8 @@ export class Servers {
   /** Starts everything; makes what isn't there yet. ProcessFailure, Refused or Unreachable name who failed. */
   async start(): Promise<void> {
     await mkdir(this.#path('logs'), { recursive: true, mode: 0o700 })
-    if (this.#options.ports.gateway !== undefined) await this.#placeSocket()
+    if (this.#options.ports.gateway !== undefined && this.#options.mosquitto !== undefined)
+      await this.#placeSocket()
     await Promise.all(this.#withKeys.map(name => this.#passphrase(name)))
     const isNew = !existsSync(this.#path('group.json'))
     if (isNew) await this.#foundGroup()
@@ -375,7 +376,7 @@ export class Servers {
         ...listening,
         ...pinned,
         rps: { url: this.url('rps') },
-        to: { path: this.#socket?.path },
+        to: { path: this.#socket?.path ?? NO_BROKER },
         pass: 'mqtt',
       },
     }[name]
@@ -417,6 +418,8 @@ export class Servers {
   }
 }
 
+/** Stands in the gateway's settings where there is no mosquitto: it makes its keys, for a later start, and doesn't run. */
+const NO_BROKER = '/no-broker'
 /** Stands in the settings until there is a group; `--init` doesn't look at it. */
 const NO_GROUP = 'A'.repeat(43)
 

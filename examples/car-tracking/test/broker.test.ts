@@ -1,12 +1,13 @@
 /** mosquitto as a process of the example: it ends when it is to, and nothing is left behind. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { access, chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { connect } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import {
   BROKER,
   type BrokerSocket,
+  brokerInUse,
   brokerProcess,
   brokerSocket,
   endBroker,
@@ -85,6 +86,52 @@ test('where no folder does for a socket, that is said', async () => {
   await mkdir(join(folder, 't t'))
   await expect(brokerSocket(join(folder, 'a b'))).rejects.toThrow('socket finds no place')
   expect(await readdir(join(folder, 't t'))).toEqual([])
+})
+
+test('a folder that a killed start has left behind goes at the next one', async () => {
+  const deep = join(folder, 'a b')
+  await mkdir(deep)
+  const { path: left } = await brokerSocket(deep)
+  await writeFile(left, '')
+  const { path, remove } = await brokerSocket(deep)
+  await expect(access(dirname(left))).rejects.toThrow('ENOENT')
+  await access(dirname(path))
+  // What somebody else has put in is left.
+  await writeFile(join(dirname(path), 'other'), '')
+  await remove()
+  expect(await readdir(dirname(path))).toEqual(['other'])
+  await rm(dirname(path), { recursive: true })
+})
+
+test.each([
+  ['ours', []],
+  ['a folder of its own', ['a b']],
+])('a socket that somebody listens at is in use: %s', async (_, names) => {
+  const deep = join(folder, ...names)
+  await mkdir(deep, { recursive: true })
+  const { path, remove } = await brokerSocket(deep)
+  expect(await brokerInUse(deep)).toBeUndefined()
+  const server = createServer()
+  await new Promise<void>(resolve => server.listen(path, resolve))
+  expect(await brokerInUse(deep)).toBe(`${path} is in use: end the mosquitto that listens there first`)
+  await expect(brokerSocket(deep)).rejects.toThrow(`${path} is in use`)
+  await new Promise(resolve => server.close(resolve))
+  expect(await brokerInUse(deep)).toBeUndefined()
+  await remove()
+})
+
+test('one whose queue is full is in use', async () => {
+  const { path } = await brokerSocket(folder)
+  const serving = `require('node:net').createServer()
+    .listen({ path: process.argv[1], backlog: 1 }, () => console.log('listening'))`
+  const child = spawn(process.execPath, ['-e', serving, path], { stdio: ['ignore', 'pipe', 'inherit'] })
+  await new Promise(resolve => child.stdout.once('data', resolve))
+  child.kill('SIGSTOP')
+  const queued = [1, 2].map(() => connect(path))
+  await Promise.all(queued.map(one => new Promise(resolve => one.once('connect', resolve))))
+  expect(await brokerInUse(folder)).toContain('is in use')
+  for (const one of queued) one.destroy()
+  child.kill('SIGKILL')
 })
 
 const program = mosquittoFile()

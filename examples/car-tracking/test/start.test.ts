@@ -99,6 +99,22 @@ describe('npm start says in one line what is wrong', () => {
       expect(await readFile(join(folder, '.milagro', 'settings.json'), 'utf8')).toBe(settings)
     },
   )
+
+  test.each([[[]], [['--fresh']]])(
+    'a mosquitto of an earlier start that still listens, whose folder %j leaves alone',
+    async args => {
+      await state({ 'settings.json': '{"portBase": 8100}' })
+      await mkdir(join(folder, '.milagro', 'mosquitto'))
+      const path = join(folder, '.milagro', 'mosquitto', 'socket')
+      const broker = createServer()
+      await new Promise<void>(resolve => broker.listen(path, resolve))
+      const { exit, err } = await run('start.js', ...args)
+      expect(exit).toBe(2)
+      expect(err).toContain('mosquitto/socket is in use: end the mosquitto that listens there first')
+      expect(await readdir(join(folder, '.milagro'))).toEqual(['mosquitto', 'settings.json'])
+      await new Promise(resolve => broker.close(resolve))
+    },
+  )
 })
 
 /** A server on a port that is neither the first nor beyond the last that a port base may be. */

@@ -149,25 +149,31 @@ type Sources = Omit<ConfigSources, 'prefix'>
 export function loadGatewayConfig(sources: Sources): GatewayConfig {
   const prefix = 'MILAGRO_GATEWAY'
   const { to, ...config } = loadConfig(GatewayConfig, { prefix, ...sources })
-  return { ...config, to: serviceAddress(to, namedOf(to, `${prefix}_TO`, sources)) }
+  return { ...config, to: serviceAddress(to, namedOf(`${prefix}_TO`, sources)) }
 }
 
 type To = Static<typeof GatewayConfig>['to']
+const Named = Type.Object({ to: Type.Optional(Type.Object({})) })
 
-/** What the strongest source that has `to` says of it: whose path puts the port of a weaker one out of force, and the other way round. */
-function namedOf(to: To, variable: string, { flags = {}, env }: Sources): readonly string[] {
-  const inFlags = Object.keys(flags.to ?? {})
-  const inEnv = ['host', 'port', 'path'].filter(
+/**
+ * What the strongest source that has `to` says of it: whose path puts the port of a weaker one out of force, and the other way round.
+ * ConfigError where any of them says both.
+ */
+function namedOf(variable: string, { file, flags = {}, env }: Sources): readonly string[] {
+  const ofEnv = ['host', 'port', 'path'].filter(
     name => env[`${variable}_${name.toUpperCase()}`] !== undefined,
   )
-  return [inFlags, inEnv].find(names => names.length > 0) ?? Object.keys(to)
+  const ofFile = loadConfig(Named, { prefix: '', file, env: {} })
+  const all = [Object.keys(flags.to ?? {}), ofEnv, Object.keys(ofFile.to ?? {})]
+  for (const names of all)
+    if (names.includes('path') && names.length > 1)
+      throw new ConfigError("setting 'to': say either host and port, or path, not both")
+  return all.find(names => names.length > 0) ?? []
 }
 
 function serviceAddress({ host, port, path }: To, named: readonly string[]): ServiceAddress {
-  const isPath = named.includes('path')
-  if (isPath === (named.includes('host') || named.includes('port')))
-    throw new ConfigError(`setting 'to': say either host and port, or path${isPath ? ', not both' : ''}`)
-  if (!isPath) {
+  if (named.length === 0) throw new ConfigError("setting 'to': say either host and port, or path")
+  if (!named.includes('path')) {
     if (host === undefined) throw new ConfigError("setting 'to.host' is missing")
     if (port === undefined) throw new ConfigError("setting 'to.port' is missing")
     return { host, port }

@@ -12,9 +12,12 @@
  */
 import {
   Agent,
+  type AgentOptions,
+  type ClientRequestArgs,
   createServer,
   type IncomingMessage,
   type OutgoingHttpHeaders,
+  type RequestOptions,
   request,
   type Server,
   type ServerResponse,
@@ -23,6 +26,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Timers } from '@milagro-ts/api/system'
+import { reachService } from './reach-service.js'
 import { relay } from './relay.js'
 import type { ServiceAddress } from './service-address.js'
 
@@ -69,16 +73,19 @@ const ALWAYS_PASSED_ON = new Set(['content-length', 'host'])
  * hyphen's place, so no spelling of anything that begins so gets past.
  */
 const OURS = /^(?:milagro|x[^a-z0-9]forwarded|x[^a-z0-9]real[^a-z0-9]ip)(?:[^a-z0-9]|$)/
-const MOST_SHARED = 256
+const SHARED = { keepAlive: true, maxFreeSockets: 256 }
 
 export class HttpPassing {
   readonly #options: HttpPassingOptions
   readonly #server: Server
   #isClosing = false
-  readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: MOST_SHARED })
+  #agent: Agent
+  /** Where the agent's connections lead, in JSON. */
+  #to = ''
 
   constructor(options: HttpPassingOptions) {
     this.#options = options
+    this.#agent = new ServiceAgent(SHARED, options)
     this.#server = createServer({ insecureHTTPParser: false, keepAlive: true }, (incoming, response) =>
       this.#pass(incoming, response),
     )
@@ -112,6 +119,18 @@ export class HttpPassing {
     this.#agent.destroy()
   }
 
+  /** Where the service has moved, requests under way are the last on their connections to the former one. */
+  #shared(): Agent {
+    const to = JSON.stringify(this.#options.settings().to)
+    if (to === this.#to) return this.#agent
+    const former = this.#agent
+    former.maxFreeSockets = 0
+    for (const socket of Object.values(former.freeSockets).flat()) socket?.destroy()
+    this.#to = to
+    this.#agent = new ServiceAgent(SHARED, this.#options)
+    return this.#agent
+  }
+
   #pass(incoming: IncomingMessage, response: ServerResponse): void {
     if (isAmbiguous(incoming)) return void response.writeHead(400, { connection: 'close' }).end()
     // RFC 9112 §6.1: what is coded otherwise would arrive as it isn't.
@@ -120,7 +139,7 @@ export class HttpPassing {
       return void response.writeHead(501, { connection: 'close' }).end()
     // Node frames the body of a GET by nothing, unless it is told to.
     const framing = coding === undefined ? {} : { 'transfer-encoding': coding }
-    const onward = this.#onward(incoming, this.#agent, framing)
+    const onward = this.#onward(incoming, this.#shared(), framing)
     onward.once('response', answer => {
       this.#options.observe('OK')
       const last = this.#isClosing ? { connection: 'close' } : {}
@@ -152,7 +171,7 @@ export class HttpPassing {
     const { upgrade } = incoming.headers
     if (isAmbiguous(incoming) || hasBody(incoming) || upgrade?.toLowerCase() !== 'websocket')
       return void socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
-    const agent = new Agent({ keepAlive: false })
+    const agent = new ServiceAgent({ keepAlive: false }, this.#options)
     const onward = this.#onward(incoming, agent, { connection: 'upgrade', upgrade })
     socket.on('error', () => onward.destroy())
     socket.on('close', () => onward.destroy())
@@ -194,7 +213,11 @@ export class HttpPassing {
     const { to, patience } = settings()
     const at = 'path' in to ? { socketPath: to.path } : to
     const { method, url: path } = incoming
-    const onward = request({ ...at, method, path, headers, agent, setHost: false })
+    const asked: Asked = {
+      ...{ ...at, method, path, headers, agent, setHost: false },
+      isWanted: () => !onward.destroyed,
+    }
+    const onward = request(asked)
     // The time for an answer runs from the end of the request: a long upload is no silence.
     let endWaiting = () => {}
     onward.once('finish', () => {
@@ -203,6 +226,34 @@ export class HttpPassing {
     for (const event of ['response', 'upgrade', 'error', 'close'] as const)
       onward.once(event, () => endWaiting())
     return onward
+  }
+}
+
+/** A request's options, which its agent sees when it makes a connection. */
+interface Asked extends RequestOptions {
+  readonly isWanted: () => boolean
+}
+
+/** Nothing of a request is written before its connection is there, so that any may wait for it. */
+class ServiceAgent extends Agent {
+  readonly #options: Pick<HttpPassingOptions, 'timers' | 'settings'>
+
+  constructor(agent: AgentOptions, options: Pick<HttpPassingOptions, 'timers' | 'settings'>) {
+    super(agent)
+    this.#options = options
+  }
+
+  override createConnection(
+    args: ClientRequestArgs,
+    made: (error: Error | null, socket?: Duplex) => void,
+  ): undefined {
+    const { socketPath, host, port, isWanted } = args as Asked
+    const { timers, settings } = this.#options
+    const to = typeof socketPath === 'string' ? { path: socketPath } : { host, port }
+    reachService(to as ServiceAddress, { timers, patience: settings().patience, isWanted }).then(
+      socket => made(null, socket),
+      (error: Error) => made(error),
+    )
   }
 }
 

@@ -12,7 +12,7 @@
  * The door puts out who is banned, and everybody when the slot and its grace are over; the connection to the service ends
  * with the device's. The service must hear nobody but the gateway: it believes whoever reaches it.
  */
-import { connect as connectPlain, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
@@ -24,6 +24,7 @@ import type { Door, TlsPeer } from './door.js'
 import { HttpPassing, type PassedOn } from './gateway-http.js'
 import { connectAs, type MqttRefusal, readConnect, refusalPacket } from './mqtt-connect.js'
 import { type Ends, proxyHeader } from './proxy-protocol.js'
+import { reachService } from './reach-service.js'
 import { relay } from './relay.js'
 import type { IdentityTlsServer } from './server.js'
 import type { ServiceAddress } from './service-address.js'
@@ -210,7 +211,7 @@ export class Gateway {
         ? await this.#mqtt(socket, device, settings)
         : this.#first(socket, peer, device, settings)
     if (typeof first === 'string') return first
-    const service = await this.#reach(settings)
+    const service = await this.#reach(settings, socket)
     if (socket.destroyed || service === null) {
       service?.destroy()
       if (first.level !== undefined) socket.write(refusalPacket('unavailable', first.level))
@@ -271,26 +272,18 @@ export class Gateway {
   }
 
   /** Null when the service takes no connection in time. */
-  #reach({ to, patience }: GatewaySettings): Promise<Socket | null> {
-    return new Promise(resolve => {
-      const service = connectPlain({ ...to, allowHalfOpen: true, noDelay: true })
-      const endWaiting = this.#options.timers.after(patience, () =>
-        service.destroy(new Error('no answer in time')),
-      )
-      service.once('connect', () => {
-        endWaiting()
-        service.off('error', failed)
-        this.#away = undefined
-        resolve(service)
-      })
-      const failed = (error: Error) => {
-        endWaiting()
-        this.#away = error.message
-        this.#options.log.warn({ err: error }, 'the service takes no connection')
-        resolve(null)
-      }
-      service.once('error', failed)
-    })
+  async #reach({ to, patience }: GatewaySettings, device: Socket): Promise<Socket | null> {
+    const { timers, log } = this.#options
+    const isWanted = () => !device.destroyed
+    try {
+      const service = await reachService(to, { timers, patience, allowHalfOpen: true, isWanted })
+      this.#away = undefined
+      return service
+    } catch (error) {
+      this.#away = (error as Error).message
+      log.warn({ err: error }, 'the service takes no connection')
+      return null
+    }
   }
 }
 

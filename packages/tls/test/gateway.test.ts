@@ -1,4 +1,5 @@
 /** What a gateway passes on: bytes, the ends of connections, and who is there; and what it doesn't. */
+import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, rename, rm } from 'node:fs/promises'
@@ -6,6 +7,7 @@ import { createServer as createHttp, type IncomingMessage, request } from 'node:
 import { connect as connectTcp, createServer as createTcp, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { toHex } from '@milagro-ts/crypto/bytes'
 import { httpsAgent } from '@milagro-ts/tls/https'
 import { PROXY_TYPE, proxyHeader } from '@milagro-ts/tls/proxy-protocol'
@@ -693,6 +695,42 @@ describe('a service at a Unix domain socket', () => {
     socket.destroy()
   })
 
+  test('http: when the service moves, no connection to the former one is kept; the request under way is answered', async () => {
+    const open = new Set<Socket>()
+    let answerLate = () => {}
+    const former = createHttp(({ url }, response) => {
+      if (url === '/late') answerLate = () => void response.end('late')
+      else response.end('former')
+    })
+    former.keepAliveTimeout = 0
+    former.on('connection', socket => {
+      open.add(socket)
+      socket.once('close', () => open.delete(socket))
+    })
+    const next = createHttp((_, response) => response.end('next'))
+    world.onClose(() => next.closeAllConnections())
+    const gateway = await startGateway(world, { to: await listenAt(world, path, former), pass: 'http' })
+    const get = async (socket: Socket, target: string) => {
+      socket.write(`GET ${target} HTTP/1.1\r\nHost: x\r\n\r\n`)
+      let text = ''
+      while (!/(former|late|next)/.test(text)) text += String((await once(socket, 'data'))[0])
+      return text.match(/former|late|next/)?.[0]
+    }
+    const [one, two] = [await dial(gateway, world.car(1)), await dial(gateway, world.car(2))]
+    const late = get(one, '/late')
+    await until(() => open.size === 1 || undefined)
+    expect(await get(two, '/')).toBe('former')
+    expect(open.size).toBe(2)
+    const to = await listenAt(world, join(folder, 'next'), next)
+    gateway.settings = { ...gateway.settings, to }
+    expect(await get(two, '/')).toBe('next')
+    await until(() => open.size === 1 || undefined)
+    answerLate()
+    expect(await late).toBe('late')
+    await until(() => open.size === 0 || undefined)
+    for (const socket of [one, two]) socket.destroy()
+  })
+
   test('one that is away: nothing at the path, or what somebody has left there; health says which', async () => {
     const gateway = await startGateway(world, { to: { path }, pass: 'none' })
     expect(await outcome(dial(gateway, world.car(1)))).toBe('closed')
@@ -709,6 +747,96 @@ describe('a service at a Unix domain socket', () => {
     expect(String((await once(socket, 'data'))[0])).toMatch(/^HTTP\/1\.1 503 /)
     expect(gateway.gateway.service).toBe(`connect ECONNREFUSED ${path}`)
     socket.destroy()
+  })
+})
+
+describe('a burst at a Unix domain socket whose queue is full', () => {
+  const BURST = 100
+  let folder: string
+  let path: string
+  let stopped: ChildProcess
+  /** In a process of its own, which is stopped: the kernel queues two connections, and refuses the others with EAGAIN. */
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'milagro-socket-'))
+    path = join(folder, 'service')
+    const serving = `require('node:http').createServer((_, answer) => answer.end('here'))
+      .listen({ path: process.argv[1], backlog: 1 }, () => console.log('listening'))`
+    stopped = spawn(process.execPath, ['-e', serving, path], { stdio: ['ignore', 'pipe', 'inherit'] })
+    await once(stopped.stdout as Readable, 'data')
+    stopped.kill('SIGSTOP')
+  })
+  afterEach(async () => {
+    stopped.kill('SIGKILL')
+    await rm(folder, { recursive: true })
+  })
+
+  const ROOM = {
+    connections: BURST + 1,
+    connectionsPerDevice: BURST,
+    handshakes: BURST,
+    handshakesPerSource: BURST,
+  }
+  const ALL = /connections_taken_total\{outcome="OK"\} 100|requests_passed_on_total\{outcome="OK"\} 100/
+  const get = (socket: Socket) =>
+    new Promise<string>(resolve => {
+      socket.once('data', (chunk: Buffer) => resolve(String(chunk).slice(0, 12)))
+      socket.once('close', () => resolve('closed'))
+      socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    })
+  const burst = async (gateway: RunningGateway) => {
+    const sockets = await Promise.all(Array.from({ length: BURST }, () => dial(gateway, world.car(1))))
+    return { sockets, answers: Promise.all(sockets.map(get)) }
+  }
+  /** Time goes by, in steps of `milliseconds`, until this has come about; nobody is put out for silence. */
+  const passing = async <T>(milliseconds: number, awaited: Promise<T>): Promise<T> => {
+    let isOver = false
+    const end = () => {
+      isOver = true
+    }
+    awaited.then(end, end)
+    while (!isOver) {
+      await new Promise(resolve => setTimeout(resolve, 5))
+      world.now += milliseconds
+      world.timers.fireDue()
+    }
+    return awaited
+  }
+
+  test.each(['none', 'http'] as const)('%s: nobody is refused', async pass => {
+    const gateway = await startGateway(world, { to: { path }, pass, ...ROOM, patience: 3_600_000 })
+    const { sockets, answers } = await burst(gateway)
+    await new Promise(resolve => setTimeout(resolve, 200))
+    stopped.kill('SIGCONT')
+    expect(new Set(await passing(20, answers))).toEqual(new Set(['HTTP/1.1 200']))
+    expect(await gateway.metrics()).toMatch(ALL)
+    for (const socket of sockets) socket.destroy()
+  })
+
+  test('an upgrade waits as well', async () => {
+    const gateway = await startGateway(world, { to: { path }, pass: 'http', ...ROOM, patience: 3_600_000 })
+    const { sockets, answers } = await burst(gateway)
+    const socket = await dial(gateway, world.car(2))
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
+    const answer = once(socket, 'data')
+    await new Promise(resolve => setTimeout(resolve, 200))
+    stopped.kill('SIGCONT')
+    // This service knows no upgrade, and answers as if nobody had asked for one.
+    expect(String((await passing(20, answer))[0])).toMatch(/^HTTP\/1\.1 200 /)
+    await passing(20, answers)
+    for (const one of [...sockets, socket]) one.destroy()
+  })
+
+  test('when patience is over it is away, and health says why', async () => {
+    const gateway = await startGateway(world, { to: { path }, pass: 'http', ...ROOM })
+    const { sockets, answers } = await burst(gateway)
+    // Those that the kernel has queued wait for an answer.
+    const said = await passing(100, answers)
+    expect(new Set(said)).toEqual(new Set(['HTTP/1.1 503']))
+    await expect.poll(() => gateway.gateway.service).toMatch(/EAGAIN|no answer in time/)
+    for (const socket of sockets) socket.destroy()
+    gateway.settings = { ...gateway.settings, pass: 'none' }
+    expect(await passing(100, outcome(dial(gateway, world.car(1))))).toBe('closed')
+    expect(gateway.gateway.service).toBe(`connect EAGAIN ${path}`)
   })
 })
 

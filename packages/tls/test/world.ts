@@ -52,12 +52,16 @@ export class HandTimers {
     return () => void this.#after.delete(timer)
   }
   fire(): void {
+    this.fireDue()
+    for (const run of this.#every) run()
+  }
+  /** Those of `after` alone. */
+  fireDue(): void {
     for (const timer of [...this.#after])
       if (timer.at <= this.#clock()) {
         this.#after.delete(timer)
         timer.run()
       }
-    for (const run of this.#every) run()
   }
 }
 
