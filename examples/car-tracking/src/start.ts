@@ -31,6 +31,8 @@ const SLOT = 86_400
 const GRACE = 300
 /** Seconds. One machine, one clock; and for so long after its start the RPS logs no car in. */
 const DELTA = 10
+/** Seconds after the start in which a new RPS may be why a proof is refused for its time. */
+const RECORD_IS_NEW_FOR = 120
 
 /** Where each server listens, from the base on; admin listeners are 50 above. */
 const OFFSETS = {
@@ -469,9 +471,6 @@ ${commandsOf(folder, servers)
 
 Ctrl-C ends everything.`)
 }
-
-/** Seconds after the start in which a new RPS may be why a proof is refused for its time. */
-const RECORD_IS_NEW_FOR = 120
 
 /** On one machine no clock is another's: a proof is refused so by docs/protocols/login.md, "One pass and replay". */
 function whyOf(code: unknown): string {
