@@ -18,7 +18,12 @@ const saidBy = <T>(lines: readonly Line[], name: string, field: string) =>
 describe.concurrent('the story', () => {
   test('holds from enrolment to restart', { timeout: 900_000 }, async () => {
     const { exit, lines, err } = await check()
-    expect(lines.at(-1), err).toMatchObject({ event: 'check', ok: true, steps: STEPS.length })
+    const last = lines.at(-1)
+    expect(last, `${JSON.stringify(last)} ${err}`).toMatchObject({
+      event: 'check',
+      ok: true,
+      steps: STEPS.length,
+    })
     expect(namesOf(lines)).toEqual(STEPS)
     expect(exit).toBe(0)
     // The cars of the steps are the processes that have driven from the beginning.
