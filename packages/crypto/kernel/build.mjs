@@ -1,5 +1,5 @@
 /**
- * AssemblyScript → WebAssembly → src/kernel-g1-wasm.ts, src/kernel-pairing-wasm.ts. The results are committed, so that
+ * AssemblyScript → WebAssembly → src/kernel-*-wasm.ts. The results are committed, so that
  * `tsc -b` alone builds the package; test/kernel-build.test.ts builds them again and compares.
  *
  *   node packages/crypto/kernel/build.mjs
@@ -8,17 +8,18 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import asc from 'assemblyscript/asc'
 import { constantsSource } from './generate-constants.mjs'
-import { fieldSource } from './generate-field.mjs'
+import { FIELDS, fieldSource } from './generate-field.mjs'
 
 const folder = new URL('./', import.meta.url)
 
-/** Both are of the same sources; each has what its main file offers. */
+/** All are of the same sources; each has what its main file offers, over its field layer. */
 export const KERNELS = /** @type {const} */ ({
   g1: {
     main: 'main-g1.ts',
     file: new URL('../src/kernel-g1-wasm.ts', import.meta.url),
     name: 'KERNEL_G1',
     what: 'G1',
+    field: 'simd',
     areVectorsRolled: true,
   },
   pairing: {
@@ -26,6 +27,23 @@ export const KERNELS = /** @type {const} */ ({
     file: new URL('../src/kernel-pairing-wasm.ts', import.meta.url),
     name: 'KERNEL_PAIRING',
     what: 'G2 and pairings',
+    field: 'simd',
+    areVectorsRolled: false,
+  },
+  g1Fma: {
+    main: 'main-g1.ts',
+    file: new URL('../src/kernel-g1-fma-wasm.ts', import.meta.url),
+    name: 'KERNEL_G1_FMA',
+    what: 'G1, for a processor with FMA',
+    field: 'fma',
+    areVectorsRolled: false,
+  },
+  pairingFma: {
+    main: 'main-pairing.ts',
+    file: new URL('../src/kernel-pairing-fma-wasm.ts', import.meta.url),
+    name: 'KERNEL_PAIRING_FMA',
+    what: 'G2 and pairings, for a processor with FMA',
+    field: 'fma',
     areVectorsRolled: false,
   },
 })
@@ -36,21 +54,26 @@ export function buildKernel(which, options = ['-O2']) {
 }
 
 /**
- * @param {{ main: string, areVectorsRolled: boolean, source?: string }} of `source` is main's text where there is no such file.
- * @returns {Promise<Uint8Array>}
+ * @typedef {object} Module
+ * @property {string} main
+ * @property {keyof typeof FIELDS} field
+ * @property {boolean} areVectorsRolled
+ * @property {string} [source] main's text where there is no such file
  */
-export async function buildModule({ main, areVectorsRolled, source }, options = ['-O2']) {
+/** @param {Module} of @returns {Promise<Uint8Array>} */
+export async function buildModule({ main, field, areVectorsRolled, source }, options = ['-O2']) {
   /** @type {Record<string, string>} */
   const generated = {
     ...(source === undefined ? {} : { [main]: source }),
-    'field.ts': fieldSource({ areVectorsRolled }),
-    'constants.ts': constantsSource(),
+    'entry.ts': `export * from './${main.replace(/\.ts$/, '')}'${field === 'fma' ? "\nexport { isFused } from './field'" : ''}\n`,
+    'field.ts': fieldSource(FIELDS[field], { areVectorsRolled }),
+    'constants.ts': constantsSource(FIELDS[field]),
   }
   /** @type {Uint8Array | undefined} */
   let bytes
   const { error, stderr } = await asc.main(
     [
-      main,
+      'entry.ts',
       '--outFile',
       'kernel.wasm',
       '--runtime',
@@ -58,6 +81,7 @@ export async function buildModule({ main, areVectorsRolled, source }, options = 
       '--noAssert',
       '--enable',
       'simd',
+      ...(field === 'fma' ? ['--enable', 'relaxed-simd'] : []),
       '--use',
       'abort=',
       ...options,
@@ -84,10 +108,15 @@ export async function buildModule({ main, areVectorsRolled, source }, options = 
 
 /** The file that the package's sources import. @param {keyof typeof KERNELS} which @param {Uint8Array} bytes */
 export function moduleSource(which, bytes) {
-  const { name, what } = KERNELS[which]
-  return `/** The kernel of ${what}, built from ../kernel by build.mjs: WebAssembly, as module-text.ts reads it. */
+  const { field, name, what } = KERNELS[which]
+  // Node alone has those with FMA: it reads base64 fast.
+  const [text, how] =
+    field === 'fma'
+      ? [Buffer.from(bytes).toString('base64'), 'in base64']
+      : [moduleText(bytes), 'as module-text.ts reads it']
+  return `/** The kernel of ${what}, built from ../kernel by build.mjs: WebAssembly, ${how}. */
 export const ${name} =
-  '${moduleText(bytes)}'
+  '${text}'
 `
 }
 

@@ -10,7 +10,6 @@ import {
   isReduced,
   isZero,
   isZero2,
-  laneMask,
   parity,
   readInteger,
   readWide,
@@ -47,16 +46,19 @@ import {
   g1DoubleBetween,
   jacobianBefore,
   jacobianBetween,
+  laneMask,
   lanes00,
   lanes01,
   lanes11,
   multiply,
   multiplyWide,
   negate,
+  PAIR,
   reduce,
   square,
   sub,
   times12,
+  WIDE,
 } from './field'
 import { invert } from './inverse'
 import { ROOT, ROOT_POWERS, rootBegin, rootEnd } from './root'
@@ -64,14 +66,14 @@ import { bitOfT, halvesOf, nafOf } from './scalar'
 import { lookUp } from './table'
 
 /** Bytes of a pair. */
-const F2: usize = 112
-export const G1: usize = 224
+const F2: usize = PAIR
+export const G1: usize = 2 * PAIR
 
-const A: usize = memory.data(672, 16)
-const B: usize = memory.data(672, 16)
-const C: usize = memory.data(336, 16)
-const W: usize = memory.data(432, 16)
-const V: usize = memory.data(432, 16)
+const A: usize = memory.data(6 * PAIR, 16)
+const B: usize = memory.data(6 * PAIR, 16)
+const C: usize = memory.data(3 * PAIR, 16)
+const W: usize = memory.data(WIDE, 16)
+const V: usize = memory.data(WIDE, 16)
 
 // t = Y² − 36Z²: X₃ = 2XY·t, Y₃ = t(Y² + 12Z²) + 12Z²·8Y², Z₃ = YZ·8Y².
 export function g1Double(r: usize, p: usize): void {
@@ -133,7 +135,7 @@ export function g1Equals(p: usize, q: usize): i32 {
   return isZero2(A)
 }
 
-const U: usize = memory.data(224, 16)
+const U: usize = memory.data(2 * PAIR, 16)
 /** |t|·p by the bits of the public |t|. r ≠ p. */
 function timesT(r: usize, p: usize): void {
   g1Copy(r, p)
@@ -147,19 +149,19 @@ function phi(r: usize, p: usize): void {
   multiply(r, p, BETA)
   copy(r + F2, p + F2)
 }
-const E: usize = memory.data(224, 16)
-const F: usize = memory.data(224, 16)
+const E: usize = memory.data(2 * PAIR, 16)
+const F: usize = memory.data(2 * PAIR, 16)
 
 /**
  * A point in Jacobian coordinates, x = X/Z², y = Y/Z³: three pairs, of which lane 0 counts, and one for work. The formulas
  * are those of every curve y² = x³ + b. They are not complete: an addition of the identity, of equal or of opposite points
  * leaves Z = 0, and Z stays 0 from there on.
  */
-const J: usize = memory.data(448, 16)
+const J: usize = memory.data(4 * PAIR, 16)
 /** The affine point that is added: two pairs. */
-const BASE: usize = memory.data(224, 16)
-const K: usize = memory.data(336, 16)
-const M: usize = memory.data(448, 16)
+const BASE: usize = memory.data(2 * PAIR, 16)
+const K: usize = memory.data(3 * PAIR, 16)
+const M: usize = memory.data(4 * PAIR, 16)
 let step: i32 = 0
 /** Lane 0: r = a₀·b₀; lane 1: the next step of the root. r is neither of a, b. */
 function multiplyAndRoot(r: usize, a: usize, b: usize): void {
@@ -243,8 +245,8 @@ function jacobianTimesT(): void {
     if (bitOfT(i)) jacobianAdd()
   }
 }
-const MODEL: usize = memory.data(112, 16)
-const SCALE: usize = memory.data(112, 16)
+const MODEL: usize = memory.data(PAIR, 16)
+const SCALE: usize = memory.data(PAIR, 16)
 /**
  * ROOT's lane 1 = g^((p − 3)/4), and: is the point of E(Fp) with this x and y² = g in the group? g = x³ + 4 stands in lane
  * 1 as well. If g is no square, there is no such point, and the verdict is about another curve.
@@ -280,9 +282,9 @@ function rootAndSubgroup(x: usize, g: usize): i32 {
   return isZero2(K) & ~isZero(SCALE, 0)
 }
 
-const X: usize = memory.data(112, 16)
-const Y: usize = memory.data(112, 16)
-const S: usize = memory.data(112, 16)
+const X: usize = memory.data(PAIR, 16)
+const Y: usize = memory.data(PAIR, 16)
+const S: usize = memory.data(PAIR, 16)
 /**
  * The point of the 48 bytes at `from`: 1, or 0 when they are none (x ≥ p, off the curve, outside of the subgroup). Flags
  * have been looked at before: compressed, finite.
@@ -325,7 +327,7 @@ export function g1Encode(to: usize, p: usize): void {
 
 // Secret scalars
 
-const TABLE: usize = memory.data(7168, 16)
+const TABLE: usize = memory.data(64 * PAIR, 16)
 const HALVES: usize = memory.data(32, 16)
 /**
  * r = k·p for a point of the group and a secret k of 32 bytes: k = k₀ + k₁t², four bits of both at a time; a zero digit
@@ -358,7 +360,7 @@ export function g1MultiplySecret(r: usize, p: usize, k: usize): void {
 // Public scalars
 
 /** Bytes that g1Sum needs for each point at `work`: tables of 8 odd multiples of p and φ(p), and two NAFs. */
-export const SUM_WORK: usize = 16 * 224 + 2 * 144
+export const SUM_WORK: usize = 16 * G1 + 2 * 144
 /**
  * r = Σ kᵢ·pᵢ over n points of the group and n public scalars (32 bytes each), interleaved (Straus) over the halves'
  * NAFs. Time depends on the scalars.
@@ -402,8 +404,8 @@ export function g1Sum(r: usize, points: usize, scalars: usize, n: i32, work: usi
 
 // Hash to G1 (RFC 9380 §8.8.1): both elements at once, one in each lane. What is hashed is public.
 
-const H: usize = memory.data(2688, 16)
-const XD_POWERS: usize = memory.data(1792, 16)
+const H: usize = memory.data(24 * PAIR, 16)
+const XD_POWERS: usize = memory.data(16 * PAIR, 16)
 /** r = Σ kᵢ·xnⁱ·xd^(degree − i). */
 function homogeneous(r: usize, coefficients: usize, degree: i32, xn: usize): void {
   copy(r, coefficients + <usize>degree * F2)
@@ -484,7 +486,7 @@ function mapToCurve(r: usize, u: usize): void {
   square(h, h)
   multiply(r + 2 * F2, s, h)
 }
-const MAPPED: usize = memory.data(336, 16)
+const MAPPED: usize = memory.data(3 * PAIR, 16)
 /** 2 × 64 bytes of hash_to_field at `from`; `both`: hash_to_curve, else encode_to_curve of the first. */
 export function g1Hash(r: usize, from: usize, both: i32): void {
   readWide(U, from)

@@ -9,7 +9,6 @@ import {
   isReduced,
   isZero,
   isZero2,
-  laneMask,
   parity,
   readInteger,
   readWide,
@@ -39,12 +38,14 @@ import {
   conjugate,
   copy,
   double,
+  laneMask,
   lanes00,
   lanes01,
   multiply,
   multiplyWide,
   multiplyWide2,
   negate,
+  PAIR,
   reduce,
   squareWide2,
   sub,
@@ -54,20 +55,21 @@ import {
   timesI,
   timesXi,
   triple,
+  WIDE,
 } from './field'
 import { ROOT, rootBegin, rootEnd } from './root'
 import { alignedDigits, bitOfT, digitsOf } from './scalar'
 import { lookUp } from './table'
 import { F2, invert2, multiply2, square2 } from './tower'
 
-export const G2: usize = 336
+export const G2: usize = 3 * PAIR
 
-const A: usize = memory.data(896, 16)
-const W: usize = memory.data(432, 16)
-const V: usize = memory.data(432, 16)
-const T0: usize = memory.data(432, 16)
-const T1: usize = memory.data(432, 16)
-const T2: usize = memory.data(432, 16)
+const A: usize = memory.data(8 * PAIR, 16)
+const W: usize = memory.data(WIDE, 16)
+const V: usize = memory.data(WIDE, 16)
+const T0: usize = memory.data(WIDE, 16)
+const T1: usize = memory.data(WIDE, 16)
+const T2: usize = memory.data(WIDE, 16)
 
 /** r = 12ξa, tight. */
 function timesB3(r: usize, a: usize): void {
@@ -211,15 +213,15 @@ function timesT(r: usize, p: usize): void {
     if (bitOfT(i)) g2Add(r, r, p)
   }
 }
-const E: usize = memory.data(336, 16)
-const F: usize = memory.data(336, 16)
-const D: usize = memory.data(336, 16)
+const E: usize = memory.data(3 * PAIR, 16)
+const F: usize = memory.data(3 * PAIR, 16)
+const D: usize = memory.data(3 * PAIR, 16)
 
 /**
  * A point in Jacobian coordinates, x = X/Z², y = Y/Z³, all three tight. The formulas are not complete: an addition of the
  * identity, of equal or of opposite points leaves Z = 0, and Z stays 0 from there on.
  */
-const J: usize = memory.data(336, 16)
+const J: usize = memory.data(3 * PAIR, 16)
 /** A = X², B = Y², C = B², D = 4XB, E = 3A: X₃ = E² − 2D, Y₃ = E(D − X₃) − 8C, Z₃ = 2YZ (dbl-2009-l of the EFD). */
 function jacobianDouble(): void {
   const y = J + F2
@@ -334,7 +336,7 @@ function isInSubgroup(p: usize): i32 {
   return isZero2(F) & isZero2(F + F2) & ~isZero2(z)
 }
 
-const ROOTS: usize = memory.data(336, 16)
+const ROOTS: usize = memory.data(3 * PAIR, 16)
 /**
  * r = √a: −1, or 0 when a is no square. r ≠ a. Not of one shape: what is rooted here is public.
  *
@@ -374,9 +376,9 @@ function isLarger2(y: usize): i32 {
   return isZero(y, 1) ? isLarger(y, 0) : isLarger(y, 1)
 }
 
-const X: usize = memory.data(112, 16)
-const S: usize = memory.data(112, 16)
-const Y: usize = memory.data(112, 16)
+const X: usize = memory.data(PAIR, 16)
+const S: usize = memory.data(PAIR, 16)
+const Y: usize = memory.data(PAIR, 16)
 /** Like g1Decode, of 96 bytes: x₁, then x₀. */
 export function g2Decode(r: usize, from: usize): i32 {
   const larger: i32 = (load<u8>(from) >> 5) & 1
@@ -414,14 +416,14 @@ export function g2Encode(to: usize, p: usize): void {
 }
 
 /** Affine, two pairs each: entry j is p + Σ bᵢ|t|ⁱp, b₁, b₂, b₃ the bits of j. */
-const TABLE: usize = memory.data(1792, 16)
-const ENTRY: usize = 224
+const TABLE: usize = memory.data(16 * PAIR, 16)
+const ENTRY: usize = 2 * PAIR
 /** |t|ⁱp = (−1)ⁱψⁱ(p), i = 1, 2, 3, affine. */
-const IMAGES: usize = memory.data(672, 16)
+const IMAGES: usize = memory.data(6 * PAIR, 16)
 /** What the entry is, the entry it is made of, and the image that is added: three at a time, and one. */
 const SUMS: usize = memory.data<u8>([1, 0, 0, 2, 0, 1, 4, 0, 2, 3, 1, 1, 5, 1, 2, 6, 2, 2, 7, 3, 2])
-const DIFFERENCES: usize = memory.data(336, 16)
-const PRODUCTS: usize = memory.data(448, 16)
+const DIFFERENCES: usize = memory.data(3 * PAIR, 16)
+const PRODUCTS: usize = memory.data(4 * PAIR, 16)
 /** Entries of the table by `count` affine additions, with one inversion: λ = Δy/Δx. */
 function addEntries(sums: usize, count: usize): void {
   const s = A
@@ -527,7 +529,7 @@ function selectPoint(r: usize, p: usize, q: usize, mask: i32): void {
 
 // Hash to G2 (RFC 9380 §8.8.2). What is hashed is public.
 
-const H: usize = memory.data(896, 16)
+const H: usize = memory.data(8 * PAIR, 16)
 function sgn0(a: usize): i32 {
   return parity(a, 0) | (isZero(a, 0) & parity(a, 1))
 }
@@ -583,9 +585,9 @@ function mapToCurve(r: usize, u: usize): void {
   square2(s, h)
   multiply2(r + 2 * F2, s, h)
 }
-const U: usize = memory.data(112, 16)
-const P: usize = memory.data(336, 16)
-const Q: usize = memory.data(336, 16)
+const U: usize = memory.data(PAIR, 16)
+const P: usize = memory.data(3 * PAIR, 16)
+const Q: usize = memory.data(3 * PAIR, 16)
 /** 2 or 4 × 64 bytes of hash_to_field at `from`; `both`: hash_to_curve, else encode_to_curve. */
 export function g2Hash(r: usize, from: usize, both: i32): void {
   readWide(U, from)

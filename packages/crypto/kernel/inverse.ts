@@ -6,9 +6,9 @@
  * Integers here have 13 limbs of 30 bits, the top one signed. |f|, |g| ≤ 2³⁸¹, and d, e stay in (−2p, p); the matrix's rows
  * sum to at most 2³⁰ in size, so that u·fᵢ + v·gᵢ + pᵢ·m and its carry are below 2⁶².
  */
-import { canonical, toMontgomery } from './codec'
+import { readInteger, toMontgomery, writeBytes } from './codec'
 import { P30, P30_INVERSE } from './constants'
-import { lanes00 } from './field'
+import { lanes00, PAIR } from './field'
 
 const MASK: i32 = 0x3fff_ffff
 
@@ -16,7 +16,8 @@ const F: usize = memory.data(52, 16)
 const G: usize = memory.data(52, 16)
 const D: usize = memory.data(52, 16)
 const E: usize = memory.data(52, 16)
-const L: usize = memory.data(56, 16)
+/** A canonical integer, big-endian. */
+const BYTES: usize = memory.data(48, 16)
 /** u, v, q, r. */
 const MATRIX: usize = memory.data(16, 16)
 
@@ -123,21 +124,21 @@ function correct(sign: i32, add: i32): void {
 
 /** r = 1/a₀ in both lanes; 0 for 0. */
 export function invert(r: usize, a: usize): void {
-  canonical(L, a, 0)
-  // 14 × 28 bits to 13 × 30.
+  writeBytes(BYTES, a, 0)
   let held: u64 = 0
   let bits: i32 = 0
-  let from: usize = 0
-  for (let at: usize = 0; at < 52; at += 4) {
-    while (bits < 30 && from < 56) {
-      held |= (<u64>load<u32>(L + from)) << bits
-      bits += 28
-      from += 4
+  let at: usize = 0
+  for (let i: i32 = 47; i >= 0; i--) {
+    held |= (<u64>load<u8>(BYTES + i)) << bits
+    bits += 8
+    if (bits >= 30) {
+      store<i32>(G + at, <i32>held & MASK)
+      held >>= 30
+      bits -= 30
+      at += 4
     }
-    store<i32>(G + at, <i32>held & MASK)
-    held >>= 30
-    bits -= 30
   }
+  store<i32>(G, <i32>held, 48)
   memory.copy(F, P30, 52)
   memory.fill(D, 0, 52)
   memory.fill(E, 0, 52)
@@ -152,21 +153,21 @@ export function invert(r: usize, a: usize): void {
   correct(0, load<i32>(D, 48) >> 31)
   correct(load<i32>(F, 48) >> 31, 0)
   correct(0, load<i32>(D, 48) >> 31)
-  // 13 × 30 bits to 14 × 28.
   held = 0
   bits = 0
-  from = 0
-  for (let limb: usize = 0; limb < 14; limb++) {
-    if (bits < 28 && from < 52) {
-      held |= (<u64>load<u32>(D + from)) << bits
+  at = 0
+  for (let i: i32 = 47; i >= 0; i--) {
+    if (bits < 8) {
+      held |= (<u64>load<u32>(D + at)) << bits
       bits += 30
-      from += 4
+      at += 4
     }
-    store<u32>(r + 8 * limb, <u32>held & 0x0fff_ffff)
-    store<u32>(r + 8 * limb + 4, 0)
-    held >>= 28
-    bits -= 28
+    store<u8>(BYTES + i, <u8>held)
+    held >>= 8
+    bits -= 8
   }
+  memory.fill(r, 0, PAIR)
+  readInteger(r, 0, BYTES, 48)
   toMontgomery(r, r)
   lanes00(r, r, r)
 }

@@ -1,7 +1,9 @@
 /**
  * What the kernel of G1 offers: all that a device computes in. Points, scalars and bytes are copied in and out by
- * src/kernel.ts; addresses are its own. A point of G1 is 224 bytes.
+ * src/kernel.ts; addresses are its own. A point of G1 is two pairs.
  */
+
+import { PAIR } from './field'
 
 /** For tests: operations on pairs. */
 export { canonical } from './codec'
@@ -21,6 +23,10 @@ export {
 export { invert } from './inverse'
 export { scalarAdd, scalarMultiply, scalarReduce, scalarSubtract } from './order'
 
+/** Bytes of a pair. */
+export function pair(): usize {
+  return PAIR
+}
 /** Where the caller's memory begins; it grows the memory itself. */
 export function heap(): usize {
   return (__heap_base + 63) & ~63

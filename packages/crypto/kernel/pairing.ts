@@ -23,11 +23,13 @@ import {
   multiplyWide,
   multiplyWide2,
   negate,
+  PAIR,
   reduce,
   sub,
   subWide2,
   timesXi,
   triple,
+  WIDE,
 } from './field'
 import { g2Normalise } from './g2'
 import { bitOfT } from './scalar'
@@ -51,14 +53,18 @@ import {
 
 /** 63 doublings and 5 additions. */
 const LINES: usize = 68
+/** Bytes of a line: c and a. */
+const LINE_BYTES: usize = 2 * PAIR
+/** Bytes of a point of G1. */
+const POINT: usize = 2 * PAIR
 /** Bytes of a prepared point. */
-export const PREPARED: usize = 68 * 224
+export const PREPARED: usize = 68 * LINE_BYTES
 
-const Q: usize = memory.data(336, 16)
-const R: usize = memory.data(336, 16)
-const S: usize = memory.data(1232, 16)
-const DIVISORS: usize = memory.data(7616, 16)
-const PREFIXES: usize = memory.data(7728, 16)
+const Q: usize = memory.data(3 * PAIR, 16)
+const R: usize = memory.data(3 * PAIR, 16)
+const S: usize = memory.data(11 * PAIR, 16)
+const DIVISORS: usize = memory.data(68 * PAIR, 16)
+const PREFIXES: usize = memory.data(69 * PAIR, 16)
 
 /** R = 2R (scaled by 4), its line times b (Costello, Lange, Naehrig 2010, in the form of Aranha et al. 2011). */
 function doublingStep(line: usize, divisor: usize): void {
@@ -156,13 +162,13 @@ function additionStep(line: usize, divisor: usize): void {
 /** The lines of a point of G2 other than the identity: PREPARED bytes at `lines`. */
 export function prepare(lines: usize, p: usize): void {
   g2Normalise(Q, p)
-  memory.copy(R, Q, 336)
+  memory.copy(R, Q, 3 * F2)
   let k: usize = 0
   for (let i = 62; i >= 0; i--) {
-    doublingStep(lines + 224 * k, DIVISORS + F2 * k)
+    doublingStep(lines + LINE_BYTES * k, DIVISORS + F2 * k)
     k++
     if (bitOfT(i)) {
-      additionStep(lines + 224 * k, DIVISORS + F2 * k)
+      additionStep(lines + LINE_BYTES * k, DIVISORS + F2 * k)
       k++
     }
   }
@@ -173,7 +179,7 @@ export function prepare(lines: usize, p: usize): void {
   const own = S + F2
   invert2(inverse, PREFIXES + F2 * LINES)
   for (k = LINES; k > 0; k--) {
-    const line = lines + 224 * (k - 1)
+    const line = lines + LINE_BYTES * (k - 1)
     multiply2(own, inverse, PREFIXES + F2 * (k - 1))
     multiply2(inverse, inverse, DIVISORS + F2 * (k - 1))
     multiply2(line, line, own)
@@ -181,14 +187,14 @@ export function prepare(lines: usize, p: usize): void {
   }
 }
 
-const LINE: usize = memory.data(672, 16)
-const L1: usize = memory.data(336, 16)
-const L2: usize = memory.data(336, 16)
-const W0: usize = memory.data(432, 16)
-const W1: usize = memory.data(432, 16)
-const W2: usize = memory.data(432, 16)
+const LINE: usize = memory.data(6 * PAIR, 16)
+const L1: usize = memory.data(3 * PAIR, 16)
+const L2: usize = memory.data(3 * PAIR, 16)
+const W0: usize = memory.data(WIDE, 16)
+const W1: usize = memory.data(WIDE, 16)
+const W2: usize = memory.data(WIDE, 16)
 /** Per pair at `work`: (X, X), (Y, Y), and (Y, 0) or, for every second one, (YY', YY'). */
-const PAIR_WORK: usize = 336
+const PAIR_WORK: usize = 3 * PAIR
 
 /** l = (c·Z, a·X) at a point p whose work stands at `work`. */
 function lineAt(l: usize, line: usize, p: usize, work: usize): void {
@@ -237,7 +243,7 @@ function oneLine(f: usize, line: usize, p: usize, work: usize): void {
   multiply12By014(f, f, L1)
 }
 /**
- * f = Π of the Miller functions of n pairs: G1 points (224 bytes each) at `points`, the addresses of prepared points at
+ * f = Π of the Miller functions of n pairs: G1 points at `points`, the addresses of prepared points at
  * `prepared`, PAIR_WORK bytes of work for each pair at `work`. One chain of squarings for all.
  */
 export function miller(f: usize, points: usize, prepared: usize, n: i32, work: usize): void {
@@ -245,7 +251,7 @@ export function miller(f: usize, points: usize, prepared: usize, n: i32, work: u
   const zero = S + 10 * F2
   memory.fill(zero, 0, F2)
   for (let i: usize = 0; i < count; i++) {
-    const p = points + 224 * i
+    const p = points + POINT * i
     const w = work + PAIR_WORK * i
     lanes00(w, p, p)
     lanes11(w + F2, p, p)
@@ -260,27 +266,27 @@ export function miller(f: usize, points: usize, prepared: usize, n: i32, work: u
     const steps = bitOfT(i) ? 2 : 1
     for (let step = 0; step < steps; step++) {
       for (let j: usize = 0; j + 1 < count; j += 2) {
-        const p = points + 224 * j
+        const p = points + POINT * j
         const w = work + PAIR_WORK * j
         const first = <usize>load<u32>(prepared + 4 * j) + line
         const second = <usize>load<u32>(prepared + 4 * j + 4) + line
-        twoLines(f, first, second, p, p + 224, w, w + PAIR_WORK)
+        twoLines(f, first, second, p, p + POINT, w, w + PAIR_WORK)
       }
       if (count & 1) {
         const j = count - 1
-        oneLine(f, <usize>load<u32>(prepared + 4 * j) + line, points + 224 * j, work + PAIR_WORK * j)
+        oneLine(f, <usize>load<u32>(prepared + 4 * j) + line, points + POINT * j, work + PAIR_WORK * j)
       }
-      line += 224
+      line += LINE_BYTES
     }
   }
   // t < 0.
   conjugate12(f, f)
 }
 
-const M: usize = memory.data(672, 16)
-const X: usize = memory.data(672, 16)
-const Y: usize = memory.data(672, 16)
-const Z: usize = memory.data(672, 16)
+const M: usize = memory.data(6 * PAIR, 16)
+const X: usize = memory.data(6 * PAIR, 16)
+const Y: usize = memory.data(6 * PAIR, 16)
+const Z: usize = memory.data(6 * PAIR, 16)
 /** r = a^t in the cyclotomic subgroup. r ≠ a. */
 function powerT(r: usize, a: usize): void {
   memory.copy(r, a, F12)

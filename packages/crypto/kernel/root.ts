@@ -4,13 +4,13 @@
  * and ends here and runs through in one lane of its own.
  */
 import { ROOT_STEPS, ROOT_TAPE } from './constants'
-import { copy, multiply, square } from './field'
+import { copy, multiply, PAIR, square } from './field'
 
 /** Bytes of a pair. */
-const F2: usize = 112
+const F2: usize = PAIR
 
-export const ROOT: usize = memory.data(112, 16)
-export const ROOT_POWERS: usize = memory.data(896, 16)
+export const ROOT: usize = memory.data(PAIR, 16)
+export const ROOT_POWERS: usize = memory.data(8 * PAIR, 16)
 /** ROOT = a^(the first digit). */
 export function rootBegin(a: usize): void {
   copy(ROOT_POWERS, a)

@@ -26,6 +26,7 @@ import {
   multiplyWide,
   multiplyWide2,
   negate,
+  PAIR,
   reduce,
   settle,
   squareWide2,
@@ -33,29 +34,29 @@ import {
   subWide2,
   timesXi,
   triple,
+  WIDE,
 } from './field'
 import { invert } from './inverse'
 
 /** Bytes of a pair (an element of Fp2, or two of Fp), of Fp6 and Fp12. */
-export const F2: usize = 112
-export const F6: usize = 336
-export const F12: usize = 672
-export const WIDE: usize = 432
+export const F2: usize = PAIR
+export const F6: usize = 3 * PAIR
+export const F12: usize = 6 * PAIR
 
-const W: usize = memory.data(432, 16)
-const V0: usize = memory.data(432, 16)
-const V1: usize = memory.data(432, 16)
-const V2: usize = memory.data(432, 16)
-const X0: usize = memory.data(432, 16)
-const X1: usize = memory.data(432, 16)
-const X2: usize = memory.data(432, 16)
-const S: usize = memory.data(112, 16)
-const T: usize = memory.data(112, 16)
-const A6: usize = memory.data(336, 16)
-const B6: usize = memory.data(336, 16)
-const C6: usize = memory.data(336, 16)
-const D6: usize = memory.data(336, 16)
-const E6: usize = memory.data(336, 16)
+const W: usize = memory.data(WIDE, 16)
+const V0: usize = memory.data(WIDE, 16)
+const V1: usize = memory.data(WIDE, 16)
+const V2: usize = memory.data(WIDE, 16)
+const X0: usize = memory.data(WIDE, 16)
+const X1: usize = memory.data(WIDE, 16)
+const X2: usize = memory.data(WIDE, 16)
+const S: usize = memory.data(PAIR, 16)
+const T: usize = memory.data(PAIR, 16)
+const A6: usize = memory.data(3 * PAIR, 16)
+const B6: usize = memory.data(3 * PAIR, 16)
+const C6: usize = memory.data(3 * PAIR, 16)
+const D6: usize = memory.data(3 * PAIR, 16)
+const E6: usize = memory.data(3 * PAIR, 16)
 
 // Fp2
 
@@ -197,8 +198,8 @@ function invert6(r: usize, a: usize): void {
   multiply2(r + 2 * F2, c2, T)
 }
 
-const N: usize = memory.data(112, 16)
-const M: usize = memory.data(112, 16)
+const N: usize = memory.data(PAIR, 16)
+const M: usize = memory.data(PAIR, 16)
 /** r = 1/a in Fp2, by the norm. */
 export function invert2(r: usize, a: usize): void {
   multiplyWide(W, a, a)
@@ -312,8 +313,8 @@ export function frobenius12(r: usize, a: usize, k: i32): void {
   }
 }
 
-const G0: usize = memory.data(672, 16)
-const G1: usize = memory.data(112, 16)
+const G0: usize = memory.data(6 * PAIR, 16)
+const G1: usize = memory.data(PAIR, 16)
 /** (first, second) of (a + bs)² in Fp4 = Fp2[s]/(s² − ξ): a² + ξb² and 2ab. */
 function square4(first: usize, second: usize, a: usize, b: usize): void {
   squareWide2(V0, a)

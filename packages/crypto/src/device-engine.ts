@@ -13,7 +13,7 @@ import {
   reduceScalar as reduceBigInt,
   subtractScalars as subtractBigInts,
 } from './bigint-g1.js'
-import { type KernelG1, type KernelPoint, loadKernelG1 } from './kernel.js'
+import { choiceOf, type KernelG1, type KernelPoint, loadKernelG1 } from './kernel.js'
 import { withoutPairings } from './no-pairings.js'
 
 export { invertScalar } from './bigint-g1.js'
@@ -35,14 +35,16 @@ export function allowBigInt(): void {
 
 interface Chosen {
   readonly arithmetic: KernelG1
-  readonly choice: { readonly name: 'wasm-simd-g1' | 'bigint'; readonly why: string }
+  readonly choice: { readonly name: 'wasm-fma-g1' | 'wasm-simd-g1' | 'bigint'; readonly why: string }
 }
 let chosen: Chosen | undefined
 // The handles of each engine are its own; from here on nobody can tell them apart, or has to.
 function choose(): Chosen {
   const arithmetic = loadKernelG1()
-  if (!('why' in arithmetic))
-    return { arithmetic, choice: { name: 'wasm-simd-g1', why: 'this runtime has WebAssembly with SIMD' } }
+  if (!('why' in arithmetic)) {
+    const { name, why } = choiceOf(arithmetic)
+    return { arithmetic, choice: { name: `${name}-g1`, why } }
+  }
   if (!isBigIntAllowed) throw new Error(`no BigInt was allowed, and ${arithmetic.why}`)
   return { arithmetic: IN_BIGINT, choice: { name: 'bigint', why: arithmetic.why } }
 }

@@ -1,12 +1,12 @@
 /**
  * The arithmetic of BLS12-381, behind functions over opaque handles; points.ts, scalar.ts and hash-to-curve.ts are its
- * only users. Two engines give the same bytes: our WebAssembly kernels (kernel.ts, kernel-pairing.ts), and plain BigInt for G1
- * where a runtime has no WebAssembly with SIMD. Which one runs is decided at the first use and never changes.
+ * only users. The engines give the same bytes: our WebAssembly kernels (kernel.ts, kernel-pairing.ts), which there are two kinds
+ * of, and plain BigInt for G1 where a runtime has no WebAssembly with SIMD. Which one runs is decided at the first use and never changes.
  *
  * Secret scalars go through `multiply` (fixed shape); `multiplyPublic` may take time that depends on the scalar.
  */
 import * as bigintEngine from './bigint-engine.js'
-import { loadKernelG1 } from './kernel.js'
+import { choiceOf, loadKernelG1 } from './kernel.js'
 import { type KernelPairing, loadKernelPairing } from './kernel-pairing.js'
 
 export { invertScalar } from './bigint-g1.js'
@@ -73,9 +73,9 @@ interface Arithmetic {
   readonly pairings: Pairings
 }
 
-/** Which engine runs, and why it and not the other. */
+/** Which engine runs, and why it and not another. */
 export interface EngineChoice {
-  readonly name: 'wasm-simd' | 'bigint'
+  readonly name: 'wasm-fma' | 'wasm-simd' | 'bigint'
   readonly why: string
 }
 
@@ -93,7 +93,7 @@ function choose(): Chosen {
       arithmetic: { ...bigintEngine, pairings: bigintEngine } as unknown as Arithmetic,
     }
   }
-  const choice: EngineChoice = { name: 'wasm-simd', why: 'this runtime has WebAssembly with SIMD' }
+  const choice: EngineChoice = choiceOf(kernel)
   let pairings: KernelPairing | undefined
   const arithmetic = {
     ...kernel,

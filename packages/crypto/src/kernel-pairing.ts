@@ -1,10 +1,9 @@
 /**
- * The second kernel, of G2 and pairings: see kernel.ts. A prepared point is 15 232 bytes of lines. They stay in the kernel
+ * The second kernel, of G2 and pairings: see kernel.ts. A prepared point is 15 to 18 kB of lines. They stay in the kernel
  * from their first product on, for as long as their owner lives and isn't the one of all that was used longest ago.
  */
 import {
   type Exports,
-  G1_BYTES,
   groupOf,
   hashOf,
   instantiate,
@@ -14,6 +13,7 @@ import {
   roomOf,
 } from './kernel.js'
 import { KERNEL_PAIRING } from './kernel-pairing-wasm.js'
+import { moduleBytes } from './module-text.js'
 
 interface ExportsPairing extends Exports {
   g2Decode(r: number, from: number): number
@@ -42,11 +42,6 @@ export interface KernelLines {
   readonly lines: Uint8Array | null
 }
 
-/** Bytes in the kernel: ../kernel/pairing.ts. */
-const G2_BYTES = 336
-const GT_BYTES = 672
-export const LINES = 68 * 224
-const PAIR_WORK = 336
 /** Places for lines that stay. */
 export const PLACES = 16
 
@@ -58,16 +53,24 @@ const GENERATOR =
 export type KernelPairing = ReturnType<typeof makeKernelPairing>
 
 /** Where there is a kernel of G1, this one is there too. */
-export function loadKernelPairing({ engineG1 }: KernelG1): KernelPairing {
-  const wasm = instantiate(KERNEL_PAIRING)
+export function loadKernelPairing({ engineG1, fma }: KernelG1): KernelPairing {
+  const wasm = instantiate(fma === null ? () => moduleBytes(KERNEL_PAIRING) : fma.pairing)
   if ('why' in wasm) throw new Error(`no pairings: ${wasm.why}`)
   return makeKernelPairing(wasm as ExportsPairing, engineG1)
 }
 
 function makeKernelPairing(wasm: ExportsPairing, g1: KernelG1['engineG1']) {
+  /** Bytes in the kernel: ../kernel/pairing.ts. */
+  const [G1_BYTES, G2_BYTES, GT_BYTES] = [2, 3, 6].map(pairs => pairs * wasm.pair()) as [
+    number,
+    number,
+    number,
+  ]
+  const LINES = 68 * G1_BYTES
+  const PAIR_WORK = G2_BYTES
   const room = roomOf(wasm, PLACES * LINES)
   const { bytesAt, free, put, slots, take, wipe } = room
-  const stayed = linesThatStay(room)
+  const stayed = linesThatStay(room, LINES)
 
   const g2 = groupOf(
     room,
@@ -182,18 +185,18 @@ function makeKernelPairing(wasm: ExportsPairing, g1: KernelG1['engineG1']) {
  * places are taken by others of the same product. Who was used longest ago makes room, and what nobody has any more is
  * overwritten.
  */
-function linesThatStay(room: Room): () => (lines: Uint8Array) => number | undefined {
+function linesThatStay(room: Room, size: number): () => (lines: Uint8Array) => number | undefined {
   /** By lines, their place. */
   const placeBy = new WeakMap<Uint8Array, number>()
   const owners: (WeakRef<Uint8Array> | undefined)[] = Array.from({ length: PLACES }, () => undefined)
   /** Of each place, the number of its last use. */
   const usedAt = new Float64Array(PLACES)
-  const addressOf = (place: number): number => room.kept + place * LINES
+  const addressOf = (place: number): number => room.kept + place * size
   const gone = new FinalizationRegistry((owner: WeakRef<Uint8Array>) => {
     const place = owners.indexOf(owner)
     // Another has taken it since.
     if (place === -1) return
-    room.erase(addressOf(place), LINES)
+    room.erase(addressOf(place), size)
     owners[place] = undefined
     usedAt[place] = 0
   })

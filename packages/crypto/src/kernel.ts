@@ -1,13 +1,16 @@
 /**
  * The WebAssembly kernels (../kernel, AssemblyScript): loading them, their memory, copying in and out, and G1. There are
  * two, of the same sources: this one, of G1, is all that a device needs; kernel-pairing.ts has the other, of G2 and
- * pairings. Each is compiled at its first use.
+ * pairings. Each is compiled at its first use. Both are there a second time, over another field layer, for Node on a
+ * processor that multiplies and adds in one (fma-kernels.ts): the same results in little more than half the time.
  *
  * Points live here as the kernel's own bytes and are copied in for each call, which costs less than a hundredth of it, so
  * nothing needs a release. Kernel memory is used by one call at a time, all of it synchronous. Before a call returns that
  * may have had to do with a secret, `wipe` puts the whole memory back to what it was when the kernel was loaded, but for
  * the lines of prepared points (kernel-pairing.ts).
  */
+
+import { type FmaKernels, fmaKernels } from '#fma-kernels'
 import { copyOf, fromBase64Url } from './bytes.js'
 import { coordinateBytes } from './hash-to-field.js'
 import { KERNEL_G1 } from './kernel-g1-wasm.js'
@@ -31,8 +34,12 @@ export interface Exports {
   readonly memory: Memory
   /** Where the caller's memory begins. */
   heap(): number
+  /** Bytes of a pair: two elements of Fp, or one of Fp2. */
+  pair(): number
 }
 interface ExportsG1 extends Exports {
+  /** Of the kernel with FMA: whether the processor has it. */
+  isFused?(): number
   g1Decode(r: number, from: number): number
   g1Encode(to: number, p: number): void
   g1Identity(r: number): void
@@ -55,12 +62,9 @@ export interface KernelPoint {
   bytes: Uint8Array | undefined
 }
 
-/** Bytes in the kernel: ../kernel/g1.ts. */
-export const G1_BYTES = 224
-const SUM_WORK = 16 * G1_BYTES + 2 * 144
 const PAGE = 65_536
-/** The caller's fixed places: three points or values, bytes in and out. */
-const SLOT = 704
+/** The caller's fixed places: three points or values, of six pairs at most, bytes in and out. */
+const SLOT = 768
 const BYTES = 3 * SLOT
 const FIXED = BYTES + 640
 
@@ -68,9 +72,9 @@ const FIXED = BYTES + 640
 const GENERATOR = 'l_HTpzGX15QmlWOMT6msD8NojE-XdLkFoU46PxcbrFhsVeg_-Xoa7_s68ArbIsa7'
 
 /** What a kernel exports, or why there is none. */
-export function instantiate(text: string): object | { readonly why: string } {
+export function instantiate(source: () => Uint8Array): object | { readonly why: string } {
   if (typeof WebAssembly === 'undefined') return { why: 'this runtime has no WebAssembly' }
-  const bytes = moduleBytes(text)
+  const bytes = source()
   if (!WebAssembly.validate(bytes)) return { why: 'this runtime’s WebAssembly has no SIMD' }
   let module: object
   try {
@@ -229,14 +233,31 @@ export function hashOf(room: Room, code: Hash, size: number, perPoint: number, b
 
 export type KernelG1 = ReturnType<typeof makeKernelG1>
 
-/** The kernel of G1, or why there is none. */
-export function loadKernelG1(): KernelG1 | { readonly why: string } {
-  const wasm = instantiate(KERNEL_G1)
-  return 'why' in wasm ? wasm : makeKernelG1(wasm as ExportsG1)
+/** The kernel of G1, or why there is none: that with FMA where there is one and it runs, else that for SIMD alone. */
+export function loadKernelG1(fma: FmaKernels | null = fmaKernels): KernelG1 | { readonly why: string } {
+  if (fma !== null) {
+    const wasm = instantiate(fma.g1) as ExportsG1 | { readonly why: string }
+    // Without FMA in the processor a product would be rounded twice, and be wrong.
+    if (!('why' in wasm) && wasm.isFused?.() === 1) return makeKernelG1(wasm, fma)
+  }
+  const wasm = instantiate(() => moduleBytes(KERNEL_G1))
+  return 'why' in wasm ? wasm : makeKernelG1(wasm as ExportsG1, null)
 }
 
-function makeKernelG1(wasm: ExportsG1) {
+/** Which kernels these are, and why. */
+export const choiceOf = ({ fma }: KernelG1) =>
+  fma === null
+    ? ({ name: 'wasm-simd', why: 'this runtime has WebAssembly with SIMD' } as const)
+    : ({
+        name: 'wasm-fma',
+        why: 'this runtime has WebAssembly with relaxed SIMD, and the processor multiplies and adds in one',
+      } as const)
+
+function makeKernelG1(wasm: ExportsG1, fma: FmaKernels | null) {
   const room = roomOf(wasm)
+  /** Bytes in the kernel: ../kernel/g1.ts. */
+  const G1_BYTES = 2 * wasm.pair()
+  const SUM_WORK = 16 * G1_BYTES + 2 * 144
   const { bytesAt, free, put, slots, take, wipe } = room
 
   /** Σ scalar·point on public scalars and points. */
@@ -293,6 +314,8 @@ function makeKernelG1(wasm: ExportsG1) {
     return result
   }
   return {
+    /** The kernels that this one is of; null for those of SIMD alone. Points mean nothing to others. */
+    fma,
     engineG1,
     addScalars: onScalars(wasm.scalarAdd),
     subtractScalars: onScalars(wasm.scalarSubtract),

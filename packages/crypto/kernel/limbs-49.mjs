@@ -1,0 +1,389 @@
+/**
+ * Elements of Fp as 8 signed limbs of 49 bits, for WebAssembly with relaxed SIMD on a processor that multiplies and adds
+ * doubles in one rounding (FMA).
+ *
+ * A pair is 8 vectors of 64-bit integers, limb i of both lanes at byte 16i; 128 bytes. A wide value has 16 columns per
+ * lane.
+ *
+ * A product ab of two limbs, which has up to 101 bits, is taken as two doubles that are exact (Emmart, Zheng, Weems 2018,
+ * here with rounding to nearest and signed parts):
+ *   upper = ab + 1.5·2¹⁰², of which the sum keeps h = ab/2⁵⁰, rounded, since its last place counts 2⁵⁰;
+ *   lower = ab + (1.5·2¹⁰² − upper + 1.5·2⁵²) = ab − h·2⁵⁰ + 1.5·2⁵², |ab − h·2⁵⁰| ≤ 2⁴⁹, whose last place counts 1.
+ * Their bits, taken for 64-bit integers, are h and ab − h·2⁵⁰ and a constant. So they are added as integers, as they are;
+ * `addOffset` takes the constants off, all of a column's at once. That h counts 2⁵⁰, twice the next column, and not 2⁴⁹ leaves
+ * a bit for sums: |ab| may be 2¹⁰¹, 32 times a product of balanced limbs.
+ */
+import { balancedLimbsOf, minusInverseOfP, P } from './prime.mjs'
+
+/** @import { Line, Operation, Spelling } from './line.mjs' */
+
+const LIMBS = 8
+const BITS = 49
+const COLUMNS = 2 * LIMBS
+const HALF = 1n << BigInt(BITS - 1)
+const MASK = 2n * HALF - 1n
+/** Above the next column's. */
+const SPLIT = BITS + 1
+
+/** The bits of a double. @param {bigint | number} value */
+function bitsOf(value) {
+  const view = new DataView(new ArrayBuffer(8))
+  view.setFloat64(0, Number(value))
+  return view.getBigUint64(0)
+}
+const LOWER = 3n << 51n
+/** @param {number} bits */
+const upperOf = bits => 3n << BigInt(51 + bits)
+
+/**
+ * k·p ≡ −1 mod 2^(49·rows), |k| < 2^(49·rows − 1): to add q·kp, q the lowest `rows` columns, clears them without a
+ * multiplication: their upper part is carried, and q·(kp + 1)/2^(49·rows) is added from the next column on. What is added is
+ * q·kp < 2^(98·rows)·p in all: where the first of these columns is number c, it stays below R·p for c + 2·rows ≤ 8.
+ *
+ * So the eight columns are cleared in four steps, of 4, 2, 1 and 1, within which no column waits for another's products. The
+ * last one is cleared by p itself, with q = column·μ.
+ */
+const STEPS = [4, 2, 1].map(rows => {
+  const bits = BITS * rows
+  const k = BigInt.asIntN(bits, minusInverseOfP(bits))
+  return { rows, name: `NEXT${rows}`, limbs: balancedLimbsOf((k * P + 1n) >> BigInt(bits), BITS, LIMBS) }
+})
+const LAST = LIMBS - 1
+const MU = BigInt.asIntN(BITS, minusInverseOfP(BITS))
+const P_BALANCED = balancedLimbsOf(P, BITS, LIMBS)
+
+/** What makes a column positive before it is shifted, and what that adds to the carry. */
+const BIAS = 1n << 62n
+const BIASED_CARRY = BIAS >> BigInt(BITS)
+
+/** @param {Line} l @param {string} base */
+const vectorsOf = (l, base) => Array.from({ length: LIMBS }, (_, i) => l.load(base, 16 * i))
+/** @param {Line} l @param {string} base @param {readonly number[]} vectors */
+const storeVectors = (l, base, vectors) => {
+  for (const [i, vector] of vectors.entries()) l.store(base, 16 * i, vector)
+}
+/**
+ * The lanes of two vectors side by side.
+ *
+ * @param {Line} l @param {number} a @param {number} b @param {string} places of two lanes: '0'/'1' of a, '2'/'3' of b
+ */
+function lanes(l, a, b, places) {
+  const [x = 0, y = 0] = [...places].map(Number)
+  return l.shuffle(a, b, [2 * x, 2 * x + 1, 2 * y, 2 * y + 1])
+}
+
+/**
+ * One parallel, balanced carry of eight vectors: limbs 0…6 come out in ±(2⁴⁸ + 2⁴), the top limb keeps what is above.
+ *
+ * @param {Line} l @param {readonly number[]} vectors @param {number} [lowers] lower parts in each of them
+ */
+function carried(l, vectors, lowers = 0) {
+  /** @type {number | undefined} */
+  let before
+  return vectors.map((a, i) => {
+    const column = l.addOffset(a, lowers, 0, SPLIT, BIAS + HALF)
+    // The top limb is not cut.
+    const kept = i === LAST ? l.addOffset(a, lowers, 0, SPLIT, -BIASED_CARRY) : l.lowWide(column)
+    const sum = before === undefined ? kept : l.addWide(kept, before)
+    before = l.highWide(column)
+    return i === LAST ? sum : l.addConstant(sum, i === 0 ? -HALF : -HALF - BIASED_CARRY)
+  })
+}
+
+/**
+ * q·p is taken off, q the multiple of p that is nearest by the top limb: its 2³⁴³/p-th part, rounded.
+ *
+ * @param {Line} l
+ */
+function settle(l) {
+  const a = vectorsOf(l, 'a')
+  const q = l.nearest(l.toDouble(/** @type {number} */ (a[LAST])), 'QUOTIENT', 0)
+  storeVectors(
+    l,
+    'r',
+    carried(
+      l,
+      a.map((vector, i) => l.add(vector, l.whole(q, l.load('MINUS_P', 16 * i)))),
+      1,
+    ),
+  )
+}
+
+/** Where a's limbs lie as doubles, and b's, and others made of them. */
+const [A, B, C] = /** @type {const} */ (['T0', 'T1', 'T2'])
+/** @param {Line} l @param {string} to @param {number} i @param {number} limb */
+function storeDouble(l, to, i, limb) {
+  const double = l.toDouble(limb)
+  l.store(to, 16 * i, double)
+  return double
+}
+
+/** @typedef {(l: Line, i: number) => number} Factor limb i of a factor, of both lanes, as a double */
+/** @type {(base: string) => Factor} */
+const both = base => (l, i) => l.load(base, 16 * i)
+/** @type {(base: string, lane: number) => Factor} */
+const one = (base, lane) => (l, i) => l.loadSplat(base, 16 * i + 8 * lane)
+/** @param {number} k the pairs (i, j) with i + j = k */
+const placesOf = k =>
+  Array.from({ length: LIMBS }, (_, i) => /** @type {const} */ ([i, k - i])).filter(
+    ([, j]) => j >= 0 && j < LIMBS,
+  )
+
+/**
+ * Columns of sums of products: `terms` says which limbs are multiplied for column k.
+ *
+ * @param {Line} l @param {(k: number) => readonly (readonly [a: (l: Line) => number, b: (l: Line) => number])[]} terms
+ */
+function columns(l, terms) {
+  /** @type {number | undefined} */
+  let uppers
+  let count = 0
+  for (let k = 0; k < COLUMNS; k++) {
+    /** @type {number | undefined} */
+    let acc
+    /** @type {number | undefined} */
+    let next
+    const products = terms(k)
+    for (const [first, second] of products) {
+      const [a, b] = [first(l), second(l)]
+      const upper = l.upper(a, b, SPLIT)
+      const lower = l.lower(a, b, upper, SPLIT)
+      acc = acc === undefined ? lower : l.addWide(acc, lower)
+      next = next === undefined ? upper : l.addWide(next, upper)
+    }
+    if (uppers !== undefined) {
+      const twice = l.addWide(uppers, uppers)
+      acc = acc === undefined ? twice : l.addWide(acc, twice)
+    }
+    l.storeWide('w', 16 * k, l.addOffset(/** @type {number} */ (acc), products.length, 2 * count, SPLIT, 0n))
+    uppers = next
+    count = products.length
+  }
+}
+/** @param {Line} l @param {readonly (readonly [a: Factor, b: Factor])[]} factors */
+const product = (l, factors) =>
+  columns(l, k =>
+    placesOf(k).flatMap(([i, j]) =>
+      factors.map(
+        ([a, b]) =>
+          /** @type {const} */ ([
+            (/** @type {Line} */ line) => a(line, i),
+            (/** @type {Line} */ line) => b(line, j),
+          ]),
+      ),
+    ),
+  )
+
+/** @param {Line} l */
+function multiplyWide(l) {
+  for (let i = 0; i < LIMBS; i++) {
+    storeDouble(l, A, i, l.load('a', 16 * i))
+    storeDouble(l, B, i, l.load('b', 16 * i))
+  }
+  product(l, [[both(A), both(B)]])
+}
+/** Σ_{i<j} a_i·(2a_j) and the squares. @param {Line} l */
+function squareWide(l) {
+  for (let i = 0; i < LIMBS; i++) {
+    const a = l.load('a', 16 * i)
+    storeDouble(l, A, i, a)
+    storeDouble(l, B, i, l.add(a, a))
+  }
+  columns(l, k =>
+    placesOf(k)
+      .filter(([i, j]) => i <= j)
+      .map(
+        ([i, j]) =>
+          /** @type {const} */ ([
+            (/** @type {Line} */ line) => line.load(A, 16 * i),
+            (/** @type {Line} */ line) => line.load(i === j ? A : B, 16 * j),
+          ]),
+      ),
+  )
+}
+/** @param {Line} l */
+function multiplyWide2(l) {
+  for (let i = 0; i < LIMBS; i++) {
+    storeDouble(l, A, i, l.load('a', 16 * i))
+    const b = storeDouble(l, B, i, l.load('b', 16 * i))
+    l.store(C, 16 * i, lanes(l, l.negateDouble(b), b, '12'))
+  }
+  product(l, [
+    [one(A, 0), both(B)],
+    [one(A, 1), both(C)],
+  ])
+}
+/** @param {Line} l */
+function squareWide2(l) {
+  for (let i = 0; i < LIMBS; i++) {
+    const a = l.load('a', 16 * i)
+    const swapped = lanes(l, a, a, '10')
+    storeDouble(l, A, i, l.add(lanes(l, a, a, '00'), swapped))
+    storeDouble(l, B, i, l.sub(a, lanes(l, swapped, l.zero(), '03')))
+  }
+  product(l, [[both(A), both(B)]])
+}
+
+/**
+ * r = w·R⁻¹ in (w/R − p, w/R + p): STEPS add less than (0.123 + 0.144 + 0.001)·R·p in size, and the last column, by a factor
+ * below 2⁴⁸, half of R·p. Limbs 0…6 come out balanced, in [−2⁴⁸, 2⁴⁸), the top limb signed.
+ *
+ * @param {Line} l
+ */
+function reduction(l) {
+  /** What is multiplied for a column, by its number: a digit, and the limbs it is multiplied with. */
+  const rows = STEPS.flatMap(({ rows: count, name }, n) => {
+    const from = STEPS.slice(0, n).reduce((sum, step) => sum + step.rows, 0)
+    return Array.from({ length: count }, (_, i) => ({ digit: from + i, name, at: from + i + count }))
+  })
+  rows.push({ digit: LAST, name: 'PRIME', at: LAST })
+  /** @type {number[]} */
+  const digits = []
+  /** @type {number | undefined} */
+  let uppers
+  let count = 0
+  /** @type {number | undefined} */
+  let carry
+  for (let k = 0; k < COLUMNS; k++) {
+    const terms = rows.filter(({ at }) => k >= at && k < at + LIMBS)
+    let acc = l.addOffset(
+      l.loadWide('w', 16 * k),
+      terms.length,
+      2 * count,
+      SPLIT,
+      HALF + (k === 0 ? BIAS : BIAS - BIASED_CARRY),
+    )
+    if (uppers !== undefined) acc = l.addWide(acc, l.addWide(uppers, uppers))
+    /** @type {number | undefined} */
+    let next
+    const add = (/** @type {typeof rows[number]} */ { digit, name, at }) => {
+      const [a, b] = [/** @type {number} */ (digits[digit]), l.load(name, 16 * (k - at))]
+      const upper = l.upper(a, b, SPLIT)
+      acc = l.addWide(acc, l.lower(a, b, upper, SPLIT))
+      next = next === undefined ? upper : l.addWide(next, upper)
+    }
+    // The youngest digit last: everything else does not wait for it.
+    for (const term of terms) if (k !== LAST || term.digit !== LAST) add(term)
+    if (carry !== undefined) acc = l.addWide(acc, carry)
+    if (k < LAST) {
+      digits.push(l.lowDouble(acc))
+    } else if (k === LAST) {
+      // Without the product that is still to be added, whose offset is off already.
+      const digit = l.lowDouble(l.addOffset(acc, -1, 0, SPLIT, 0n))
+      const mu = l.load('MU', 0)
+      digits.push(l.lowerDouble(l.lower(digit, mu, l.upper(digit, mu, BITS), BITS)))
+      add(/** @type {typeof rows[number]} */ (rows[LAST]))
+    } else if (k < COLUMNS - 1) {
+      l.store('r', 16 * (k - LIMBS), l.addConstant(l.lowWide(acc), -HALF))
+    } else {
+      l.store('r', 16 * (k - LIMBS), l.addConstant(acc, -HALF - BIAS))
+    }
+    carry = l.highWide(acc)
+    uppers = next
+    count = terms.length
+  }
+}
+
+/** @param {bigint} constant */
+const splat = constant => `i64x2.splat(${BigInt.asIntN(64, constant)})`
+/** @param {number} lowers @param {number} uppers @param {number} bits */
+const offsetOf = (lowers, uppers, bits) =>
+  BigInt(lowers) * bitsOf(LOWER) + BigInt(uppers) * bitsOf(upperOf(bits))
+/** @type {Spelling} */
+const SPELLING = {
+  load: ([base, at]) => `v128.load(${base}, ${at})`,
+  loadWide: ([base, at]) => `v128.load(${base}, ${at})`,
+  loadSplat: ([base, at]) => `v128.load64_splat(${base}, ${at})`,
+  add: ([a, b], v) => `i64x2.add(${v(a)}, ${v(b)})`,
+  sub: ([a, b], v) => `i64x2.sub(${v(a)}, ${v(b)})`,
+  addWide: ([a, b], v) => `i64x2.add(${v(a)}, ${v(b)})`,
+  subWide: ([a, b], v) => `i64x2.sub(${v(a)}, ${v(b)})`,
+  shuffle: ([a, b, places], v) => `v128.shuffle<u32>(${v(a)}, ${v(b)}, ${places.join(', ')})`,
+  zero: () => 'i64x2.splat(0)',
+  addConstant: ([a, constant], v) => `i64x2.add(${v(a)}, ${splat(constant)})`,
+  addOffset: ([a, lowers, uppers, bits, constant], v) =>
+    `i64x2.add(${v(a)}, ${splat(constant - offsetOf(lowers, uppers, bits))})`,
+  lowWide: ([a], v) => `v128.and(${v(a)}, ${splat(MASK)})`,
+  highWide: ([a], v) => `i64x2.shr_u(${v(a)}, ${BITS})`,
+  // a + 1.5·2⁵² as bits, and as a double.
+  toDouble: ([a], v) => `f64x2.sub(i64x2.add(${v(a)}, lower0), lower0)`,
+  negateDouble: ([a], v) => `f64x2.neg(${v(a)})`,
+  upper: ([a, b, bits], v) => `f64x2.relaxed_madd(${v(a)}, ${v(b)}, upper${bits})`,
+  lower: ([a, b, upper, bits], v) =>
+    `f64x2.relaxed_madd(${v(a)}, ${v(b)}, f64x2.sub(both${bits}, ${v(upper)}))`,
+  lowerDouble: ([a], v) => `f64x2.sub(${v(a)}, lower0)`,
+  // 2⁵² + the limb, as bits.
+  lowDouble: ([a], v) =>
+    `f64x2.sub(v128.or(v128.and(${v(a)}, ${splat(MASK)}), ${splat(bitsOf(1n << 52n))}), f64x2.splat(${(1n << 52n) + HALF}))`,
+  nearest: ([a, base, at], v) =>
+    `f64x2.sub(f64x2.relaxed_madd(${v(a)}, v128.load(${base}, ${at}), lower0), lower0)`,
+  whole: ([a, b], v) => `f64x2.relaxed_madd(${v(a)}, ${v(b)}, lower0)`,
+  store: ([base, at, value], v) => `v128.store(${base}, ${v(value)}, ${at})`,
+  storeWide: ([base, at, value], v) => `v128.store(${base}, ${v(value)}, ${at})`,
+}
+/** The constants of the sums, in a register each. @param {readonly Operation[]} operations @returns {string[]} */
+function prelude(operations) {
+  const splits = new Set(
+    operations.flatMap(({ op, args }) => (op === 'upper' ? [args[2]] : op === 'lower' ? [args[3]] : [])),
+  )
+  const isLower = operations.some(({ op }) => ['toDouble', 'lowerDouble', 'nearest', 'whole'].includes(op))
+  return [
+    ...(isLower ? ['lower0'] : []),
+    ...[...splits].flatMap(bits => [`upper${bits}`, `both${bits}`]),
+  ].map(name => `  const ${name}: v128 = v128.load(${name.toUpperCase()})`)
+}
+
+/** @param {readonly bigint[]} limbs of both lanes, as the bits of doubles */
+const doubles = limbs => ({ type: 'u64', limbs, values: limbs.flatMap(limb => [bitsOf(limb), bitsOf(limb)]) })
+/** 2³⁴³/p, as a double: the quotient of two numbers that are rounded. */
+const QUOTIENT = 2 ** 343 / Number(P)
+
+export const LIMBS_49 = {
+  LIMBS,
+  BITS,
+  VECTORS: LIMBS,
+  COLUMNS,
+  limbType: 'i64',
+  /** Constants that the lines name; each is an address. */
+  constants: {
+    ...Object.fromEntries(STEPS.map(({ name, limbs }) => [name, doubles(limbs)])),
+    PRIME: doubles(P_BALANCED),
+    MINUS_P: doubles(P_BALANCED.map(limb => -limb)),
+    MU: doubles([MU]),
+    QUOTIENT: { type: 'u64', limbs: [], values: [bitsOf(QUOTIENT), bitsOf(QUOTIENT)] },
+    LOWER0: doubles([LOWER]),
+    ...Object.fromEntries(
+      [BITS, SPLIT].flatMap(bits => [
+        [`UPPER${bits}`, doubles([upperOf(bits)])],
+        [`BOTH${bits}`, doubles([upperOf(bits) + LOWER])],
+      ]),
+    ),
+  },
+  scratch: [A, B, C],
+  lanes,
+  /** @type {Readonly<Record<string, (l: Line) => void>>} */
+  lines: {
+    carry: l => storeVectors(l, 'r', carried(l, vectorsOf(l, 'a'))),
+    settle,
+    multiplyWide,
+    squareWide,
+    multiplyWide2,
+    squareWide2,
+    reduce: reduction,
+  },
+  spelling: SPELLING,
+  /** What stands before the functions. */
+  preface: `
+/** For \`select\`: the lane 0 where m0 is −1, the lane 1 where m1 is. */
+export function laneMask(m0: i32, m1: i32): v128 {
+  return i64x2.replace_lane(i64x2.splat(<i64>m0), 1, <i64>m1)
+}
+const FUSED_FACTOR: usize = memory.data<f64>([1.000000000931322574615478515625, 1.000000000931322574615478515625], 16)
+const FUSED_TERM: usize = memory.data<f64>([-1.00000000186264514923095703125, -1.00000000186264514923095703125], 16)
+/** 1 where a sum of a product is rounded once: (1 + 2⁻³⁰)² − (1 + 2⁻²⁹) is 2⁻⁶⁰ then, and 0 where the product is rounded before. */
+export function isFused(): i32 {
+  const factor = v128.load(FUSED_FACTOR)
+  return <i32>v128.any_true(f64x2.relaxed_madd(factor, factor, v128.load(FUSED_TERM)))
+}`,
+  prelude,
+}
