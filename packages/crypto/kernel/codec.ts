@@ -4,12 +4,23 @@
  */
 
 import { HALF_P, P_LIMBS, RR, RR384 } from './constants'
-import { add, carry, LIMB_BITS, LIMBS, type Limb, multiply, PAIR, reduce, WIDE } from './field'
+import {
+  add,
+  carry,
+  LIMB,
+  LIMB_BITS,
+  LIMBS,
+  loadLimb,
+  multiply,
+  PAIR,
+  reduce,
+  storeLimb,
+  WIDE,
+} from './field'
 
-/** Limbs of a value: limb i of both lanes lies at 2i·LIMB of a pair. */
-const LIMB: usize = sizeof<Limb>()
+/** Bytes of a value by itself; in a pair, limb i of both lanes lies at 2i·LIMB. */
 const VALUE: usize = LIMB * LIMBS
-const MASK: Limb = (1 << LIMB_BITS) - 1
+const MASK: i64 = ((<i64>1) << LIMB_BITS) - 1
 
 const W: usize = memory.data(WIDE, 16)
 const S: usize = memory.data(PAIR, 16)
@@ -17,11 +28,11 @@ const D: usize = memory.data(VALUE, 16)
 const L: usize = memory.data(VALUE, 16)
 
 /** d = a − b, carried; −1 when it is negative, else 0. Limbs of a and b are not negative. */
-function subtractLimbs(d: usize, a: usize, b: usize): Limb {
-  let borrow: Limb = 0
+function subtractLimbs(d: usize, a: usize, b: usize): i64 {
+  let borrow: i64 = 0
   for (let i: usize = 0; i < VALUE; i += LIMB) {
-    const t: Limb = load<Limb>(a + i) - load<Limb>(b + i) + borrow
-    store<Limb>(d + i, t & MASK)
+    const t: i64 = loadLimb(a + i) - loadLimb(b + i) + borrow
+    storeLimb(d + i, t & MASK)
     borrow = t >> LIMB_BITS
   }
   return borrow
@@ -32,21 +43,21 @@ export function canonical(r: usize, a: usize, lane: usize): void {
   memory.fill(W, 0, WIDE)
   for (let i: usize = 0; i < LIMBS; i++) {
     const at = W + 16 * i
-    store<i64>(at, <i64>load<Limb>(a + 2 * LIMB * i))
-    store<i64>(at + 8, <i64>load<Limb>(a + 2 * LIMB * i + LIMB))
+    store<i64>(at, loadLimb(a + 2 * LIMB * i))
+    store<i64>(at + 8, loadLimb(a + 2 * LIMB * i + LIMB))
   }
   reduce(S, W)
   // |a| < 2⁹p < R/4: the result is in ±1¼p; 2p are added, and p is taken off as often as it fits.
-  let up: Limb = 0
+  let up: i64 = 0
   for (let i: usize = 0; i < LIMBS; i++) {
-    const t: Limb = load<Limb>(S + 2 * LIMB * i + LIMB * lane) + 2 * load<Limb>(P_LIMBS + LIMB * i) + up
-    store<Limb>(r + LIMB * i, i === LIMBS - 1 ? t : t & MASK)
+    const t: i64 = loadLimb(S + 2 * LIMB * i + LIMB * lane) + 2 * loadLimb(P_LIMBS + LIMB * i) + up
+    storeLimb(r + LIMB * i, i === LIMBS - 1 ? t : t & MASK)
     up = t >> LIMB_BITS
   }
   for (let k = 0; k < 3; k++) {
     const negative = subtractLimbs(D, r, P_LIMBS)
     for (let i: usize = 0; i < VALUE; i += LIMB) {
-      store<Limb>(r + i, (load<Limb>(r + i) & negative) | (load<Limb>(D + i) & ~negative))
+      storeLimb(r + i, (loadLimb(r + i) & negative) | (loadLimb(D + i) & ~negative))
     }
   }
 }
@@ -54,9 +65,9 @@ export function canonical(r: usize, a: usize, lane: usize): void {
 /** −1 when the lane of a is 0 mod p, else 0. */
 export function isZero(a: usize, lane: usize): i32 {
   canonical(L, a, lane)
-  let bits: Limb = 0
-  for (let i: usize = 0; i < VALUE; i += LIMB) bits |= load<Limb>(L + i)
-  return <i32>((bits | -bits) >> (8 * LIMB - 1)) ^ -1
+  let bits: i64 = 0
+  for (let i: usize = 0; i < VALUE; i += LIMB) bits |= loadLimb(L + i)
+  return <i32>((bits | -bits) >> 63) ^ -1
 }
 export function isZero2(a: usize): i32 {
   return isZero(a, 0) & isZero(a, 1)
@@ -64,7 +75,7 @@ export function isZero2(a: usize): i32 {
 /** The lowest bit of the canonical value: sgn0 of RFC 9380 §4.1 for m = 1. */
 export function parity(a: usize, lane: usize): i32 {
   canonical(L, a, lane)
-  return <i32>load<Limb>(L) & 1
+  return <i32>loadLimb(L) & 1
 }
 /** 1 when the lane of a is above (p − 1)/2. */
 export function isLarger(a: usize, lane: usize): i32 {
@@ -74,7 +85,7 @@ export function isLarger(a: usize, lane: usize): i32 {
 
 /** 1 when the limbs of a lane, as they were read from bytes, are below p. */
 export function isReduced(a: usize, lane: usize): i32 {
-  for (let i: usize = 0; i < LIMBS; i++) store<Limb>(L + LIMB * i, load<Limb>(a + 2 * LIMB * i + LIMB * lane))
+  for (let i: usize = 0; i < LIMBS; i++) storeLimb(L + LIMB * i, loadLimb(a + 2 * LIMB * i + LIMB * lane))
   return <i32>subtractLimbs(D, L, P_LIMBS) & 1
 }
 
@@ -87,14 +98,14 @@ export function readInteger(r: usize, lane: usize, from: usize, bytes: i32): voi
     held |= (<u64>load<u8>(from + i)) << bits
     bits += 8
     if (bits >= LIMB_BITS) {
-      store<Limb>(r + 2 * LIMB * limb + LIMB * lane, <Limb>held & MASK)
+      storeLimb(r + 2 * LIMB * limb + LIMB * lane, <i64>held & MASK)
       held >>= LIMB_BITS
       bits -= LIMB_BITS
       limb++
     }
   }
   for (; limb < LIMBS; limb++) {
-    store<Limb>(r + 2 * LIMB * limb + LIMB * lane, <Limb>held & MASK)
+    storeLimb(r + 2 * LIMB * limb + LIMB * lane, <i64>held & MASK)
     held >>= LIMB_BITS
   }
 }
@@ -121,7 +132,7 @@ export function writeBytes(to: usize, a: usize, lane: usize): void {
   let limb: usize = 0
   for (let i = 47; i >= 0; i--) {
     if (bits < 8 && limb < LIMBS) {
-      held |= (<u64>load<Limb>(L + LIMB * limb)) << bits
+      held |= (<u64>loadLimb(L + LIMB * limb)) << bits
       bits += LIMB_BITS
       limb++
     }

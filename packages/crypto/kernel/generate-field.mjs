@@ -308,7 +308,10 @@ export function ${name}(r: usize, a: usize${b ? `, ${b}: usize` : ''}): void {
     '/** Bytes of a pair and of a wide value. */',
     `export const PAIR: usize = ${PAIR}`,
     `export const WIDE: usize = ${WIDE}`,
-    `export type Limb = ${field.limbType}`,
+    '/** Bytes of a limb of one lane. */',
+    `export const LIMB: usize = ${PAIR / field.LIMBS / 2}`,
+    `export function loadLimb(at: usize): i64 { return <i64>load<${field.limbType}>(at) }`,
+    `export function storeLimb(at: usize, limb: i64): void { store<${field.limbType}>(at, <${field.limbType}>limb) }`,
     `export const LIMBS: usize = ${field.LIMBS}`,
     `export const LIMB_BITS: i32 = ${field.BITS}`,
   )
