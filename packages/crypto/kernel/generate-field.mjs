@@ -334,6 +334,7 @@ export function ${name}(r: usize, a: usize${b ? `, ${b}: usize` : ''}): void {
     )
     lines.push('}')
   }
+  lines.push(...field.pooled())
   lines.push(composed('square'))
   lines.push(composed('multiply', 'b'))
   return `${lines.join('\n')}\n`

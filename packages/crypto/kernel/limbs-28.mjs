@@ -299,4 +299,5 @@ export function laneMask(m0: i32, m1: i32): v128 {
   return i64x2.splat(((<i64>m1) << 32) | (<i64>m0 & 0xffff_ffff))
 }`,
   prelude: () => /** @type {string[]} */ ([]),
+  pooled: () => /** @type {string[]} */ ([]),
 }

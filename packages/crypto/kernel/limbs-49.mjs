@@ -2,8 +2,8 @@
  * Elements of Fp as 8 signed limbs of 49 bits, for WebAssembly with relaxed SIMD on a processor that multiplies and adds
  * doubles in one rounding (FMA).
  *
- * A pair is 8 vectors of 64-bit integers, limb i of both lanes at byte 16i; 128 bytes. A wide value has 16 columns per
- * lane.
+ * A pair is 8 vectors of doubles, limb i of both lanes at byte 16i; 128 bytes. Each is a whole number, so that sums are exact
+ * below 2⁵³. A wide value has 16 columns per lane.
  *
  * A product ab of two limbs, which has up to 101 bits, is taken as two doubles that are exact (Emmart, Zheng, Weems 2018,
  * here with rounding to nearest and signed parts):
@@ -75,18 +75,18 @@ function lanes(l, a, b, places) {
 /**
  * One parallel, balanced carry of eight vectors: limbs 0…6 come out in ±(2⁴⁸ + 2⁴), the top limb keeps what is above.
  *
- * @param {Line} l @param {readonly number[]} vectors @param {number} [lowers] lower parts in each of them
+ * @param {Line} l @param {readonly number[]} vectors
  */
-function carried(l, vectors, lowers = 0) {
+function carried(l, vectors) {
   /** @type {number | undefined} */
   let before
   return vectors.map((a, i) => {
-    const column = l.addOffset(a, lowers, 0, SPLIT, BIAS + HALF)
+    const above = i === LAST ? undefined : l.above(a)
     // The top limb is not cut.
-    const kept = i === LAST ? l.addOffset(a, lowers, 0, SPLIT, -BIASED_CARRY) : l.lowWide(column)
-    const sum = before === undefined ? kept : l.addWide(kept, before)
-    before = l.highWide(column)
-    return i === LAST ? sum : l.addConstant(sum, i === 0 ? -HALF : -HALF - BIASED_CARRY)
+    const kept = above === undefined ? a : l.sub(a, above)
+    const sum = before === undefined ? kept : l.addAbove(kept, before)
+    before = above
+    return sum
   })
 }
 
@@ -97,26 +97,19 @@ function carried(l, vectors, lowers = 0) {
  */
 function settle(l) {
   const a = vectorsOf(l, 'a')
-  const q = l.nearest(l.toDouble(/** @type {number} */ (a[LAST])), 'QUOTIENT', 0)
+  const q = l.nearest(/** @type {number} */ (a[LAST]), 'QUOTIENT', 0)
   storeVectors(
     l,
     'r',
     carried(
       l,
-      a.map((vector, i) => l.add(vector, l.whole(q, l.load('MINUS_P', 16 * i)))),
-      1,
+      a.map((vector, i) => l.addProduct(vector, q, l.load('MINUS_P', 16 * i))),
     ),
   )
 }
 
-/** Where a's limbs lie as doubles, and b's, and others made of them. */
-const [A, B, C] = /** @type {const} */ (['T0', 'T1', 'T2'])
-/** @param {Line} l @param {string} to @param {number} i @param {number} limb */
-function storeDouble(l, to, i, limb) {
-  const double = l.toDouble(limb)
-  l.store(to, 16 * i, double)
-  return double
-}
+/** What is made of a factor's limbs. */
+const [A, B] = /** @type {const} */ (['T0', 'T1'])
 
 /** @typedef {(l: Line, i: number) => number} Factor limb i of a factor, of both lanes, as a double */
 /** @type {(base: string) => Factor} */
@@ -174,20 +167,11 @@ const product = (l, factors) =>
     ),
   )
 
-/** @param {Line} l */
-function multiplyWide(l) {
-  for (let i = 0; i < LIMBS; i++) {
-    storeDouble(l, A, i, l.load('a', 16 * i))
-    storeDouble(l, B, i, l.load('b', 16 * i))
-  }
-  product(l, [[both(A), both(B)]])
-}
 /** Σ_{i<j} a_i·(2a_j) and the squares. @param {Line} l */
 function squareWide(l) {
   for (let i = 0; i < LIMBS; i++) {
     const a = l.load('a', 16 * i)
-    storeDouble(l, A, i, a)
-    storeDouble(l, B, i, l.add(a, a))
+    l.store(B, 16 * i, l.add(a, a))
   }
   columns(l, k =>
     placesOf(k)
@@ -195,8 +179,8 @@ function squareWide(l) {
       .map(
         ([i, j]) =>
           /** @type {const} */ ([
-            (/** @type {Line} */ line) => line.load(A, 16 * i),
-            (/** @type {Line} */ line) => line.load(i === j ? A : B, 16 * j),
+            (/** @type {Line} */ line) => line.load('a', 16 * i),
+            (/** @type {Line} */ line) => line.load(i === j ? 'a' : B, 16 * j),
           ]),
       ),
   )
@@ -204,13 +188,12 @@ function squareWide(l) {
 /** @param {Line} l */
 function multiplyWide2(l) {
   for (let i = 0; i < LIMBS; i++) {
-    storeDouble(l, A, i, l.load('a', 16 * i))
-    const b = storeDouble(l, B, i, l.load('b', 16 * i))
-    l.store(C, 16 * i, lanes(l, l.negateDouble(b), b, '12'))
+    const b = l.load('b', 16 * i)
+    l.store(B, 16 * i, lanes(l, l.sub(l.zero(), b), b, '12'))
   }
   product(l, [
-    [one(A, 0), both(B)],
-    [one(A, 1), both(C)],
+    [one('a', 0), both('b')],
+    [one('a', 1), both(B)],
   ])
 }
 /** @param {Line} l */
@@ -218,8 +201,8 @@ function squareWide2(l) {
   for (let i = 0; i < LIMBS; i++) {
     const a = l.load('a', 16 * i)
     const swapped = lanes(l, a, a, '10')
-    storeDouble(l, A, i, l.add(lanes(l, a, a, '00'), swapped))
-    storeDouble(l, B, i, l.sub(a, lanes(l, swapped, l.zero(), '03')))
+    l.store(A, 16 * i, l.add(lanes(l, a, a, '00'), swapped))
+    l.store(B, 16 * i, l.sub(a, lanes(l, swapped, l.zero(), '03')))
   }
   product(l, [[both(A), both(B)]])
 }
@@ -274,9 +257,9 @@ function reduction(l) {
       digits.push(l.lowerDouble(l.lower(digit, mu, l.upper(digit, mu, BITS), BITS)))
       add(/** @type {typeof rows[number]} */ (rows[LAST]))
     } else if (k < COLUMNS - 1) {
-      l.store('r', 16 * (k - LIMBS), l.addConstant(l.lowWide(acc), -HALF))
+      l.store('r', 16 * (k - LIMBS), l.lowDouble(acc))
     } else {
-      l.store('r', 16 * (k - LIMBS), l.addConstant(acc, -HALF - BIAS))
+      l.store('r', 16 * (k - LIMBS), l.toDouble(l.addConstant(acc, -HALF - BIAS)))
     }
     carry = l.highWide(acc)
     uppers = next
@@ -284,8 +267,20 @@ function reduction(l) {
   }
 }
 
+/**
+ * Constants of both lanes, by their bits: in memory, since V8 makes a constant of a vector anew with three instructions
+ * wherever it stands.
+ *
+ * @type {Map<bigint, string>}
+ */
+const pool = new Map()
 /** @param {bigint} constant */
-const splat = constant => `i64x2.splat(${BigInt.asIntN(64, constant)})`
+function splat(constant) {
+  const bits = BigInt.asUintN(64, constant)
+  const name = pool.get(bits) ?? `CONSTANT${pool.size}`
+  pool.set(bits, name)
+  return `v128.load(${name})`
+}
 /** @param {number} lowers @param {number} uppers @param {number} bits */
 const offsetOf = (lowers, uppers, bits) =>
   BigInt(lowers) * bitsOf(LOWER) + BigInt(uppers) * bitsOf(upperOf(bits))
@@ -294,8 +289,12 @@ const SPELLING = {
   load: ([base, at]) => `v128.load(${base}, ${at})`,
   loadWide: ([base, at]) => `v128.load(${base}, ${at})`,
   loadSplat: ([base, at]) => `v128.load64_splat(${base}, ${at})`,
-  add: ([a, b], v) => `i64x2.add(${v(a)}, ${v(b)})`,
-  sub: ([a, b], v) => `i64x2.sub(${v(a)}, ${v(b)})`,
+  add: ([a, b], v) => `f64x2.add(${v(a)}, ${v(b)})`,
+  sub: ([a, b], v) => `f64x2.sub(${v(a)}, ${v(b)})`,
+  // a + 1.5·2¹⁰¹, whose last place counts 2⁴⁹.
+  above: ([a], v) => `f64x2.sub(f64x2.add(${v(a)}, upper49), upper49)`,
+  addAbove: ([a, above], v) => `f64x2.relaxed_madd(${v(above)}, ${splat(bitsOf(2 ** -49))}, ${v(a)})`,
+  addProduct: ([a, b, c], v) => `f64x2.relaxed_madd(${v(b)}, ${v(c)}, ${v(a)})`,
   addWide: ([a, b], v) => `i64x2.add(${v(a)}, ${v(b)})`,
   subWide: ([a, b], v) => `i64x2.sub(${v(a)}, ${v(b)})`,
   shuffle: ([a, b, places], v) => `v128.shuffle<u32>(${v(a)}, ${v(b)}, ${places.join(', ')})`,
@@ -303,30 +302,29 @@ const SPELLING = {
   addConstant: ([a, constant], v) => `i64x2.add(${v(a)}, ${splat(constant)})`,
   addOffset: ([a, lowers, uppers, bits, constant], v) =>
     `i64x2.add(${v(a)}, ${splat(constant - offsetOf(lowers, uppers, bits))})`,
-  lowWide: ([a], v) => `v128.and(${v(a)}, ${splat(MASK)})`,
   highWide: ([a], v) => `i64x2.shr_u(${v(a)}, ${BITS})`,
   // a + 1.5·2⁵² as bits, and as a double.
   toDouble: ([a], v) => `f64x2.sub(i64x2.add(${v(a)}, lower0), lower0)`,
-  negateDouble: ([a], v) => `f64x2.neg(${v(a)})`,
   upper: ([a, b, bits], v) => `f64x2.relaxed_madd(${v(a)}, ${v(b)}, upper${bits})`,
   lower: ([a, b, upper, bits], v) =>
     `f64x2.relaxed_madd(${v(a)}, ${v(b)}, f64x2.sub(both${bits}, ${v(upper)}))`,
   lowerDouble: ([a], v) => `f64x2.sub(${v(a)}, lower0)`,
   // 2⁵² + the limb, as bits.
   lowDouble: ([a], v) =>
-    `f64x2.sub(v128.or(v128.and(${v(a)}, ${splat(MASK)}), ${splat(bitsOf(1n << 52n))}), f64x2.splat(${(1n << 52n) + HALF}))`,
+    `f64x2.sub(v128.or(v128.and(${v(a)}, ${splat(MASK)}), ${splat(bitsOf(1n << 52n))}), ${splat(bitsOf((1n << 52n) + HALF))})`,
   nearest: ([a, base, at], v) =>
     `f64x2.sub(f64x2.relaxed_madd(${v(a)}, v128.load(${base}, ${at}), lower0), lower0)`,
-  whole: ([a, b], v) => `f64x2.relaxed_madd(${v(a)}, ${v(b)}, lower0)`,
   store: ([base, at, value], v) => `v128.store(${base}, ${v(value)}, ${at})`,
   storeWide: ([base, at, value], v) => `v128.store(${base}, ${v(value)}, ${at})`,
 }
 /** The constants of the sums, in a register each. @param {readonly Operation[]} operations @returns {string[]} */
 function prelude(operations) {
   const splits = new Set(
-    operations.flatMap(({ op, args }) => (op === 'upper' ? [args[2]] : op === 'lower' ? [args[3]] : [])),
+    operations.flatMap(({ op, args }) =>
+      op === 'upper' ? [args[2]] : op === 'lower' ? [args[3]] : op === 'above' ? [BITS] : [],
+    ),
   )
-  const isLower = operations.some(({ op }) => ['toDouble', 'lowerDouble', 'nearest', 'whole'].includes(op))
+  const isLower = operations.some(({ op }) => ['toDouble', 'lowerDouble', 'nearest'].includes(op))
   return [
     ...(isLower ? ['lower0'] : []),
     ...[...splits].flatMap(bits => [`upper${bits}`, `both${bits}`]),
@@ -343,7 +341,7 @@ export const LIMBS_49 = {
   BITS,
   VECTORS: LIMBS,
   COLUMNS,
-  limbType: 'i64',
+  limbType: 'f64',
   /** Constants that the lines name; each is an address. */
   constants: {
     ...Object.fromEntries(STEPS.map(({ name, limbs }) => [name, doubles(limbs)])),
@@ -359,13 +357,13 @@ export const LIMBS_49 = {
       ]),
     ),
   },
-  scratch: [A, B, C],
+  scratch: [A, B],
   lanes,
   /** @type {Readonly<Record<string, (l: Line) => void>>} */
   lines: {
     carry: l => storeVectors(l, 'r', carried(l, vectorsOf(l, 'a'))),
     settle,
-    multiplyWide,
+    multiplyWide: l => product(l, [[both('a'), both('b')]]),
     squareWide,
     multiplyWide2,
     squareWide2,
@@ -386,4 +384,7 @@ export function isFused(): i32 {
   return <i32>v128.any_true(f64x2.relaxed_madd(factor, factor, v128.load(FUSED_TERM)))
 }`,
   prelude,
+  /** Of the functions that are spelled already, what they name. */
+  pooled: () =>
+    [...pool].map(([bits, name]) => `const ${name}: usize = memory.data<u64>([${bits}, ${bits}], 16)`),
 }

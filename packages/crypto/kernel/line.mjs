@@ -114,8 +114,12 @@ export class Line {
   narrow = (a, b) => this.value('narrow', a, b)
   /** An integer of at most 2⁵¹ in size as a double. @param {number} a */
   toDouble = a => this.value('toDouble', a)
-  /** @param {number} a */
-  negateDouble = a => this.value('negateDouble', a)
+  /** What a has above its lowest limb, rounded, in place. @param {number} a */
+  above = a => this.value('above', a)
+  /** The limb a and what the one before has `above`. @param {number} a @param {number} above */
+  addAbove = (a, above) => this.value('addAbove', a, above)
+  /** a + bc, small enough to be exact. @param {number} a @param {number} b @param {number} c */
+  addProduct = (a, b, c) => this.value('addProduct', a, b, c)
   /** What the product ab of two doubles has above its lowest `bits`, rounded; it counts as an upper part in `addOffset`. @param {number} a @param {number} b @param {number} bits */
   upper = (a, b, bits) => this.value('upper', a, b, bits)
   /** What is left of ab beside its upper part; it counts as a lower part. @param {number} a @param {number} b @param {number} upper @param {number} bits */
@@ -126,8 +130,6 @@ export class Line {
   lowDouble = a => this.value('lowDouble', a)
   /** The integer next to a double times a constant, as a double. @param {number} a @param {string} base @param {number} at */
   nearest = (a, base, at) => this.value('nearest', a, base, at)
-  /** A small product of doubles; it counts as a lower part. @param {number} a @param {number} b */
-  whole = (a, b) => this.value('whole', a, b)
   /**
    * a + constant, less what so many lower parts, and upper parts by their bits, are above the integers that they stand for.
    *
