@@ -74,7 +74,7 @@ function makeCertificates() {
 function start(file) {
   const path = fileURLToPath(new URL(file, import.meta.url))
   // As TLS servers here are started; none of the kinds sends a session ticket then.
-  const child = fork(path, { execArgv: ['--expose-gc', NO_TICKETS] })
+  const child = fork(path, { execArgv: [...process.execArgv, '--expose-gc', NO_TICKETS] })
   const ended = once(child, 'exit')
   return {
     /** @param {string} task @param {unknown} [input] @returns {Promise<any>} */
