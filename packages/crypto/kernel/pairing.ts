@@ -34,8 +34,11 @@ import {
 import { g2Normalise } from './g2'
 import { bitOfT } from './scalar'
 import {
+  compressedDivisor,
+  compressedSquare,
   conjugate12,
   cyclotomicSquare,
+  decompress,
   F2,
   F6,
   F12,
@@ -283,12 +286,51 @@ export function miller(f: usize, points: usize, prepared: usize, n: i32, work: u
   conjugate12(f, f)
 }
 
+/** |t| has bits at six places; the powers by them, what they are divided by, and products of that. */
+const BITS: usize = 6
+const POWERS: usize = memory.data(36 * PAIR, 16)
+const POWER_DIVISORS: usize = memory.data(6 * PAIR, 16)
+const POWER_PRODUCTS: usize = memory.data(7 * PAIR, 16)
 const M: usize = memory.data(6 * PAIR, 16)
 const X: usize = memory.data(6 * PAIR, 16)
 const Y: usize = memory.data(6 * PAIR, 16)
 const Z: usize = memory.data(6 * PAIR, 16)
-/** r = a^t in the cyclotomic subgroup. r ≠ a. */
+/**
+ * r = a^t in the cyclotomic subgroup. r ≠ a. The squares are compressed, those at the bits of |t| decompressed and multiplied,
+ * with one inversion for all. Where a divisor is zero, as for a = 1 and next to no other, the squares are taken in full.
+ */
 function powerT(r: usize, a: usize): void {
+  memory.copy(r, a, F12)
+  let n: usize = 0
+  copy(POWER_PRODUCTS, ONE2)
+  for (let i = 1; i < 64; i++) {
+    compressedSquare(r, r)
+    if (bitOfT(i)) {
+      const divisor = POWER_DIVISORS + F2 * n
+      memory.copy(POWERS + F12 * n, r, F12)
+      compressedDivisor(divisor, r)
+      multiply2(POWER_PRODUCTS + F2 * (n + 1), POWER_PRODUCTS + F2 * n, divisor)
+      n++
+    }
+  }
+  if (isZero2(POWER_PRODUCTS + F2 * BITS)) {
+    powerTInFull(r, a)
+    return
+  }
+  const inverse = S
+  const own = S + F2
+  invert2(inverse, POWER_PRODUCTS + F2 * BITS)
+  for (let k = BITS; k > 0; k--) {
+    const power = POWERS + F12 * (k - 1)
+    multiply2(own, inverse, POWER_PRODUCTS + F2 * (k - 1))
+    multiply2(inverse, inverse, POWER_DIVISORS + F2 * (k - 1))
+    decompress(power, own)
+    if (k === BITS) memory.copy(r, power, F12)
+    else multiply12(r, r, power)
+  }
+  conjugate12(r, r)
+}
+function powerTInFull(r: usize, a: usize): void {
   memory.copy(r, a, F12)
   for (let i = 62; i >= 0; i--) {
     cyclotomicSquare(r, r)

@@ -31,6 +31,7 @@ import {
   settle,
   squareWide2,
   sub,
+  subWide,
   subWide2,
   timesXi,
   triple,
@@ -340,24 +341,67 @@ function cyclotomicPlus(r: usize, t: usize, a: usize): void {
   settle(r, S)
 }
 /**
- * The square of an element of the cyclotomic subgroup (Granger, Scott 2010, §3.2). 3t ± 2a must be below 7½p for `settle`:
- * t, which was reduced, is below 1 + 2⁻⁷ times p, ξt below twice that, and a below ⁹⁄₁₆p, as products, their conjugates
- * and these squares leave it.
+ * Four of the six coefficients of a square in the cyclotomic subgroup, those of v and v² and of w and v²w, which need but the
+ * same four of a (Karabina 2013, theorem 3.2). 3t ± 2a must be below 7½p for `settle`: t, which was reduced, is below 1 + 2⁻⁷
+ * times p, ξt below twice that, and a below ⁹⁄₁₆p, as products, their conjugates and these squares leave it.
  */
-export function cyclotomicSquare(r: usize, a: usize): void {
+export function compressedSquare(r: usize, a: usize): void {
   const a1 = a + F6
-  square4(G0, G0 + F2, a, a1 + F2)
   square4(G0 + 2 * F2, G0 + 3 * F2, a1, a + 2 * F2)
   square4(G0 + 4 * F2, G0 + 5 * F2, a + F2, a1 + 2 * F2)
   timesXi(G1, G0 + 5 * F2)
   carry(G1, G1)
-  cyclotomicMinus(r, G0, a)
   cyclotomicMinus(r + F2, G0 + 2 * F2, a + F2)
   cyclotomicMinus(r + 2 * F2, G0 + 4 * F2, a + 2 * F2)
   const r1 = r + F6
   cyclotomicPlus(r1, G1, a1)
-  cyclotomicPlus(r1 + F2, G0 + F2, a1 + F2)
   cyclotomicPlus(r1 + 2 * F2, G0 + 3 * F2, a1 + 2 * F2)
+}
+/** The square of an element of the cyclotomic subgroup (Granger, Scott 2010, §3.2). */
+export function cyclotomicSquare(r: usize, a: usize): void {
+  const a1 = a + F6
+  square4(G0, G0 + F2, a, a1 + F2)
+  compressedSquare(r, a)
+  cyclotomicMinus(r, G0, a)
+  cyclotomicPlus(r + F6 + F2, G0 + F2, a1 + F2)
+}
+/** r = 4g₂, by which `decompress` divides. */
+export function compressedDivisor(r: usize, a: usize): void {
+  double(r, a + F6)
+  double(r, r)
+  carry(r, r)
+}
+/**
+ * The other two coefficients of a, by the inverse of its divisor (Karabina 2013, theorem 3.1). With g₂ … g₅ the coefficients of
+ * w, v², v, v²w: g₁, of vw, is (ξg₅² + 3g₄² − 2g₃)/4g₂, and g₀ = ξ(2g₁² + g₂g₅ − 3g₃g₄) + 1.
+ */
+export function decompress(a: usize, inverse: usize): void {
+  const g1 = a + F6 + F2
+  const g2 = a + F6
+  const g3 = a + 2 * F2
+  const g4 = a + F2
+  const g5 = a + F6 + 2 * F2
+  squareWide2(V0, g4)
+  addWide(V1, V0, V0)
+  addWide(V1, V1, V0)
+  squareWide2(V0, g5)
+  addXiWide(V1, V0)
+  reduce(S, V1)
+  double(T, g3)
+  sub(S, S, T)
+  carry(S, S)
+  multiply2(g1, S, inverse)
+  squareWide2(V0, g1)
+  addWide(V0, V0, V0)
+  multiplyWide2(V1, g2, g5)
+  addWide(V0, V0, V1)
+  multiplyWide2(V1, g3, g4)
+  subWide2(V0, V1, V1)
+  subWide(V0, V0, V1)
+  reduce(S, V0)
+  timesXi(T, S)
+  add(T, T, ONE2)
+  settle(a, T)
 }
 
 export function setOne12(r: usize): void {
