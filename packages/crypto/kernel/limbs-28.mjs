@@ -39,12 +39,6 @@ const QUOTIENT = ((1n << BigInt(BITS * LIMBS + 1)) + P) / (2n * P)
 
 /** What is done to each of the 7 vectors of a pair. @param {Line} l @param {(at: number) => void} body */
 const eachVector = (l, body) => l.each(VECTORS, 16, body)
-/** @param {Line} l @param {string} base */
-const vectorsOf = (l, base) => Array.from({ length: VECTORS }, (_, v) => l.load(base, 16 * v))
-/** @param {Line} l @param {string} base @param {readonly number[]} vectors */
-const storeVectors = (l, base, vectors) => {
-  for (const [v, vector] of vectors.entries()) l.store(base, 16 * v, vector)
-}
 /**
  * The lanes of two vectors side by side.
  *
@@ -80,12 +74,11 @@ function carried(l, vectors) {
  * @param {Line} l
  */
 function settle(l) {
-  const a = vectorsOf(l, 'a')
+  const a = l.loadAll('a', VECTORS)
   const last = /** @type {number} */ (a[VECTORS - 1])
   const top = l.shuffle(last, last, [2, 3, 2, 3])
   const q = l.high(l.addHalf(l.multiplySmall(top, QUOTIENT)))
-  storeVectors(
-    l,
+  l.storeAll(
     'r',
     carried(
       l,
@@ -280,7 +273,7 @@ export const LIMBS_28 = {
   lanes,
   /** @type {Readonly<Record<string, (l: Line) => void>>} */
   lines: {
-    carry: l => storeVectors(l, 'r', carried(l, vectorsOf(l, 'a'))),
+    carry: l => l.storeAll('r', carried(l, l.loadAll('a', VECTORS))),
     settle,
     multiplyWide: l => product(l, [[limb('a'), limb('b')]]),
     squareWide(l) {

@@ -56,12 +56,6 @@ const P_BALANCED = balancedLimbsOf(P, BITS, LIMBS)
 const BIAS = 1n << 62n
 const BIASED_CARRY = BIAS >> BigInt(BITS)
 
-/** @param {Line} l @param {string} base */
-const vectorsOf = (l, base) => Array.from({ length: LIMBS }, (_, i) => l.load(base, 16 * i))
-/** @param {Line} l @param {string} base @param {readonly number[]} vectors */
-const storeVectors = (l, base, vectors) => {
-  for (const [i, vector] of vectors.entries()) l.store(base, 16 * i, vector)
-}
 /**
  * The lanes of two vectors side by side.
  *
@@ -96,10 +90,9 @@ function carried(l, vectors) {
  * @param {Line} l
  */
 function settle(l) {
-  const a = vectorsOf(l, 'a')
+  const a = l.loadAll('a', LIMBS)
   const q = l.nearest(/** @type {number} */ (a[LAST]), 'QUOTIENT', 0)
-  storeVectors(
-    l,
+  l.storeAll(
     'r',
     carried(
       l,
@@ -361,7 +354,7 @@ export const LIMBS_49 = {
   lanes,
   /** @type {Readonly<Record<string, (l: Line) => void>>} */
   lines: {
-    carry: l => storeVectors(l, 'r', carried(l, vectorsOf(l, 'a'))),
+    carry: l => l.storeAll('r', carried(l, l.loadAll('a', LIMBS))),
     settle,
     multiplyWide: l => product(l, [[both('a'), both('b')]]),
     squareWide,

@@ -149,6 +149,12 @@ export class Line {
   storeWide(base, at, value) {
     this.operations.push({ op: 'storeWide', args: [base, at, value] })
   }
+  /** `count` vectors, one after the other. @param {string} base @param {number} count */
+  loadAll = (base, count) => Array.from({ length: count }, (_, v) => this.load(base, 16 * v))
+  /** @param {string} base @param {readonly number[]} vectors */
+  storeAll(base, vectors) {
+    for (const [v, vector] of vectors.entries()) this.store(base, 16 * v, vector)
+  }
 }
 
 /** @param {string} base @param {number} pace */
