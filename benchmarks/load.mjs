@@ -56,7 +56,9 @@ export function measureLoad(rounds) {
   const samples = Object.fromEntries(sides.map(side => [side, []]))
   for (let i = 0; i < rounds; i++) {
     for (const side of sides) {
-      const said = Number(execFileSync(process.execPath, [...process.execArgv, script, side], { encoding: 'utf8' }))
+      const said = Number(
+        execFileSync(process.execPath, [...process.execArgv, script, side], { encoding: 'utf8' }),
+      )
       if (!(said > 0)) throw new Error(`load: ${side} gave no time`)
       samples[side]?.push(said * 1000)
     }
