@@ -72,6 +72,7 @@ export default defineConfig({
         find: new RegExp(`^${name}$`),
         replacement: `${BUNDLES}/${file}.mjs`,
       })),
+      { find: /^#fma-kernels$/, replacement: here('packages/crypto/src/fma-kernels.ts') },
       {
         find: /^@milagro-ts\/car-tracking\/(.+)$/,
         replacement: here('examples/car-tracking/src/$1.ts'),

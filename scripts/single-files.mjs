@@ -29,13 +29,15 @@ const DEVICE = {
 
 /** Node's worker pool is an export of its own; what only it imports stays with it. */
 const POOL = ['node-pool.ts', 'pooled-login.ts', 'crypto-worker.ts']
+/** Node's as well; kernel.ts has what stands in their place. */
+const isForFma = (/** @type {string} */ file) => /fma-(wasm|kernels)/.test(file)
 /** What another file of the same bundle takes the place of. */
 const ENGINES = ['device-engine.ts', 'bigint-engine.ts']
 
-/** Every file of the library that is imported by name, but the worker pool, each under its name in camelCase. */
+/** Every file of the library that is imported by name, but the worker pool and the kernels for FMA, each under its name in camelCase. */
 const everything = () =>
   readdirSync(`${ROOT}packages/crypto/src`)
-    .filter(file => file.endsWith('.ts') && !POOL.includes(file) && !ENGINES.includes(file))
+    .filter(file => file.endsWith('.ts') && ![...POOL, ...ENGINES].includes(file) && !isForFma(file))
     .map(file => file.slice(0, -3))
     .map(file => {
       const name = file.replaceAll(/-(.)/g, (_, letter) => letter.toUpperCase())

@@ -180,6 +180,10 @@ test.each([...sized, 'size-device-bigint'])('%s bundles our files and no others'
   expect(bytes).toBeGreaterThan(5000)
   expect(inputs.length).toBeGreaterThan(15)
   expect(inputs.filter(input => !input.startsWith('packages/crypto/dist/'))).toEqual([])
+  // Kernels for FMA are Node's.
+  expect(inputs.filter(input => /fma-(wasm|kernels)/.test(input))).toEqual(
+    op === 'size-device-bigint' ? [] : ['packages/crypto/dist/no-fma-kernels.js'],
+  )
   const has = (file: string): boolean => inputs.includes(`packages/crypto/dist/${file}.js`)
   expect({ g1: has('kernel-g1-wasm'), pairing: has('kernel-pairing-wasm') }).toEqual({
     g1: op !== 'size-device-bigint',

@@ -69,6 +69,13 @@ describe.each(NAMES)('%s.min.js', name => {
     expect(script).not.toMatch(/\bimport\s*[({'"]|\brequire\s*\(|\bprocess\.|\bBuffer\b|node:/)
   })
 
+  test('has no kernel for FMA, which is Node’s', async () => {
+    const { inputs } = await made.then(([file]) => file)
+    expect(inputs.filter(file => /fma-(wasm|kernels)/.test(file))).toEqual([
+      'packages/crypto/dist/no-fma-kernels.js',
+    ])
+  })
+
   test('in a bare vm context', async () => {
     const { script, login } = await files()
     const context = { answer: '', isRight: true }

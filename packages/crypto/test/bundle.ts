@@ -8,6 +8,7 @@ const SOURCES = fileURLToPath(new URL('../src/', import.meta.url))
 const fromSources: Plugin = {
   name: 'sources',
   setup({ onResolve }) {
+    onResolve({ filter: /^#fma-kernels$/ }, () => ({ path: `${SOURCES}no-fma-kernels.ts` }))
     onResolve({ filter: /^@milagro-ts\/crypto\// }, ({ path }) => ({
       path: `${SOURCES}${path.slice('@milagro-ts/crypto/'.length)}.ts`,
     }))

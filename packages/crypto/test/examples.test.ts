@@ -41,8 +41,9 @@ const PROTOCOLS: Readonly<Record<string, readonly string[]>> = {
 /** What protocols are made of: arithmetic, hashes, encodings, the pools that compute; `possession` goes with `dealing`. */
 const PARTS = [
   ...['bigint-engine', 'bigint-g1', 'bytes', 'crypto-worker', 'curve', 'device-engine', 'engine', 'errors'],
-  ...['hash-to-curve', 'hash-to-field', 'identity', 'identity-points', 'kdf', 'kernel', 'kernel-g1-wasm'],
-  ...['kernel-pairing', 'kernel-pairing-wasm', 'module-text', 'no-pairings', 'node-pool', 'nonce', 'points'],
+  ...['fma-kernels', 'hash-to-curve', 'hash-to-field', 'identity', 'identity-points', 'kdf', 'kernel'],
+  ...['kernel-g1-fma-wasm', 'kernel-g1-wasm', 'kernel-pairing', 'kernel-pairing-fma-wasm'],
+  ...['kernel-pairing-wasm', 'module-text', 'no-fma-kernels', 'no-pairings', 'node-pool', 'nonce', 'points'],
   ...['pooled-login', 'ports', 'possession', 'scalar', 'server-key', 'sha256', 'suite', 'tlv'],
   ...['curve', 'group-law', 'hash-to-curve', 'octets', 'pairing', 'points', 'scalar', 'tower'].map(
     part => `legacy/${part}`,

@@ -1,27 +1,40 @@
 /** The WebAssembly in the sources is what the kernels' sources give, byte for byte, and imports nothing. */
 import { readFileSync } from 'node:fs'
+import { setFlagsFromString } from 'node:v8'
 import { engine } from '@milagro-ts/crypto/engine'
+import { fmaKernels } from '@milagro-ts/crypto/fma-kernels'
 import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
 import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
 import { moduleBytes } from '@milagro-ts/crypto/module-text'
 import { expect, test } from 'vitest'
 import { buildKernel, KERNELS, moduleSource } from '../kernel/build.mjs'
+import { ENGINE, RELAXED_SIMD } from './processor.js'
 
-const BOTH = [
-  ['g1', KERNEL_G1],
-  ['pairing', KERNEL_PAIRING],
-] as const
+const ALL: readonly (readonly [keyof typeof KERNELS, () => Uint8Array | undefined])[] = [
+  ['g1', () => moduleBytes(KERNEL_G1)],
+  ['pairing', () => moduleBytes(KERNEL_PAIRING)],
+  ['g1Fma', () => fmaKernels?.g1()],
+  ['pairingFma', () => fmaKernels?.pairing()],
+]
 
-test.each(BOTH)('the kernel %s built again is the same file', async which => {
+test('these are all of them', () => {
+  expect(ALL.map(([which]) => which)).toEqual(Object.keys(KERNELS))
+})
+
+test.each(ALL)('the kernel %s built again is the same file', async (which, bytes) => {
   const source = readFileSync(KERNELS[which].file, 'utf8')
-  expect(moduleSource(which, await buildKernel(which))).toBe(source)
+  const built = await buildKernel(which)
+  expect(moduleSource(which, built)).toBe(source)
+  expect(Buffer.compare(built, bytes() as Uint8Array)).toBe(0)
 })
 
-test.each(BOTH)('the kernel %s imports nothing, and compiles here', (_, text) => {
-  const module = new WebAssembly.Module(Uint8Array.from(moduleBytes(text)))
+// Before any test asks for what Node 20 has behind a flag.
+test('the engine that runs is the one that this Node and this processor can', () => {
+  expect(engine()).toEqual(ENGINE)
+})
+
+test.each(ALL)('the kernel %s imports nothing, and compiles here', (_, bytes) => {
+  setFlagsFromString(RELAXED_SIMD)
+  const module = new WebAssembly.Module(Uint8Array.from(bytes() as Uint8Array))
   expect(WebAssembly.Module.imports(module)).toEqual([])
-})
-
-test('the engine runs it', () => {
-  expect(engine()).toEqual({ name: 'wasm-simd', why: 'this runtime has WebAssembly with SIMD' })
 })

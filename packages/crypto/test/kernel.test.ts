@@ -1,15 +1,16 @@
 /**
- * The kernel against BigInt and noble: every operation of Fp and Fp2 on random values and at the extremes, the groups with
- * all their edges, pairings. `npm run test:long` takes ten times as many cases.
+ * The kernels against BigInt and noble, over both field layers: every operation of Fp and Fp2 on random values and at the
+ * extremes, the groups with all their edges, pairings. `npm run test:long` takes ten times as many cases.
  */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { bigintG1 } from '@milagro-ts/crypto/bigint-g1'
 import { toHex } from '@milagro-ts/crypto/bytes'
 import { ORDER } from '@milagro-ts/crypto/curve'
+import { type FmaKernels, fmaKernels } from '@milagro-ts/crypto/fma-kernels'
 import { type KernelG1, type KernelPoint, loadKernelG1 } from '@milagro-ts/crypto/kernel'
 import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
-import { type KernelLines, LINES, loadKernelPairing, PLACES } from '@milagro-ts/crypto/kernel-pairing'
+import { type KernelGT, type KernelLines, loadKernelPairing, PLACES } from '@milagro-ts/crypto/kernel-pairing'
 import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
 import { moduleBytes } from '@milagro-ts/crypto/module-text'
 import { Scalar } from '@milagro-ts/crypto/scalar'
@@ -17,16 +18,89 @@ import { normalizeZ, pippenger } from '@noble/curves/abstract/curve.js'
 import { bls12_381 } from '@noble/curves/bls12-381.js'
 import { describe, expect, test } from 'vitest'
 import { buildModule } from '../kernel/build.mjs'
-import { LIMBS, P, R } from '../kernel/generate-field.mjs'
+import { FIELDS } from '../kernel/generate-field.mjs'
+import { P, R } from '../kernel/prime.mjs'
 import { fp2, g2Add, g2AtX, g2Bytes, g2InSubgroup, g2Multiply, g2Negate, type TwinG2 } from './bigint-twin.js'
+import { HAS_FMA, RELAXED_SIMD } from './processor.js'
 import { seeded } from './world.js'
 
 /** Ten times as many in the campaigns; a tenth under another Node than the one that has counted them all. */
 const MANY = process.env.MILAGRO_LONG === '1' ? 10 : process.env.MILAGRO_BRIEF === '1' ? 0.1 : 1
-const g1 = loadKernelG1() as KernelG1
-const kernel = loadKernelPairing(g1)
-const { engineG1 } = g1
-const { engineG2 } = kernel
+
+// Node 20 asks for it.
+setFlagsFromString(RELAXED_SIMD)
+const FMA = fmaKernels as FmaKernels
+/** The kernels' bytes, over each field layer that this processor can run. */
+const MODULES = {
+  simd: { g1: () => moduleBytes(KERNEL_G1), pairing: () => moduleBytes(KERNEL_PAIRING) },
+  ...(HAS_FMA && { fma: FMA }),
+} satisfies Partial<Record<keyof typeof FIELDS, FmaKernels>>
+const NAMES = Object.keys(MODULES) as (keyof typeof FIELDS)[]
+const loaded = (name: keyof typeof FIELDS) => {
+  const g1 = loadKernelG1(name === 'fma' ? FMA : null) as KernelG1
+  return { g1, pairings: loadKernelPairing(g1) }
+}
+const LOADED = NAMES.map(loaded)
+
+/** What each of the kernels makes of something. */
+type Each<T> = readonly T[]
+/** What they all say, which must be the same. */
+function agreed<T extends Uint8Array | boolean | string>(answers: Each<T>): T {
+  const spelled = answers.map(answer => (answer instanceof Uint8Array ? toHex(answer) : answer))
+  if (new Set(spelled).size > 1) throw new Error(`${NAMES}: ${spelled}`)
+  return answers[0] as T
+}
+type Point = Each<KernelPoint>
+const at = <T>(each: Each<T>, i: number): T => each[i] as T
+/** A group of all the kernels: a point is a point of each. */
+function together(groups: Each<KernelG1['engineG1']>) {
+  const unlessNull = (points: Each<KernelPoint | null>): Point | null => {
+    agreed(points.map(point => point === null))
+    return points[0] === null ? null : (points as Point)
+  }
+  return {
+    generator: groups.map(group => group.generator) as Point,
+    identity: groups.map(group => group.identity) as Point,
+    size: (groups[0] as KernelG1['engineG1']).size,
+    decode: (bytes: Uint8Array) => unlessNull(groups.map(group => group.decode(bytes))),
+    encode: (p: Point) => agreed(groups.map((group, i) => group.encode(at(p, i)))),
+    add: (p: Point, q: Point): Point => groups.map((group, i) => group.add(at(p, i), at(q, i))),
+    negate: (p: Point): Point => groups.map((group, i) => group.negate(at(p, i))),
+    equals: (p: Point, q: Point) => agreed(groups.map((group, i) => group.equals(at(p, i), at(q, i)))),
+    isIdentity: (p: Point) => agreed(groups.map((group, i) => group.isIdentity(at(p, i)))),
+    multiply: (p: Point, k: Uint8Array): Point => groups.map((group, i) => group.multiply(at(p, i), k)),
+    multiplyPublic: (p: Point, k: Uint8Array): Point =>
+      groups.map((group, i) => group.multiplyPublic(at(p, i), k)),
+    sumOfProducts: (points: readonly Point[], scalars: readonly Uint8Array[]): Point =>
+      groups.map((group, i) =>
+        group.sumOfProducts(
+          points.map(point => at(point, i)),
+          scalars,
+        ),
+      ),
+  }
+}
+const engineG1 = together(LOADED.map(({ g1 }) => g1.engineG1))
+const engineG2 = together(LOADED.map(({ pairings }) => pairings.engineG2))
+/** The pairings of all of them. */
+const kernel = {
+  pairingProduct: (pairs: readonly (readonly [Point, Point | Each<KernelLines>])[]): Each<KernelGT> =>
+    LOADED.map(({ pairings }, i) =>
+      pairings.pairingProduct(
+        pairs.map(([P, R]) => [at(P, i), at<KernelPoint | KernelLines>(R, i)] as const),
+      ),
+    ),
+  prepareG2: (R: Point): Each<KernelLines> => LOADED.map(({ pairings }, i) => pairings.prepareG2(at(R, i))),
+  isOneGT: (a: Each<KernelGT>) => agreed(LOADED.map(({ pairings }, i) => pairings.isOneGT(at(a, i)))),
+  divideGT: (a: Each<KernelGT>, b: Each<KernelGT>): Each<KernelGT> =>
+    LOADED.map(({ pairings }, i) => pairings.divideGT(at(a, i), at(b, i))),
+  bytesOfGT: (a: Each<KernelGT>) => agreed(LOADED.map(({ pairings }, i) => pairings.bytesOfGT(at(a, i)))),
+}
+type Hash = (message: Uint8Array, dst: Uint8Array) => Point
+const hashes = (of: (kernels: (typeof LOADED)[number]) => KernelG1['hashToG1']): Hash => {
+  const each = LOADED.map(of)
+  return (message, dst) => each.map(hash => hash(message, dst))
+}
 
 /** xorshift64*: the same cases in each run. */
 let state = 0x9e37_79b9_7f4a_7c15n
@@ -59,40 +133,60 @@ type Name =
   | 'invert2'
   | 'canonical'
 /** A kernel's operations on pairs, with four places for them. */
-function rawOf(bytes: Uint8Array) {
+function rawOf(name: keyof typeof FIELDS, bytes: Uint8Array) {
+  const { BITS, LIMBS, PAIR } = FIELDS[name]
   const module = new WebAssembly.Module(Uint8Array.from(bytes))
   const raw = new WebAssembly.Instance(module).exports as unknown as {
     memory: WebAssembly.Memory
     heap(): number
+    pair(): number
   } & Record<Name, Operation>
   const [A, B, C, D] = [0, 1, 2, 3].map(i => raw.heap() + 128 * i) as [number, number, number, number]
-  const limbs = new Int32Array(raw.memory.buffer)
+  /** Bytes of a limb of one lane. */
+  const LIMB = PAIR / LIMBS / 2
+  const limbs = LIMB === 4 ? new Int32Array(raw.memory.buffer) : new BigInt64Array(raw.memory.buffer)
+  const setLimb = (address: number, limb: bigint): void => {
+    limbs[address / LIMB] = LIMB === 4 ? Number(limb) : limb
+  }
+  /** So many of them, side by side or a lane's. */
+  const limbsAt = (address: number, count: number, step = 1): bigint[] =>
+    Array.from({ length: count }, (_, i) => BigInt(limbs[address / LIMB + step * i] as number | bigint))
+  const valueIn = (of: readonly bigint[]): bigint =>
+    of.reduceRight((value, limb) => (value << BigInt(BITS)) + limb, 0n)
   return {
     raw,
-    limbs,
     A,
     B,
     C,
     D,
-    /** Limbs of 28 bits each, whatever the value: [0, 2³⁹²). */
-    put(at: number, [x, y]: Pair): void {
+    BITS,
+    LIMBS,
+    PAIR,
+    setLimbs: (address: number, of: readonly bigint[]): void =>
+      of.forEach((limb, i) => {
+        setLimb(address + LIMB * i, limb)
+      }),
+    limbsOf: (address: number) => limbsAt(address, 2 * LIMBS),
+    /** Limbs of BITS bits each, whatever the value: [0, 2³⁹²). */
+    put(address: number, pair: Pair): void {
       for (let i = 0; i < LIMBS; i++) {
-        limbs[at / 4 + 2 * i] = Number(BigInt.asUintN(28, x >> BigInt(28 * i)))
-        limbs[at / 4 + 2 * i + 1] = Number(BigInt.asUintN(28, y >> BigInt(28 * i)))
-      }
-    },
-    get(at: number): Pair {
-      const values: [bigint, bigint] = [0n, 0n]
-      for (let i = LIMBS - 1; i >= 0; i--) {
         for (const lane of [0, 1] as const)
-          values[lane] = values[lane] * 2n ** 28n + BigInt(limbs[at / 4 + 2 * i + lane] as number)
+          setLimb(address + LIMB * (2 * i + lane), BigInt.asUintN(BITS, pair[lane] >> BigInt(BITS * i)))
       }
-      return values
     },
+    get: (address: number): Pair => [
+      valueIn(limbsAt(address, LIMBS, 2)),
+      valueIn(limbsAt(address + LIMB, LIMBS, 2)),
+    ],
+    /** A canonical value, which lies by itself. */
+    getValue: (address: number): bigint => valueIn(limbsAt(address, LIMBS)),
   }
 }
 type Pair = readonly [bigint, bigint]
-const KERNELS = { G1: rawOf(moduleBytes(KERNEL_G1)), pairing: rawOf(moduleBytes(KERNEL_PAIRING)) }
+const KERNELS = {
+  G1: NAMES.map(name => rawOf(name, (MODULES[name] as FmaKernels).g1())),
+  pairing: NAMES.map(name => rawOf(name, (MODULES[name] as FmaKernels).pairing())),
+}
 const inverseOfR = ((): bigint => {
   let [result, base] = [1n, R % P]
   for (let e = P - 2n; e > 0n; e >>= 1n, base = (base * base) % P) if (e & 1n) result = (result * base) % P
@@ -114,6 +208,8 @@ const EXTREMES = [
   ALL_ONES,
   2n ** 28n - 1n,
   2n ** 364n,
+  2n ** 49n - 1n,
+  2n ** 343n,
 ]
 /** Every pair of extremes in both places, then random ones, some of them in [p, 2p). */
 function* cases(count: number): Generator<readonly [Pair, Pair]> {
@@ -156,19 +252,26 @@ const OPERATIONS: readonly (readonly [keyof typeof KERNELS, Name, (a: Pair, b: P
   ['pairing', 'square2', a => product2(a, a)],
   ['pairing', 'settle', onLanes(x => x)],
 ]
+/** What `settle` is given is below 7½p. */
+const below7p = (pair: Pair): Pair => pair.map(x => x % (7n * P)) as unknown as Pair
 const takesTwo = (name: Name): boolean => name === 'add' || name === 'sub' || name.startsWith('multiply')
+function run(raw: Readonly<Record<Name, Operation>>, name: Name, r: number, a: number, b: number): void {
+  if (takesTwo(name)) raw[name](r, a, b)
+  else (raw[name] as (r: number, a: number) => void)(r, a)
+}
 describe('the field', () => {
   test.each(OPERATIONS)('in the kernel of %s: %s', (which, name, expected) => {
-    const { raw, put, get, A, B, C } = KERNELS[which]
     let wrong = 0
-    for (const [a, b] of cases(100_000 * MANY)) {
-      put(A, a)
-      put(B, b)
-      if (takesTwo(name)) raw[name](C, A, B)
-      else (raw[name] as (r: number, a: number) => void)(C, A)
-      const [x, y] = reducedPair(get(C))
+    for (const [x0, y0] of cases(100_000 * MANY)) {
+      const [a, b] = name === 'settle' ? [below7p(x0), y0] : [x0, y0]
       const [ex, ey] = expected(a, b)
-      if (x !== ex || y !== ey) wrong++
+      for (const { raw, put, get, A, B, C } of KERNELS[which]) {
+        put(A, a)
+        put(B, b)
+        run(raw, name, C, A, B)
+        const [x, y] = reducedPair(get(C))
+        if (x !== ex || y !== ey) wrong++
+      }
     }
     expect(wrong).toBe(0)
   })
@@ -179,14 +282,16 @@ describe('the field', () => {
     ['pairing', 'multiply'],
     ['pairing', 'multiply2'],
   ] as const)('in the kernel of %s, results of %s are below 1½p in size and tight', (which, name) => {
-    const { raw, limbs, put, get, A, B, C } = KERNELS[which]
     let [large, loose] = [0, 0]
     for (const [a, b] of cases(20_000 * MANY)) {
-      put(A, a)
-      put(B, b)
-      raw[name](C, A, B)
-      for (const x of get(C)) if (2n * (x < 0n ? -x : x) >= 3n * P) large++
-      for (let i = 0; i < 2 * LIMBS; i++) if (Math.abs(limbs[C / 4 + i] as number) > 2 ** 27) loose++
+      for (const { raw, put, get, limbsOf, BITS, A, B, C } of KERNELS[which]) {
+        put(A, a)
+        put(B, b)
+        raw[name](C, A, B)
+        for (const x of get(C)) if (2n * (x < 0n ? -x : x) >= 3n * P) large++
+        const most = 1n << BigInt(BITS - 1)
+        if (limbsOf(C).some(limb => limb > most || limb < -most)) loose++
+      }
     }
     expect([large, loose]).toEqual([0, 0])
   })
@@ -194,18 +299,18 @@ describe('the field', () => {
   test.each(['G1', 'pairing'] as const)(
     'in the kernel of %s, canonical values of everything between −2⁹p and 2⁹p that has limbs',
     which => {
-      const { raw, limbs, put, A, B, C, D } = KERNELS[which]
       let wrong = 0
       // Two values of each.
       for (const [[x, y]] of cases(50_000 * MANY)) {
-        put(A, [x, y])
-        put(B, [y, x])
-        raw.sub(C, A, B)
-        for (const lane of [0, 1]) {
-          raw.canonical(D, C, lane)
-          let value = 0n
-          for (let i = LIMBS - 1; i >= 0; i--) value = value * 2n ** 28n + BigInt(limbs[D / 4 + i] as number)
-          if (value !== mod((lane === 0 ? x - y : y - x) * inverseOfR)) wrong++
+        const expected = [mod((x - y) * inverseOfR), mod((y - x) * inverseOfR)]
+        for (const { raw, put, getValue, A, B, C, D } of KERNELS[which]) {
+          put(A, [x, y])
+          put(B, [y, x])
+          raw.sub(C, A, B)
+          for (const lane of [0, 1]) {
+            raw.canonical(D, C, lane)
+            if (getValue(D) !== expected[lane]) wrong++
+          }
         }
       }
       expect(wrong).toBe(0)
@@ -213,42 +318,107 @@ describe('the field', () => {
   )
 
   test.each(['G1', 'pairing'] as const)('inverses in Fp, in the kernel of %s', which => {
-    const { raw, put, get, A, B, C } = KERNELS[which]
     const one = R % P
     let wrong = 0
     for (const [a] of cases(100_000 * MANY)) {
-      put(A, a)
-      raw.invert(B, A, 0)
-      put(C, [a[0], a[0]])
-      raw.multiply(C, C, B)
       const expected = mod(a[0]) === 0n ? 0n : one
-      const [x, y] = reducedPair(get(C))
-      if (x !== expected || y !== expected) wrong++
+      for (const { raw, put, get, A, B, C } of KERNELS[which]) {
+        put(A, a)
+        raw.invert(B, A, 0)
+        put(C, [a[0], a[0]])
+        raw.multiply(C, C, B)
+        const [x, y] = reducedPair(get(C))
+        if (x !== expected || y !== expected) wrong++
+      }
     }
     expect(wrong).toBe(0)
   })
 
   test('inverses in Fp2', () => {
-    const { raw, put, get, A, B, C } = KERNELS.pairing
     const one = R % P
     let wrong = 0
     for (const [a] of cases(100_000 * MANY)) {
-      put(A, a)
-      ;(raw.invert2 as (r: number, a: number) => void)(B, A)
-      raw.multiply2(C, A, B)
-      const [x, y] = reducedPair(get(C))
-      if (x !== (mod(a[0]) === 0n && mod(a[1]) === 0n ? 0n : one) || y !== 0n) wrong++
+      const expected = mod(a[0]) === 0n && mod(a[1]) === 0n ? 0n : one
+      for (const { raw, put, get, A, B, C } of KERNELS.pairing) {
+        put(A, a)
+        ;(raw.invert2 as (r: number, a: number) => void)(B, A)
+        raw.multiply2(C, A, B)
+        const [x, y] = reducedPair(get(C))
+        if (x !== expected || y !== 0n) wrong++
+      }
     }
     expect(wrong).toBe(0)
   })
 
+  // What factors the formulas have, in units of half a limb's base, up to where columns, or products of 49 bits, end.
+  const FACTORS: readonly (readonly [
+    keyof typeof KERNELS,
+    Name,
+    keyof typeof FIELDS | 'both',
+    bigint,
+    bigint,
+  ])[] = [
+    ...(['G1', 'pairing'] as const).flatMap(which => [
+      [which, 'multiply', 'both', 8n, 4n] as const,
+      [which, 'multiply', 'both', 4n, 8n] as const,
+    ]),
+    ['G1', 'multiply', 'simd', 2n, 16n - 1n],
+    ['G1', 'square', 'both', 4n, 0n],
+    ['pairing', 'multiply2', 'both', 8n, 2n],
+    ['pairing', 'multiply2', 'both', 2n, 8n],
+    ['pairing', 'multiply2', 'both', 4n, 4n],
+    // There a product of two numbers is what ends, not the column of both.
+    ['pairing', 'multiply2', 'fma', 8n, 4n],
+    ['pairing', 'multiply2', 'fma', 4n, 8n],
+    ['pairing', 'square2', 'both', 2n, 0n],
+    ['G1', 'carry', 'both', 14n, 0n],
+    ['pairing', 'carry', 'both', 14n, 0n],
+    ['pairing', 'settle', 'both', 5n, 0n],
+  ]
+  test.each(FACTORS)(
+    'in the kernel of %s, %s of the largest limbs, %s: %i and %i units',
+    (which, name, only, u, v) => {
+      const expected =
+        OPERATIONS.find(([of, operation]) => of === which && operation === name)?.[2] ?? onLanes(x => x)
+      for (const [i, kernel] of KERNELS[which].entries()) {
+        if (only !== 'both' && NAMES[i] !== only) continue
+        const { raw, get, setLimbs, A, B, C, BITS, LIMBS } = kernel
+        const half = 1n << BigInt(BITS - 1)
+        /** Of 7p in size at the most. */
+        const top = (7n * P) >> BigInt(BITS * (LIMBS - 1))
+        let wrong = 0
+        for (let n = 0; n < 4_000 * MANY; n++) {
+          // All of one sign, then any, then a few that are smaller.
+          const limbs = (units: bigint, negative: bigint) =>
+            Array.from({ length: 2 * LIMBS }, (_, k) => {
+              const isTop = k >= 2 * LIMBS - 2
+              const size = isTop ? top : units * half
+              if (n < 4) return negative ? -size : size
+              const inner = !isTop && n % 3 === 0 && random(2) === 0n ? size - random(BITS - 1) : size
+              return random(1) ? inner : -inner
+            })
+          setLimbs(A, limbs(u, BigInt(n & 1)))
+          setLimbs(B, limbs(v, BigInt(n & 2)))
+          const result = expected(get(A), get(B))
+          run(raw, name, C, A, B)
+          const [x, y] = reducedPair(get(C))
+          if (x !== result[0] || y !== result[1]) wrong++
+        }
+        expect(wrong).toBe(0)
+      }
+    },
+  )
+
   // The kernels' own roots are inside decoding and hashing: these are the same sources, offered by themselves.
-  test('roots in Fp and Fp2', async () => {
+  test.each(NAMES)('%s: roots in Fp and Fp2', async field => {
     const source = `
       export { rootBegin, rootEnd, ROOT } from './root'
       export { root2 } from './g2'
       export function heap(): usize { return (__heap_base + 63) & ~63 }`
-    const built = rawOf(await buildModule({ main: 'main-roots.ts', areVectorsRolled: false, source }))
+    const built = rawOf(
+      field,
+      await buildModule({ main: 'main-roots.ts', field, areVectorsRolled: false, source }),
+    )
     const { put, get, A, B } = built
     const raw = built.raw as unknown as {
       rootBegin(a: number): void
@@ -404,8 +574,8 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
     group: engineG1,
     theirs: bls12_381.G1.Point as unknown as NobleGroup,
     hasher: bls12_381.G1 as NobleHasher,
-    hash: g1.hashToG1,
-    encodeTo: g1.encodeToG1,
+    hash: hashes(({ g1 }) => g1.hashToG1),
+    encodeTo: hashes(({ g1 }) => g1.encodeToG1),
     onCurve: (x: bigint) => yAt(x) !== undefined,
     slow: SLOW_G1,
     written: g1Bytes as (affine: { x: never; y: never }) => Uint8Array,
@@ -420,8 +590,8 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
     group: engineG2,
     theirs: bls12_381.G2.Point as unknown as NobleGroup,
     hasher: bls12_381.G2 as NobleHasher,
-    hash: kernel.hashToG2,
-    encodeTo: kernel.encodeToG2,
+    hash: hashes(({ pairings }) => pairings.hashToG2),
+    encodeTo: hashes(({ pairings }) => pairings.encodeToG2),
     onCurve: isOnTwist,
     slow: SLOW_G2,
     written: g2Bytes as (affine: { x: never; y: never }) => Uint8Array,
@@ -443,8 +613,8 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
       normalizeZ(noble as never, points as never) as unknown as NoblePoint[]
     const bytesOf = (k: bigint): string =>
       toHex(k === 0n ? noble.ZERO.toBytes() : Q.multiplyUnsafe(k).toBytes())
-    const hex = (p: KernelPoint): string => toHex(group.encode(p))
-    const times = (k: bigint): KernelPoint => group.multiply(group.generator, inBytes(k))
+    const hex = (p: Point): string => toHex(group.encode(p))
+    const times = (k: bigint): Point => group.multiply(group.generator, inBytes(k))
     const one = group.generator
 
     test('multiples by the edges of scalars, secret and public', () => {
@@ -462,10 +632,10 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
         ends.map(d => {
           const part = d * T ** BigInt(i)
           const bytes = Uint8Array.from(Buffer.from(bytesOf(part % ORDER), 'hex'))
-          return { part, point: part % ORDER === 0n ? group.identity : (group.decode(bytes) as KernelPoint) }
+          return { part, point: part % ORDER === 0n ? group.identity : (group.decode(bytes) as Point) }
         }),
       )
-      let sums = [{ part: 0n, point: group.identity }]
+      let sums: { part: bigint; point: Point }[] = [{ part: 0n, point: group.identity }]
       for (const digit of parts)
         sums = sums.flatMap(a =>
           digit.map(b => ({ part: a.part + b.part, point: group.add(a.point, b.point) })),
@@ -473,12 +643,12 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
       const scalars = sums.filter(({ part }) => part < ORDER)
       expect(scalars.length).toBeGreaterThan(200)
       for (const { part, point } of scalars) expect(group.equals(times(part), point)).toBe(true)
-      let sum = group.identity
+      let sum: Point = group.identity
       for (let k = 0n; k < 70n; k++, sum = group.add(sum, one)) expect(group.equals(times(k), sum)).toBe(true)
     })
 
     /** In the kernel's coordinates alone, which then have to be written. */
-    const unwritten = (p: KernelPoint): KernelPoint => ({ ...p, bytes: undefined })
+    const unwritten = (p: Point): Point => p.map(point => ({ ...point, bytes: undefined }))
     /** A quarter of the random cases, so that no test is a long one. */
     const RANDOM = 250 * MANY
 
@@ -504,9 +674,9 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
           const expected = bytes.slice(6 * i, 6 * i + 6)
           expect(own.map(hex)).toEqual(expected.map(toHex))
           expect(hex(group.multiplyPublic(p, inBytes(b)))).toBe(toHex(expected[5] as Uint8Array))
-          const [s, decoded] = [own[2] as KernelPoint, group.decode(expected[2] as Uint8Array)]
-          expect(group.equals(decoded as KernelPoint, s)).toBe(true)
-          expect(hex(unwritten(decoded as KernelPoint))).toBe(hex(s))
+          const [s, decoded] = [own[2] as Point, group.decode(expected[2] as Uint8Array)]
+          expect(group.equals(decoded as Point, s)).toBe(true)
+          expect(hex(unwritten(decoded as Point))).toBe(hex(s))
           expect(group.equals(s, p)).toBe(false)
           expect(group.isIdentity(s)).toBe(false)
           expect(group.isIdentity(group.add(s, group.negate(s)))).toBe(true)
@@ -517,7 +687,7 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
     test.each([1, 2, 3, 4])(
       'sums, doubles, negatives, multiples, bytes of random points, against BigInt, %i of 4',
       () => {
-        let last = times(randomScalar())
+        let last: Point = times(randomScalar())
         for (let i = 0; i < RANDOM; i++) {
           const k = randomScalar()
           const p = group.add(group.add(last, last), times(k))
@@ -620,7 +790,7 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
     test('the identity, equal and opposite points in every place', () => {
       const p = times(randomScalar())
       const O = group.identity
-      const sames: readonly (readonly [KernelPoint, KernelPoint])[] = [
+      const sames: readonly (readonly [Point, Point])[] = [
         [group.add(p, O), p],
         [group.add(O, p), p],
         [group.add(O, O), O],
@@ -662,13 +832,13 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
 
     test('a thousand sums of one to eight products, against noble', () => {
       const multiples = Array.from({ length: 16 }, randomScalar)
-      const points = multiples.map(m => group.decode(Q.multiplyUnsafe(m).toBytes()) as KernelPoint)
+      const points = multiples.map(m => group.decode(Q.multiplyUnsafe(m).toBytes()) as Point)
       for (let i = 0; i < 1_000 * MANY; i++) {
         const at = Array.from({ length: 1 + (i % 8) }, () => Number(random(4)))
         const scalars = at.map(randomScalar)
         const total = at.reduce((sum, a, j) => sum + (multiples[a] as bigint) * (scalars[j] as bigint), 0n)
         const own = group.sumOfProducts(
-          at.map(a => points[a] as KernelPoint),
+          at.map(a => points[a] as Point),
           scalars.map(inBytes),
         )
         expect(hex(own)).toBe(bytesOf(mod(total, ORDER)))
@@ -709,7 +879,7 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
               )
         ) as NoblePoint
         const own = group.sumOfProducts(
-          points.map(point => group.decode(point.toBytes()) as KernelPoint),
+          points.map(point => group.decode(point.toBytes()) as Point),
           terms.map(({ k }) => inBytes(k)),
         )
         expect(hex(own)).toBe(toHex((sum.is0() ? noble.ZERO : sum).toBytes()))
@@ -744,9 +914,9 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
   })
 }
 
-type Sum<Point> = { add(other: Point): Point; double(): Point }
+type Sum<Own> = { add(other: Own): Own; double(): Own }
 /** By bits: noble's own multiplications are for the group. */
-function multiple<Point extends Sum<Point>>(point: Point, zero: Point, k: bigint): Point {
+function multiple<Own extends Sum<Own>>(point: Own, zero: Own, k: bigint): Own {
   let sum = zero
   for (const bit of k.toString(2)) {
     sum = sum.double()
@@ -809,7 +979,7 @@ test('points of each small order in E’(Fp2) are refused', () => {
 
 describe('pairings', () => {
   const [P1, Q] = [engineG1.generator, engineG2.generator]
-  const hex = (value: ReturnType<typeof kernel.pairingProduct>): string => toHex(kernel.bytesOfGT(value))
+  const hex = (value: Each<KernelGT>): string => toHex(kernel.bytesOfGT(value))
 
   test('noble’s values', () => {
     for (let i = 0; i < 100 * MANY; i++) {
@@ -873,7 +1043,13 @@ describe('pairings', () => {
 })
 
 describe('integers mod q', () => {
-  const { addScalars, subtractScalars, multiplyScalars, reduceScalar } = g1
+  const onScalars =
+    (name: 'addScalars' | 'subtractScalars' | 'multiplyScalars') => (a: Uint8Array, b: Uint8Array) =>
+      agreed(LOADED.map(({ g1 }) => g1[name](a, b)))
+  const addScalars = onScalars('addScalars')
+  const subtractScalars = onScalars('subtractScalars')
+  const multiplyScalars = onScalars('multiplyScalars')
+  const reduceScalar = (bytes: Uint8Array) => agreed(LOADED.map(({ g1 }) => g1.reduceScalar(bytes)))
   const integerOf = (bytes: Uint8Array): bigint => BigInt(`0x${toHex(bytes)}`)
   const edges = [0n, 1n, 2n, 2n ** 32n - 1n, 2n ** 32n, 2n ** 128n, ORDER >> 1n, ORDER - 2n, ORDER - 1n]
 
@@ -905,8 +1081,13 @@ describe('integers mod q', () => {
   })
 })
 
-describe('nothing of a call is left in a kernel’s memory', () => {
-  type Loaded = { readonly memory: WebAssembly.Memory; heap(): number }
+describe.each(NAMES)('%s: nothing of a call is left in a kernel’s memory', name => {
+  const { g1, pairings: kernel } = loaded(name)
+  const modules = MODULES[name] as FmaKernels
+  const { PAIR } = FIELDS[name]
+  /** Bytes of a prepared point. */
+  const LINES = 68 * 2 * PAIR
+  type Loaded = { readonly memory: WebAssembly.Memory; heap(): number; pair(): number }
   /** What `load` gives, with the memories of the kernels that it has loaded. */
   function watched<T>(load: () => T): { readonly loaded: T; readonly memories: Loaded[] } {
     const memories: Loaded[] = []
@@ -923,9 +1104,15 @@ describe('nothing of a call is left in a kernel’s memory', () => {
       WebAssembly.Instance = Instance
     }
   }
-  const first = watched(() => loadKernelG1() as KernelG1)
+  const first = watched(() => loadKernelG1(name === 'fma' ? FMA : null) as KernelG1)
   const second = watched(() => loadKernelPairing(first.loaded))
   const [own, pairs] = [first.loaded, second.loaded]
+  test('it is that kernel', () => {
+    expect([first, second].map(({ memories }) => memories.map(kernel => kernel.pair()))).toEqual([
+      [PAIR],
+      [PAIR],
+    ])
+  })
   const k = inBytes(randomScalar())
   const P1 = g1.engineG1.multiply(g1.engineG1.generator, k)
   const Q = kernel.engineG2.multiply(kernel.engineG2.generator, k)
@@ -934,11 +1121,11 @@ describe('nothing of a call is left in a kernel’s memory', () => {
   const message = new TextEncoder().encode('a name')
 
   /** The memory of a kernel that nothing has been asked of. */
-  function untouched(text: string): Uint8Array {
-    const module = new WebAssembly.Module(Uint8Array.from(moduleBytes(text)))
+  function untouched(bytes: Uint8Array): Uint8Array {
+    const module = new WebAssembly.Module(Uint8Array.from(bytes))
     return new Uint8Array((new WebAssembly.Instance(module).exports as unknown as Loaded).memory.buffer)
   }
-  const clean = { g1: untouched(KERNEL_G1), pairing: untouched(KERNEL_PAIRING) }
+  const clean = { g1: untouched(modules.g1()), pairing: untouched(modules.pairing()) }
   const memoryOf = (which: keyof typeof clean): Loaded =>
     (which === 'g1' ? first.memories : second.memories)[0] as Loaded
   /** Where bytes differ from those of an untouched kernel, but for lines that stay; what has been grown must be zero. */
@@ -1071,12 +1258,54 @@ describe('nothing of a call is left in a kernel’s memory', () => {
   })
 
   test('and there would be', () => {
-    const { raw, limbs, A, B, C } = rawOf(moduleBytes(KERNEL_G1))
-    limbs.fill(5, A / 4, B / 4 + 28)
+    const { raw, setLimbs, LIMBS, A, B, C } = rawOf(name, modules.g1())
+    for (const address of [A, B])
+      setLimbs(
+        address,
+        Array.from({ length: 2 * LIMBS }, () => 5n),
+      )
     const before = new Uint8Array(raw.memory.buffer).slice(0, raw.heap())
     raw.multiply(C, A, B)
     raw.invert(C, A, B)
     const after = new Uint8Array(raw.memory.buffer)
     expect(before.some((byte, at) => byte !== after[at])).toBe(true)
+  })
+})
+
+describe('the kernel with FMA is taken where it is right, and nowhere else', () => {
+  const isFma = (kernels: FmaKernels | null): boolean => {
+    const kernel = loadKernelG1(kernels)
+    if ('why' in kernel) throw new Error(kernel.why)
+    const ten = Scalar.fromNumber(10).encode()
+    const { generator, multiply, multiplyPublic, encode } = kernel.engineG1
+    expect(encode(multiply(generator, ten))).toEqual(encode(multiplyPublic(generator, ten)))
+    return kernel.fma !== null
+  }
+  /** A kernel that says this of the processor. */
+  const saying = async (answer: string): Promise<FmaKernels> => {
+    const bytes = await buildModule({
+      main: 'main-saying.ts',
+      field: 'simd',
+      areVectorsRolled: true,
+      source: `export * from './main-g1'\n${answer}`,
+    })
+    return { ...FMA, g1: () => bytes }
+  }
+
+  test('by a processor that has it, under Node 20 with its flag', () => {
+    expect(isFma(FMA)).toBe(HAS_FMA)
+    expect(isFma(null)).toBe(false)
+    expect(NAMES).toEqual(HAS_FMA ? ['simd', 'fma'] : ['simd'])
+  })
+
+  test('not where a product is rounded before it is added, nor where nothing says so', async () => {
+    expect(isFma(await saying('export function isFused(): i32 { return 1 }'))).toBe(true)
+    expect(isFma(await saying('export function isFused(): i32 { return 0 }'))).toBe(false)
+    expect(isFma(await saying(''))).toBe(false)
+  })
+
+  test('not where its module is none', () => {
+    for (const bytes of [new Uint8Array(), FMA.g1().slice(0, 1000), new Uint8Array(100)])
+      expect(isFma({ ...FMA, g1: () => bytes })).toBe(false)
   })
 })

@@ -15,6 +15,7 @@ import { expect, test } from 'vitest'
 import { bundle } from './bundle.js'
 import { type DeviceInput, deviceLogin } from './device-login.js'
 import { expected, group, input } from './frozen-login.js'
+import { ENGINE } from './processor.js'
 
 const DEVICE = `export { deviceLogin } from './device-login.ts'`
 const call = `milagro.deviceLogin(${JSON.stringify(JSON.stringify(input))})`
@@ -60,13 +61,7 @@ test.each([
     'it is the only one in this bundle',
     'G2 and pairings need WebAssembly with SIMD, which this runtime lacks',
   ],
-  [
-    deviceEngine,
-    ['allowBigInt'],
-    'wasm-simd-g1',
-    'this runtime has WebAssembly with SIMD',
-    'G2 and pairings are not in this bundle',
-  ],
+  [deviceEngine, ['allowBigInt'], `${ENGINE.name}-g1`, ENGINE.why, 'G2 and pairings are not in this bundle'],
 ] as const)('where G2 is missing it says so, by name of what is needed', (own, more, name, because, why) => {
   expect(Object.keys(own).sort()).toEqual([...Object.keys(engine), ...more].sort())
   expect(own.engine()).toEqual({ name, why: because })
@@ -115,6 +110,16 @@ test('a device’s kernel gives the bytes of the other engines', () => {
   expect(own.equals(own.decode(own.encode(sum)) as typeof sum, sum)).toBe(true)
   expect(own.isIdentity(own.identity)).toBe(true)
 })
+
+test.each(['own', 'device', 'bigint'] as const)(
+  'a bundle with %s engine has no kernel for FMA',
+  async engine => {
+    const { inputs } = await bundle(DEVICE, engine)
+    expect(inputs.filter(file => /fma-(wasm|kernels)/.test(file))).toEqual(
+      engine === 'bigint' ? [] : ['packages/crypto/src/no-fma-kernels.ts'],
+    )
+  },
+)
 
 test.each(['own', 'device', 'bigint'] as const)('in a bare vm context, %s engine', async engine => {
   const { script } = await bundle(DEVICE, engine)

@@ -26,6 +26,29 @@ const specifiersOf = (of: typeof sources) =>
 /** Worker threads are Node's, and an answer of one is a promise; everything that computes is a function, in there too. */
 const POOL = ['node-pool.ts', 'pooled-login.ts']
 
+/** Node's as well, and nobody's who isn't sent there by package.json. */
+const NODES = ['fma-kernels.ts']
+
+test('the kernels for FMA are imported by Node alone, and use nothing of it but base64', () => {
+  const { imports } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+    imports: unknown
+  }
+  expect(imports).toEqual({
+    '#fma-kernels': { node: './dist/fma-kernels.js', default: './dist/no-fma-kernels.js' },
+  })
+  expect(using(/\bBuffer\b/)).toEqual(NODES)
+  expect(using(/\bBuffer\b(?!\.from\(KERNEL_\w+, 'base64'\))/)).toEqual([])
+  const importers = specifiersOf(sources).filter(({ specifier }) => /fma-(wasm|kernels)/.test(specifier))
+  expect(importers.map(({ file, specifier }) => `${file} ${specifier}`)).toEqual([
+    'fma-kernels.ts ./kernel-g1-fma-wasm.js',
+    'fma-kernels.ts ./kernel-pairing-fma-wasm.js',
+    'kernel.ts #fma-kernels',
+    'no-fma-kernels.ts ./fma-kernels.js',
+  ])
+  const types = sources.find(({ file }) => file === 'no-fma-kernels.ts')?.code
+  expect(types).toContain("import type { FmaKernels as Kernels } from './fma-kernels.js'")
+})
+
 test('there are sources to look at', () => {
   expect(sources.length).toBeGreaterThan(15)
 })
@@ -36,8 +59,9 @@ test('only kernel.ts knows WebAssembly', () => {
 
 test('nothing else is imported but files of this folder', () => {
   const outside = specifiersOf(sources).filter(({ specifier }) => !/^\.\/[a-z0-9-]+\.js$/.test(specifier))
-  // The worker pool is Node's alone, by its name and by its export.
+  // The worker pool is Node's alone, by its name and by its export, and kernels for FMA are, by package.json's imports.
   expect(outside).toEqual([
+    { file: 'kernel.ts', specifier: '#fma-kernels' },
     { file: 'node-pool.ts', specifier: 'node:os' },
     { file: 'node-pool.ts', specifier: 'node:worker_threads' },
   ])
@@ -52,7 +76,7 @@ test.each([
   ['the process or the console', /\bprocess\b|\bconsole\b|\bglobalThis\b/],
   ['what small runtimes lack', /TextEncoder|TextDecoder|\bBuffer\b|\batob\b|\bbtoa\b/],
 ])('no file uses %s', (_, pattern) => {
-  expect(using(pattern).filter(file => !POOL.includes(file))).toEqual([])
+  expect(using(pattern).filter(file => ![...POOL, ...NODES].includes(file))).toEqual([])
   expect(using(pattern, legacy)).toEqual([])
 })
 
