@@ -16,7 +16,7 @@ import { P } from '../kernel/prime.mjs'
 export interface Interval {
   readonly low: bigint
   readonly high: bigint
-  /** Its bits are a double's. */
+  /** Its bits are a double's; those of zero are both. */
   readonly isDouble?: true
 }
 export const interval = (low: bigint, high = low): Interval => ({ low, high })
@@ -161,13 +161,16 @@ export function boundsOf(field: Field) {
       if (Object.keys(parts).length > 0) throw new RangeError(`${JSON.stringify(parts)} in value ${id}`)
       return places
     }
+    const isZero = ({ low, high }: Interval): boolean => low === 0n && high === 0n
     const integers = (places: readonly Interval[]): readonly Interval[] => {
-      if (places.some(({ isDouble }) => isDouble)) throw new TypeError('a double among integers')
+      if (places.some(place => place.isDouble && !isZero(place)))
+        throw new TypeError('a double among integers')
       return places
     }
     const doublesOf = (id: unknown): readonly Interval[] => {
       const places = of(id)
-      if (!places.every(({ isDouble }) => isDouble)) throw new TypeError('an integer among doubles')
+      if (!places.every(place => place.isDouble || isZero(place)))
+        throw new TypeError('an integer among doubles')
       return places
     }
     const double = ({ low, high }: Interval): Interval => ({ low, high, isDouble: true })
@@ -215,7 +218,8 @@ export function boundsOf(field: Field) {
             return integers(of(first)).map(a => shifted(unsigned64(a, where), BITS))
           case 'store':
             of(third).forEach((value, i) => {
-              memory.set(`${first}+${at + LIMB * i}`, value.isDouble ? value : signed64(value, where))
+              if (LIMB === 8 && !value.isDouble && !isZero(value)) throw new TypeError(`${where}: an integer`)
+              memory.set(`${first}+${at + LIMB * i}`, value)
             })
             return []
           case 'storeWide':
@@ -294,11 +298,44 @@ export function boundsOf(field: Field) {
         const plain = (result: readonly Interval[]): Value => ({ places: result, parts: {} })
         switch (op) {
           case 'add':
+          case 'sub': {
+            const [a, b] = [doublesOf(first), doublesOf(second)]
+            const above = operations.find(one => one.id === second)
+            // What is left of a limb: as its `above` is rounded.
+            if (op === 'sub' && above?.op === 'above' && above.args[0] === first)
+              return plain(
+                a.map((x, i) =>
+                  double(isNumber(x) ? minus(x, b[i] as Interval) : around(smaller(HALF, sizeOf(x)))),
+                ),
+              )
+            return plain(
+              a.map((x, i) => double(small((op === 'add' ? sum : minus)(x, b[i] as Interval), 53, where))),
+            )
+          }
+          case 'above':
+            return plain(
+              doublesOf(first).map(a => {
+                const { low, high } = rounded(small(a, 53, where), BITS)
+                return double(interval(low << BigInt(BITS), high << BigInt(BITS)))
+              }),
+            )
+          case 'addAbove':
+            return plain(
+              doublesOf(first).map((a, i) =>
+                double(small(sum(a, shifted(doublesOf(second)[i] as Interval, BITS)), 53, where)),
+              ),
+            )
+          case 'addProduct':
+            return plain(
+              doublesOf(first).map((a, i) => {
+                const product = times(doublesOf(second)[i] as Interval, doublesOf(third)[i] as Interval)
+                return double(small(sum(a, small(product, 53, where)), 53, where))
+              }),
+            )
           case 'addWide':
-          case 'sub':
           case 'subWide': {
             const [a, b] = [held(first), held(second)]
-            const isSum = op === 'add' || op === 'addWide'
+            const isSum = op === 'addWide'
             return {
               places: integers(a.places).map((x, i) =>
                 (isSum ? sum : minus)(x, integers(b.places)[i] as Interval),
@@ -322,8 +359,6 @@ export function boundsOf(field: Field) {
           }
           case 'toDouble':
             return plain(integers(of(first)).map(a => double(small(a, 51, where))))
-          case 'negateDouble':
-            return plain(doublesOf(first).map(a => double(interval(-a.high, -a.low))))
           case 'upper': {
             const bits = third as number
             return {
@@ -364,8 +399,6 @@ export function boundsOf(field: Field) {
               ),
             )
           }
-          case 'whole':
-            return { places: products(51), parts: { lower: 1 } }
           default:
             throw new Error(`no meaning for ${op}`)
         }
@@ -418,6 +451,8 @@ export function boundsOf(field: Field) {
     }
   }
 
+  /** A limb as it lies in memory. */
+  const limbOf = (bound: Interval): Interval => (LIMB === 8 ? { ...bound, isDouble: true } : bound)
   /** A line's outcome for the bounds of what it reads. */
   function outcomeOf(
     name: string,
@@ -429,7 +464,7 @@ export function boundsOf(field: Field) {
     effects.pairsIn.forEach(([base, index], n) => {
       const { limb, top } = pairs[n] as Pair
       for (let i = 0; i < 2 * LIMBS; i++)
-        memory.set(`${base}+${PAIR * index + LIMB * i}`, around(i < 2 * LIMBS - 2 ? limb : top))
+        memory.set(`${base}+${PAIR * index + LIMB * i}`, limbOf(around(i < 2 * LIMBS - 2 ? limb : top)))
     })
     effects.widesIn.forEach((base, n) => {
       for (let k = 0; k < 2 * COLUMNS; k++)
@@ -674,5 +709,5 @@ export function boundsOf(field: Field) {
     }
   }
 
-  return { field, run, line, pairOf, kernelOnBounds, LIMB, HALF, UNIT, BELOW_TOP, TOP_OF_P }
+  return { field, run, line, limbOf, pairOf, kernelOnBounds, LIMB, HALF, UNIT, BELOW_TOP, TOP_OF_P }
 }
