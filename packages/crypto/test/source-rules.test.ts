@@ -114,7 +114,7 @@ test('of those, the pool alone has threads, and what waits for them waits', () =
   expect(using(/\basync\b|\bawait\b|\bPromise\b/)).toEqual(POOL)
   expect(using(/getRandomValues|worker_threads/)).toEqual(['node-pool.ts'])
   expect(using(/\bDate\b|\bperformance\b|set(Timeout|Interval|Immediate)/)).toEqual([])
-  expect(using(/\bprocess\b/)).toEqual(['node-pool.ts'])
+  expect(using(/\bprocess\b/)).toEqual(['fma-kernels.ts', 'node-pool.ts'])
   // Nothing else of the library knows of it, so no bundle for a device or a browser holds it.
   const importers = sources.filter(({ code }) =>
     /from '\.\/(node-pool|pooled-login|crypto-worker)\.js'/.test(code),
