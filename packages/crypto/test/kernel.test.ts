@@ -18,6 +18,7 @@ import { buildModule } from '../kernel/build.mjs'
 import { FIELDS } from '../kernel/generate-field.mjs'
 import { P, R } from '../kernel/prime.mjs'
 import { fp2, g2Add, g2AtX, g2Bytes, g2InSubgroup, g2Multiply, g2Negate, type TwinG2 } from './bigint-twin.js'
+import { boundsOf, interval, type Memory } from './kernel-intervals.js'
 import {
   agreed,
   type Each,
@@ -340,6 +341,48 @@ describe('the field', () => {
         }
         expect(wrong).toBe(0)
       }
+    },
+  )
+
+  test.each(OPERATIONS)(
+    'in the kernel of %s, %s gives limb by limb what the lines give that are proven on bounds',
+    (which, name) => {
+      KERNELS[which].forEach(({ raw, put, setLimbs, limbsOf, A, B, C, LIMBS, PAIR }, i) => {
+        const bounds = boundsOf(FIELDS[NAMES[i] as keyof typeof FIELDS])
+        const product = {
+          multiply: 'multiplyWide',
+          square: 'squareWide',
+          multiply2: 'multiplyWide2',
+          square2: 'squareWide2',
+        }[name as string]
+        for (const [a, b] of [...cases(50)].slice(-60)) {
+          put(A, below7p(a))
+          put(B, b)
+          // Of either sign.
+          for (const at of [A, B])
+            setLimbs(
+              at,
+              limbsOf(at).map((limb, k) => (k % 3 ? limb : -limb)),
+            )
+          const memory: Memory = new Map()
+          for (const [base, at] of [
+            ['a', A],
+            ['b', B],
+          ] as const)
+            limbsOf(at).forEach((limb, k) => {
+              memory.set(`${base}+${bounds.LIMB * k}`, interval(limb))
+            })
+          for (const line of product === undefined ? [name] : [product, 'reduce'])
+            bounds.run(bounds.line(line), memory)
+          run(raw, name, C, A, B)
+          const expected = Array.from(
+            { length: 2 * LIMBS },
+            (_, k) => memory.get(`r+${bounds.LIMB * k}`)?.low,
+          )
+          expect(PAIR).toBe(2 * LIMBS * bounds.LIMB)
+          expect(limbsOf(C)).toEqual(expected)
+        }
+      })
     },
   )
 
