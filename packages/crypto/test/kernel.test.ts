@@ -7,12 +7,9 @@ import { runInNewContext } from 'node:vm'
 import { bigintG1 } from '@milagro-ts/crypto/bigint-g1'
 import { toHex } from '@milagro-ts/crypto/bytes'
 import { ORDER } from '@milagro-ts/crypto/curve'
-import { type FmaKernels, fmaKernels } from '@milagro-ts/crypto/fma-kernels'
-import { type KernelG1, type KernelPoint, loadKernelG1 } from '@milagro-ts/crypto/kernel'
-import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
+import type { FmaKernels } from '@milagro-ts/crypto/fma-kernels'
+import { type KernelG1, loadKernelG1 } from '@milagro-ts/crypto/kernel'
 import { type KernelGT, type KernelLines, loadKernelPairing, PLACES } from '@milagro-ts/crypto/kernel-pairing'
-import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
-import { moduleBytes } from '@milagro-ts/crypto/module-text'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { normalizeZ, pippenger } from '@noble/curves/abstract/curve.js'
 import { bls12_381 } from '@noble/curves/bls12-381.js'
@@ -21,86 +18,24 @@ import { buildModule } from '../kernel/build.mjs'
 import { FIELDS } from '../kernel/generate-field.mjs'
 import { P, R } from '../kernel/prime.mjs'
 import { fp2, g2Add, g2AtX, g2Bytes, g2InSubgroup, g2Multiply, g2Negate, type TwinG2 } from './bigint-twin.js'
-import { HAS_FMA, RELAXED_SIMD } from './processor.js'
+import { boundsOf, interval, type Memory } from './kernel-intervals.js'
+import {
+  agreed,
+  type Each,
+  engineG1,
+  engineG2,
+  FMA,
+  kernels,
+  loaded,
+  MODULES,
+  NAMES,
+  type Point,
+} from './kernels.js'
+import { HAS_FMA } from './processor.js'
 import { seeded } from './world.js'
 
 /** Ten times as many in the campaigns; a tenth under another Node than the one that has counted them all. */
 const MANY = process.env.MILAGRO_LONG === '1' ? 10 : process.env.MILAGRO_BRIEF === '1' ? 0.1 : 1
-
-// Node 20 asks for it.
-setFlagsFromString(RELAXED_SIMD)
-const FMA = fmaKernels as FmaKernels
-/** The kernels' bytes, over each field layer that this processor can run. */
-const MODULES = {
-  simd: { g1: () => moduleBytes(KERNEL_G1), pairing: () => moduleBytes(KERNEL_PAIRING) },
-  ...(HAS_FMA && { fma: FMA }),
-} satisfies Partial<Record<keyof typeof FIELDS, FmaKernels>>
-const NAMES = Object.keys(MODULES) as (keyof typeof FIELDS)[]
-const loaded = (name: keyof typeof FIELDS) => {
-  const g1 = loadKernelG1(name === 'fma' ? FMA : null) as KernelG1
-  return { g1, pairings: loadKernelPairing(g1) }
-}
-const LOADED = NAMES.map(loaded)
-
-/** What each of the kernels makes of something. */
-type Each<T> = readonly T[]
-/** What they all say, which must be the same. */
-function agreed<T extends Uint8Array | boolean | string>(answers: Each<T>): T {
-  const spelled = answers.map(answer => (answer instanceof Uint8Array ? toHex(answer) : answer))
-  if (new Set(spelled).size > 1) throw new Error(`${NAMES}: ${spelled}`)
-  return answers[0] as T
-}
-type Point = Each<KernelPoint>
-const at = <T>(each: Each<T>, i: number): T => each[i] as T
-/** A group of all the kernels: a point is a point of each. */
-function together(groups: Each<KernelG1['engineG1']>) {
-  const unlessNull = (points: Each<KernelPoint | null>): Point | null => {
-    agreed(points.map(point => point === null))
-    return points[0] === null ? null : (points as Point)
-  }
-  return {
-    generator: groups.map(group => group.generator) as Point,
-    identity: groups.map(group => group.identity) as Point,
-    size: (groups[0] as KernelG1['engineG1']).size,
-    decode: (bytes: Uint8Array) => unlessNull(groups.map(group => group.decode(bytes))),
-    encode: (p: Point) => agreed(groups.map((group, i) => group.encode(at(p, i)))),
-    add: (p: Point, q: Point): Point => groups.map((group, i) => group.add(at(p, i), at(q, i))),
-    negate: (p: Point): Point => groups.map((group, i) => group.negate(at(p, i))),
-    equals: (p: Point, q: Point) => agreed(groups.map((group, i) => group.equals(at(p, i), at(q, i)))),
-    isIdentity: (p: Point) => agreed(groups.map((group, i) => group.isIdentity(at(p, i)))),
-    multiply: (p: Point, k: Uint8Array): Point => groups.map((group, i) => group.multiply(at(p, i), k)),
-    multiplyPublic: (p: Point, k: Uint8Array): Point =>
-      groups.map((group, i) => group.multiplyPublic(at(p, i), k)),
-    sumOfProducts: (points: readonly Point[], scalars: readonly Uint8Array[]): Point =>
-      groups.map((group, i) =>
-        group.sumOfProducts(
-          points.map(point => at(point, i)),
-          scalars,
-        ),
-      ),
-  }
-}
-const engineG1 = together(LOADED.map(({ g1 }) => g1.engineG1))
-const engineG2 = together(LOADED.map(({ pairings }) => pairings.engineG2))
-/** The pairings of all of them. */
-const kernel = {
-  pairingProduct: (pairs: readonly (readonly [Point, Point | Each<KernelLines>])[]): Each<KernelGT> =>
-    LOADED.map(({ pairings }, i) =>
-      pairings.pairingProduct(
-        pairs.map(([P, R]) => [at(P, i), at<KernelPoint | KernelLines>(R, i)] as const),
-      ),
-    ),
-  prepareG2: (R: Point): Each<KernelLines> => LOADED.map(({ pairings }, i) => pairings.prepareG2(at(R, i))),
-  isOneGT: (a: Each<KernelGT>) => agreed(LOADED.map(({ pairings }, i) => pairings.isOneGT(at(a, i)))),
-  divideGT: (a: Each<KernelGT>, b: Each<KernelGT>): Each<KernelGT> =>
-    LOADED.map(({ pairings }, i) => pairings.divideGT(at(a, i), at(b, i))),
-  bytesOfGT: (a: Each<KernelGT>) => agreed(LOADED.map(({ pairings }, i) => pairings.bytesOfGT(at(a, i)))),
-}
-type Hash = (message: Uint8Array, dst: Uint8Array) => Point
-const hashes = (of: (kernels: (typeof LOADED)[number]) => KernelG1['hashToG1']): Hash => {
-  const each = LOADED.map(of)
-  return (message, dst) => each.map(hash => hash(message, dst))
-}
 
 /** xorshift64*: the same cases in each run. */
 let state = 0x9e37_79b9_7f4a_7c15n
@@ -409,6 +344,48 @@ describe('the field', () => {
     },
   )
 
+  test.each(OPERATIONS)(
+    'in the kernel of %s, %s gives limb by limb what the lines give that are proven on bounds',
+    (which, name) => {
+      KERNELS[which].forEach(({ raw, put, setLimbs, limbsOf, A, B, C, LIMBS, PAIR }, i) => {
+        const bounds = boundsOf(FIELDS[NAMES[i] as keyof typeof FIELDS])
+        const product = {
+          multiply: 'multiplyWide',
+          square: 'squareWide',
+          multiply2: 'multiplyWide2',
+          square2: 'squareWide2',
+        }[name as string]
+        for (const [a, b] of [...cases(50)].slice(-60)) {
+          put(A, below7p(a))
+          put(B, b)
+          // Of either sign.
+          for (const at of [A, B])
+            setLimbs(
+              at,
+              limbsOf(at).map((limb, k) => (k % 3 ? limb : -limb)),
+            )
+          const memory: Memory = new Map()
+          for (const [base, at] of [
+            ['a', A],
+            ['b', B],
+          ] as const)
+            limbsOf(at).forEach((limb, k) => {
+              memory.set(`${base}+${bounds.LIMB * k}`, interval(limb))
+            })
+          for (const line of product === undefined ? [name] : [product, 'reduce'])
+            bounds.run(bounds.line(line), memory)
+          run(raw, name, C, A, B)
+          const expected = Array.from(
+            { length: 2 * LIMBS },
+            (_, k) => memory.get(`r+${bounds.LIMB * k}`)?.low,
+          )
+          expect(PAIR).toBe(2 * LIMBS * bounds.LIMB)
+          expect(limbsOf(C)).toEqual(expected)
+        }
+      })
+    },
+  )
+
   // The kernels' own roots are inside decoding and hashing: these are the same sources, offered by themselves.
   test.each(NAMES)('%s: roots in Fp and Fp2', async field => {
     const source = `
@@ -428,7 +405,7 @@ describe('the field', () => {
     }
     const [half, inR] = [(a: bigint) => mod(a * inverseOfR), (a: bigint) => mod(a * R)]
     let wrong = 0
-    for (const [a] of cases(50_000 * MANY)) {
+    for (const [a] of cases(25_000 * MANY)) {
       // A square, and the opposite of one, which is none: p ≡ 3 mod 4. Two values of each.
       const [x, y] = [mod(a[0] * a[0]), mod(-a[1] * a[1])]
       put(A, [inR(x), inR(y)])
@@ -438,7 +415,7 @@ describe('the field', () => {
       if (mod(x * w * w) !== (x === 0n ? 0n : 1n)) wrong++
       if (mod(y * v * v) !== (y === 0n ? 0n : P - 1n)) wrong++
     }
-    for (const [a] of cases(50_000 * MANY)) {
+    for (const [a] of cases(25_000 * MANY)) {
       // Times 1 + i, which has the norm 2: no square mod p, which is 3 mod 8.
       const square: Pair = [mod(a[0] * a[0] - a[1] * a[1]), mod(2n * a[0] * a[1])]
       put(A, square.map(inR) as unknown as Pair)
@@ -574,8 +551,8 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
     group: engineG1,
     theirs: bls12_381.G1.Point as unknown as NobleGroup,
     hasher: bls12_381.G1 as NobleHasher,
-    hash: hashes(({ g1 }) => g1.hashToG1),
-    encodeTo: hashes(({ g1 }) => g1.encodeToG1),
+    hash: kernels.hashToG1,
+    encodeTo: kernels.encodeToG1,
     onCurve: (x: bigint) => yAt(x) !== undefined,
     slow: SLOW_G1,
     written: g1Bytes as (affine: { x: never; y: never }) => Uint8Array,
@@ -590,8 +567,8 @@ for (const { name, group, theirs, hasher, hash, encodeTo, onCurve, slow, written
     group: engineG2,
     theirs: bls12_381.G2.Point as unknown as NobleGroup,
     hasher: bls12_381.G2 as NobleHasher,
-    hash: hashes(({ pairings }) => pairings.hashToG2),
-    encodeTo: hashes(({ pairings }) => pairings.encodeToG2),
+    hash: kernels.hashToG2,
+    encodeTo: kernels.encodeToG2,
     onCurve: isOnTwist,
     slow: SLOW_G2,
     written: g2Bytes as (affine: { x: never; y: never }) => Uint8Array,
@@ -979,7 +956,7 @@ test('points of each small order in E’(Fp2) are refused', () => {
 
 describe('pairings', () => {
   const [P1, Q] = [engineG1.generator, engineG2.generator]
-  const hex = (value: Each<KernelGT>): string => toHex(kernel.bytesOfGT(value))
+  const hex = (value: Each<KernelGT>): string => toHex(kernels.bytesOfGT(value))
 
   test('noble’s values', () => {
     for (let i = 0; i < 100 * MANY; i++) {
@@ -988,7 +965,7 @@ describe('pairings', () => {
         bls12_381.G1.Point.BASE.multiplyUnsafe(a),
         bls12_381.G2.Point.BASE.multiplyUnsafe(b),
       )
-      const own = kernel.pairingProduct([
+      const own = kernels.pairingProduct([
         [engineG1.multiply(P1, inBytes(a)), engineG2.multiply(Q, inBytes(b))],
       ])
       expect(hex(own)).toBe(toHex(bls12_381.fields.Fp12.toBytes(value)))
@@ -999,19 +976,19 @@ describe('pairings', () => {
     for (let i = 0; i < 100 * MANY; i++) {
       const [a, b] = [randomScalar(), randomScalar()]
       const aP = engineG1.multiply(P1, inBytes(a))
-      const bQ = kernel.prepareG2(engineG2.multiply(Q, inBytes(b)))
+      const bQ = kernels.prepareG2(engineG2.multiply(Q, inBytes(b)))
       const minus = engineG1.negate(engineG1.multiply(P1, inBytes(mod(a * b, ORDER))))
       expect(
-        kernel.isOneGT(
-          kernel.pairingProduct([
+        kernels.isOneGT(
+          kernels.pairingProduct([
             [aP, bQ],
             [minus, Q],
           ]),
         ),
       ).toBe(true)
       expect(
-        kernel.isOneGT(
-          kernel.pairingProduct([
+        kernels.isOneGT(
+          kernels.pairingProduct([
             [aP, bQ],
             [engineG1.add(minus, P1), Q],
           ]),
@@ -1022,10 +999,10 @@ describe('pairings', () => {
 
   test('of none, of identities, of three and four pairs', () => {
     const O = engineG1.identity
-    expect(kernel.isOneGT(kernel.pairingProduct([]))).toBe(true)
+    expect(kernels.isOneGT(kernels.pairingProduct([]))).toBe(true)
     expect(
-      kernel.isOneGT(
-        kernel.pairingProduct([
+      kernels.isOneGT(
+        kernels.pairingProduct([
           [O, Q],
           [P1, engineG2.identity],
         ]),
@@ -1033,23 +1010,17 @@ describe('pairings', () => {
     ).toBe(true)
     const multiples = [2n, 3n, 5n, ORDER - 10n].map(k => engineG1.multiply(P1, inBytes(k)))
     const pairs = multiples.map(p => [p, Q] as const)
-    expect(kernel.isOneGT(kernel.pairingProduct(pairs))).toBe(true)
-    expect(hex(kernel.pairingProduct(pairs.slice(0, 3)))).toBe(
-      hex(kernel.pairingProduct([[engineG1.multiply(P1, inBytes(10n)), Q]])),
+    expect(kernels.isOneGT(kernels.pairingProduct(pairs))).toBe(true)
+    expect(hex(kernels.pairingProduct(pairs.slice(0, 3)))).toBe(
+      hex(kernels.pairingProduct([[engineG1.multiply(P1, inBytes(10n)), Q]])),
     )
-    const [x, y] = [kernel.pairingProduct([pairs[0]!]), kernel.pairingProduct([pairs[1]!])]
-    expect(hex(kernel.divideGT(y, x))).toBe(hex(kernel.pairingProduct([[P1, Q]])))
+    const [x, y] = [kernels.pairingProduct([pairs[0]!]), kernels.pairingProduct([pairs[1]!])]
+    expect(hex(kernels.divideGT(y, x))).toBe(hex(kernels.pairingProduct([[P1, Q]])))
   })
 })
 
 describe('integers mod q', () => {
-  const onScalars =
-    (name: 'addScalars' | 'subtractScalars' | 'multiplyScalars') => (a: Uint8Array, b: Uint8Array) =>
-      agreed(LOADED.map(({ g1 }) => g1[name](a, b)))
-  const addScalars = onScalars('addScalars')
-  const subtractScalars = onScalars('subtractScalars')
-  const multiplyScalars = onScalars('multiplyScalars')
-  const reduceScalar = (bytes: Uint8Array) => agreed(LOADED.map(({ g1 }) => g1.reduceScalar(bytes)))
+  const { addScalars, subtractScalars, multiplyScalars, reduceScalar } = kernels
   const integerOf = (bytes: Uint8Array): bigint => BigInt(`0x${toHex(bytes)}`)
   const edges = [0n, 1n, 2n, 2n ** 32n - 1n, 2n ** 32n, 2n ** 128n, ORDER >> 1n, ORDER - 2n, ORDER - 1n]
 
@@ -1270,6 +1241,20 @@ describe.each(NAMES)('%s: nothing of a call is left in a kernel’s memory', nam
     const after = new Uint8Array(raw.memory.buffer)
     expect(before.some((byte, at) => byte !== after[at])).toBe(true)
   })
+})
+
+test('kernels that differ are found', () => {
+  const [P1, Q] = [engineG1.generator, engineG1.add(engineG1.generator, engineG1.generator)]
+  const mixed = [P1[0], Q[1]] as Point
+  expect(agreed([true, true])).toBe(true)
+  expect(() => agreed([new Uint8Array(1), new Uint8Array(2)])).toThrow('simd')
+  if (HAS_FMA)
+    for (const differ of [
+      () => engineG1.encode(mixed),
+      () => engineG1.equals(mixed, P1),
+      () => kernels.bytesOfGT(kernels.pairingProduct([[mixed, engineG2.generator]])),
+    ])
+      expect(differ).toThrow('simd,fma: ')
 })
 
 describe('the kernel with FMA is taken where it is right, and nowhere else', () => {

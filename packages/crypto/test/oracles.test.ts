@@ -14,17 +14,11 @@ import {
 import { toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { ORDER } from '@milagro-ts/crypto/curve'
 import { COORDINATE_BYTES, coordinateBytes } from '@milagro-ts/crypto/hash-to-field'
-import { type KernelG1, type KernelPoint, loadKernelG1 } from '@milagro-ts/crypto/kernel'
-import { loadKernelPairing } from '@milagro-ts/crypto/kernel-pairing'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import mcl from 'mcl-wasm'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { engineG1, engineG2, kernels, type Point } from './kernels.js'
 import { seeded } from './world.js'
-
-const g1 = loadKernelG1() as KernelG1
-const kernel = loadKernelPairing(g1)
-const { engineG1 } = g1
-const { engineG2 } = kernel
 
 /** The DSTs that mcl has built in; blst's binding has the second. */
 const DST = {
@@ -68,7 +62,7 @@ for (const { name, group, decoded, hash, theirHash, dst } of [
     name: 'G1',
     group: engineG1,
     decoded: mclG1 as (bytes: Uint8Array) => MclG1 | MclG2,
-    hash: g1.hashToG1,
+    hash: kernels.hashToG1,
     theirHash: mcl.hashAndMapToG1 as (message: Uint8Array) => MclG1 | MclG2,
     dst: DST.G1,
   },
@@ -76,14 +70,14 @@ for (const { name, group, decoded, hash, theirHash, dst } of [
     name: 'G2',
     group: engineG2,
     decoded: mclG2,
-    hash: kernel.hashToG2,
+    hash: kernels.hashToG2,
     theirHash: mcl.hashAndMapToG2,
     dst: DST.G2,
   },
 ]) {
   describe(`mcl-wasm, ${name}`, () => {
-    const bytesOf = (p: KernelPoint): string => toHex(group.encode(p))
-    const times = (k: bigint): KernelPoint => group.multiply(group.generator, inBytes(k))
+    const bytesOf = (p: Point): string => toHex(group.encode(p))
+    const times = (k: bigint): Point => group.multiply(group.generator, inBytes(k))
 
     test('multiples, sums, doubles, negatives', () => {
       const base = decoded(group.encode(group.generator)) as MclG1
@@ -103,7 +97,7 @@ for (const { name, group, decoded, hash, theirHash, dst } of [
         expect(own.map(bytesOf)).toEqual(theirs.map(point => hex(point.serialize())))
         expect(bytesOf(group.multiplyPublic(p, inBytes(b)))).toBe(hex((theirs[5] as MclG1).serialize()))
         const back = group.decode((theirs[2] as MclG1).serialize())
-        expect(back && group.equals(back, own[2] as KernelPoint)).toBe(true)
+        expect(back && group.equals(back, own[2] as Point)).toBe(true)
       }
     })
 
@@ -143,13 +137,13 @@ test('mcl-wasm: its maps to the curves, under any other tag', () => {
       pair.set_b(elements[at + 1] as (typeof elements)[0])
       return pair.mapToG2()
     }) as [MclG2, MclG2]
-    expect(toHex(engineG2.encode(kernel.hashToG2(message, tag)))).toBe(
+    expect(toHex(engineG2.encode(kernels.hashToG2(message, tag)))).toBe(
       hex(mcl.add(pairs[0], pairs[1]).serialize()),
     )
     const short = coordinateBytes(message, tag, 1)
     const element = new mcl.Fp()
     element.setBigEndianMod(short)
-    expect(toHex(engineG1.encode(g1.encodeToG1(message, tag)))).toBe(hex(element.mapToG1().serialize()))
+    expect(toHex(engineG1.encode(kernels.encodeToG1(message, tag)))).toBe(hex(element.mapToG1().serialize()))
   }
 })
 
@@ -163,29 +157,23 @@ const ofMclGT = (bytes: Uint8Array): string =>
 test('mcl-wasm: values of the pairing, of products and quotients, byte for byte', () => {
   for (let i = 0; i < 60; i++) {
     const [a, b, c, d] = [randomScalar(), randomScalar(), randomScalar(), randomScalar()]
-    const [A, C] = [a, c].map(k => engineG1.multiply(engineG1.generator, inBytes(k))) as [
-      KernelPoint,
-      KernelPoint,
-    ]
-    const [B, D] = [b, d].map(k => engineG2.multiply(engineG2.generator, inBytes(k))) as [
-      KernelPoint,
-      KernelPoint,
-    ]
+    const [A, C] = [a, c].map(k => engineG1.multiply(engineG1.generator, inBytes(k))) as [Point, Point]
+    const [B, D] = [b, d].map(k => engineG2.multiply(engineG2.generator, inBytes(k))) as [Point, Point]
     const ours = [
-      kernel.pairingProduct([[A, B]]),
-      kernel.pairingProduct([[C, kernel.prepareG2(D)]]),
-      kernel.pairingProduct([
+      kernels.pairingProduct([[A, B]]),
+      kernels.pairingProduct([[C, kernels.prepareG2(D)]]),
+      kernels.pairingProduct([
         [A, B],
         [C, D],
       ]),
     ]
-    ours.push(kernel.divideGT(ours[0] as (typeof ours)[0], ours[1] as (typeof ours)[0]))
+    ours.push(kernels.divideGT(ours[0] as (typeof ours)[0], ours[1] as (typeof ours)[0]))
     const [x, y] = [
       mcl.pairing(mclG1(engineG1.encode(A)), mclG2(engineG2.encode(B))),
       mcl.pairing(mclG1(engineG1.encode(C)), mclG2(engineG2.encode(D))),
     ]
     const theirs = [x, y, mcl.mul(x, y), mcl.div(x, y)]
-    expect(ours.map(value => toHex(kernel.bytesOfGT(value)))).toEqual(
+    expect(ours.map(value => toHex(kernels.bytesOfGT(value)))).toEqual(
       theirs.map(value => ofMclGT(value.serialize())),
     )
     // e(aP, bQ) = e(P, Q)^(ab), with the power by mcl.
@@ -195,7 +183,7 @@ test('mcl-wasm: values of the pairing, of products and quotients, byte for byte'
       mclG2(engineG2.encode(engineG2.generator)),
     )
     expect(ofMclGT(mcl.pow(one, mclScalar((a * b) % ORDER)).serialize())).toBe(
-      toHex(kernel.bytesOfGT(ours[0] as (typeof ours)[0])),
+      toHex(kernels.bytesOfGT(ours[0] as (typeof ours)[0])),
     )
   }
 })
@@ -222,7 +210,7 @@ describe('blst', () => {
   test('signatures and their sums: multiples of hashes to G2', () => {
     const rows = Array.from({ length: 200 }, (_, i) => {
       const [k, message] = [randomScalar(), random(i)]
-      const own = engineG2.multiply(kernel.hashToG2(message, DST.G2), inBytes(k))
+      const own = engineG2.multiply(kernels.hashToG2(message, DST.G2), inBytes(k))
       return { own, theirs: SecretKey.fromBytes(inBytes(k)).sign(message) }
     })
     for (const { own, theirs } of rows) expect(toHex(engineG2.encode(own))).toBe(hex(theirs.toBytes(true)))
@@ -239,12 +227,12 @@ describe('blst', () => {
     const minus = engineG1.negate(engineG1.generator)
     for (let i = 0; i < 60; i++) {
       const [k, message] = [randomScalar(), random(32)]
-      const H = kernel.hashToG2(message, DST.G2)
+      const H = kernels.hashToG2(message, DST.G2)
       const key = engineG1.multiply(engineG1.generator, inBytes(k))
       const right = engineG2.multiply(H, inBytes(k))
       for (const S of [right, engineG2.add(right, H), engineG2.negate(right)]) {
-        const own = kernel.isOneGT(
-          kernel.pairingProduct([
+        const own = kernels.isOneGT(
+          kernels.pairingProduct([
             [key, H],
             [minus, S],
           ]),
