@@ -79,13 +79,13 @@ function rawOf(name: keyof typeof FIELDS, bytes: Uint8Array) {
   const [A, B, C, D] = [0, 1, 2, 3].map(i => raw.heap() + 128 * i) as [number, number, number, number]
   /** Bytes of a limb of one lane. */
   const LIMB = PAIR / LIMBS / 2
-  const limbs = LIMB === 4 ? new Int32Array(raw.memory.buffer) : new BigInt64Array(raw.memory.buffer)
+  const limbs = LIMB === 4 ? new Int32Array(raw.memory.buffer) : new Float64Array(raw.memory.buffer)
   const setLimb = (address: number, limb: bigint): void => {
-    limbs[address / LIMB] = LIMB === 4 ? Number(limb) : limb
+    limbs[address / LIMB] = Number(limb)
   }
   /** So many of them, side by side or a lane's. */
   const limbsAt = (address: number, count: number, step = 1): bigint[] =>
-    Array.from({ length: count }, (_, i) => BigInt(limbs[address / LIMB + step * i] as number | bigint))
+    Array.from({ length: count }, (_, i) => BigInt(limbs[address / LIMB + step * i] as number))
   const valueIn = (of: readonly bigint[]): bigint =>
     of.reduceRight((value, limb) => (value << BigInt(BITS)) + limb, 0n)
   return {
@@ -370,7 +370,7 @@ describe('the field', () => {
             ['b', B],
           ] as const)
             limbsOf(at).forEach((limb, k) => {
-              memory.set(`${base}+${bounds.LIMB * k}`, interval(limb))
+              memory.set(`${base}+${bounds.LIMB * k}`, bounds.limbOf(interval(limb)))
             })
           for (const line of product === undefined ? [name] : [product, 'reduce'])
             bounds.run(bounds.line(line), memory)
