@@ -168,7 +168,7 @@ function squareWide2(l) {
 }
 
 /**
- * r = w·R⁻¹ in (w/R − p, w/R + p). 13 rows with μp, which need no multiplication by μ, then one with p itself, so that
+ * r = w·R⁻¹ in [w/R − p, w/R + p). 13 rows with μp, which need no multiplication by μ, then one with p itself, so that
  * what was added is below 2³⁶⁴·μp + 2³⁹²·p < 2·2³⁹²·p; then −p, among the constants of the columns. Limbs 0…12 come out balanced, in [−2²⁷, 2²⁷), the top limb signed.
  */
 function reduction(/** @type {Line} */ l, /** @type {(k: number) => number} */ column) {

@@ -6,7 +6,7 @@ import { fmaKernels } from '@milagro-ts/crypto/fma-kernels'
 import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
 import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
 import { moduleBytes } from '@milagro-ts/crypto/module-text'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { buildKernel, KERNELS, moduleSource } from '../kernel/build.mjs'
 import { ENGINE, RELAXED_SIMD } from './processor.js'
 
@@ -37,4 +37,16 @@ test.each(ALL)('the kernel %s imports nothing, and compiles here', (_, bytes) =>
   setFlagsFromString(RELAXED_SIMD)
   const module = new WebAssembly.Module(Uint8Array.from(bytes() as Uint8Array))
   expect(WebAssembly.Module.imports(module)).toEqual([])
+})
+
+test('MILAGRO_KERNEL=simd does without doubles, and anything else there is an error', async () => {
+  const imported = async (wanted: string) => {
+    vi.resetModules()
+    vi.stubEnv('MILAGRO_KERNEL', wanted)
+    return import('@milagro-ts/crypto/fma-kernels')
+  }
+  expect((await imported('simd')).fmaKernels).toBeNull()
+  expect((await imported('')).fmaKernels).not.toBeNull()
+  await expect(imported('fast')).rejects.toThrow('MILAGRO_KERNEL may be simd, and is "fast"')
+  vi.unstubAllEnvs()
 })

@@ -22,4 +22,4 @@ const FMA = {
   name: 'wasm-fma',
   why: 'this runtime has WebAssembly with relaxed SIMD, and the processor multiplies and adds in one',
 } as const satisfies EngineChoice
-export const ENGINE = HAS_FMA && hasRelaxedSimd ? FMA : SIMD
+export const ENGINE = HAS_FMA && hasRelaxedSimd && process.env.MILAGRO_KERNEL !== 'simd' ? FMA : SIMD

@@ -9,22 +9,16 @@
  * largest counts.
  *
  * This is about the WebAssembly kernels that run: those for FMA where there are some, those for SIMD alone elsewhere, or
- * where MILAGRO_ENGINE=wasm-simd asks for them. On this machine, today. BigInt arithmetic is not constant time, and nothing of
+ * where MILAGRO_KERNEL=simd asks for them. On this machine, today. BigInt arithmetic is not constant time, and nothing of
  * the kind is claimed for it.
  */
 import { engine } from '@milagro-ts/crypto/engine'
 import { clientProve } from '@milagro-ts/crypto/mpin'
 import { G1, G2 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
-import { describe, expect, test, vi } from 'vitest'
-import { ENGINE, SIMD } from './processor.js'
+import { describe, expect, test } from 'vitest'
+import { ENGINE } from './processor.js'
 import { binding, car, keysOf, nonceTerms, scalarOf, seeded } from './world.js'
-
-const isSimdAsked = process.env.MILAGRO_ENGINE === SIMD.name
-vi.mock('@milagro-ts/crypto/fma-kernels', async original => ({
-  ...(await original<typeof import('@milagro-ts/crypto/fma-kernels')>()),
-  ...(process.env.MILAGRO_ENGINE === 'wasm-simd' && { fmaKernels: null }),
-}))
 
 const SAMPLES = { g1: 1_000_000, g2: 1_000_000, proof: 1_000_000, control: 20_000 } as const
 const CHUNK = 1000
@@ -93,7 +87,7 @@ function secretScalar(isFixed: boolean): Scalar {
 }
 
 test('it is the kernel that is measured', () => {
-  expect(engine()).toEqual(isSimdAsked ? SIMD : ENGINE)
+  expect(engine()).toEqual(ENGINE)
 })
 
 test('the t of samples with one distribution is small, with two large', () => {
