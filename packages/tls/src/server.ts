@@ -83,9 +83,9 @@ class Visitor implements Guest {
     door.enter(visitor, peer)
     return peer
   }
-  static leave(visitor: Visitor, door: IdentityServerOptions['door']): void {
+  /** The handshake has failed. */
+  static turnAway(visitor: Visitor): void {
     visitor.#psk = undefined
-    if (visitor.#peer !== undefined) door.leave(visitor)
   }
 
   ending(endsAt: number): void {
@@ -126,7 +126,7 @@ class Entrance {
   readonly #ended: (this: Socket) => void
   readonly #left: (this: Socket) => void
   /** And of those of node:tls. */
-  readonly #gone: (this: TLSSocket) => void
+  readonly #gone: (this: Marked) => void
   /** By identity; of handshakes under way. */
   readonly #prepared = new Map<string, Prepared>()
 
@@ -146,7 +146,8 @@ class Entrance {
       entrance.#leave(this)
     }
     this.#gone = function () {
-      entrance.#out(this)
+      const visitor = this[VISITOR]
+      if (visitor !== undefined) options.door.leave(visitor)
     }
     // Who says no more, and hasn't said a ClientHello, will say none; the socket may be half-open else.
     this.#ended = function () {
@@ -165,7 +166,8 @@ class Entrance {
     })
     this.#tls.on('secureConnection', socket => this.#secure(socket))
     this.#tls.on('tlsClientError', (error, socket) => {
-      this.#out(socket)
+      const visitor = (socket as Marked)[VISITOR]
+      if (visitor !== undefined) Visitor.turnAway(visitor)
       server.emit('tlsClientError', error, socket)
     })
     server.once('listening', () => void warnOfTickets(log))
@@ -289,11 +291,6 @@ class Entrance {
     socket.authorized = true
     this.#enter?.(admitted, peer)
     this.#server.emit('secureConnection', socket, peer)
-  }
-
-  #out(socket: Marked): void {
-    const visitor = socket[VISITOR]
-    if (visitor !== undefined) Visitor.leave(visitor, this.#options.door)
   }
 }
 
