@@ -21,19 +21,46 @@ const SUPPORTED_VERSIONS = 43
 const EXTENDED_MASTER_SECRET = 23
 const TLS13 = 0x0304
 
-export interface ClientHello {
+/** What is read of it. The binder is cut out for who asks: a connection that comes again doesn't. */
+export class ClientHello {
   /** In order; those that are no text left out. */
   readonly identities: readonly string[]
-  /** By which the first of them is proven. */
-  readonly offered: OfferedPsk | undefined
   readonly offersTls13: boolean
   /** RFC 7627: what a PSK of TLS 1.2, and its exporter, is bound to the handshake by. */
   readonly hasExtendedMasterSecret: boolean
+  readonly #message: Message
+  readonly #binder: BinderPlace | undefined
+
+  constructor(message: Message, { identities, binder }: Psks, offersTls13: boolean, hasExtended: boolean) {
+    this.#message = message
+    this.#binder = binder
+    this.identities = identities
+    this.offersTls13 = offersTls13
+    this.hasExtendedMasterSecret = hasExtended
+  }
+
+  /** By which the first of them is proven. */
+  get offered(): OfferedPsk | undefined {
+    if (this.#binder === undefined) return undefined
+    const { bytes, begin } = this.#message
+    const { listBegin, binderBegin, binderEnd } = this.#binder
+    return { before: bytes.subarray(begin, listBegin), binder: bytes.subarray(binderBegin, binderEnd) }
+  }
 }
 
 /** The one that `bytes` begin with; `more` while it isn't whole. DecodeError for what is none. */
 export function clientHelloOf(bytes: Uint8Array): ClientHello | 'more' {
-  return new ClientHelloReader().read(bytes)
+  const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+  return inOneRecord(buffer) ?? new ClientHelloReader().read(buffer)
+}
+
+/** As nearly all come; undefined for what is to be looked at with more care. */
+function inOneRecord(bytes: Buffer): ClientHello | undefined {
+  if (bytes.length < 9 || bytes[0] !== HANDSHAKE || bytes[5] !== CLIENT_HELLO) return undefined
+  const length = bytes.readUInt16BE(3)
+  const whole = 4 + bytes.readUIntBE(6, 3)
+  if (length > MOST_RECORD || whole > length || 5 + whole > bytes.length) return undefined
+  return read({ bytes, begin: 5, end: 5 + whole })
 }
 
 /** The identities alone. */
@@ -63,7 +90,7 @@ export class ClientHelloReader {
     for (;;) {
       if (this.#whole === undefined && this.#message.length >= 4) this.#whole = wholeOf(this.#message.bytes)
       if (this.#whole !== undefined && this.#message.length >= this.#whole)
-        return read(this.#message.bytes.subarray(0, this.#whole))
+        return read({ bytes: this.#message.bytes, begin: 0, end: this.#whole })
       const at = this.#at
       if (bytes.length > at && bytes[at] !== HANDSHAKE) throw malformed('not a handshake record')
       if (bytes.length < at + 5) break
@@ -86,104 +113,117 @@ function wholeOf(head: Buffer): number {
   return whole
 }
 
-function read(hello: Buffer): ClientHello {
-  const body = new Reader(hello, 4, hello.length)
-  body.skip(2 + 32)
-  body.vector(1)
-  body.vector(2)
-  body.vector(1)
-  const extensions = body.isAtEnd ? body : body.vector(2)
-  let named: readonly (string | undefined)[] = []
-  let offered: OfferedPsk | undefined
-  let offersTls13 = false
-  let hasExtendedMasterSecret = false
-  while (!extensions.isAtEnd) {
-    const type = extensions.integer(2)
-    const value = extensions.vector(2)
-    if (type === PRE_SHARED_KEY) {
-      named = identitiesOf(value.vector(2))
-      const place = named.findIndex(text => text !== undefined)
-      offered = offeredAs(hello, value, place)
-    }
-    if (type === SUPPORTED_VERSIONS) offersTls13 = hasVersion(value.vector(1), TLS13)
-    if (type === EXTENDED_MASTER_SECRET) hasExtendedMasterSecret = true
-  }
-  const identities = named.filter(text => text !== undefined)
-  return { identities, offered, offersTls13, hasExtendedMasterSecret }
+/** Where the ClientHello stands. */
+interface Message {
+  readonly bytes: Buffer
+  readonly begin: number
+  readonly end: number
 }
 
-function hasVersion(offered: Reader, version: number): boolean {
-  while (!offered.isAtEnd) if (offered.integer(2) === version) return true
+/** Where the list of binders stands that ends the message, and the one in it that counts. */
+interface BinderPlace {
+  readonly listBegin: number
+  readonly binderBegin: number
+  readonly binderEnd: number
+}
+
+interface Psks {
+  readonly identities: readonly string[]
+  readonly binder: BinderPlace | undefined
+}
+const NO_PSKS: Psks = { identities: [], binder: undefined }
+
+function read(message: Message): ClientHello {
+  const { end } = message
+  const body = new Reader(message.bytes, message.begin + 4)
+  body.skip(2 + 32, end)
+  body.at = body.vector(1, end)
+  body.at = body.vector(2, end)
+  body.at = body.vector(1, end)
+  const extensionsEnd = body.at < end ? body.vector(2, end) : end
+  let psks = NO_PSKS
+  let offersTls13 = false
+  let hasExtendedMasterSecret = false
+  while (body.at < extensionsEnd) {
+    const type = body.integer(2, extensionsEnd)
+    const valueEnd = body.vector(2, extensionsEnd)
+    if (type === PRE_SHARED_KEY) psks = readPsks(body, valueEnd, end)
+    if (type === SUPPORTED_VERSIONS) offersTls13 = hasVersion(body, body.vector(1, valueEnd), TLS13)
+    if (type === EXTENDED_MASTER_SECRET) hasExtendedMasterSecret = true
+    body.at = valueEnd
+  }
+  return new ClientHello(message, psks, offersTls13, hasExtendedMasterSecret)
+}
+
+function hasVersion(offered: Reader, end: number, version: number): boolean {
+  while (offered.at < end) if (offered.integer(2, end) === version) return true
   return false
 }
 
-/** Undefined for what is no text, or too long for one. */
-function identitiesOf(offered: Reader): (string | undefined)[] {
-  const identities: (string | undefined)[] = []
-  while (!offered.isAtEnd) {
-    const identity = offered.vector(2)
+function readPsks(psks: Reader, end: number, messageEnd: number): Psks {
+  const identities: string[] = []
+  let place = -1
+  const identitiesEnd = psks.vector(2, end)
+  for (let at = 0; psks.at < identitiesEnd; at++) {
+    const text = psks.text(psks.vector(2, identitiesEnd))
     // The obfuscated ticket age, which external PSKs have no use for.
-    offered.skip(4)
-    const text = identity.length > MOST_IDENTITY ? undefined : identity.latin1
-    identities.push(text !== undefined && PRINTED.test(text) ? text : undefined)
+    psks.skip(4, identitiesEnd)
+    if (text === undefined) continue
+    if (place < 0) place = at
+    identities.push(text)
   }
-  return identities
+  const binder = place < 0 || psks.at >= end ? undefined : binderAt(psks, end, messageEnd, place)
+  return { identities, binder }
 }
 
-/** The binder at this place of the list that ends the message; undefined where it has none. */
-function offeredAs(hello: Buffer, psks: Reader, place: number): OfferedPsk | undefined {
-  if (place < 0 || psks.isAtEnd) return undefined
-  const binders = psks.vector(2)
-  const before = hello.length - 2 - binders.length
-  for (let at = 0; !binders.isAtEnd; at++) {
-    const binder = binders.vector(1)
-    if (at === place) return { before: hello.subarray(0, before), binder: binder.bytes }
+/** The binder at this place of the list; undefined where it has none. */
+function binderAt(psks: Reader, end: number, messageEnd: number, place: number): BinderPlace | undefined {
+  const bindersEnd = psks.vector(2, end)
+  const listBegin = messageEnd - 2 - (bindersEnd - psks.at)
+  for (let at = 0; psks.at < bindersEnd; at++) {
+    const binderEnd = psks.vector(1, bindersEnd)
+    if (at === place) return { listBegin, binderBegin: psks.at, binderEnd }
+    psks.at = binderEnd
   }
   return undefined
 }
 
-/** ASCII that is seen. */
-const PRINTED = /^[\x21-\x7e]*$/
 const FIELD = 'clientHello'
 const malformed = (why: string) => new DecodeError(FIELD, why)
 
-/** Part of a message; a part of it is another one over the same bytes. */
+/** Goes through a message; `end` is that of the part that is being read. */
 class Reader {
-  readonly #of: Buffer
-  readonly #end: number
-  #at: number
+  readonly #bytes: Buffer
+  at: number
 
-  constructor(of: Buffer, begin: number, end: number) {
-    this.#of = of
-    this.#at = begin
-    this.#end = end
+  constructor(bytes: Buffer, at: number) {
+    this.#bytes = bytes
+    this.at = at
   }
-  get isAtEnd(): boolean {
-    return this.#at >= this.#end
+  skip(length: number, end: number): void {
+    if (length > end - this.at) throw malformed('cut off')
+    this.at += length
   }
-  /** Of what isn't read yet, as is what follows. */
-  get length(): number {
-    return this.#end - this.#at
+  integer(size: 1 | 2, end: number): number {
+    this.skip(size, end)
+    const low = this.#bytes[this.at - 1] as number
+    return size === 1 ? low : ((this.#bytes[this.at - 2] as number) << 8) | low
   }
-  get bytes(): Buffer {
-    return this.#of.subarray(this.#at, this.#end)
+  /** Goes behind a length of `size` bytes; where what has that length ends. */
+  vector(size: 1 | 2, end: number): number {
+    const length = this.integer(size, end)
+    if (length > end - this.at) throw malformed('cut off')
+    return this.at + length
   }
-  get latin1(): string {
-    return this.#of.toString('latin1', this.#at, this.#end)
-  }
-  skip(length: number): void {
-    if (length > this.length) throw malformed('cut off')
-    this.#at += length
-  }
-  integer(size: 1 | 2): number {
-    this.skip(size)
-    const low = this.#of[this.#at - 1] as number
-    return size === 1 ? low : ((this.#of[this.#at - 2] as number) << 8) | low
-  }
-  /** After a length of `size` bytes. */
-  vector(size: 1 | 2): Reader {
-    const length = this.integer(size)
-    this.skip(length)
-    return new Reader(this.#of, this.#at - length, this.#at)
+  /** Goes to its end. Undefined for what is no ASCII that is seen, or too long. */
+  text(end: number): string | undefined {
+    const begin = this.at
+    this.at = end
+    if (end - begin > MOST_IDENTITY) return undefined
+    for (let at = begin; at < end; at++) {
+      const byte = this.#bytes[at] as number
+      if (byte < 0x21 || byte > 0x7e) return undefined
+    }
+    return this.#bytes.toString('latin1', begin, end)
   }
 }

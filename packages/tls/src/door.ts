@@ -170,9 +170,9 @@ interface Held {
 }
 
 interface Admitted extends Held {
-  /** The identity, as it is the key of what is kept. */
-  readonly text: string
   readonly permitted: Permitted
+  /** Since it was last the oldest: it isn't displaced then. */
+  hasComeAgain: boolean
 }
 
 export class Door {
@@ -270,7 +270,7 @@ export class Door {
     if (held !== undefined) {
       if (!this.#mayComeAgain(held)) return null
       if (source !== '') this.#payBack(sourceOf(source), text)
-      put(this.#kept, held.text, held)
+      held.hasComeAgain = true
       return this.#admit(held.identity, held.permitted)
     }
     const identity = this.#readable(text, 'm1') ?? this.#readable(text, 'm2')
@@ -288,8 +288,20 @@ export class Door {
     if (said.texts.length > KEPT_OF_ONE) this.#kept.delete(said.texts.shift() as string)
     if (said.comings <= PAID_BACK) this.#payBack(sourceOf(source), text)
     const { permitted } = said
-    put(this.#kept, text, { text, identity, psk, slot, until: Number.POSITIVE_INFINITY, permitted })
+    this.#keep(text, { identity, psk, slot, until: Number.POSITIVE_INFINITY, permitted, hasComeAgain: false })
     return this.#admit(identity, permitted)
+  }
+
+  /** Beyond what is kept the oldest goes, of those who haven't come again: to move each to the end when it comes costs more. */
+  #keep(text: string, admitted: Admitted): void {
+    for (const [oldest, one] of this.#kept) {
+      if (this.#kept.size < KEPT) break
+      this.#kept.delete(oldest)
+      if (!one.hasComeAgain) break
+      one.hasComeAgain = false
+      this.#kept.set(oldest, one)
+    }
+    this.#kept.set(text, admitted)
   }
 
   #admit(identity: PskIdentity, permitted: Permitted): TlsPeer {
@@ -297,10 +309,12 @@ export class Door {
     return TlsPeer.admit(identity, permitted, slotRule, grace)
   }
 
-  /** From here on `guest` is put out when its time is over; the answer is called when it has left by itself. */
-  enter(guest: Guest, peer: TlsPeer): () => void {
+  /** From here on `guest` is put out when its time is over, unless it leaves by itself. */
+  enter(guest: Guest, peer: TlsPeer): void {
     this.#guests.set(guest, { peer, told: false })
-    return () => void this.#guests.delete(guest)
+  }
+  leave(guest: Guest): void {
+    this.#guests.delete(guest)
   }
 
   /** At those who are in: at every ban, and every second. */

@@ -69,8 +69,10 @@ export interface Accepted {
 
 /** TypeError for a fixed option, unless it says what holds anyway: one of `settings`, or `undefined`, which to node is none. */
 export function refuseFixed(options: object, settings: Partial<Readonly<Record<Fixed, unknown>>>): void {
-  for (const [name, said] of Object.entries(options)) {
-    if (said === undefined || !isFixed(name) || said === settings[name]) continue
+  for (const name of Object.keys(options)) {
+    if (!isFixed(name)) continue
+    const said = (options as Partial<Record<Fixed, unknown>>)[name]
+    if (said === undefined || said === settings[name]) continue
     throw new TypeError(`${name} is no option of TLS without certificates: ${WHY[name]}`)
   }
 }

@@ -253,9 +253,11 @@ export class PeerDoor {
     return TlsPeer.admit(identity, UNTOLD, slotRule, policy.grace)
   }
 
-  enter(guest: Guest, peer: TlsPeer): () => void {
+  enter(guest: Guest, peer: TlsPeer): void {
     this.#guests.set(guest, { peer, told: false })
-    return () => void this.#guests.delete(guest)
+  }
+  leave(guest: Guest): void {
+    this.#guests.delete(guest)
   }
 
   #look(): void {

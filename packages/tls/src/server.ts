@@ -20,8 +20,8 @@ import type { Timers } from '@milagro-ts/api/system'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { binderHolds, type OfferedPsk } from './binder.js'
-import { type ClientHello, ClientHelloReader } from './client-hello.js'
-import { type Door, TlsPeer } from './door.js'
+import { type ClientHello, ClientHelloReader, clientHelloOf } from './client-hello.js'
+import { type Door, type Guest, TlsPeer } from './door.js'
 import { type Accepted, type Fixed, refuseFixed, SECURE_OPTIONS, serverSettings } from './options.js'
 import { warnOfTickets } from './tickets.js'
 
@@ -30,7 +30,7 @@ const HANDSHAKE_TIMEOUT = 10_000
 
 /** Node's, with what `openTlsService` resolves to in the place of `cert` and `key`. */
 export interface IdentityServerOptions extends Omit<TlsOptions, Fixed>, Accepted {
-  readonly door: Pick<Door, 'psk' | 'pskKept' | 'pskAtOnce' | 'decoy' | 'enter'> & {
+  readonly door: Pick<Door, 'psk' | 'pskKept' | 'pskAtOnce' | 'decoy' | 'enter' | 'leave'> & {
     /** @param source The one that `psk` was told for this connection; empty where it wasn't asked. */
     authenticated(text: string, psk: Uint8Array, source: string): TlsPeer | null
   }
@@ -44,6 +44,11 @@ export interface IdentityServerOptions extends Omit<TlsOptions, Fixed>, Accepted
 
 /** A socket whose other end has proven itself; it is `authorized`, as node says of who has shown a certificate. */
 export type IdentitySocket = TLSSocket & { readonly peer: TlsPeer }
+/** For a ClientHello; what has come of it, where that is a part. */
+interface Waiting {
+  readonly endTimer: () => void
+  reader: ClientHelloReader | undefined
+}
 /** Whom a handshake is prepared for. */
 interface Prepared {
   readonly psk: Uint8Array
@@ -51,33 +56,50 @@ interface Prepared {
   uses: number
 }
 
-/** What a handshake goes by. Private, since programs print sockets. */
-class Used {
+/** Who knocks, and then who is in. Private, since programs print sockets. */
+class Visitor implements Guest {
+  readonly #socket: TLSSocket
+  readonly #log: Log
   readonly #identity: string
-  readonly #psk: Uint8Array
   readonly #source: string
+  #psk: Uint8Array | undefined
+  #peer: TlsPeer | undefined
 
-  constructor(identity: string, psk: Uint8Array, source: string) {
+  constructor(socket: TLSSocket, log: Log, identity: string, psk: Uint8Array, source: string) {
+    this.#socket = socket
+    this.#log = log
     this.#identity = identity
-    this.#psk = psk
     this.#source = source
+    this.#psk = psk
   }
   /** Once the handshake has succeeded: who is in, or null. */
-  static enter(used: Used, door: IdentityServerOptions['door']): TlsPeer | null {
-    return door.authenticated(used.#identity, used.#psk, used.#source)
+  static enter(visitor: Visitor, door: IdentityServerOptions['door']): TlsPeer | null {
+    const psk = visitor.#psk
+    if (psk === undefined) return null
+    visitor.#psk = undefined
+    const peer = door.authenticated(visitor.#identity, psk, visitor.#source)
+    if (peer === null) return null
+    visitor.#peer = peer
+    door.enter(visitor, peer)
+    return peer
+  }
+  /** The handshake has failed. */
+  static turnAway(visitor: Visitor): void {
+    visitor.#psk = undefined
+  }
+
+  ending(endsAt: number): void {
+    this.#socket.emit('permit-ending', endsAt)
+  }
+  putOut(why: string): void {
+    this.#log.info({ mpinId: this.#peer?.mpinId, why }, 'a connection was closed')
+    this.#socket.destroy()
   }
 }
 
 /** By which identity node:tls was given a PSK. On the socket: a collector has much to do with weak maps. */
-const USED = Symbol('used')
-type Marked = TLSSocket & { [USED]?: Used | undefined }
-
-/** Once: nobody needs it any more. */
-function takeUsed(socket: Marked): Used | undefined {
-  const used = socket[USED]
-  socket[USED] = undefined
-  return used
-}
+const VISITOR = Symbol('visitor')
+type Marked = TLSSocket & { [VISITOR]?: Visitor }
 
 /** A listener of every raw connection. */
 function destroyIt(this: Socket): void {
@@ -97,6 +119,14 @@ class Entrance {
   readonly #enter: Enter | undefined
   readonly #tls
   readonly #isTls13Only: boolean
+  /** Those whose ClientHello isn't whole yet. */
+  readonly #waiting = new Map<Socket, Waiting>()
+  /** Listeners of raw connections, the same for all. */
+  readonly #came: (this: Socket, chunk: Buffer) => void
+  readonly #ended: (this: Socket) => void
+  readonly #left: (this: Socket) => void
+  /** And of those of node:tls. */
+  readonly #gone: (this: Marked) => void
   /** By identity; of handshakes under way. */
   readonly #prepared = new Map<string, Prepared>()
 
@@ -108,6 +138,21 @@ class Entrance {
     refuseFixed(tlsOptions, { ...settings, requestCert, rejectUnauthorized })
     this.#server = server
     this.#options = options
+    const entrance = this
+    this.#came = function (chunk) {
+      entrance.#look(this, chunk)
+    }
+    this.#left = function () {
+      entrance.#leave(this)
+    }
+    this.#gone = function () {
+      const visitor = this[VISITOR]
+      if (visitor !== undefined) options.door.leave(visitor)
+    }
+    // Who says no more, and hasn't said a ClientHello, will say none; the socket may be half-open else.
+    this.#ended = function () {
+      if (entrance.#waiting.has(this)) this.destroy()
+    }
     this.#enter = enter
     this.#isTls13Only = !tls12
     this.#tls = createTlsServer({
@@ -121,7 +166,8 @@ class Entrance {
     })
     this.#tls.on('secureConnection', socket => this.#secure(socket))
     this.#tls.on('tlsClientError', (error, socket) => {
-      takeUsed(socket)
+      const visitor = (socket as Marked)[VISITOR]
+      if (visitor !== undefined) Visitor.turnAway(visitor)
       server.emit('tlsClientError', error, socket)
     })
     server.once('listening', () => void warnOfTickets(log))
@@ -131,27 +177,38 @@ class Entrance {
   /** Reads the ClientHello as it comes. */
   #read(raw: Socket): void {
     const { timers, handshakeTimeout = HANDSHAKE_TIMEOUT } = this.#options
+    const endTimer = timers.after(handshakeTimeout, () => raw.destroy())
+    this.#waiting.set(raw, { endTimer, reader: undefined })
     // Until node:tls listens; what it meets afterwards is a tlsClientError.
     raw.on('error', destroyIt)
-    const endWaiting = timers.after(handshakeTimeout, () => raw.destroy())
-    raw.once('close', endWaiting)
-    // Who says no more, and hasn't said a ClientHello, will say none; the socket may be half-open else.
-    raw.once('end', destroyIt)
-    const reader = new ClientHelloReader()
-    const look = (chunk: Buffer) => {
-      try {
-        const hello = reader.read(chunk)
-        if (hello === 'more') return
-        raw.off('data', look).off('end', destroyIt).pause()
-        raw.off('close', endWaiting)
-        endWaiting()
-        this.#decide(raw, reader.bytes, hello)
-      } catch (error) {
-        this.#refuse(raw, error)
-      }
-    }
+    raw.on('close', this.#left)
+    raw.on('end', this.#ended)
     // Not `readable`, which would wait for another turn of the loop.
-    raw.on('data', look)
+    raw.on('data', this.#came)
+  }
+
+  #look(raw: Socket, chunk: Buffer): void {
+    const waiting = this.#waiting.get(raw)
+    if (waiting === undefined) return
+    try {
+      const hello = waiting.reader === undefined ? clientHelloOf(chunk) : waiting.reader.read(chunk)
+      if (hello === 'more') {
+        if (waiting.reader !== undefined) return
+        waiting.reader = new ClientHelloReader()
+        waiting.reader.read(chunk)
+        return
+      }
+      raw.off('data', this.#came).pause()
+      this.#leave(raw)
+      this.#decide(raw, waiting.reader?.bytes ?? chunk, hello)
+    } catch (error) {
+      this.#refuse(raw, error)
+    }
+  }
+
+  #leave(raw: Socket): void {
+    this.#waiting.get(raw)?.endTimer()
+    this.#waiting.delete(raw)
   }
 
   /** Whose PSK is kept goes on at once; everybody else's is prepared. */
@@ -202,7 +259,7 @@ class Entrance {
   }
 
   /** Called by OpenSSL, once more after a HelloRetryRequest. What it throws would end the process on older Node. */
-  #pskOf(socket: TLSSocket, identity: string): Buffer | null {
+  #pskOf(socket: TLSSocket, identity: string): Uint8Array | null {
     try {
       const { door } = this.#options
       // A PSK is for the version that it is bound to: what is prepared for TLS 1.3 is none of TLS 1.2's. One that is kept is
@@ -213,35 +270,25 @@ class Entrance {
       // Asking the kernel takes as long as all else here, and for who comes again by what is kept there is no need.
       const source = kept !== undefined && prepared === undefined ? '' : (socket.remoteAddress ?? '')
       const psk = isTls13 ? (kept ?? prepared?.psk) : door.pskAtOnce(identity, source)
-      if (psk !== undefined) (socket as Marked)[USED] = new Used(identity, psk, source)
-      const { buffer, byteOffset, length } = psk ?? door.decoy(identity)
-      return Buffer.from(buffer, byteOffset, length)
+      if (psk !== undefined)
+        (socket as Marked)[VISITOR] = new Visitor(socket, this.#options.log, identity, psk, source)
+      return psk ?? door.decoy(identity)
     } catch (error) {
       this.#options.log.error({ err: error }, 'a PSK could not be given')
       return null
     }
   }
 
-  #secure(socket: TLSSocket): void {
-    const used = takeUsed(socket)
-    const peer = used === undefined ? null : Used.enter(used, this.#options.door)
+  #secure(socket: Marked): void {
+    const visitor = socket[VISITOR]
+    const peer = visitor === undefined ? null : Visitor.enter(visitor, this.#options.door)
     if (peer === null) {
       socket.destroy()
       return
     }
+    socket.on('close', this.#gone)
     const admitted = admit(socket, peer)
     socket.authorized = true
-    const leave = this.#options.door.enter(
-      {
-        ending: endsAt => socket.emit('permit-ending', endsAt),
-        putOut: why => {
-          this.#options.log.info({ mpinId: peer.mpinId, why }, 'a connection was closed')
-          socket.destroy()
-        },
-      },
-      peer,
-    )
-    socket.once('close', leave)
     this.#enter?.(admitted, peer)
     this.#server.emit('secureConnection', socket, peer)
   }
