@@ -51,10 +51,12 @@ function wrongSetting([first]: readonly SettingError[]): string {
   return `setting '${path === '' ? 'settings' : path}': ${first?.message ?? 'is wrong'}`
 }
 
-/** What another's program may see of an environment: nothing of ours, since secrets are among it. */
+/** What another's program may see of an environment: nothing of ours but which kernels are wanted, since secrets are among it. */
 export function environmentOfOthers(env: Environment): Environment {
   return Object.fromEntries(
-    Object.entries(env).filter(([name]) => !name.toUpperCase().startsWith('MILAGRO_')),
+    Object.entries(env).filter(
+      ([name]) => name === 'MILAGRO_KERNEL' || !name.toUpperCase().startsWith('MILAGRO_'),
+    ),
   )
 }
 

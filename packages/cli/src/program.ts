@@ -12,13 +12,15 @@ import { addRps } from './commands/rps.js'
 import { addSigning } from './commands/signing.js'
 import { addStore } from './commands/store.js'
 import { addTls } from './commands/tls.js'
-import { EXIT, explain, type Io } from './io.js'
+import { EXIT, explain, type Io, UsageError } from './io.js'
 
 /** Runs one command line (without `node` and the file); the exit code. Never throws. */
 export async function run(argv: readonly string[], io: Io): Promise<number> {
   const status = { exit: EXIT.done as number }
   const program = milagro(io, status)
   try {
+    const { MILAGRO_KERNEL: kernel = '' } = io.env
+    if (kernel !== '' && kernel !== 'simd') throw new UsageError('MILAGRO_KERNEL may be simd')
     await parse(program, argv)
     return status.exit
   } catch (error) {

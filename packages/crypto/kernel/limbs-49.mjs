@@ -11,7 +11,8 @@
  *   lower = ab + (1.5·2¹⁰² − upper + 1.5·2⁵²) = ab − h·2⁵⁰ + 1.5·2⁵², |ab − h·2⁵⁰| ≤ 2⁴⁹, whose last place counts 1.
  * Their bits, taken for 64-bit integers, are h and ab − h·2⁵⁰ and a constant. So they are added as integers, as they are;
  * `addOffset` takes the constants off, all of a column's at once. That h counts 2⁵⁰, twice the next column, and not 2⁴⁹ leaves
- * a bit for sums: |ab| may be 2¹⁰¹, 32 times a product of balanced limbs.
+ * a bit for sums: |ab| may be 2¹⁰¹, 32 times a product of limbs of 2⁴⁸. No formula comes near (0.56 times 2¹⁰¹, in a Jacobian
+ * doubling), which matters where limbs were carried and may be a few units above 2⁴⁸.
  */
 import { balancedLimbsOf, minusInverseOfP, P } from './prime.mjs'
 
@@ -371,10 +372,12 @@ export function laneMask(m0: i32, m1: i32): v128 {
 }
 const FUSED_FACTOR: usize = memory.data<f64>([1.000000000931322574615478515625, 1.000000000931322574615478515625], 16)
 const FUSED_TERM: usize = memory.data<f64>([-1.00000000186264514923095703125, -1.00000000186264514923095703125], 16)
+const FUSED: usize = memory.data<f64>([${2 ** -60}, ${2 ** -60}], 16)
 /** 1 where a sum of a product is rounded once: (1 + 2⁻³⁰)² − (1 + 2⁻²⁹) is 2⁻⁶⁰ then, and 0 where the product is rounded before. */
 export function isFused(): i32 {
   const factor = v128.load(FUSED_FACTOR)
-  return <i32>v128.any_true(f64x2.relaxed_madd(factor, factor, v128.load(FUSED_TERM)))
+  const sum = f64x2.relaxed_madd(factor, factor, v128.load(FUSED_TERM))
+  return <i32>i64x2.all_true(i64x2.eq(sum, v128.load(FUSED)))
 }`,
   prelude,
   /** Of the functions that are spelled already, what they name. */

@@ -2,8 +2,8 @@
  * Fp2 = Fp[i]/(i² + 1), Fp6 = Fp2[v]/(v³ − ξ) with ξ = 1 + i, Fp12 = Fp6[w]/(w² − v), over the generated field layer.
  * Arguments are addresses; a result may be written over an operand. Everything here has one shape for all values.
  *
- * Bounds. A limb is *tight* when |limb| ≤ 2²⁷ + 2⁴: what `reduce` and `carry` leave. u(a) is the largest limb of a in
- * units of 2²⁷. A product of pairs needs u(a)·u(b) ≤ 32, one in Fp2 ≤ 16, and sums of wide values add up to the same:
+ * Bounds. A limb is *tight* when |limb| ≤ ½·2^bits + 2⁴: what `reduce` and `carry` leave. u(a) is the largest limb of a in
+ * units of ½·2^bits. A product of pairs needs u(a)·u(b) ≤ 32, one in Fp2 ≤ 16, and sums of wide values add up to the same:
  * then no column reaches 2⁶³ in `reduce`. test/kernel-bounds.test.ts runs all these files on bounds. A product of values below 2⁷p is, divided by
  * R = 2¹¹·³p, below 7p, and of sums of few reduced values below 1½p; nothing is compared with p. Where a value is carried
  * from step to step without a multiplication (cyclotomic squares), `settle` keeps it below p.

@@ -56,6 +56,9 @@ export type KernelPairing = ReturnType<typeof makeKernelPairing>
 export function loadKernelPairing({ engineG1, fma }: KernelG1): KernelPairing {
   const wasm = instantiate(fma === null ? () => moduleBytes(KERNEL_PAIRING) : fma.pairing)
   if ('why' in wasm) throw new Error(`no pairings: ${wasm.why}`)
+  // A runtime says the same of all modules; where one doesn't, nothing is computed.
+  if (fma !== null && (wasm as ExportsPairing).isFused?.() !== 1)
+    throw new Error('no pairings: sums of products are rounded once in one module, and twice in another')
   return makeKernelPairing(wasm as ExportsPairing, engineG1)
 }
 

@@ -10,7 +10,7 @@
  * the lines of prepared points (kernel-pairing.ts).
  */
 
-import { type FmaKernels, fmaKernels } from '#fma-kernels'
+import { type FmaKernels, fmaKernels, isFmaWanted } from '#fma-kernels'
 import { copyOf, fromBase64Url } from './bytes.js'
 import { coordinateBytes } from './hash-to-field.js'
 import { KERNEL_G1 } from './kernel-g1-wasm.js'
@@ -36,10 +36,10 @@ export interface Exports {
   heap(): number
   /** Bytes of a pair: two elements of Fp, or one of Fp2. */
   pair(): number
+  /** Of those for FMA: 1 where the processor has it. */
+  isFused?(): number
 }
 interface ExportsG1 extends Exports {
-  /** Of the kernel with FMA: whether the processor has it. */
-  isFused?(): number
   g1Decode(r: number, from: number): number
   g1Encode(to: number, p: number): void
   g1Identity(r: number): void
@@ -234,7 +234,7 @@ export function hashOf(room: Room, code: Hash, size: number, perPoint: number, b
 export type KernelG1 = ReturnType<typeof makeKernelG1>
 
 /** The kernel of G1, or why there is none: that with FMA where there is one and it runs, else that for SIMD alone. */
-export function loadKernelG1(fma: FmaKernels | null = fmaKernels): KernelG1 | { readonly why: string } {
+export function loadKernelG1(fma = isFmaWanted() ? fmaKernels : null): KernelG1 | { readonly why: string } {
   if (fma !== null) {
     const wasm = instantiate(fma.g1) as ExportsG1 | { readonly why: string }
     // Without FMA in the processor a product would be rounded twice, and be wrong.

@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'
 import { engine } from '@milagro-ts/crypto/engine'
-import { fmaKernels } from '@milagro-ts/crypto/fma-kernels'
+import { fmaKernels, isFmaWanted } from '@milagro-ts/crypto/fma-kernels'
+import { type KernelG1, loadKernelG1 } from '@milagro-ts/crypto/kernel'
 import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
 import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
 import { moduleBytes } from '@milagro-ts/crypto/module-text'
@@ -39,14 +40,25 @@ test.each(ALL)('the kernel %s imports nothing, and compiles here', (_, bytes) =>
   expect(WebAssembly.Module.imports(module)).toEqual([])
 })
 
-test('MILAGRO_KERNEL=simd does without doubles, and anything else there is an error', async () => {
-  const imported = async (wanted: string) => {
-    vi.resetModules()
-    vi.stubEnv('MILAGRO_KERNEL', wanted)
-    return import('@milagro-ts/crypto/fma-kernels')
+test('MILAGRO_KERNEL=simd does without doubles, and anything else there is an error', () => {
+  const isWanted = (said: string) => {
+    vi.stubEnv('MILAGRO_KERNEL', said)
+    return isFmaWanted()
   }
-  expect((await imported('simd')).fmaKernels).toBeNull()
-  expect((await imported('')).fmaKernels).not.toBeNull()
-  await expect(imported('fast')).rejects.toThrow('MILAGRO_KERNEL may be simd, and is "fast"')
+  expect([isWanted('simd'), isWanted('')]).toEqual([false, true])
+  expect(() => isWanted('fast')).toThrow('MILAGRO_KERNEL may be simd, and is "fast"')
+  expect(() => loadKernelG1()).toThrow(RangeError)
+  vi.stubEnv('MILAGRO_KERNEL', 'simd')
+  expect((loadKernelG1() as KernelG1).fma).toBeNull()
   vi.unstubAllEnvs()
+})
+
+test('a runtime that lets nobody read the environment says nothing there', () => {
+  vi.stubGlobal('process', {
+    get env(): never {
+      throw new Error('not allowed')
+    },
+  })
+  expect(isFmaWanted()).toBe(true)
+  vi.unstubAllGlobals()
 })
