@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import type { EngineChoice } from '@milagro-ts/crypto/engine'
 
 const CPUINFO = '/proc/cpuinfo'
-/** Where nothing says so, as of every desktop processor since 2015. */
+/** Where nothing says so, as most have it. */
 export const HAS_FMA =
   process.arch === 'arm64' ||
   !existsSync(CPUINFO) ||
