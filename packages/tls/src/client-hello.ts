@@ -59,7 +59,8 @@ function inOneRecord(bytes: Buffer): ClientHello | undefined {
   if (bytes.length < 9 || bytes[0] !== HANDSHAKE || bytes[5] !== CLIENT_HELLO) return undefined
   const length = bytes.readUInt16BE(3)
   const whole = 4 + bytes.readUIntBE(6, 3)
-  if (length > MOST_RECORD || whole > length || 5 + whole > bytes.length) return undefined
+  // The whole record, though a message may end before: OpenSSL would wait for the rest of it.
+  if (length > MOST_RECORD || whole > length || 5 + length > bytes.length) return undefined
   return read({ bytes, begin: 5, end: 5 + whole })
 }
 

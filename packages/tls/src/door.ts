@@ -37,6 +37,8 @@ import type { SlotKeys } from './slot-keys.js'
 
 /** PSKs and permits kept, of identities that have come in: about 1 kB each. */
 const KEPT = 100_000
+/** Who has come again, and keeps the place, for one that comes newly: more of them would take too long at once. */
+const SPARED = 1_000
 /** Of one device in a slot: it has another R only where it has begun afresh. */
 const KEPT_OF_ONE = 4
 /** So many pairings of one device in a slot are paid back. */
@@ -292,12 +294,16 @@ export class Door {
     return this.#admit(identity, permitted)
   }
 
-  /** Beyond what is kept the oldest goes, of those who haven't come again: to move each to the end when it comes costs more. */
+  /**
+   * Beyond what is kept the oldest goes, of those who haven't come again (of the first thousand, where all have): to move each
+   * to the end when it comes costs more.
+   */
   #keep(text: string, admitted: Admitted): void {
+    let spared = 0
     for (const [oldest, one] of this.#kept) {
       if (this.#kept.size < KEPT) break
       this.#kept.delete(oldest)
-      if (!one.hasComeAgain) break
+      if (!one.hasComeAgain || spared++ === SPARED) break
       one.hasComeAgain = false
       this.#kept.set(oldest, one)
     }

@@ -169,6 +169,8 @@ class Entrance {
       const visitor = (socket as Marked)[VISITOR]
       if (visitor !== undefined) Visitor.turnAway(visitor)
       server.emit('tlsClientError', error, socket)
+      // Node leaves a handshake that takes too long open.
+      socket.destroy()
     })
     server.once('listening', () => void warnOfTickets(log))
     server.on('connection', (raw: Socket) => this.#read(raw))
@@ -177,7 +179,12 @@ class Entrance {
   /** Reads the ClientHello as it comes. */
   #read(raw: Socket): void {
     const { timers, handshakeTimeout = HANDSHAKE_TIMEOUT } = this.#options
-    const endTimer = timers.after(handshakeTimeout, () => raw.destroy())
+    // Its `close` was before.
+    if (raw.destroyed) return
+    const endTimer = timers.after(handshakeTimeout, () => {
+      this.#waiting.delete(raw)
+      raw.destroy()
+    })
     this.#waiting.set(raw, { endTimer, reader: undefined })
     // Until node:tls listens; what it meets afterwards is a tlsClientError.
     raw.on('error', destroyIt)
@@ -212,18 +219,15 @@ class Entrance {
   }
 
   /** Whose PSK is kept goes on at once; everybody else's is prepared. */
-  #decide(
-    raw: Socket,
-    bytes: Buffer,
-    { identities, offered, offersTls13, hasExtendedMasterSecret }: ClientHello,
-  ): void {
-    if (!offersTls13 && !hasExtendedMasterSecret) {
+  #decide(raw: Socket, bytes: Buffer, hello: ClientHello): void {
+    if (!hello.offersTls13 && !hello.hasExtendedMasterSecret) {
       raw.destroy()
       return
     }
-    const [identity] = identities
+    const [identity] = hello.identities
     if (identity === undefined || this.#options.door.pskKept(identity) !== undefined) this.#goOn(raw, bytes)
-    else this.#prepare(raw, bytes, identity, offered).catch((error: unknown) => this.#refuse(raw, error))
+    else
+      this.#prepare(raw, bytes, identity, hello.offered).catch((error: unknown) => this.#refuse(raw, error))
   }
 
   /** PoolUnavailable, Refused. */

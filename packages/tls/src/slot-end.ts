@@ -18,8 +18,11 @@ interface Ending {
   leave(this: TLSSocket): void
   end(): void
 }
-/** A few at most: all of a slot have one. */
-const all = new Set<Ending>()
+/** By both times. */
+type Endings = Map<string, Ending>
+const all = new WeakMap<Timers, WeakMap<Clock, Endings>>()
+/** The one that was asked for last, unless it is over: nearly always it is the next one, too. */
+let latest: Ending | undefined
 /** The last one that ran empty: most programs have one connection after the other. */
 let spare: Ending | undefined
 
@@ -35,20 +38,30 @@ export function tellEnding(
   { clock = systemClock, timers = systemTimers, warnBefore = 60_000 }: EndingPorts,
 ): void {
   const at = endsAt - warnBefore
-  const ending = found(at, endsAt, clock, timers) ?? begin(at, endsAt, clock, timers)
+  const isLatest =
+    latest?.at === at && latest.endsAt === endsAt && latest.clock === clock && latest.timers === timers
+  const ending = isLatest ? (latest as Ending) : endingOf(at, endsAt, clock, timers)
+  latest = ending
   ending.sockets.add(socket)
   socket.on('close', ending.leave)
 }
 
-function found(at: number, endsAt: number, clock: Clock, timers: Timers): Ending | undefined {
-  for (const one of all)
-    if (one.at === at && one.endsAt === endsAt && one.clock === clock && one.timers === timers) return one
-  return undefined
-}
-
-function begin(at: number, endsAt: number, clock: Clock, timers: Timers): Ending {
+function endingOf(at: number, endsAt: number, clock: Clock, timers: Timers): Ending {
+  const byClock = all.get(timers) ?? new WeakMap<Clock, Endings>()
+  all.set(timers, byClock)
+  const endings = byClock.get(clock) ?? new Map()
+  byClock.set(clock, endings)
+  const key = `${at} ${endsAt}`
+  const found = endings.get(key)
+  if (found !== undefined) return found
   let endTimer = () => {}
+  let isOver = false
   const sockets = new Set<TLSSocket>()
+  const over = () => {
+    isOver = true
+    endings.delete(key)
+    if (latest === ending) latest = undefined
+  }
   const ending: Ending = {
     at,
     endsAt,
@@ -57,7 +70,7 @@ function begin(at: number, endsAt: number, clock: Clock, timers: Timers): Ending
     sockets,
     leave() {
       sockets.delete(this)
-      if (sockets.size > 0 || !all.has(ending)) return
+      if (sockets.size > 0 || isOver) return
       // Only these let a process end.
       if (timers !== systemTimers) return ending.end()
       if (spare !== ending && spare?.sockets.size === 0) spare.end()
@@ -65,7 +78,7 @@ function begin(at: number, endsAt: number, clock: Clock, timers: Timers): Ending
     },
     end() {
       endTimer()
-      all.delete(ending)
+      over()
     },
   }
   const wait = () => {
@@ -73,11 +86,11 @@ function begin(at: number, endsAt: number, clock: Clock, timers: Timers): Ending
     const left = Math.max(0, at - clock())
     endTimer = timers.after(Math.min(left, LONGEST), () => {
       if (clock() < at) return wait()
-      all.delete(ending)
+      over()
       for (const told of sockets) told.emit('permit-ending', endsAt)
     })
   }
   wait()
-  all.add(ending)
+  endings.set(key, ending)
   return ending
 }

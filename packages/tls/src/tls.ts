@@ -86,7 +86,7 @@ export function connect(...given: unknown[]): TLSSocket {
   settled.pskCallback = () => {
     // What it throws ends the connection.
     if (psk === undefined) throw new Error('the server spoke before it was spoken to')
-    return psk
+    return { psk: psk.psk, identity: psk.identity }
   }
   const late = lateConnection(settled)
   const socket = late.begin()
@@ -139,7 +139,8 @@ function lateConnection(settled: Settled): LateConnection {
 
 /** TCP waits in the look for the host's address, which node takes for addresses as well when they stand in brackets. */
 function lateAtHost(settled: Settled): LateConnection {
-  const { host = 'localhost', lookup = dnsLookup as LookupFunction } = settled
+  const host = settled.host || 'localhost'
+  const lookup = settled.lookup ?? (dnsLookup as LookupFunction)
   const version = isIP(host)
   let look = () => {}
   let isStarted = false
