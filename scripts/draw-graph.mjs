@@ -36,8 +36,8 @@ export const PICTURE = `${ROOT}docs/architecture.md`
  * @typedef {object} Import
  * @property {string} file  from the repository's folder
  * @property {string} specifier
- * @property {'relative' | 'builtin' | 'workspace' | 'external'} kind
- * @property {string} name  of the package: `store`, `kysely`, `node:fs`; of a relative import the specifier
+ * @property {'relative' | 'own' | 'builtin' | 'workspace' | 'external'} kind  own: by package.json's `imports`
+ * @property {string} name  of the package: `store`, `kysely`, `node:fs`; of a relative or own import the specifier
  */
 
 /**
@@ -100,6 +100,7 @@ function importsOf(file) {
   const { importedFiles } = ts.preProcessFile(readFileSync(ROOT + file, 'utf8'), true, true)
   return importedFiles.map(({ fileName: specifier }) => {
     if (/^\.{0,2}\//.test(specifier)) return { file, specifier, kind: 'relative', name: specifier }
+    if (specifier.startsWith('#')) return { file, specifier, kind: 'own', name: specifier }
     if (isBuiltin(specifier)) return { file, specifier, kind: 'builtin', name: specifier }
     const [first = '', second = ''] = specifier.split('/')
     if (specifier.startsWith(SCOPE)) return { file, specifier, kind: 'workspace', name: second }

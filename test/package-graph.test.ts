@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { posix } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import {
@@ -56,6 +56,17 @@ describe.each(packages)('$name', pack => {
     expect(outside.map(where)).toEqual([])
   })
 
+  test('what it names by `imports` is declared there, and is a file of its own', () => {
+    const named = pack.imports.filter(({ kind }) => kind === 'own').map(({ name }) => name)
+    const { imports = {} } = pack.json as { imports?: Record<string, Record<string, string>> }
+    expect([...new Set(named)].sort()).toEqual(Object.keys(imports).sort())
+    for (const path of Object.values(imports).flatMap(Object.values)) {
+      expect(path).toMatch(/^\.\/dist\/[a-z0-9-]+\.js$/)
+      const source = path.replace('./dist/', `${ROOT}${pack.folder}/src/`).replace(/js$/, 'ts')
+      expect(existsSync(source)).toBe(true)
+    }
+  })
+
   test('what is declared is used, and what is used is declared', () => {
     const { dependencies, optionalDependencies, peerDependencies } = pack.json
     const declared = Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies })
@@ -83,7 +94,7 @@ describe.each(packages)('$name', pack => {
 
 test('crypto is self-contained: no platform but worker threads, and their priority, in its pool; no dependency', () => {
   const crypto = packages.find(({ name }) => name === 'crypto')!
-  const foreign = crypto.imports.filter(({ kind }) => kind !== 'relative').map(where)
+  const foreign = crypto.imports.filter(({ kind }) => kind !== 'relative' && kind !== 'own').map(where)
   expect(foreign).toEqual([
     'packages/crypto/src/node-pool.ts imports node:os',
     'packages/crypto/src/node-pool.ts imports node:worker_threads',

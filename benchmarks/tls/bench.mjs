@@ -13,6 +13,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { relaxedSimdFlags } from '../../packages/crypto/dist/fma-kernels.js'
 import { NO_TICKETS } from '../../packages/tls/dist/tickets.js'
 import { figures } from '../measure.mjs'
 import { KINDS } from './world.mjs'
@@ -74,7 +75,7 @@ function makeCertificates() {
 function start(file) {
   const path = fileURLToPath(new URL(file, import.meta.url))
   // As TLS servers here are started; none of the kinds sends a session ticket then.
-  const child = fork(path, { execArgv: [...process.execArgv, '--expose-gc', NO_TICKETS] })
+  const child = fork(path, { execArgv: ['--expose-gc', NO_TICKETS, ...relaxedSimdFlags()] })
   const ended = once(child, 'exit')
   return {
     /** @param {string} task @param {unknown} [input] @returns {Promise<any>} */

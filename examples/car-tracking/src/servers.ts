@@ -25,6 +25,7 @@ import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { foundingProposal, reshareProposal, rotateProposal } from '@milagro-ts/cli/ceremony-plan'
 import { programFile } from '@milagro-ts/cli/programs'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { relaxedSimdFlags } from '@milagro-ts/crypto/fma-kernels'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { NO_TICKETS } from '@milagro-ts/tls/tickets'
@@ -392,8 +393,8 @@ export class Servers {
     return {
       name,
       file: this.#program(name),
-      // Of these two, who comes in by TLS is given no session ticket.
-      nodeFlags: name === 'tracking' || name === GATEWAY ? [NO_TICKETS] : [],
+      // Of these two, who comes in by TLS is given no session ticket, and costs a pairing.
+      nodeFlags: name === 'tracking' || name === GATEWAY ? [NO_TICKETS, ...relaxedSimdFlags()] : [],
       args: [
         ...(name === GATEWAY ? ['tls', 'gateway'] : []),
         '--config',

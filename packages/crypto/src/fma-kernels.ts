@@ -16,6 +16,10 @@ export const fmaKernels: FmaKernels | null = {
   pairing: () => Buffer.from(KERNEL_PAIRING_FMA, 'base64'),
 }
 
+/** What Node 20 has to be started with where these are to run; other versions need nothing. */
+export const relaxedSimdFlags = (): readonly string[] =>
+  process.versions.node.startsWith('20.') ? ['--experimental-wasm-relaxed-simd'] : []
+
 /** Unless MILAGRO_KERNEL=simd; it is asked at the first use of a point or scalar. RangeError for anything else there. */
 export function isFmaWanted(): boolean {
   const wanted = environment('MILAGRO_KERNEL')

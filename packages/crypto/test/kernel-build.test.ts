@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'
 import { engine } from '@milagro-ts/crypto/engine'
-import { fmaKernels, isFmaWanted } from '@milagro-ts/crypto/fma-kernels'
+import { fmaKernels, isFmaWanted, relaxedSimdFlags } from '@milagro-ts/crypto/fma-kernels'
 import { type KernelG1, loadKernelG1 } from '@milagro-ts/crypto/kernel'
 import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
 import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
@@ -61,4 +61,8 @@ test('a runtime that lets nobody read the environment says nothing there', () =>
   })
   expect(isFmaWanted()).toBe(true)
   vi.unstubAllGlobals()
+})
+
+test('Node 20 alone has to be started with a flag', () => {
+  expect(relaxedSimdFlags()).toEqual(process.versions.node.startsWith('20.') ? [RELAXED_SIMD] : [])
 })

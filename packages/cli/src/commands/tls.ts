@@ -47,7 +47,8 @@ export function addTls(program: Command, io: Io, status: { exit: number }): void
         throw new UsageError(`--${misplaced} goes ${outbound ? 'without' : 'with'} --outbound`)
       const { hasOpensslConfiguration, NO_TICKETS } = await import('@milagro-ts/tls/tickets')
       if (!outbound && init !== true && !hasOpensslConfiguration(io.env, process.execArgv)) {
-        status.exit = await again([NO_TICKETS])
+        const { relaxedSimdFlags } = await import('@milagro-ts/crypto/fma-kernels')
+        status.exit = await again([NO_TICKETS, ...relaxedSimdFlags()])
         return
       }
       const { runGateway, runOutbound } = await import('@milagro-ts/tls/gateway-process')
