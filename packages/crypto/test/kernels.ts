@@ -4,17 +4,16 @@
  */
 import { setFlagsFromString } from 'node:v8'
 import { toHex } from '@milagro-ts/crypto/bytes'
-import { type FmaKernels, fmaKernels } from '@milagro-ts/crypto/fma-kernels'
+import { type FmaKernels, fmaKernels, relaxedSimdFlags } from '@milagro-ts/crypto/fma-kernels'
 import { type KernelG1, type KernelPoint, loadKernelG1 } from '@milagro-ts/crypto/kernel'
 import { KERNEL_G1 } from '@milagro-ts/crypto/kernel-g1-wasm'
 import { type KernelGT, type KernelLines, loadKernelPairing } from '@milagro-ts/crypto/kernel-pairing'
 import { KERNEL_PAIRING } from '@milagro-ts/crypto/kernel-pairing-wasm'
 import { moduleBytes } from '@milagro-ts/crypto/module-text'
 import type { FIELDS } from '../kernel/generate-field.mjs'
-import { HAS_FMA, RELAXED_SIMD } from './processor.js'
+import { HAS_FMA } from './processor.js'
 
-// Node 20 asks for it.
-setFlagsFromString(RELAXED_SIMD)
+for (const flag of relaxedSimdFlags()) setFlagsFromString(flag)
 export const FMA = fmaKernels as FmaKernels
 /** The kernels' bytes, over each field layer that this processor can run. */
 export const MODULES = {

@@ -11,6 +11,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { access, open, rename, rm, stat } from 'node:fs/promises'
+import { setTimeout } from 'node:timers/promises'
 import Database from 'libsql'
 import { FileLock, isBusy } from './file-lock.js'
 import {
@@ -29,6 +30,8 @@ import { PROBE } from './write-probe.js'
 
 /** How long a statement waits for another process' write lock before it fails as `unavailable`, in ms. */
 const BUSY_TIMEOUT = 5000
+/** Between two tries to have a new file's log, in ms. */
+const LOG_PAUSE = 5
 /** Pieces of atomic work in one transaction, at most: a few milliseconds of the thread. */
 const BATCH = 64
 
@@ -116,7 +119,7 @@ export async function openDatabase<Schema>({
   let lock: FileLock | undefined
   try {
     lock = lockFile === undefined ? undefined : FileLock.take(lockFile)
-    setUp(database, file)
+    await setUp(database, file)
     const turns = new Turns()
     const log =
       file === ':memory:'
@@ -174,9 +177,26 @@ async function openFile(file: string): Promise<CheckedDatabase> {
   }
 }
 
-function setUp(database: CheckedDatabase, file: string): void {
+/**
+ * Going over to a write-ahead log takes all locks at once, and where two processes do so with one new file SQLite doesn't let
+ * either wait for the other, whatever its timeout: it is tried again.
+ */
+async function turnToLog(database: CheckedDatabase): Promise<void> {
+  const until = performance.now() + BUSY_TIMEOUT
+  for (;;) {
+    try {
+      database.all('PRAGMA journal_mode = WAL')
+      return
+    } catch (error) {
+      if (performance.now() > until || !isBusy((error as StoreError).cause)) throw error
+    }
+    await setTimeout(LOG_PAUSE)
+  }
+}
+
+async function setUp(database: CheckedDatabase, file: string): Promise<void> {
   database.all(`PRAGMA busy_timeout = ${BUSY_TIMEOUT}`)
-  database.all('PRAGMA journal_mode = WAL')
+  await turnToLog(database)
   // A strike or a used nonce must outlive a power cut: the rest of FULL, and the checkpoints, are write-ahead-log.ts's.
   database.all('PRAGMA synchronous = NORMAL')
   database.all('PRAGMA wal_autocheckpoint = 0')
