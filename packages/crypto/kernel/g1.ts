@@ -363,7 +363,7 @@ export function g1MultiplySecret(r: usize, p: usize, k: usize): void {
 export const SUM_WORK: usize = 16 * G1 + 2 * 144
 /**
  * r = Σ kᵢ·pᵢ over n points of the group and n public scalars (32 bytes each), interleaved (Straus) over the halves'
- * NAFs. Time depends on the scalars.
+ * NAFs. Time depends on the scalars. Where pᵢ has a part outside of the group, of the cofactor's order, so has r, of no use.
  */
 export function g1Sum(r: usize, points: usize, scalars: usize, n: i32, work: usize): void {
   let length = 0
@@ -487,8 +487,8 @@ function mapToCurve(r: usize, u: usize): void {
   multiply(r + 2 * F2, s, h)
 }
 const MAPPED: usize = memory.data(3 * PAIR, 16)
-/** 2 × 64 bytes of hash_to_field at `from`; `both`: hash_to_curve, else encode_to_curve of the first. */
-export function g1Hash(r: usize, from: usize, both: i32): void {
+/** Of 2 × 64 bytes of hash_to_field at `from`, the sum of what both are mapped to, or else the first of them. */
+function mapSum(r: usize, from: usize, both: i32): void {
   readWide(U, from)
   mapToCurve(MAPPED, U)
   lanes00(r, MAPPED, MAPPED + F2)
@@ -498,6 +498,14 @@ export function g1Hash(r: usize, from: usize, both: i32): void {
     lanes11(F + F2, MAPPED + 2 * F2, MAPPED + 2 * F2)
     g1Add(r, r, F)
   }
+}
+/** hash_to_curve before its last step: a point of E(Fp), of which the hash is 1 − t times this. */
+export function g1HashUncleared(r: usize, from: usize): void {
+  mapSum(r, from, 1)
+}
+/** `both`: hash_to_curve, else encode_to_curve. */
+export function g1Hash(r: usize, from: usize, both: i32): void {
+  mapSum(r, from, both)
   // h_eff = 1 − t.
   timesT(E, r)
   g1Add(r, r, E)

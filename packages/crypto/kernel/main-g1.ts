@@ -14,6 +14,7 @@ export {
   g1Encode,
   g1Equals,
   g1Hash,
+  g1HashUncleared,
   g1Identity,
   g1IsIdentity,
   g1MultiplySecret,

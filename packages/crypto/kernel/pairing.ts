@@ -5,22 +5,20 @@
  * The Miller loop runs over the bits of |t|. At a point T of E' with slope λ the line at P = (x, y) is, up to factors that
  * the final exponentiation removes,
  *   c + a·x·v + y·vw,  a = −λ, c = λ·x_T − y_T:
- * a prepared point is its 68 pairs (c, a). With P homogeneous the line is taken Z times: c·Z + a·X·v + Y·vw.
+ * a prepared point is its 68 pairs (c, a). Divided by y, which no point of E(Fp) has as zero, and with P homogeneous, it is
+ * c·Z/Y + a·X/Y·v + vw.
  */
 
 import { isZero2, writeBytes } from './codec'
-import { ONE2 } from './constants'
+import { ONE2, ONE_ONE } from './constants'
 import {
   add,
-  addWide,
   carry,
   copy,
   double,
   lanes00,
-  lanes10,
   lanes11,
   multiply,
-  multiplyWide,
   multiplyWide2,
   negate,
   PAIR,
@@ -32,6 +30,7 @@ import {
   WIDE,
 } from './field'
 import { g2Normalise } from './g2'
+import { invert } from './inverse'
 import { bitOfT } from './scalar'
 import {
   compressedDivisor,
@@ -47,8 +46,8 @@ import {
   invert12,
   multiply2,
   multiply12,
-  multiply12By014,
   multiply12By01245,
+  multiply12ByLine,
   setOne12,
   square2,
   square12,
@@ -191,34 +190,48 @@ export function prepare(lines: usize, p: usize): void {
 }
 
 const LINE: usize = memory.data(6 * PAIR, 16)
-const L1: usize = memory.data(3 * PAIR, 16)
-const L2: usize = memory.data(3 * PAIR, 16)
+const L1: usize = memory.data(2 * PAIR, 16)
+const L2: usize = memory.data(2 * PAIR, 16)
 const W0: usize = memory.data(WIDE, 16)
 const W1: usize = memory.data(WIDE, 16)
 const W2: usize = memory.data(WIDE, 16)
-/** Per pair at `work`: (X, X), (Y, Y), and (Y, 0) or, for every second one, (YY', YY'). */
+/** Per pair at `work`: (X/Y, X/Y), (Z/Y, Z/Y), and a product of Y's while they are inverted. */
 const PAIR_WORK: usize = 3 * PAIR
 
-/** l = (c·Z, a·X) at a point p whose work stands at `work`. */
-function lineAt(l: usize, line: usize, p: usize, work: usize): void {
-  multiply(l, line, p + F2)
+/** Y of all points is inverted at once (Montgomery's trick). */
+function divideByY(points: usize, n: usize, work: usize): void {
+  copy(S, ONE_ONE)
+  for (let i: usize = 0; i < n; i++) {
+    const w = work + PAIR_WORK * i
+    lanes11(w, points + POINT * i, points + POINT * i)
+    copy(w + 2 * F2, S)
+    multiply(S, S, w)
+  }
+  const inverse = S + F2
+  const own = S + 2 * F2
+  invert(inverse, S)
+  for (let i = n; i > 0; i--) {
+    const p = points + POINT * (i - 1)
+    const w = work + PAIR_WORK * (i - 1)
+    multiply(own, inverse, w + 2 * F2)
+    multiply(inverse, inverse, w)
+    lanes00(w, p, p)
+    multiply(w, w, own)
+    multiply(w + F2, p + F2, own)
+  }
+}
+/** l = (c·Z/Y, a·X/Y) at a point whose work stands at `work`. */
+function lineAt(l: usize, line: usize, work: usize): void {
+  multiply(l, line, work + F2)
   multiply(l + F2, line + F2, work)
 }
 /**
- * f·= both lines of two pairs, merged: (c + av + bvw)(c' + a'v + b'vw) =
- *   cc' + ξbb' + (ca' + ac')v + aa'v² + ((cb' + bc')v + (ab' + ba')v²)w.
+ * f·= both lines of two pairs, merged: (c + av + vw)(c' + a'v + vw) =
+ *   cc' + ξ + (ca' + ac')v + aa'v² + ((c + c')v + (a + a')v²)w.
  */
-function twoLines(
-  f: usize,
-  line1: usize,
-  line2: usize,
-  p1: usize,
-  p2: usize,
-  work1: usize,
-  work2: usize,
-): void {
-  lineAt(L1, line1, p1, work1)
-  lineAt(L2, line2, p2, work2)
+function twoLines(f: usize, line1: usize, line2: usize, work1: usize, work2: usize): void {
+  lineAt(L1, line1, work1)
+  lineAt(L2, line2, work2)
   multiplyWide2(W0, L1, L2)
   multiplyWide2(W1, L1 + F2, L2 + F2)
   add(S, L1, L1 + F2)
@@ -226,42 +239,28 @@ function twoLines(
   multiplyWide2(W2, S, S + F2)
   subWide2(W2, W0, W1)
   reduce(LINE, W0)
-  add(LINE, LINE, work2 + 2 * F2)
+  // ξ = 1 + i.
+  add(LINE, LINE, ONE_ONE)
   carry(LINE, LINE)
   reduce(LINE + F2, W2)
   reduce(LINE + 2 * F2, W1)
-  multiplyWide(W0, L1, work2 + F2)
-  multiplyWide(W1, L2, work1 + F2)
-  addWide(W0, W0, W1)
-  reduce(LINE + F6 + F2, W0)
-  multiplyWide(W0, L1 + F2, work2 + F2)
-  multiplyWide(W1, L2 + F2, work1 + F2)
-  addWide(W0, W0, W1)
-  reduce(LINE + F6 + 2 * F2, W0)
+  add(LINE + F6 + F2, L1, L2)
+  carry(LINE + F6 + F2, LINE + F6 + F2)
+  add(LINE + F6 + 2 * F2, L1 + F2, L2 + F2)
+  carry(LINE + F6 + 2 * F2, LINE + F6 + 2 * F2)
   multiply12By01245(f, f, LINE)
 }
-function oneLine(f: usize, line: usize, p: usize, work: usize): void {
-  lineAt(L1, line, p, work)
-  copy(L1 + 2 * F2, work + 2 * F2)
-  multiply12By014(f, f, L1)
+function oneLine(f: usize, line: usize, work: usize): void {
+  lineAt(L1, line, work)
+  multiply12ByLine(f, f, L1)
 }
 /**
- * f = Π of the Miller functions of n pairs: G1 points at `points`, the addresses of prepared points at
+ * f = Π of the Miller functions of n pairs: G1 points other than the identity at `points`, the addresses of prepared points at
  * `prepared`, PAIR_WORK bytes of work for each pair at `work`. One chain of squarings for all.
  */
 export function miller(f: usize, points: usize, prepared: usize, n: i32, work: usize): void {
   const count = <usize>n
-  const zero = S + 10 * F2
-  memory.fill(zero, 0, F2)
-  for (let i: usize = 0; i < count; i++) {
-    const p = points + POINT * i
-    const w = work + PAIR_WORK * i
-    lanes00(w, p, p)
-    lanes11(w + F2, p, p)
-    // ξ·Y·Y' = (YY', YY'), with the even one of the two.
-    if (i & 1) multiply(w + 2 * F2, w + F2, w + F2 - PAIR_WORK)
-    else lanes10(w + 2 * F2, p, zero)
-  }
+  divideByY(points, count, work)
   setOne12(f)
   let line: usize = 0
   for (let i = 62; i >= 0; i--) {
@@ -269,15 +268,14 @@ export function miller(f: usize, points: usize, prepared: usize, n: i32, work: u
     const steps = bitOfT(i) ? 2 : 1
     for (let step = 0; step < steps; step++) {
       for (let j: usize = 0; j + 1 < count; j += 2) {
-        const p = points + POINT * j
         const w = work + PAIR_WORK * j
         const first = <usize>load<u32>(prepared + 4 * j) + line
         const second = <usize>load<u32>(prepared + 4 * j + 4) + line
-        twoLines(f, first, second, p, p + POINT, w, w + PAIR_WORK)
+        twoLines(f, first, second, w, w + PAIR_WORK)
       }
       if (count & 1) {
         const j = count - 1
-        oneLine(f, <usize>load<u32>(prepared + 4 * j) + line, points + POINT * j, work + PAIR_WORK * j)
+        oneLine(f, <usize>load<u32>(prepared + 4 * j) + line, work + PAIR_WORK * j)
       }
       line += LINE_BYTES
     }

@@ -232,24 +232,22 @@ function karatsuba12(r: usize): void {
   add6(D6, D6, A6)
   settle6(r, D6)
 }
-/** b = (b₀ + b₁v) + b₂·vw: b₀, b₁, b₂ at b, one after the other. */
-export function multiply12By014(r: usize, a: usize, b: usize): void {
-  add6(A6, a, a + F6)
-  carry6(A6, A6)
-  copy(B6, b)
-  add(B6 + F2, b + F2, b + 2 * F2)
-  carry(B6 + F2, B6 + F2)
-  multiply6By01(C6, A6, B6)
-  multiply6By01(A6, a, b)
-  // a₁·b₂v = (ξ·a₁₂b₂, a₁₀b₂, a₁₁b₂).
+/** b = (b₀ + b₁v) + vw, b₀ and b₁ at b, one after the other: (a₀b + v²a₁) + (a₁b + va₀)w. a is settled. */
+export function multiply12ByLine(r: usize, a: usize, b: usize): void {
   const a1 = a + F6
-  const b2 = b + 2 * F2
-  multiply2(S, a1 + 2 * F2, b2)
-  timesXi(T, S)
-  carry(B6, T)
-  multiply2(B6 + F2, a1, b2)
-  multiply2(B6 + 2 * F2, a1 + F2, b2)
-  karatsuba12(r)
+  multiply6By01(A6, a, b)
+  multiply6By01(B6, a1, b)
+  timesXi(S, a1 + F2)
+  add(A6, A6, S)
+  timesXi(S, a1 + 2 * F2)
+  add(A6 + F2, A6 + F2, S)
+  add(A6 + 2 * F2, A6 + 2 * F2, a1)
+  timesXi(S, a + 2 * F2)
+  add(B6, B6, S)
+  add(B6 + F2, B6 + F2, a)
+  add(B6 + 2 * F2, B6 + 2 * F2, a + F2)
+  settle6(r, A6)
+  settle6(r + F6, B6)
 }
 /** b's coefficient of w is zero. */
 export function multiply12By01245(r: usize, a: usize, b: usize): void {
@@ -276,9 +274,9 @@ export function square12(r: usize, a: usize): void {
   timesV(D6, A6)
   sub6(C6, C6, A6)
   sub6(C6, C6, D6)
-  carry6(r, C6)
+  settle6(r, C6)
   add6(A6, A6, A6)
-  carry6(r + F6, A6)
+  settle6(r + F6, A6)
 }
 /** a^(p⁶): the inverse, where a has norm 1. */
 export function conjugate12(r: usize, a: usize): void {

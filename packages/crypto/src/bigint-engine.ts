@@ -37,5 +37,6 @@ export const {
   hashToG2,
   isOneGT,
   pairingProduct,
+  pairingWithHash,
   prepareG2,
 } = withoutPairings('G2 and pairings need WebAssembly with SIMD, which this runtime lacks')

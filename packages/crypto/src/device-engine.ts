@@ -104,5 +104,6 @@ export const {
   hashToG2,
   isOneGT,
   pairingProduct,
+  pairingWithHash,
   prepareG2,
 } = withoutPairings('G2 and pairings are not in this bundle')

@@ -48,11 +48,18 @@ export interface EngineGroup<P> {
   sumOfProducts(points: readonly P[], scalars: readonly Uint8Array[]): P
 }
 export type HashTo<P> = (message: Uint8Array, dst: Uint8Array) => P
+export type PairingWithHash = (
+  P: EngineG1,
+  scalar: Uint8Array,
+  hashed: { readonly message: Uint8Array; readonly dst: Uint8Array },
+  R: EngineG2 | EngineLines,
+) => EngineGT
 
 interface Pairings {
   readonly engineG2: EngineGroup<EngineG2>
   prepareG2(R: EngineG2): EngineLines
   pairingProduct(pairs: readonly (readonly [EngineG1, EngineG2 | EngineLines])[]): EngineGT
+  readonly pairingWithHash: PairingWithHash
   divideGT(a: EngineGT, b: EngineGT): EngineGT
   isOneGT(a: EngineGT): boolean
   bytesOfGT(a: EngineGT): Uint8Array
@@ -147,6 +154,9 @@ export const prepareG2 = (R: EngineG2): EngineLines => running().pairings.prepar
 /** Π e(P, R), identities included; the value of e is the usual library one, final exponent 3(p¹²−1)/q. */
 export const pairingProduct = (pairs: readonly (readonly [EngineG1, EngineG2 | EngineLines])[]): EngineGT =>
   running().pairings.pairingProduct(pairs)
+/** e(P + scalar·H, R), H the hash of a message to G1, in a time that depends on scalar and message, which are public. */
+export const pairingWithHash: PairingWithHash = (P, scalar, hashed, R) =>
+  running().pairings.pairingWithHash(P, scalar, hashed, R)
 /** a/b. Values of e only: their inverse is their conjugate. */
 export const divideGT = (a: EngineGT, b: EngineGT): EngineGT => running().pairings.divideGT(a, b)
 export const equalGT = (a: EngineGT, b: EngineGT): boolean =>

@@ -42,6 +42,10 @@ export interface KernelLines {
   readonly lines: Uint8Array | null
 }
 
+/** h_eff of G1 (RFC 9380 §8.8.1), as a scalar. */
+const ONE_MINUS_T = new Uint8Array(32)
+ONE_MINUS_T.set([0xd2, 0x01, 0, 0, 0, 0x01, 0, 0x01], 24)
+
 /** Places for lines that stay. */
 export const PLACES = 16
 
@@ -53,16 +57,17 @@ const GENERATOR =
 export type KernelPairing = ReturnType<typeof makeKernelPairing>
 
 /** Where there is a kernel of G1, this one is there too. */
-export function loadKernelPairing({ engineG1, fma }: KernelG1): KernelPairing {
+export function loadKernelPairing(kernelG1: KernelG1): KernelPairing {
+  const { fma } = kernelG1
   const wasm = instantiate(fma === null ? () => moduleBytes(KERNEL_PAIRING) : fma.pairing)
   if ('why' in wasm) throw new Error(`no pairings: ${wasm.why}`)
   // A runtime says the same of all modules; where one doesn't, nothing is computed.
   if (fma !== null && (wasm as ExportsPairing).isFused?.() !== 1)
     throw new Error('no pairings: sums of products are rounded once in one module, and twice in another')
-  return makeKernelPairing(wasm as ExportsPairing, engineG1)
+  return makeKernelPairing(wasm as ExportsPairing, kernelG1)
 }
 
-function makeKernelPairing(wasm: ExportsPairing, g1: KernelG1['engineG1']) {
+function makeKernelPairing(wasm: ExportsPairing, { engineG1: g1, hashUncleared, multiplyScalars }: KernelG1) {
   /** Bytes in the kernel: ../kernel/pairing.ts. */
   const [G1_BYTES, G2_BYTES, GT_BYTES] = [2, 3, 6].map(pairs => pairs * wasm.pair()) as [
     number,
@@ -146,6 +151,19 @@ function makeKernelPairing(wasm: ExportsPairing, g1: KernelG1['engineG1']) {
     wipe(list + 4 * count)
     return { coordinates }
   }
+  /**
+   * e(P + scalar·H, R) for a message's hash H to G1, whose cofactor is left in: the pairing of a point whose order divides it
+   * with one of G2 is one. So the multiple by 1 − t becomes part of that by the scalar, which is public.
+   */
+  function pairingWithHash(
+    P: KernelPoint,
+    scalar: Uint8Array,
+    { message, dst }: { readonly message: Uint8Array; readonly dst: Uint8Array },
+    R: KernelPoint | KernelLines,
+  ): KernelGT {
+    const product = g1.multiplyPublic(hashUncleared(message, dst), multiplyScalars(scalar, ONE_MINUS_T))
+    return pairingProduct([[g1.add(P, product), R]])
+  }
   /** a/b, for values of e. */
   function divideGT(a: KernelGT, b: KernelGT): KernelGT {
     const [x, y, r] = slots
@@ -175,6 +193,7 @@ function makeKernelPairing(wasm: ExportsPairing, g1: KernelG1['engineG1']) {
     engineG2: g2,
     prepareG2,
     pairingProduct,
+    pairingWithHash,
     divideGT,
     isOneGT,
     bytesOfGT,

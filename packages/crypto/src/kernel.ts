@@ -50,6 +50,7 @@ interface ExportsG1 extends Exports {
   g1MultiplySecret(r: number, p: number, k: number): void
   g1Sum(r: number, points: number, scalars: number, n: number, work: number): void
   g1Hash(r: number, from: number, both: number): void
+  g1HashUncleared(r: number, from: number): void
   scalarAdd(r: number, a: number, b: number): void
   scalarSubtract(r: number, a: number, b: number): void
   scalarMultiply(r: number, a: number, b: number): void
@@ -323,5 +324,7 @@ function makeKernelG1(wasm: ExportsG1, fma: FmaKernels | null) {
     reduceScalar,
     hashToG1: hashOf(room, wasm.g1Hash, G1_BYTES, 1, true),
     encodeToG1: hashOf(room, wasm.g1Hash, G1_BYTES, 1, false),
+    /** Of E(Fp): 1 − t times it is hashToG1. */
+    hashUncleared: hashOf(room, wasm.g1HashUncleared, G1_BYTES, 1, true),
   }
 }

@@ -24,6 +24,7 @@ export function withoutPairings(why: string) {
     },
     prepareG2: missing,
     pairingProduct: missing,
+    pairingWithHash: missing,
     divideGT: missing,
     equalGT: missing,
     isOneGT: missing,

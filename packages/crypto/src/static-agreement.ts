@@ -23,7 +23,7 @@
  */
 import { be16, be32, concat, fromBase64Url, readInteger, toBase64Url, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'
-import { hashToScalar } from './hash-to-curve.js'
+import { hashToScalar, pairingWithHash } from './hash-to-curve.js'
 import { agreePointG1, agreePointG2, decodeGroupId, encodeName, IdCore, type Name } from './identity.js'
 import { deriveKey } from './kdf.js'
 import { hedgedNonce, NONCE_ROLE } from './nonce.js'
@@ -255,7 +255,7 @@ export function serverAgree(key: AgreeSlotKey, identity: PskIdentity): Uint8Arra
   const C = encodeName(groupId, { kind: 1, idCore })
   const terms = { kind, idCore, C, slot, R: R.encode(), B: key.name, epoch }
   const h = binding(terms)
-  return presharedKey(terms, pairing(R.add(agreePointG1(C).mulPublic(h)), key.lines))
+  return presharedKey(terms, pairingWithHash(R, h, { purpose: 'agree', input: C }, key.lines))
 }
 
 /** `s1.`, at the device: 32 secret bytes that stand in the broker's file, too. */

@@ -1017,6 +1017,28 @@ describe('pairings', () => {
     const [x, y] = [kernels.pairingProduct([pairs[0]!]), kernels.pairingProduct([pairs[1]!])]
     expect(hex(kernels.divideGT(y, x))).toBe(hex(kernels.pairingProduct([[P1, Q]])))
   })
+
+  test('with the multiple of a hash whose cofactor was left in', () => {
+    const dst = new TextEncoder().encode('a domain')
+    const lines = kernels.prepareG2(Q)
+    const scalars = [...SCALARS, ...Array.from({ length: 100 * MANY }, () => randomScalar())]
+    for (const [i, k] of scalars.entries()) {
+      const message = Uint8Array.of(i, i >> 8)
+      const product = engineG1.multiplyPublic(kernels.hashToG1(message, dst), inBytes(k))
+      const P = i % 5 === 0 ? engineG1.identity : engineG1.multiply(P1, inBytes(randomScalar()))
+      const [expected, found] = [
+        kernels.pairingProduct([[engineG1.add(P, product), Q]]),
+        kernels.pairingWithHash(P, inBytes(k), { message, dst }, i % 2 === 0 ? lines : Q),
+      ]
+      expect(hex(found)).toBe(hex(expected))
+      // What is left is of the cofactor's order, or the identity.
+      const none = kernels.pairingWithHash(engineG1.negate(product), inBytes(k), { message, dst }, lines)
+      expect(kernels.isOneGT(none)).toBe(true)
+    }
+    const message = dst
+    const toIdentity = kernels.pairingWithHash(P1, inBytes(5n), { message, dst }, engineG2.identity)
+    expect(kernels.isOneGT(toIdentity)).toBe(true)
+  })
 })
 
 describe('integers mod q', () => {
@@ -1135,6 +1157,8 @@ describe.each(NAMES)('%s: nothing of a call is left in a kernel’s memory', nam
     ['pairing', 'prepare', () => pairs.prepareG2(Q)],
     ['pairing', 'pairing', () => pairs.pairingProduct([[P1, Q]])],
     ['pairing', 'pairing, prepared', () => pairs.pairingProduct([[P1, lines]])],
+    ['pairing', 'pairing with a hash', () => pairs.pairingWithHash(P1, k, { message, dst: message }, lines)],
+    ['g1', 'pairing with a hash', () => pairs.pairingWithHash(P1, k, { message, dst: message }, lines)],
     ['pairing', 'divide', () => pairs.divideGT(value, value)],
     ['pairing', 'isOne', () => pairs.isOneGT(value)],
     ['pairing', 'bytes', () => pairs.bytesOfGT(value)],

@@ -83,6 +83,15 @@ export const kernels = {
         pairs.map(([P, R]) => [at(P, i), at<KernelPoint | KernelLines>(R, i)] as const),
       ),
     ),
+  pairingWithHash: (
+    P: Point,
+    scalar: Uint8Array,
+    hashed: { readonly message: Uint8Array; readonly dst: Uint8Array },
+    R: Point | Each<KernelLines>,
+  ): Each<KernelGT> =>
+    LOADED.map(({ pairings }, i) =>
+      pairings.pairingWithHash(at(P, i), scalar, hashed, at<KernelPoint | KernelLines>(R, i)),
+    ),
   prepareG2: (R: Point): Each<KernelLines> => LOADED.map(({ pairings }, i) => pairings.prepareG2(at(R, i))),
   isOneGT: (a: Each<KernelGT>) => agreed(LOADED.map(({ pairings }, i) => pairings.isOneGT(at(a, i)))),
   divideGT: (a: Each<KernelGT>, b: Each<KernelGT>): Each<KernelGT> =>
