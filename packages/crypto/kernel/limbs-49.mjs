@@ -116,12 +116,19 @@ const placesOf = k =>
     ([, j]) => j >= 0 && j < LIMBS,
   )
 
+/** Products in a sum that has one upper and one lower part: of more, the lower parts could be too large. */
+const CHAIN = 2
+/** Above what counts 1, where the upper parts of such sums count. */
+const CHAIN_SPLIT = SPLIT + 1
+
 /**
  * Columns of sums of products: `terms` says which limbs are multiplied for column k.
  *
  * @param {Line} l @param {(k: number) => readonly (readonly [a: (l: Line) => number, b: (l: Line) => number])[]} terms
+ * @param {number} chain products in a sum, 1 or CHAIN
  */
-function columns(l, terms) {
+function columns(l, terms, chain) {
+  const split = chain === 1 ? SPLIT : CHAIN_SPLIT
   /** @type {number | undefined} */
   let uppers
   let count = 0
@@ -130,35 +137,50 @@ function columns(l, terms) {
     let acc
     /** @type {number | undefined} */
     let next
+    let chains = 0
     const products = terms(k)
-    for (const [first, second] of products) {
-      const [a, b] = [first(l), second(l)]
-      const upper = l.upper(a, b, SPLIT)
-      const lower = l.lower(a, b, upper, SPLIT)
+    for (let n = 0; n < products.length; n += chain) {
+      /** @type {number | undefined} */
+      let upper
+      /** @type {number | undefined} */
+      let lower
+      for (const [first, second] of products.slice(n, n + chain)) {
+        const [a, b] = [first(l), second(l)]
+        const before = upper
+        upper = before === undefined ? l.upper(a, b, split) : l.upperOn(a, b, before, split)
+        lower =
+          before === undefined || lower === undefined
+            ? l.lower(a, b, upper, split)
+            : l.addLower(lower, l.lowerOn(a, b, before, upper, split))
+      }
+      if (upper === undefined || lower === undefined) throw new Error('no product')
       acc = acc === undefined ? lower : l.addWide(acc, lower)
       next = next === undefined ? upper : l.addWide(next, upper)
+      chains++
     }
-    if (uppers !== undefined) {
-      const twice = l.addWide(uppers, uppers)
-      acc = acc === undefined ? twice : l.addWide(acc, twice)
-    }
-    l.storeWide('w', 16 * k, l.addOffset(/** @type {number} */ (acc), products.length, 2 * count, SPLIT, 0n))
+    for (let bits = BITS; uppers !== undefined && bits < split; bits++) uppers = l.addWide(uppers, uppers)
+    if (uppers !== undefined) acc = acc === undefined ? uppers : l.addWide(acc, uppers)
+    const times = 2 ** (split - BITS)
+    l.storeWide('w', 16 * k, l.addOffset(/** @type {number} */ (acc), chains, times * count, split, 0n))
     uppers = next
-    count = products.length
+    count = chains
   }
 }
-/** @param {Line} l @param {readonly (readonly [a: Factor, b: Factor])[]} factors */
-const product = (l, factors) =>
-  columns(l, k =>
-    placesOf(k).flatMap(([i, j]) =>
-      factors.map(
-        ([a, b]) =>
-          /** @type {const} */ ([
-            (/** @type {Line} */ line) => a(line, i),
-            (/** @type {Line} */ line) => b(line, j),
-          ]),
+/** @param {Line} l @param {readonly (readonly [a: Factor, b: Factor])[]} factors @param {number} chain */
+const product = (l, factors, chain) =>
+  columns(
+    l,
+    k =>
+      placesOf(k).flatMap(([i, j]) =>
+        factors.map(
+          ([a, b]) =>
+            /** @type {const} */ ([
+              (/** @type {Line} */ line) => a(line, i),
+              (/** @type {Line} */ line) => b(line, j),
+            ]),
+        ),
       ),
-    ),
+    chain,
   )
 
 /** Σ_{i<j} a_i·(2a_j) and the squares. @param {Line} l */
@@ -167,16 +189,19 @@ function squareWide(l) {
     const a = l.load('a', 16 * i)
     l.store(B, 16 * i, l.add(a, a))
   }
-  columns(l, k =>
-    placesOf(k)
-      .filter(([i, j]) => i <= j)
-      .map(
-        ([i, j]) =>
-          /** @type {const} */ ([
-            (/** @type {Line} */ line) => line.load('a', 16 * i),
-            (/** @type {Line} */ line) => line.load(i === j ? 'a' : B, 16 * j),
-          ]),
-      ),
+  columns(
+    l,
+    k =>
+      placesOf(k)
+        .filter(([i, j]) => i <= j)
+        .map(
+          ([i, j]) =>
+            /** @type {const} */ ([
+              (/** @type {Line} */ line) => line.load('a', 16 * i),
+              (/** @type {Line} */ line) => line.load(i === j ? 'a' : B, 16 * j),
+            ]),
+        ),
+    CHAIN,
   )
 }
 /** @param {Line} l */
@@ -185,10 +210,14 @@ function multiplyWide2(l) {
     const b = l.load('b', 16 * i)
     l.store(B, 16 * i, lanes(l, l.sub(l.zero(), b), b, '12'))
   }
-  product(l, [
-    [one('a', 0), both('b')],
-    [one('a', 1), both(B)],
-  ])
+  product(
+    l,
+    [
+      [one('a', 0), both('b')],
+      [one('a', 1), both(B)],
+    ],
+    1,
+  )
 }
 /** @param {Line} l */
 function squareWide2(l) {
@@ -198,7 +227,7 @@ function squareWide2(l) {
     l.store(A, 16 * i, l.add(lanes(l, a, a, '00'), swapped))
     l.store(B, 16 * i, l.sub(a, lanes(l, swapped, l.zero(), '03')))
   }
-  product(l, [[both(A), both(B)]])
+  product(l, [[both(A), both(B)]], CHAIN)
 }
 
 /**
@@ -302,6 +331,10 @@ const SPELLING = {
   upper: ([a, b, bits], v) => `f64x2.relaxed_madd(${v(a)}, ${v(b)}, upper${bits})`,
   lower: ([a, b, upper, bits], v) =>
     `f64x2.relaxed_madd(${v(a)}, ${v(b)}, f64x2.sub(both${bits}, ${v(upper)}))`,
+  upperOn: ([a, b, before], v) => `f64x2.relaxed_madd(${v(a)}, ${v(b)}, ${v(before)})`,
+  lowerOn: ([a, b, before, upper], v) =>
+    `f64x2.relaxed_madd(${v(a)}, ${v(b)}, f64x2.sub(${v(before)}, ${v(upper)}))`,
+  addLower: ([lower, more], v) => `f64x2.add(${v(lower)}, ${v(more)})`,
   lowerDouble: ([a], v) => `f64x2.sub(${v(a)}, lower0)`,
   // 2⁵² + the limb, as bits.
   lowDouble: ([a], v) =>
@@ -345,7 +378,7 @@ export const LIMBS_49 = {
     QUOTIENT: { type: 'u64', limbs: [], values: [bitsOf(QUOTIENT), bitsOf(QUOTIENT)] },
     LOWER0: doubles([LOWER]),
     ...Object.fromEntries(
-      [BITS, SPLIT].flatMap(bits => [
+      [BITS, SPLIT, CHAIN_SPLIT].flatMap(bits => [
         [`UPPER${bits}`, doubles([upperOf(bits)])],
         [`BOTH${bits}`, doubles([upperOf(bits) + LOWER])],
       ]),
@@ -357,7 +390,7 @@ export const LIMBS_49 = {
   lines: {
     carry: l => l.storeAll('r', carried(l, l.loadAll('a', LIMBS))),
     settle,
-    multiplyWide: l => product(l, [[both('a'), both('b')]]),
+    multiplyWide: l => product(l, [[both('a'), both('b')]], CHAIN),
     squareWide,
     multiplyWide2,
     squareWide2,

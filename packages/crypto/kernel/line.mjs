@@ -124,6 +124,15 @@ export class Line {
   upper = (a, b, bits) => this.value('upper', a, b, bits)
   /** What is left of ab beside its upper part; it counts as a lower part. @param {number} a @param {number} b @param {number} upper @param {number} bits */
   lower = (a, b, upper, bits) => this.value('lower', a, b, upper, bits)
+  /**
+   * The upper part of a sum of products, `before` being that of those so far, for one more product ab; it counts as one part.
+   * @param {number} a @param {number} b @param {number} before @param {number} bits
+   */
+  upperOn = (a, b, before, bits) => this.value('upperOn', a, b, before, bits)
+  /** What is left of ab beside what `upper` is above `before`, as a double. @param {number} a @param {number} b @param {number} before @param {number} upper @param {number} bits */
+  lowerOn = (a, b, before, upper, bits) => this.value('lowerOn', a, b, before, upper, bits)
+  /** A lower part and a double, which is one lower part. @param {number} lower @param {number} more */
+  addLower = (lower, more) => this.value('addLower', lower, more)
   /** A lower part as a double. @param {number} a */
   lowerDouble = a => this.value('lowerDouble', a)
   /** The lowest limb of a column to which 2⁴⁸ was added, without it, as a double. @param {number} a */

@@ -10,7 +10,7 @@
  */
 
 import { isZero2, writeBytes } from './codec'
-import { ONE2, ONE_ONE } from './constants'
+import { ONE_ONE, ONE2 } from './constants'
 import {
   add,
   carry,

@@ -379,6 +379,46 @@ export function boundsOf(field: Field) {
               parts: { lower: 1 },
             }
           }
+          case 'upperOn': {
+            const bits = fourth as number
+            const { places: before, parts } = held(third)
+            if (JSON.stringify(parts) !== `{"upper${bits}":1}`)
+              throw new RangeError(`${where}: ${JSON.stringify(parts)}`)
+            // Each of the products so far, and this one, moved the sum by what was rounded.
+            return {
+              places: products(51 + bits).map((ab, i) => {
+                const { low, high } = before[i] as Interval
+                const total = sum(ab, interval(low << BigInt(bits), high << BigInt(bits)))
+                return rounded(small(total, 51 + bits, where), bits)
+              }),
+              parts,
+            }
+          }
+          case 'lowerOn': {
+            const bits = fifth as number
+            const upper = operations.find(one => one.id === fourth)
+            if (
+              upper?.op !== 'upperOn' ||
+              [first, second, third, bits].some((arg, i) => upper.args[i] !== arg)
+            )
+              throw new Error(`${where}: not of the same product`)
+            const [before, after] = [held(third).places, held(fourth).places]
+            return plain(
+              products(51 + bits).map((ab, i) => {
+                const [x, y] = [before[i] as Interval, after[i] as Interval]
+                if (isNumber(ab) && isNumber(x))
+                  return double(interval(ab.low - ((y.low - x.low) << BigInt(bits))))
+                return double(around(smaller(1n << BigInt(bits - 1), sizeOf(ab))))
+              }),
+            )
+          }
+          case 'addLower': {
+            const { places: lower, parts } = held(first)
+            if (JSON.stringify(parts) !== '{"lower":1}')
+              throw new RangeError(`${where}: ${JSON.stringify(parts)}`)
+            const more = doublesOf(second)
+            return { places: lower.map((a, i) => small(sum(a, more[i] as Interval), 51, where)), parts }
+          }
           case 'lowerDouble': {
             const { places: before, parts } = held(first)
             if (Object.keys(partsOf(parts, { lower: 1 }, -1)).length > 0)
