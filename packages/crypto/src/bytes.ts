@@ -2,7 +2,9 @@
 import { DecodeError } from './errors.js'
 
 export function concat(...parts: readonly Uint8Array[]): Uint8Array {
-  const joined = new Uint8Array(parts.reduce((length, part) => length + part.length, 0))
+  let length = 0
+  for (const part of parts) length += part.length
+  const joined = new Uint8Array(length)
   let offset = 0
   for (const part of parts) {
     joined.set(part, offset)
@@ -28,10 +30,8 @@ function beInteger(value: number, size: number): Uint8Array {
     throw new RangeError(`not an unsigned ${8 * size}-bit integer`)
   }
   const bytes = new Uint8Array(size)
-  for (let i = size - 1, rest = value; i >= 0; i--) {
-    bytes[i] = rest % 256
-    rest = Math.floor(rest / 256)
-  }
+  // What is stored is taken mod 2⁸.
+  for (let i = size - 1, rest = value; i >= 0; i--, rest = Math.floor(rest / 256)) bytes[i] = rest
   return bytes
 }
 export const u8 = (value: number): Uint8Array => beInteger(value, 1)
@@ -66,6 +66,9 @@ export function fromHex(text: string, field = 'hex'): Uint8Array {
 }
 
 const BASE64URL = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+/** By the character's code, its six bits; −1 for those of no digit. */
+const BASE64URL_BITS = new Int8Array(128).fill(-1)
+for (let i = 0; i < 64; i++) BASE64URL_BITS[BASE64URL.charCodeAt(i)] = i
 
 /** RFC 4648 §5, without padding. */
 export function toBase64Url(bytes: Uint8Array): string {
@@ -90,8 +93,8 @@ export function fromBase64Url(text: string, field: string, length?: number): Uin
   let bits = 0
   let held = 0
   let offset = 0
-  for (const character of text) {
-    const value = BASE64URL.indexOf(character)
+  for (let i = 0; i < text.length; i++) {
+    const value = BASE64URL_BITS[text.charCodeAt(i)] ?? -1
     if (value < 0) throw new DecodeError(field, 'not base64url')
     bits = ((bits << 6) | value) & 0xffff
     held += 6
@@ -108,24 +111,38 @@ export function fromBase64Url(text: string, field: string, length?: number): Uin
 
 /** UTF-8 of well-formed text; a lone surrogate is a DecodeError, since two of them would share one spelling. */
 export function utf8(text: string, field = 'text'): Uint8Array {
-  const bytes: number[] = []
-  for (const character of text) {
-    const point = character.codePointAt(0) as number
+  const ascii = new Uint8Array(text.length)
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i)
+    if (unit >= 0x80) return anyUtf8(text, field)
+    ascii[i] = unit
+  }
+  return ascii
+}
+
+function anyUtf8(text: string, field: string): Uint8Array {
+  // Three for a unit of UTF-16 is the most; two units that make one point take four.
+  const bytes = new Uint8Array(3 * text.length)
+  let length = 0
+  for (let i = 0; i < text.length; i++) {
+    const point = text.codePointAt(i) as number
     if (point >= 0xd800 && point <= 0xdfff) throw new DecodeError(field, 'not well-formed Unicode')
-    if (point < 0x80) bytes.push(point)
-    else if (point < 0x800) bytes.push(0xc0 | (point >> 6), 0x80 | (point & 63))
-    else if (point < 0x10000)
-      bytes.push(0xe0 | (point >> 12), 0x80 | ((point >> 6) & 63), 0x80 | (point & 63))
+    if (point < 0x80) bytes[length++] = point
     else {
-      bytes.push(
-        0xf0 | (point >> 18),
-        0x80 | ((point >> 12) & 63),
-        0x80 | ((point >> 6) & 63),
-        0x80 | (point & 63),
-      )
+      if (point < 0x800) bytes[length++] = 0xc0 | (point >> 6)
+      else {
+        if (point < 0x10000) bytes[length++] = 0xe0 | (point >> 12)
+        else {
+          bytes[length++] = 0xf0 | (point >> 18)
+          bytes[length++] = 0x80 | ((point >> 12) & 63)
+          i++
+        }
+        bytes[length++] = 0x80 | ((point >> 6) & 63)
+      }
+      bytes[length++] = 0x80 | (point & 63)
     }
   }
-  return Uint8Array.from(bytes)
+  return bytes.slice(0, length)
 }
 
 /** Text in the form in which it enters a TLV: NFC, UTF-8. */

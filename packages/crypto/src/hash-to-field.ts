@@ -3,7 +3,7 @@
  * (a hedged nonce hashes the key it protects): nothing here branches on it.
  */
 import { concat, utf8 } from './bytes.js'
-import { afterBlocks, digestOf, padded, sha256 } from './sha256.js'
+import { afterBlocks, digestAfter, digestOf, padded, sha256 } from './sha256.js'
 
 const BLOCK = 64
 const DIGEST = 32
@@ -20,7 +20,7 @@ export function expandMessageXmd(message: Uint8Array, dst: Uint8Array, length: n
   const tag = dst.length > 255 ? sha256(OVERSIZE, dst) : dst
   const dstPrime = concat(tag, Uint8Array.of(tag.length))
   const lengthAndZero = Uint8Array.of(length >> 8, length & 255, 0)
-  const b0 = digestOf(afterBlocks(padded([message, lengthAndZero, dstPrime], afterZeroPad), afterZeroPad))
+  const b0 = digestAfter(afterZeroPad, [message, lengthAndZero, dstPrime])
   const uniform = new Uint8Array(blocks * DIGEST)
   // b_i = H((b_0 xor b_(i-1)) ‖ i ‖ DST_prime): laid out once, its first 33 bytes rewritten.
   const input = padded([b0, Uint8Array.of(1), dstPrime])
@@ -30,7 +30,7 @@ export function expandMessageXmd(message: Uint8Array, dst: Uint8Array, length: n
     uniform.set(b, (i - 1) * DIGEST)
     for (let j = 0; j < DIGEST; j++) input[j] = (b0[j] as number) ^ (b[j] as number)
   }
-  return uniform.slice(0, length)
+  return length === uniform.length ? uniform : uniform.slice(0, length)
 }
 
 /** L for BLS12-381's coordinates: ⌈(381 + 128)/8⌉ (§8.8). */

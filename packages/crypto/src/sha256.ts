@@ -1,13 +1,12 @@
 /** SHA-256 (FIPS 180-4), HMAC (RFC 2104), HKDF (RFC 5869): synchronous, since WebCrypto's are not. */
-import { concat } from './bytes.js'
 
 /** First 32 bits of the fractional parts of the cube roots of the first 64 primes (FIPS 180-4 §4.2.2). */
 const K = roundConstants(64, 3)
 /** The same of the square roots of the first eight primes (§5.3.3). */
 const START = roundConstants(8, 2)
 
-function roundConstants(count: number, root: 2 | 3): Uint32Array {
-  const words = new Uint32Array(count)
+function roundConstants(count: number, root: 2 | 3): Int32Array {
+  const words = new Int32Array(count)
   const primes: number[] = []
   for (let n = 2; primes.length < count; n++) {
     if (primes.some(prime => n % prime === 0)) continue
@@ -30,10 +29,10 @@ function scaledRoot(prime: number, root: 2 | 3): bigint {
 const rotate = (word: number, by: number): number => (word >>> by) | (word << (32 - by))
 
 /** The message schedule of the block at work; zeroed when a message is done, since messages may be secret. */
-const w = new Uint32Array(64)
+const w = new Int32Array(64)
 
 /** One 64-byte block at `offset` into the state. No branch depends on the data. */
-function compress(state: Uint32Array, block: Uint8Array, offset: number): void {
+function compress(state: Int32Array, block: Uint8Array, offset: number): void {
   for (let i = 0; i < 16; i++) {
     const at = offset + 4 * i
     w[i] =
@@ -59,10 +58,11 @@ function compress(state: Uint32Array, block: Uint8Array, offset: number): void {
   let h = state[7] as number
   for (let i = 0; i < 64; i++) {
     const S1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)
-    const choice = (e & f) ^ (~e & g)
+    const choice = g ^ (e & (f ^ g))
     const t1 = (h + S1 + choice + (K[i] as number) + (w[i] as number)) | 0
     const S0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)
-    const majority = (a & b) ^ (a & c) ^ (b & c)
+    // The two have no bit in common.
+    const majority = (a & b) + (c & (a ^ b))
     const t2 = (S0 + majority) | 0
     h = g
     g = f
@@ -85,25 +85,32 @@ function compress(state: Uint32Array, block: Uint8Array, offset: number): void {
 
 /** What has gone in already: whole blocks. */
 export interface Sha256Prefix {
-  readonly state: Uint32Array
+  readonly state: Int32Array
   /** Bytes, a multiple of 64. */
   readonly length: number
 }
 const NOTHING: Sha256Prefix = { state: START, length: 0 }
 
-/** The parts as one message, padded to whole blocks for a digest after `prefix` (§5.1.1). */
-export function padded(parts: readonly Uint8Array[], prefix = NOTHING): Uint8Array {
-  const length = parts.reduce((sum, part) => sum + part.length, 0)
-  const blocks = new Uint8Array(((length + 8) >> 6) * 64 + 64)
+/** Where messages are laid out for `digestAfter`, one at a time; zero in between. */
+const desk = new Uint8Array(1024)
+
+/** The parts as one message, padded to whole blocks for a digest after `prefix` (§5.1.1): in `place` if they fit. */
+export function padded(parts: readonly Uint8Array[], prefix = NOTHING, place?: Uint8Array): Uint8Array {
+  let length = 0
+  for (const part of parts) length += part.length
+  const size = ((length + 8) >> 6) * 64 + 64
+  const blocks = place !== undefined && size <= place.length ? place.subarray(0, size) : new Uint8Array(size)
   let offset = 0
   for (const part of parts) {
     blocks.set(part, offset)
     offset += part.length
   }
+  // Nothing of a message that broke off stays below the padding.
+  blocks.fill(0, length)
   blocks[length] = 0x80
-  const bits = (prefix.length + length) * 8
-  for (let i = 1, rest = bits; i <= 8; i++) {
-    blocks[blocks.length - i] = rest % 256
+  // What is stored is taken mod 2⁸.
+  for (let i = blocks.length - 1, rest = (prefix.length + length) * 8; rest > 0; i--) {
+    blocks[i] = rest
     rest = Math.floor(rest / 256)
   }
   return blocks
@@ -131,15 +138,26 @@ export function digestOf({ state }: Sha256Prefix): Uint8Array {
   return digest
 }
 
+/** The digest of the parts, one after the other, after `prefix`: 32 bytes. */
+export function digestAfter(prefix: Sha256Prefix, parts: readonly Uint8Array[]): Uint8Array {
+  const blocks = padded(parts, prefix, desk)
+  const digest = digestOf(afterBlocks(blocks, prefix))
+  blocks.fill(0)
+  return digest
+}
+
 /** SHA-256 of the parts, one after the other: 32 bytes. */
-export const sha256 = (...parts: readonly Uint8Array[]): Uint8Array => digestOf(afterBlocks(padded(parts)))
+export const sha256 = (...parts: readonly Uint8Array[]): Uint8Array => digestAfter(NOTHING, parts)
 
 /** HMAC-SHA-256 over the parts, one after the other: 32 bytes. */
 export function hmacSha256(key: Uint8Array, ...parts: readonly Uint8Array[]): Uint8Array {
-  const block = new Uint8Array(64)
-  block.set(key.length > 64 ? sha256(key) : key)
-  const inner = block.map(byte => byte ^ 0x36)
-  const outer = block.map(byte => byte ^ 0x5c)
+  const inner = new Uint8Array(64)
+  const outer = new Uint8Array(64)
+  inner.set(key.length > 64 ? sha256(key) : key)
+  for (let i = 0; i < 64; i++) {
+    outer[i] = (inner[i] as number) ^ 0x5c
+    inner[i] = (inner[i] as number) ^ 0x36
+  }
   return sha256(outer, sha256(inner, ...parts))
 }
 
@@ -147,11 +165,11 @@ export function hmacSha256(key: Uint8Array, ...parts: readonly Uint8Array[]): Ui
 export function hkdfSha256(salt: Uint8Array, ikm: Uint8Array, info: Uint8Array, length: number): Uint8Array {
   if (length > 255 * 32) throw new RangeError('HKDF gives at most 8160 bytes')
   const prk = hmacSha256(salt, ikm)
-  const blocks: Uint8Array[] = []
+  const output = new Uint8Array(Math.ceil(length / 32) * 32)
   let previous: Uint8Array = new Uint8Array()
-  for (let i = 1; 32 * blocks.length < length; i++) {
-    previous = hmacSha256(prk, previous, info, Uint8Array.of(i))
-    blocks.push(previous)
+  for (let i = 0; 32 * i < length; i++) {
+    previous = hmacSha256(prk, previous, info, Uint8Array.of(i + 1))
+    output.set(previous, 32 * i)
   }
-  return concat(...blocks).slice(0, length)
+  return output.slice(0, length)
 }

@@ -2,17 +2,25 @@
  * The one tuple encoding (protocols.md §0): `u8 tag ‖ be32 length ‖ value`, tags ascending, none repeated. An empty
  * value is an absent one, so that a tuple has one spelling.
  */
-import { be32, concat, copyOf } from './bytes.js'
+import { be32, copyOf } from './bytes.js'
 import { DecodeError } from './errors.js'
 
 /** Entry i gets tag i + 1; an absent or empty one is left out and keeps its number. */
 export function encodeTlv(entries: readonly (Uint8Array | undefined)[]): Uint8Array {
   if (entries.length > 255) throw new RangeError('a TLV has at most 255 tags')
-  const parts: Uint8Array[] = []
-  entries.forEach((value, i) => {
-    if (value !== undefined && value.length > 0) parts.push(Uint8Array.of(i + 1), be32(value.length), value)
-  })
-  return concat(...parts)
+  let length = 0
+  for (const value of entries) if (value !== undefined && value.length > 0) length += 5 + value.length
+  const bytes = new Uint8Array(length)
+  let offset = 0
+  for (let i = 0; i < entries.length; i++) {
+    const value = entries[i]
+    if (value === undefined || value.length === 0) continue
+    bytes[offset] = i + 1
+    bytes.set(be32(value.length), offset + 1)
+    bytes.set(value, offset + 5)
+    offset += 5 + value.length
+  }
+  return bytes
 }
 
 /**

@@ -39,6 +39,32 @@ describe('hashes, as node:crypto has them', () => {
     fc.assert(fc.property(bytes(), bytes(), (a, b) => equalBytes(sha256(a, b), sha256(concat(a, b)))))
   })
 
+  const digest = (message: Uint8Array) => createHash('sha256').update(message).digest('hex')
+
+  test('SHA-256 of messages of one to 20 blocks, the long and the short ones in turn', () => {
+    const message = new Uint8Array(1280).map((_, i) => (i * 167 + 13) & 255)
+    for (let blocks = 1; blocks <= 20; blocks++) {
+      for (const length of [-10, -9, -8, -1, 0].map(over => 64 * blocks + over)) {
+        const part = message.subarray(1280 - length)
+        expect(hex(sha256(part))).toBe(digest(part))
+        expect(hex(sha256(part.subarray(0, length >> 3)))).toBe(digest(part.subarray(0, length >> 3)))
+      }
+    }
+  })
+
+  test('a digest that broke off leaves nothing in the next', () => {
+    const broken = Object.defineProperty({ length: 1 }, 0, {
+      get() {
+        throw new Error('broken')
+      },
+    }) as unknown as Uint8Array
+    for (const length of [0, 3, 55, 56, 64, 500]) {
+      expect(() => sha256(new Uint8Array(900).fill(255), broken)).toThrow('broken')
+      const message = new Uint8Array(length).fill(1)
+      expect(hex(sha256(message))).toBe(digest(message))
+    }
+  })
+
   test('HMAC with keys of every kind of length', () => {
     fc.assert(
       fc.property(bytes(200), bytes(), bytes(), (key, a, b) => {
@@ -91,6 +117,22 @@ describe('spellings', () => {
     )
   })
 
+  test('UTF-8 of one, two, three and four bytes, beside one another, in an array of just its length', () => {
+    const limits = [0, 0x41, 0x7f, 0x80, 0x7ff, 0x800, 0xd7ff, 0xe000, 0xffff, 0x10000, 0x10ffff]
+    const texts = limits.map(point => String.fromCodePoint(point))
+    const around = ['', 'a', 'abc', ...texts]
+    for (const text of texts) {
+      for (const before of around) {
+        for (const after of around) {
+          const encoded = utf8(before + text + after)
+          expect(encoded).toEqual(new TextEncoder().encode(before + text + after))
+          expect(encoded.buffer.byteLength).toBe(encoded.length)
+        }
+      }
+    }
+    expect(utf8('')).toEqual(new Uint8Array())
+  })
+
   test('UTF-8 that TextDecoder refuses is refused, and no other', () => {
     const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
     const nearUtf8 = fc.oneof(
@@ -123,6 +165,38 @@ describe('spellings', () => {
     },
   )
 
+  test('base64url of every length', () => {
+    for (let length = 0; length < 130; length++) {
+      const value = new Uint8Array(length).map((_, i) => (i * 89 + length) & 255)
+      const text = Buffer.from(value).toString('base64url')
+      expect(toBase64Url(value)).toBe(text)
+      expect(fromBase64Url(text, 'value', length)).toEqual(value)
+      for (const fewer of [1, 2, 3])
+        if (length > 3) expect(() => fromBase64Url(text.slice(fewer), 'value', length)).toThrow(DecodeError)
+    }
+  })
+
+  test('64 characters are base64url’s, and no other of all units of UTF-16, wherever it stands', () => {
+    const taken = (text: string): boolean => {
+      try {
+        return fromBase64Url(text, 'value').length === 3
+      } catch (error) {
+        if (error instanceof DecodeError) return false
+        throw error
+      }
+    }
+    for (const [before, after] of [
+      ['', 'AAA'],
+      ['A', 'AA'],
+      ['AA', 'A'],
+      ['AAA', ''],
+    ] as const) {
+      const characters = Array.from({ length: 0x10000 }, (_, unit) => String.fromCharCode(unit))
+      const good = characters.filter(character => taken(`${before}${character}${after}`))
+      expect(good.join('')).toMatch(/^-0123456789[A-Z]{26}_[a-z]{26}$/)
+    }
+  })
+
   test('base64url of another length than expected', () => {
     expect(fromBase64Url('AAAA', 'value', 3)).toEqual(new Uint8Array(3))
     expect(() => fromBase64Url('AAAA', 'value', 4)).toThrow(DecodeError)
@@ -133,9 +207,12 @@ describe('spellings', () => {
     expect(() => fromHex(text)).toThrow(DecodeError)
   })
 
-  test.each(['\ud800', 'a\udc00', '\udc00\ud800'])('a lone surrogate has no UTF-8', text => {
-    expect(() => utf8(text)).toThrow(DecodeError)
-  })
+  test.each(['\ud800', 'a\udc00', '\udc00\ud800', 'ab\ud800c', 'ü\udc00', '🔑\ud83d', '\ud83d🔑'])(
+    'a lone surrogate has no UTF-8',
+    text => {
+      expect(() => utf8(text)).toThrow(DecodeError)
+    },
+  )
 
   test('text enters a TLV in NFC', () => {
     expect(nfcUtf8('e\u0301')).toEqual(utf8('é'))
@@ -155,6 +232,8 @@ describe('spellings', () => {
       [be64, 2 ** 53],
     ] as const) {
       expect(readInteger(encode(limit - 1), encode(0).length, 'value')).toBe(limit - 1)
+      for (const value of [0, 1, 255, 256, 65_535, 65_536, 2 ** 31, 2 ** 32, 2 ** 52 + 257])
+        if (value < limit) expect(readInteger(encode(value), encode(0).length, 'value')).toBe(value)
       for (const wrong of [limit, -1, 0.5, Number.NaN]) expect(() => encode(wrong)).toThrow(RangeError)
     }
     expect(() => readInteger(new Uint8Array(3), 4, 'value')).toThrow(DecodeError)

@@ -24,7 +24,7 @@ test('p and q are the curve’s', () => {
 
 test('messages, tags and outputs around the block and digest lengths', () => {
   const bytes = seeded('expand')
-  for (const message of [0, 1, 52, 55, 56, 63, 64, 65, 119, 128, 300].map(bytes)) {
+  for (const message of [0, 1, 52, 55, 56, 63, 64, 65, 119, 128, 300, 900, 1100].map(bytes)) {
     for (const dst of [1, 22, 23, 60, 254, 255, 256, 300].map(bytes)) {
       for (const length of [1, 31, 32, 33, 48, 128, 256]) {
         expect(expandMessageXmd(message, dst, length)).toEqual(expand_message_xmd(message, dst, length, hash))
