@@ -17,6 +17,7 @@ import { createServer as createTlsServer, type TLSSocket, type TlsOptions } from
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Timers } from '@milagro-ts/api/system'
+import { equalBytes } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { binderHolds, type OfferedPsk } from './binder.js'
@@ -51,7 +52,7 @@ interface Waiting {
 }
 /** Whom a handshake is prepared for. */
 interface Prepared {
-  readonly psk: Uint8Array
+  psk: Uint8Array
   /** Connections that go by it. */
   uses: number
   /** Of all of them; undefined where they have several. */
@@ -244,6 +245,8 @@ class Entrance {
     const psk = await this.#options.door.psk(identity, source, isProven)
     if (raw.destroyed) return
     const prepared = this.#prepared.get(identity) ?? { psk, uses: 0, source }
+    // Anybody can name an identity: a connection that has got the decoy for it takes nothing from whose it is.
+    if (prepared.uses > 0 && equalBytes(prepared.psk, this.#options.door.decoy(identity))) prepared.psk = psk
     prepared.uses++
     if (prepared.source !== source) prepared.source = undefined
     this.#prepared.set(identity, prepared)
