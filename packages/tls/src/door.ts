@@ -195,6 +195,8 @@ export class Door {
   readonly #saidOfKnown = new Map<string, Said>()
   /** By source and identity: pairings that no handshake has come of yet. */
   readonly #paid = new Map<string, number>()
+  /** As they were when those who have come in were last gone through. */
+  #slotsSeen: SlotsNow = { current: -1, isFormerIn: false }
   #asking = 0
   #complainedAt = Number.NEGATIVE_INFINITY
   readonly #guests = new Map<Guest, { readonly peer: TlsPeer; told: boolean }>()
@@ -276,7 +278,7 @@ export class Door {
       return this.#admit(held.identity, held.permitted)
     }
     const identity = this.#readable(text, 'm1') ?? this.#readable(text, 'm2')
-    if (identity === null || !this.#mayEnter(identity)) return null
+    if (identity === null || !this.#isWelcome(identity)) return null
     const key = saidOf(identity)
     const said = this.#saidAbout(key)
     if (said?.permitted == null) return null
@@ -341,12 +343,22 @@ export class Door {
         guest.ending(endsAt)
       }
     }
-    for (const held of [this.#kept, this.#ready])
-      for (const [text, { slot, until }] of held)
-        if (now >= until || !this.#isNow({ slot })) held.delete(text)
-    for (const said of [this.#said, this.#saidOfKnown])
-      for (const [key, { slot, until, isPending }] of said)
-        if (!isPending && (now >= until + WAIT || !this.#isNow({ slot }))) said.delete(key)
+    this.#forget(now)
+  }
+
+  /** What is over. Of those who have come in that is by their slot alone, so they are gone through when that changes. */
+  #forget(now: number): void {
+    if (this.#kept.size + this.#ready.size + this.#said.size + this.#saidOfKnown.size === 0) return
+    const slots = this.#slotsNow()
+    for (const [text, { slot, until }] of this.#ready)
+      if (now >= until || !isOf(slots, slot)) this.#ready.delete(text)
+    for (const [key, { slot, until, isPending }] of this.#said)
+      if (!isPending && (now >= until + WAIT || !isOf(slots, slot))) this.#said.delete(key)
+    const { current, isFormerIn } = this.#slotsSeen
+    if (slots.current === current && slots.isFormerIn === isFormerIn) return
+    this.#slotsSeen = slots
+    for (const known of [this.#kept, this.#saidOfKnown])
+      for (const [key, { slot }] of known) if (!isOf(slots, slot)) known.delete(key)
   }
 
   /** Who has a PSK to give for it, whoever names it; null says nothing of who that is. */
@@ -370,16 +382,20 @@ export class Door {
   }
 
   /** Slot, deny list and stream, as of now; and the permit, as it was said. */
-  #mayEnter(identity: PskIdentity): boolean {
-    return this.#isAdmissible(identity) && this.#saidAbout(saidOf(identity))?.permitted != null
+  #mayEnter(identity: PskIdentity, key = saidOf(identity)): boolean {
+    return this.#isAdmissible(identity) && this.#saidAbout(key)?.permitted != null
   }
   /** Who has come in in this slot had a permit of it. */
   #mayComeAgain({ identity, slot }: Held): boolean {
     return this.#ports.keys.B(slot) !== undefined && this.#isAdmissible(identity)
   }
   #isAdmissible(identity: PskIdentity): boolean {
+    return this.#isWelcome(identity) && this.#isNow(identity)
+  }
+  /** By deny list and stream. */
+  #isWelcome({ idCore }: PskIdentity): boolean {
     const { bans } = this.#ports
-    return bans.fresh && bans.list.denies(identity.idCore.mpinId) === null && this.#isNow(identity)
+    return bans.fresh && bans.list.denies(idCore.mpinId) === null
   }
 
   #saidAbout(key: string): Said | undefined {
@@ -396,31 +412,42 @@ export class Door {
     const payer = sourceOf(source)
     const identity = this.#readable(text, kind)
     if (identity === null || !this.hears) {
-      this.#asks.take(payer)
-      await this.#compute(undefined, payer)
+      await this.#paired(undefined, payer)
       return null
     }
     const psk = this.#kept.get(text)?.psk ?? (await this.#paired({ text, identity }, payer))
     if (psk === null || !isProven(psk)) return null
+    const key = saidOf(identity)
     try {
-      await this.#ask(identity)
+      await this.#ask(identity, key)
     } finally {
-      const isAnswered = this.#saidAbout(saidOf(identity))?.permitted !== undefined
+      const isAnswered = this.#saidAbout(key)?.permitted !== undefined
       if (kind === 'm1' && !isAnswered) this.#payBack(payer, text)
     }
-    return this.#mayEnter(identity) ? psk : null
+    return this.#mayEnter(identity, key) ? psk : null
   }
 
-  async #paired(asked: Asked, payer: string): Promise<Uint8Array | null> {
+  /** What the pairing gives; for who gets a decoy it is made as well, so that both take as long. */
+  async #paired(asked: Asked | undefined, payer: string): Promise<Uint8Array | null> {
+    const { keys, pool } = this.#ports
     this.#asks.take(payer)
-    const key = paymentOf(payer, asked.text)
-    put(this.#paid, key, (this.#paid.get(key) ?? 0) + 1)
+    if (asked !== undefined) this.#pay(payer, asked.text)
+    const slot = asked?.identity.slot ?? this.#slotsNow().current
+    const B = keys.B(slot)
+    if (B === undefined) return null
     try {
-      return await this.#compute(asked, payer)
+      return await pool.externalPsk({ B, identity: asked?.text ?? this.#nobody(slot) }, payer)
     } catch (error) {
-      this.#payBack(payer, asked.text)
+      // R is no point.
+      if (error instanceof DecodeError) return null
+      if (asked !== undefined) this.#payBack(payer, asked.text)
       throw error
     }
+  }
+
+  #pay(payer: string, text: string): void {
+    const key = paymentOf(payer, text)
+    put(this.#paid, key, (this.#paid.get(key) ?? 0) + 1)
   }
 
   /** A pairing is paid for until its handshake has succeeded. */
@@ -456,9 +483,8 @@ export class Door {
   }
 
   /** Once for a device and slot, whatever number of connections it opens. Refused RETRY_LATER; the answer never rejects. */
-  #ask(identity: PskIdentity): Promise<Permitted | null> {
+  #ask(identity: PskIdentity, key: string): Promise<Permitted | null> {
     const { permitted, clock, bans, log } = this.#ports
-    const key = saidOf(identity)
     const known = this.#saidAbout(key)
     const { number } = bans.list
     if (known !== undefined && this.#holds(known)) return known.answer
@@ -476,27 +502,28 @@ export class Door {
       comings: known?.comings ?? 0,
     }
     this.#asking++
-    said.answer = permitted(identity.idCore, slot)
-      .then(
-        answer => {
-          said.permitted = answer
-          said.until = Math.max(said.until, clock() + SAID)
-          return answer
-        },
-        (error: unknown) => {
-          if (this.#said.get(key) === said) this.#said.delete(key)
-          if (clock() >= this.#complainedAt + COMPLAINT) {
-            this.#complainedAt = clock()
-            const why = error instanceof Refused ? error.log : undefined
-            log.warn({ err: error, why }, 'nobody says whether devices are permitted: they can’t come in')
-          }
-          return null
-        },
-      )
-      .finally(() => {
-        said.isPending = false
-        this.#asking--
-      })
+    const hasAnswered = () => {
+      said.isPending = false
+      this.#asking--
+    }
+    said.answer = permitted(identity.idCore, slot).then(
+      answer => {
+        hasAnswered()
+        said.permitted = answer
+        said.until = Math.max(said.until, clock() + SAID)
+        return answer
+      },
+      (error: unknown) => {
+        hasAnswered()
+        if (this.#said.get(key) === said) this.#said.delete(key)
+        if (clock() >= this.#complainedAt + COMPLAINT) {
+          this.#complainedAt = clock()
+          const why = error instanceof Refused ? error.log : undefined
+          log.warn({ err: error, why }, 'nobody says whether devices are permitted: they can’t come in')
+        }
+        return null
+      },
+    )
     this.#saidOfKnown.delete(key)
     put(this.#said, key, said, READY)
     return said.answer
@@ -508,30 +535,25 @@ export class Door {
   }
 
   /** The current slot, or the former one within `grace`. */
-  #isNow({ slot }: { readonly slot: number | undefined }): boolean {
+  #isNow({ slot }: PskIdentity): boolean {
+    return isOf(this.#slotsNow(), slot)
+  }
+  #slotsNow(): SlotsNow {
     const { rule, clock } = this.#ports
     const { slotRule, grace } = rule()
     const seconds = Math.floor(clock() / 1000)
     const current = slotAt(slotRule, seconds)
-    return slot === current || (slot === current - 1 && seconds - slotStart(slotRule, current) < grace)
-  }
-
-  /** What the pairing gives; for who gets a decoy it is made as well, so that both take as long. */
-  async #compute(asked: Asked | undefined, payer: string): Promise<Uint8Array | null> {
-    const { keys, pool, rule, clock } = this.#ports
-    const current = slotAt(rule().slotRule, Math.floor(clock() / 1000))
-    const slot = asked?.identity.slot ?? current
-    const B = keys.B(slot)
-    if (B === undefined) return null
-    try {
-      return await pool.externalPsk({ B, identity: asked?.text ?? this.#nobody(slot) }, payer)
-    } catch (error) {
-      // R is no point.
-      if (error instanceof DecodeError) return null
-      throw error
-    }
+    return { current, isFormerIn: seconds - slotStart(slotRule, current) < grace }
   }
 }
+
+/** The current slot, and whether the former one is within `grace`. */
+interface SlotsNow {
+  readonly current: number
+  readonly isFormerIn: boolean
+}
+const isOf = ({ current, isFormerIn }: SlotsNow, slot: number | undefined): boolean =>
+  slot === current || (isFormerIn && slot === current - 1)
 
 /** As the newest entry; beyond `most` the oldest goes. */
 function put<T>(entries: Map<string, T>, key: string, value: T, most = KEPT): void {

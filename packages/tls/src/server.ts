@@ -17,6 +17,7 @@ import { createServer as createTlsServer, type TLSSocket, type TlsOptions } from
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Timers } from '@milagro-ts/api/system'
+import { equalBytes } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import { binderHolds, type OfferedPsk } from './binder.js'
@@ -51,9 +52,11 @@ interface Waiting {
 }
 /** Whom a handshake is prepared for. */
 interface Prepared {
-  readonly psk: Uint8Array
+  psk: Uint8Array
   /** Connections that go by it. */
   uses: number
+  /** Of all of them; undefined where they have several. */
+  source: string | undefined
 }
 
 /** Who knocks, and then who is in. Private, since programs print sockets. */
@@ -238,10 +241,14 @@ class Entrance {
     offered: OfferedPsk | undefined,
   ): Promise<void> {
     const isProven = (psk: Uint8Array) => offered !== undefined && binderHolds(offered, psk)
-    const psk = await this.#options.door.psk(identity, raw.remoteAddress ?? '', isProven)
+    const source = raw.remoteAddress ?? ''
+    const psk = await this.#options.door.psk(identity, source, isProven)
     if (raw.destroyed) return
-    const prepared = this.#prepared.get(identity) ?? { psk, uses: 0 }
+    const prepared = this.#prepared.get(identity) ?? { psk, uses: 0, source }
+    // Anybody can name an identity: a connection that has got the decoy for it takes nothing from whose it is.
+    if (prepared.uses > 0 && equalBytes(prepared.psk, this.#options.door.decoy(identity))) prepared.psk = psk
     prepared.uses++
+    if (prepared.source !== source) prepared.source = undefined
     this.#prepared.set(identity, prepared)
     raw.once('close', () => {
       if (--prepared.uses === 0) this.#prepared.delete(identity)
@@ -271,8 +278,10 @@ class Entrance {
       const isTls13 = this.#isTls13Only || socket.getProtocol() === 'TLSv1.3'
       const kept = isTls13 ? door.pskKept(identity) : undefined
       const prepared = isTls13 ? this.#prepared.get(identity) : undefined
-      // Asking the kernel takes as long as all else here, and for who comes again by what is kept there is no need.
-      const source = kept !== undefined && prepared === undefined ? '' : (socket.remoteAddress ?? '')
+      // Asking the kernel takes as long as all else here: for who comes again by what is kept there is no need, and where all
+      // that is prepared is of one source it is known.
+      const known = kept === undefined ? prepared?.source : prepared === undefined ? '' : undefined
+      const source = known ?? socket.remoteAddress ?? ''
       const psk = isTls13 ? (kept ?? prepared?.psk) : door.pskAtOnce(identity, source)
       if (psk !== undefined)
         (socket as Marked)[VISITOR] = new Visitor(socket, this.#options.log, identity, psk, source)

@@ -6,7 +6,7 @@ import { G1 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { PskIdentity } from '@milagro-ts/crypto/static-agreement'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { NAME, SLOT, World } from './world.js'
+import { GRACE, NAME, NOON, SLOT, World } from './world.js'
 
 let world: World
 beforeEach(async () => {
@@ -46,6 +46,38 @@ test('ten thousand devices and more that have come in are known for their slot',
   }
   expect(world.asked).toHaveLength(10_100)
   for (let n = 1; n <= 10_100; n++) expect(door.pskKept(made(n))).toBeDefined()
+})
+
+test('who has come in is forgotten when the slot and the grace after it are over, and not before', async () => {
+  const { door } = world
+  const text = made(1)
+  const psk = await door.psk(text, '192.0.2.1', proven)
+  expect(door.authenticated(text, psk, '192.0.2.1')).not.toBeNull()
+  world.turn((1_800 + GRACE) * 1000 - 1)
+  expect(door.pskKept(text)).toEqual(psk)
+  world.turn(1)
+  // What is remembered shows where the clock is set back.
+  world.now = NOON
+  expect(door.pskKept(text)).toBeUndefined()
+  await door.psk(text, '192.0.2.1', proven)
+  expect([world.computed, world.asked.length]).toEqual([2, 2])
+})
+
+test('what was said of who hasn’t come in is forgotten after two minutes and its five seconds', async () => {
+  const { door } = world
+  const psk = await door.psk(made(1), '192.0.2.1', proven)
+  world.turn(124_999)
+  world.now = NOON
+  expect(door.authenticated(made(1), psk, '192.0.2.1')).not.toBeNull()
+  await door.psk(made(2), '192.0.2.1', proven)
+  world.turn(125_000)
+  expect(door.authenticated(made(2), psk, '192.0.2.1')).toBeNull()
+  expect(door.authenticated(made(1), psk, '192.0.2.1')).not.toBeNull()
+})
+
+test('before the first slot there is nobody to look for', () => {
+  world.now = 0
+  expect(() => world.door.look()).not.toThrow()
 })
 
 test('one source has so many pairings that come to nothing, and no more', async () => {

@@ -3,7 +3,7 @@
 import { once } from 'node:events'
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import { get, request as httpsRequest, type RequestOptions } from 'node:https'
-import { Socket } from 'node:net'
+import { connect as rawConnect, Socket } from 'node:net'
 import { Duplex, PassThrough } from 'node:stream'
 import { createServer as rawServer } from 'node:tls'
 import { inspect } from 'node:util'
@@ -72,6 +72,44 @@ test('a car that the server has never heard of is in at its first try, and both 
   expect(() => Object.assign(one?.socket as Socket, { peer: {} })).toThrow(TypeError)
   expect(() => peerOf(socket)).toThrow(TypeError)
   socket.destroy()
+})
+test('each connection by one identity is told to the door with its own source', async () => {
+  const { door, timers, log } = world
+  const told: string[] = []
+  const noting = {
+    psk: door.psk.bind(door),
+    pskKept: door.pskKept.bind(door),
+    pskAtOnce: door.pskAtOnce.bind(door),
+    decoy: door.decoy.bind(door),
+    enter: door.enter.bind(door),
+    leave: door.leave.bind(door),
+    authenticated: (text: string, psk: Uint8Array, source: string) => {
+      told.push(source)
+      return door.authenticated(text, psk, source)
+    },
+  }
+  let answer = () => {}
+  world.permitted = () =>
+    new Promise(resolve => {
+      answer = () => resolve({ attributes: {}, instance: '' })
+    })
+  const noted = createServer({ door: noting, timers, log }, socket => socket.write('welcome'))
+  const at = await world.listen(noted)
+  const comes = (identity: TlsIdentity, localAddress: string) => {
+    const socket = rawConnect({ host: '127.0.0.1', port: at, localAddress })
+    return outcome(secured(connect({ socket, servername: NAME, identity, timers })))
+  }
+  const alone = comes(world.car(1), '127.0.0.2')
+  await expect.poll(() => world.asked.length).toBe(1)
+  answer()
+  expect(await alone).toBe('in')
+  expect(told).toEqual(['127.0.0.2'])
+  const car = world.car(2)
+  const both = [comes(car, '127.0.0.1'), comes(car, '127.0.0.2')]
+  await expect.poll(() => [world.computed, world.asked.length]).toEqual([3, 2])
+  answer()
+  expect(await Promise.all(both)).toEqual(['in', 'in'])
+  expect(told.slice(1).sort()).toEqual(['127.0.0.1', '127.0.0.2'])
 })
 test('a socket of the caller’s own that goes before the handshake is over is an error, not a wait without end', async () => {
   const own = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })

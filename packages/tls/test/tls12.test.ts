@@ -1,6 +1,7 @@
 /** TLS 1.2 by explicit choice: who is known comes in, by one suite; the five guards hold there, too. */
 
 import { constants } from 'node:crypto'
+import { once } from 'node:events'
 import { connect as connectTcp, createServer as createTcp, type Socket } from 'node:net'
 import {
   type ConnectionOptions,
@@ -343,6 +344,30 @@ describe('negotiating anew', () => {
     expect(await renegotiated(here)).toBe(false)
     here.destroy()
   })
+})
+
+test('who names another for TLS 1.3 and then goes on by TLS 1.2 keeps nobody out', async () => {
+  const car = world.car(1)
+  const { identity } = await car.externalPsk(NAME)
+  const hello = await helloOf({
+    minVersion: 'TLSv1.2',
+    ciphers: `TLS_AES_128_GCM_SHA256:${SUITE}`,
+    pskCallback: () => ({ identity, psk: new Uint8Array(32) }),
+  })
+  // supported_versions becomes an extension that nobody knows.
+  const versions = hello.indexOf('002b00050403040303', 'hex')
+  expect(versions).toBeGreaterThan(0)
+  hello.writeUInt16BE(0x7a7a, versions)
+  const stranger = connectTcp(port, '127.0.0.1').on('error', () => undefined)
+  stranger.write(hello)
+  const [answer] = await once(stranger, 'data')
+  // A ServerHello, and a handshake that waits for more.
+  expect([answer[0], answer[5]]).toEqual([22, 2])
+  expect(await outcome(secured(connect({ host: '127.0.0.1', port, servername: NAME, identity: car })))).toBe(
+    'in',
+  )
+  expect(stranger.destroyed).toBe(false)
+  stranger.destroy()
 })
 
 /** What this Node's OpenSSL sends first. */
