@@ -40,6 +40,11 @@ export const be32 = (value: number): Uint8Array => beInteger(value, 4)
 /** Takes what a double holds exactly: 0…2⁵³−1. */
 export const be64 = (value: number): Uint8Array => beInteger(value, 8)
 
+/** The four bytes from `at` on as one big-endian integer: without a view, which moves small arrays out of V8's heap. */
+export const be32At = (bytes: Uint8Array, at: number): number =>
+  (bytes[at] as number) * 0x100_0000 +
+  (((bytes[at + 1] as number) << 16) | ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number))
+
 /** Reads all of `bytes` as one big-endian integer of exactly `size` bytes. */
 export function readInteger(bytes: Uint8Array, size: number, field: string): number {
   if (bytes.length !== size) throw new DecodeError(field, `${size} bytes expected`)

@@ -13,12 +13,12 @@
 import {
   be16,
   be32,
+  be32At,
   concat,
   copyOf,
   equalBytes,
   fromBase64Url,
   nfcUtf8,
-  readInteger,
   toBase64Url,
   u8,
   utf8,
@@ -100,8 +100,8 @@ export class IdCore {
 
   private constructor(bytes: Uint8Array) {
     this.#bytes = bytes
-    this.leaf = readInteger(bytes.subarray(0, 4), 4, 'idCore')
-    this.generation = readInteger(bytes.subarray(4, 6), 2, 'idCore')
+    this.leaf = be32At(bytes, 0)
+    this.generation = ((bytes[4] as number) << 8) | (bytes[5] as number)
     this.factors = bytes[6] as Factors
   }
 

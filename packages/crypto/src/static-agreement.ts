@@ -21,7 +21,7 @@
  *
  * {@includeCode ../examples/external-psk.mjs}
  */
-import { be16, be32, concat, fromBase64Url, readInteger, toBase64Url, utf8 } from './bytes.js'
+import { be16, be32, be32At, concat, fromBase64Url, toBase64Url, utf8 } from './bytes.js'
 import { DecodeError } from './errors.js'
 import { hashToScalar, pairingWithHash } from './hash-to-curve.js'
 import { agreePointG1, agreePointG2, decodeGroupId, encodeName, IdCore, type Name } from './identity.js'
@@ -85,7 +85,7 @@ export class PskIdentity {
     const bytes = fromBase64Url(text.slice(3), field, length)
     const idCore = IdCore.decode(bytes.subarray(0, ID_CORE_LENGTH), field)
     if (kind === 's1') return new PskIdentity(kind, idCore, undefined, undefined)
-    const slot = readInteger(bytes.subarray(ID_CORE_LENGTH, ID_CORE_LENGTH + SLOT_LENGTH), SLOT_LENGTH, field)
+    const slot = be32At(bytes, ID_CORE_LENGTH)
     return new PskIdentity(kind, idCore, slot, bytes.slice(ID_CORE_LENGTH + SLOT_LENGTH))
   }
 

@@ -3,6 +3,7 @@ import { createHash, createHmac, hkdfSync } from 'node:crypto'
 import {
   be16,
   be32,
+  be32At,
   be64,
   concat,
   equalBytes,
@@ -236,6 +237,8 @@ describe('spellings', () => {
         if (value < limit) expect(readInteger(encode(value), encode(0).length, 'value')).toBe(value)
       for (const wrong of [limit, -1, 0.5, Number.NaN]) expect(() => encode(wrong)).toThrow(RangeError)
     }
+    for (const value of [0, 1, 255, 2 ** 24, 2 ** 31, 0xdeadbeef, 2 ** 32 - 1])
+      expect(be32At(concat(new Uint8Array(3).fill(255), be32(value), Uint8Array.of(255)), 3)).toBe(value)
     expect(() => readInteger(new Uint8Array(3), 4, 'value')).toThrow(DecodeError)
     expect(() => readInteger(fromHex('0020000000000000'), 8, 'value')).toThrow(DecodeError)
     expect(() => readInteger(new Uint8Array(8).fill(255), 8, 'value')).toThrow(DecodeError)
