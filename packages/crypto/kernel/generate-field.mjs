@@ -14,7 +14,10 @@ import { LIMBS_49 } from './limbs-49.mjs'
 import { Line, statementsOf } from './line.mjs'
 
 /** @typedef {typeof LIMBS_28 | typeof LIMBS_49} Representation */
-/** @typedef {{ name: string, parameters: readonly string[], line: Line, why: string }} FieldFunction */
+/**
+ * @typedef {{ name: string, parameters: readonly string[], line: Line, why: string, sum?: Line }} FieldFunction `sum` is what
+ *   is settled, where a line does both
+ */
 
 /** The lanes of two columns side by side. @param {Line} l @param {number} a @param {number} b @param {string} places of two lanes: '0'/'1' of a, '2'/'3' of b */
 function wideLanes(l, a, b, places) {
@@ -23,7 +26,7 @@ function wideLanes(l, a, b, places) {
 }
 
 /** All functions of the field layer. @param {Representation} representation @returns {readonly FieldFunction[]} */
-function functionsOf({ LIMBS, VECTORS, COLUMNS, lanes, lines }) {
+function functionsOf({ LIMBS, VECTORS, COLUMNS, lanes, settled, lines }) {
   /** Bytes of a pair. */
   const PAIR = 16 * VECTORS
   /** @type {FieldFunction[]} */
@@ -37,6 +40,16 @@ function functionsOf({ LIMBS, VECTORS, COLUMNS, lanes, lines }) {
   }
   /** What is done to each vector of a pair. @param {Line} l @param {(at: number) => void} body */
   const eachVector = (l, body) => l.each(VECTORS, 16, body)
+
+  /** @param {Line} l @param {number} a @param {number} times */
+  const repeated = (l, a, times) => {
+    let sum = a
+    for (const bit of times.toString(2).slice(1)) {
+      sum = l.add(sum, sum)
+      if (bit === '1') sum = l.add(sum, a)
+    }
+    return sum
+  }
 
   define('add', 'r a b', 'r = a + b', l =>
     eachVector(l, at => l.store('r', at, l.add(l.load('a', at), l.load('b', at)))),
@@ -96,11 +109,33 @@ function functionsOf({ LIMBS, VECTORS, COLUMNS, lanes, lines }) {
       l.store('r', at, l.add(a, turned))
     }),
   )
-  define(
-    'settle',
-    'r a',
-    'r = a − qp, carried: in ±(½ + 2⁻⁸)p. Sums of values that no multiplication divides by R would grow',
-    lines.settle,
+  /** @param {string} name @param {string} parameters @param {string} of @param {(l: Line, at: number) => number} vector */
+  function defineSettled(name, parameters, of, vector) {
+    define(name, parameters, `r = ${of} − qp, carried: in ±(½ + 2⁻⁸)p`, l =>
+      l.storeAll(
+        'r',
+        settled(
+          l,
+          Array.from({ length: VECTORS }, (_, v) => vector(l, 16 * v)),
+        ),
+      ),
+    )
+    if (name === 'settle') return
+    const sum = new Line()
+    eachVector(sum, at => sum.store('r', at, vector(sum, at)))
+    Object.assign(/** @type {FieldFunction} */ (functions.at(-1)), { sum })
+  }
+  // Sums of values that no multiplication divides by R would grow.
+  defineSettled('settle', 'r a', 'a', (l, at) => l.load('a', at))
+  defineSettled('settleSum', 'r a b', '(a + b)', (l, at) => l.add(l.load('a', at), l.load('b', at)))
+  defineSettled('settleRest', 'r a b c', '(a − b − c)', (l, at) =>
+    l.sub(l.sub(l.load('a', at), l.load('b', at)), l.load('c', at)),
+  )
+  defineSettled('settleMinus', 'r t a', '(3t − 2a)', (l, at) =>
+    l.sub(repeated(l, l.load('t', at), 3), repeated(l, l.load('a', at), 2)),
+  )
+  defineSettled('settlePlus', 'r t a', '(3t + 2a)', (l, at) =>
+    l.add(repeated(l, l.load('t', at), 3), repeated(l, l.load('a', at), 2)),
   )
   define('carry', 'r a', 'r = a, its limbs carried once', lines.carry)
 
@@ -171,15 +206,6 @@ function functionsOf({ LIMBS, VECTORS, COLUMNS, lanes, lines }) {
     }),
   )
 
-  /** @param {Line} l @param {number} a @param {number} times */
-  const repeated = (l, a, times) => {
-    let sum = a
-    for (const bit of times.toString(2).slice(1)) {
-      sum = l.add(sum, sum)
-      if (bit === '1') sum = l.add(sum, a)
-    }
-    return sum
-  }
   define('g1DoubleBefore', 'r p', 'r = (Y, Y), (Y, Z), (Z, X), (Z, Y)', l =>
     eachVector(l, at => {
       const [xy, z] = [l.load('p', at), l.load('p', PAIR + at)]
@@ -319,20 +345,32 @@ export function ${name}(r: usize, a: usize${b ? `, ${b}: usize` : ''}): void {
     lines.push(`const ${name}: usize = memory.data<${type}>([${values.join(', ')}], 16)`)
   for (const name of field.scratch) lines.push(`const ${name}: usize = memory.data(${PAIR}, 16)`)
   lines.push(field.preface)
-  for (const { name, parameters, line, why } of field.functions) {
-    lines.push('', `/** ${why} */`)
+  /** @param {string} name @param {readonly string[]} parameters @param {readonly string[]} body */
+  const written = (name, parameters, body) => {
     lines.push(
       `export function ${name}(${parameters.map(parameter => `${parameter}: usize`).join(', ')}): void {`,
-      ...field.prelude(line.operations),
     )
-    lines.push(
-      ...statementsOf(
-        line.operations,
-        line.loops.filter(({ count }) => areVectorsRolled || count !== VECTORS),
-        field.spelling,
-      ),
-    )
-    lines.push('}')
+    lines.push(...body, '}')
+  }
+  /** @param {Line} line */
+  const bodyOf = ({ operations, loops }) => [
+    ...field.prelude(operations),
+    ...statementsOf(
+      operations,
+      loops.filter(({ count }) => areVectorsRolled || count !== VECTORS),
+      field.spelling,
+    ),
+  ]
+  if (!field.areSumsSettledInline) lines.push(`const SETTLED: usize = memory.data(${PAIR}, 16)`)
+  for (const { name, parameters, line, why, sum } of field.functions) {
+    lines.push('', `/** ${why} */`)
+    if (sum === undefined || field.areSumsSettledInline) {
+      written(name, parameters, bodyOf(line))
+    } else {
+      const [r, ...operands] = parameters
+      written(`${name}Sum`, parameters, bodyOf(sum))
+      written(name, parameters, [`  ${name}Sum(SETTLED, ${operands.join(', ')})`, `  settle(${r}, SETTLED)`])
+    }
   }
   lines.push(...field.pooled())
   lines.push(composed('square'))

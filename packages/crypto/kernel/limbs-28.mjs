@@ -71,19 +71,15 @@ function carried(l, vectors) {
 /**
  * q·p is taken off, q = ⌊a₁₃·2520/2²⁸ + ½⌋ the multiple of p that is nearest by the top limb (2²⁸/2520 ≈ p/2³⁶⁴).
  *
- * @param {Line} l
+ * @param {Line} l @param {readonly number[]} a
  */
-function settle(l) {
-  const a = l.loadAll('a', VECTORS)
+function settled(l, a) {
   const last = /** @type {number} */ (a[VECTORS - 1])
   const top = l.shuffle(last, last, [2, 3, 2, 3])
   const q = l.high(l.addHalf(l.multiplySmall(top, QUOTIENT)))
-  l.storeAll(
-    'r',
-    carried(
-      l,
-      a.map((vector, v) => l.sub(vector, l.multiplyLimbs(q, l.load('BALANCED', 16 * v)))),
-    ),
+  return carried(
+    l,
+    a.map((vector, v) => l.sub(vector, l.multiplyLimbs(q, l.load('BALANCED', 16 * v)))),
   )
 }
 
@@ -270,11 +266,13 @@ export const LIMBS_28 = {
     MU: constant('i32', [MU]),
   },
   scratch: ['T0', 'T1'],
+  /** A sum is added up first, and then settled: in one it would take half a kilobyte each time. */
+  areSumsSettledInline: false,
   lanes,
+  settled,
   /** @type {Readonly<Record<string, (l: Line) => void>>} */
   lines: {
     carry: l => l.storeAll('r', carried(l, l.loadAll('a', VECTORS))),
-    settle,
     multiplyWide: l => product(l, [[limb('a'), limb('b')]]),
     squareWide(l) {
       doubleInto0(l)

@@ -88,17 +88,13 @@ function carried(l, vectors) {
 /**
  * q·p is taken off, q the multiple of p that is nearest by the top limb: its 2³⁴³/p-th part, rounded.
  *
- * @param {Line} l
+ * @param {Line} l @param {readonly number[]} a
  */
-function settle(l) {
-  const a = l.loadAll('a', LIMBS)
+function settled(l, a) {
   const q = l.nearest(/** @type {number} */ (a[LAST]), 'QUOTIENT', 0)
-  l.storeAll(
-    'r',
-    carried(
-      l,
-      a.map((vector, i) => l.addProduct(vector, q, l.load('MINUS_P', 16 * i))),
-    ),
+  return carried(
+    l,
+    a.map((vector, i) => l.addProduct(vector, q, l.load('MINUS_P', 16 * i))),
   )
 }
 
@@ -385,11 +381,13 @@ export const LIMBS_49 = {
     ),
   },
   scratch: [A, B],
+  /** A sum is added up and settled in one. */
+  areSumsSettledInline: true,
   lanes,
+  settled,
   /** @type {Readonly<Record<string, (l: Line) => void>>} */
   lines: {
     carry: l => l.storeAll('r', carried(l, l.loadAll('a', LIMBS))),
-    settle,
     multiplyWide: l => product(l, [[both('a'), both('b')]], CHAIN),
     squareWide,
     multiplyWide2,

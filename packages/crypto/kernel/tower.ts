@@ -29,12 +29,15 @@ import {
   PAIR,
   reduce,
   settle,
+  settleMinus,
+  settlePlus,
+  settleRest,
+  settleSum,
   squareWide2,
   sub,
   subWide,
   subWide2,
   timesXi,
-  triple,
   WIDE,
 } from './field'
 import { invert } from './inverse'
@@ -94,6 +97,17 @@ function settle6(r: usize, a: usize): void {
   settle(r, a)
   settle(r + F2, a + F2)
   settle(r + 2 * F2, a + 2 * F2)
+}
+function settleSum6(r: usize, a: usize, b: usize): void {
+  settleSum(r, a, b)
+  settleSum(r + F2, a + F2, b + F2)
+  settleSum(r + 2 * F2, a + 2 * F2, b + 2 * F2)
+}
+/** r = a − b − c. */
+function settleRest6(r: usize, a: usize, b: usize, c: usize): void {
+  settleRest(r, a, b, c)
+  settleRest(r + F2, a + F2, b + F2, c + F2)
+  settleRest(r + 2 * F2, a + 2 * F2, b + 2 * F2, c + 2 * F2)
 }
 /** r = a·v = (ξa₂, a₀, a₁). r ≠ a. */
 function timesV(r: usize, a: usize): void {
@@ -225,12 +239,9 @@ export function multiply12(r: usize, a: usize, b: usize): void {
 }
 /** From a₀b₀ in A6, a₁b₁ in B6 and (a₀ + a₁)(b₀ + b₁) in C6. */
 function karatsuba12(r: usize): void {
-  sub6(C6, C6, A6)
-  sub6(C6, C6, B6)
-  settle6(r + F6, C6)
+  settleRest6(r + F6, C6, A6, B6)
   timesV(D6, B6)
-  add6(D6, D6, A6)
-  settle6(r, D6)
+  settleSum6(r, A6, D6)
 }
 /** b = (b₀ + b₁v) + vw, b₀ and b₁ at b, one after the other: (a₀b + v²a₁) + (a₁b + va₀)w. a is settled. */
 export function multiply12ByLine(r: usize, a: usize, b: usize): void {
@@ -272,11 +283,8 @@ export function square12(r: usize, a: usize): void {
   multiply6(C6, A6, B6)
   multiply6(A6, a, a + F6)
   timesV(D6, A6)
-  sub6(C6, C6, A6)
-  sub6(C6, C6, D6)
-  settle6(r, C6)
-  add6(A6, A6, A6)
-  settle6(r + F6, A6)
+  settleRest6(r, C6, A6, D6)
+  settleSum6(r + F6, A6, A6)
 }
 /** a^(p⁶): the inverse, where a has norm 1. */
 export function conjugate12(r: usize, a: usize): void {
@@ -325,19 +333,6 @@ function square4(first: usize, second: usize, a: usize, b: usize): void {
   reduce(first, V0)
   reduce(second, X0)
 }
-/** r = 3t − 2a. */
-function cyclotomicMinus(r: usize, t: usize, a: usize): void {
-  triple(S, t)
-  double(T, a)
-  sub(S, S, T)
-  settle(r, S)
-}
-function cyclotomicPlus(r: usize, t: usize, a: usize): void {
-  triple(S, t)
-  double(T, a)
-  add(S, S, T)
-  settle(r, S)
-}
 /**
  * Four of the six coefficients of a square in the cyclotomic subgroup, those of v and v² and of w and v²w, which need but the
  * same four of a (Karabina 2013, theorem 3.2). 3t ± 2a must be below 7½p for `settle`: t, which was reduced, is below 1 + 2⁻⁷
@@ -349,19 +344,19 @@ export function compressedSquare(r: usize, a: usize): void {
   square4(G0 + 4 * F2, G0 + 5 * F2, a + F2, a1 + 2 * F2)
   timesXi(G1, G0 + 5 * F2)
   carry(G1, G1)
-  cyclotomicMinus(r + F2, G0 + 2 * F2, a + F2)
-  cyclotomicMinus(r + 2 * F2, G0 + 4 * F2, a + 2 * F2)
+  settleMinus(r + F2, G0 + 2 * F2, a + F2)
+  settleMinus(r + 2 * F2, G0 + 4 * F2, a + 2 * F2)
   const r1 = r + F6
-  cyclotomicPlus(r1, G1, a1)
-  cyclotomicPlus(r1 + 2 * F2, G0 + 3 * F2, a1 + 2 * F2)
+  settlePlus(r1, G1, a1)
+  settlePlus(r1 + 2 * F2, G0 + 3 * F2, a1 + 2 * F2)
 }
 /** The square of an element of the cyclotomic subgroup (Granger, Scott 2010, §3.2). */
 export function cyclotomicSquare(r: usize, a: usize): void {
   const a1 = a + F6
   square4(G0, G0 + F2, a, a1 + F2)
   compressedSquare(r, a)
-  cyclotomicMinus(r, G0, a)
-  cyclotomicPlus(r + F6 + F2, G0 + F2, a1 + F2)
+  settleMinus(r, G0, a)
+  settlePlus(r + F6 + F2, G0 + F2, a1 + F2)
 }
 /** r = 4g₂, by which `decompress` divides. */
 export function compressedDivisor(r: usize, a: usize): void {
@@ -398,8 +393,7 @@ export function decompress(a: usize, inverse: usize): void {
   subWide(V0, V0, V1)
   reduce(S, V0)
   timesXi(T, S)
-  add(T, T, ONE2)
-  settle(a, T)
+  settleSum(a, T, ONE2)
 }
 
 export function setOne12(r: usize): void {

@@ -101,6 +101,14 @@ interface Outcome {
   readonly pairs: readonly Pair[]
   readonly wides: readonly Wide[]
 }
+/** How often what a line settles has each of its operands in it. */
+const SETTLING: Readonly<Record<string, Readonly<Record<string, bigint>>>> = {
+  settle: { a: 1n },
+  settleSum: { a: 1n, b: 1n },
+  settleRest: { a: 1n, b: 1n, c: 1n },
+  settleMinus: { t: 3n, a: 2n },
+  settlePlus: { t: 3n, a: 2n },
+}
 /** What `settle` leaves, in p. */
 export const SETTLED = 17 / 32
 const up = (value: bigint, bits: bigint): bigint => ((value + (1n << bits) - 1n) >> bits) << bits
@@ -517,9 +525,13 @@ export function boundsOf(field: Field) {
         const limbs = Array.from({ length: 2 * LIMBS }, (_, i) => size(`${base}+${PAIR * index + LIMB * i}`))
         const top = limbs.splice(-2).reduce(larger)
         // What `settle` takes off is the nearest multiple of p: see the test of its own.
-        if (name === 'settle') {
-          if ((pairs[0] as Pair).top > 8n * TOP_OF_P)
-            throw new RangeError(`settle: ${(pairs[0] as Pair).top}`)
+        const weights = SETTLING[name]
+        if (weights !== undefined) {
+          const before = effects.pairsIn.reduce(
+            (total, [base], n) => total + (weights[base] as bigint) * (pairs[n] as Pair).top,
+            0n,
+          )
+          if (before > 8n * TOP_OF_P) throw new RangeError(`${name}: ${before}`)
           return coarse({ limb: limbs.reduce(larger), top: smaller(top, pairOf(1n, SETTLED).top) })
         }
         return coarse({ limb: limbs.reduce(larger), top })
