@@ -284,24 +284,27 @@ export function miller(f: usize, points: usize, prepared: usize, n: i32, work: u
   conjugate12(f, f)
 }
 
-/** |t| has bits at six places; the powers by them, what they are divided by, and products of that. */
-const BITS: usize = 6
-const POWERS: usize = memory.data(36 * PAIR, 16)
-const POWER_DIVISORS: usize = memory.data(6 * PAIR, 16)
-const POWER_PRODUCTS: usize = memory.data(7 * PAIR, 16)
+/** The highest place up to which squares are compressed: the four bits of |t| from there on are close together. */
+const LAST_COMPRESSED = 57
+/** Bits of |t| up to there: the powers by them, what they are divided by, and products of that. */
+const BITS: usize = 3
+const POWERS: usize = memory.data(18 * PAIR, 16)
+const POWER_DIVISORS: usize = memory.data(3 * PAIR, 16)
+const POWER_PRODUCTS: usize = memory.data(4 * PAIR, 16)
 const M: usize = memory.data(6 * PAIR, 16)
 const X: usize = memory.data(6 * PAIR, 16)
 const Y: usize = memory.data(6 * PAIR, 16)
 const Z: usize = memory.data(6 * PAIR, 16)
 /**
  * r = a^t in the cyclotomic subgroup. r ≠ a. The squares are compressed, those at the bits of |t| decompressed and multiplied,
- * with one inversion for all. Where a divisor is zero, as for a = 1 and next to no other, the squares are taken in full.
+ * with one inversion for all; the last ones are taken in full, which costs less than to decompress them. Where a divisor is
+ * zero, as for a = 1 and next to no other, all are.
  */
 function powerT(r: usize, a: usize): void {
   memory.copy(r, a, F12)
   let n: usize = 0
   copy(POWER_PRODUCTS, ONE2)
-  for (let i = 1; i < 64; i++) {
+  for (let i = 1; i <= LAST_COMPRESSED; i++) {
     compressedSquare(r, r)
     if (bitOfT(i)) {
       const divisor = POWER_DIVISORS + F2 * n
@@ -325,6 +328,11 @@ function powerT(r: usize, a: usize): void {
     decompress(power, own)
     if (k === BITS) memory.copy(r, power, F12)
     else multiply12(r, r, power)
+  }
+  const last = POWERS + F12 * (BITS - 1)
+  for (let i = LAST_COMPRESSED + 1; i < 64; i++) {
+    cyclotomicSquare(last, last)
+    if (bitOfT(i)) multiply12(r, r, last)
   }
   conjugate12(r, r)
 }

@@ -6,7 +6,7 @@
  * units of ½·2^bits. A product of pairs needs u(a)·u(b) ≤ 32, one in Fp2 ≤ 16, and sums of wide values add up to the same:
  * then no column reaches 2⁶³ in `reduce`. test/kernel-bounds.test.ts runs all these files on bounds. A product of values below 2⁷p is, divided by
  * R = 2¹¹·³p, below 7p, and of sums of few reduced values below 1½p; nothing is compared with p. Where a value is carried
- * from step to step without a multiplication (cyclotomic squares), `settle` keeps it below p.
+ * from step to step without a multiplication (cyclotomic squares, products by a line), `settle` keeps it below p.
  */
 
 import { FROBENIUS, ONE2 } from './constants'
