@@ -13,6 +13,10 @@
  * `addOffset` takes the constants off, all of a column's at once. That h counts 2⁵⁰, twice the next column, and not 2⁴⁹ leaves
  * a bit for sums: |ab| may be 2¹⁰¹, 32 times a product of limbs of 2⁴⁸. No formula comes near (0.56 times 2¹⁰¹, in a Jacobian
  * doubling), which matters where limbs were carried and may be a few units above 2⁴⁸.
+ *
+ * Two products ab and cd can share both parts:
+ *   upper' = cd + upper, lower' = lower + (cd + (upper − upper')),
+ * with h counting 2⁵¹: then |ab + cd| may be 2¹⁰², so each of them 2¹⁰¹ as before, and what is left of each is ≤ 2⁵⁰, of both ≤ 2⁵¹.
  */
 import { balancedLimbsOf, minusInverseOfP, P } from './prime.mjs'
 

@@ -116,6 +116,7 @@ export function fromBase64Url(text: string, field: string, length?: number): Uin
 
 /** UTF-8 of well-formed text; a lone surrogate is a DecodeError, since two of them would share one spelling. */
 export function utf8(text: string, field = 'text'): Uint8Array {
+  if (typeof text !== 'string') throw new TypeError(`${field}: text expected`)
   const ascii = new Uint8Array(text.length)
   for (let i = 0; i < text.length; i++) {
     const unit = text.charCodeAt(i)

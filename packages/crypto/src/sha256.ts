@@ -140,10 +140,14 @@ export function digestOf({ state }: Sha256Prefix): Uint8Array {
 
 /** The digest of the parts, one after the other, after `prefix`: 32 bytes. */
 export function digestAfter(prefix: Sha256Prefix, parts: readonly Uint8Array[]): Uint8Array {
-  const blocks = padded(parts, prefix, desk)
-  const digest = digestOf(afterBlocks(blocks, prefix))
-  blocks.fill(0)
-  return digest
+  let blocks: Uint8Array = desk
+  try {
+    blocks = padded(parts, prefix, desk)
+    return digestOf(afterBlocks(blocks, prefix))
+  } finally {
+    // All of it where a message broke off.
+    blocks.fill(0)
+  }
 }
 
 /** SHA-256 of the parts, one after the other: 32 bytes. */

@@ -66,6 +66,11 @@ describe('hashes, as node:crypto has them', () => {
     }
   })
 
+  test('no text is a TypeError, and no empty bytes', () => {
+    for (const wrong of [5, {}, true, null, undefined, [], new Date()])
+      expect(() => utf8(wrong as unknown as string)).toThrow(TypeError)
+  })
+
   test('HMAC with keys of every kind of length', () => {
     fc.assert(
       fc.property(bytes(200), bytes(), bytes(), (key, a, b) => {

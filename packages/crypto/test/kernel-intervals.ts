@@ -422,10 +422,16 @@ export function boundsOf(field: Field) {
           }
           case 'addLower': {
             const { places: lower, parts } = held(first)
+            const more = operations.find(one => one.id === second)
+            const before = operations.find(one => one.id === first)
+            const last =
+              before?.op === 'addLower' ? operations.find(one => one.id === before.args[1]) : before
+            if (more?.op !== 'lowerOn' || last?.args[last.op === 'lower' ? 2 : 3] !== more.args[2])
+              throw new Error(`${where}: not of the same sum`)
             if (JSON.stringify(parts) !== '{"lower":1}')
               throw new RangeError(`${where}: ${JSON.stringify(parts)}`)
-            const more = doublesOf(second)
-            return { places: lower.map((a, i) => small(sum(a, more[i] as Interval), 51, where)), parts }
+            const added = doublesOf(second)
+            return { places: lower.map((a, i) => small(sum(a, added[i] as Interval), 51, where)), parts }
           }
           case 'lowerDouble': {
             const { places: before, parts } = held(first)

@@ -195,8 +195,8 @@ export class Door {
   readonly #saidOfKnown = new Map<string, Said>()
   /** By source and identity: pairings that no handshake has come of yet. */
   readonly #paid = new Map<string, number>()
-  /** As they were when those who have come in were last gone through. */
-  #slotsSeen: SlotsNow = { current: -1, isFormerIn: false }
+  /** As they were when those who have come in were last gone through; none where somebody is to be looked at again. */
+  #slotsSeen: SlotsNow | undefined
   #asking = 0
   #complainedAt = Number.NEGATIVE_INFINITY
   readonly #guests = new Map<Guest, { readonly peer: TlsPeer; told: boolean }>()
@@ -285,6 +285,8 @@ export class Door {
     said.until = Number.POSITIVE_INFINITY
     this.#ready.delete(text)
     const slot = identity.slot as number
+    // The clock may be set back before the next look.
+    if (slot !== this.#slotsSeen?.current) this.#slotsSeen = undefined
     this.#said.delete(key)
     put(this.#saidOfKnown, key, said)
     said.comings++
@@ -354,11 +356,15 @@ export class Door {
       if (now >= until || !isOf(slots, slot)) this.#ready.delete(text)
     for (const [key, { slot, until, isPending }] of this.#said)
       if (!isPending && (now >= until + WAIT || !isOf(slots, slot))) this.#said.delete(key)
-    const { current, isFormerIn } = this.#slotsSeen
-    if (slots.current === current && slots.isFormerIn === isFormerIn) return
+    const seen = this.#slotsSeen
+    if (slots.current === seen?.current && slots.isFormerIn === seen.isFormerIn) return
     this.#slotsSeen = slots
-    for (const known of [this.#kept, this.#saidOfKnown])
-      for (const [key, { slot }] of known) if (!isOf(slots, slot)) known.delete(key)
+    for (const [text, { slot }] of this.#kept) if (!isOf(slots, slot)) this.#kept.delete(text)
+    for (const [key, { slot, isPending }] of this.#saidOfKnown) {
+      if (isOf(slots, slot)) continue
+      if (isPending) this.#slotsSeen = undefined
+      else this.#saidOfKnown.delete(key)
+    }
   }
 
   /** Who has a PSK to give for it, whoever names it; null says nothing of who that is. */

@@ -75,6 +75,55 @@ test('what was said of who hasn’t come in is forgotten after two minutes and i
   expect(door.authenticated(made(1), psk, '192.0.2.1')).not.toBeNull()
 })
 
+test('who came in while the clock was ahead is forgotten once it is set back', async () => {
+  const { door } = world
+  await world.holdKeys(SLOT, SLOT + 1)
+  const early = PskIdentity.ofSlot(
+    'm1',
+    IdCore.decode(concat(be32(9), new Uint8Array(35))),
+    SLOT + 1,
+    G1.generator,
+  ).toString()
+  const other = await door.psk(made(1), '192.0.2.1', proven)
+  expect(door.authenticated(made(1), other, '192.0.2.1')).not.toBeNull()
+  world.turn(0)
+  world.now += 3_600_000
+  const psk = await door.psk(early, '192.0.2.1', proven)
+  expect(door.authenticated(early, psk, '192.0.2.1')).not.toBeNull()
+  world.now = NOON
+  world.turn(0)
+  // In its slot it has to be asked about.
+  world.now += 3_600_000
+  expect(door.pskKept(early)).toBeUndefined()
+})
+
+test('a question that is open when slot and grace end pays nobody back by that', async () => {
+  const { door } = world
+  world.turn((1_800 + GRACE) * 1000 - 6_500)
+  const psk = await door.psk(renewed(1), '192.0.2.1', proven)
+  // Its answer has run out, and the next one waits.
+  world.turn(6_000)
+  const answers: ((answer: null) => void)[] = []
+  world.permitted = () => new Promise<null>(resolve => answers.push(resolve))
+  const waiting = Array.from({ length: 400 }, (_, n) => door.psk(renewed(n + 2), '192.0.2.9', proven))
+  await vi.waitFor(() => expect(answers).toHaveLength(1))
+  expect(door.authenticated(renewed(1), psk, '192.0.2.1')).not.toBeNull()
+  world.turn(500)
+  for (const answer of answers) answer(null)
+  await Promise.all(waiting)
+  world.turn(0)
+  let left = 0
+  for (; left < 500; left++) {
+    const isRefused = await door.psk(`nobody ${left}`, '192.0.2.9', unproven).then(
+      () => false,
+      () => true,
+    )
+    if (isRefused) break
+  }
+  // A hundred were left, and in half a second 25 more.
+  expect(left).toBe(125)
+})
+
 test('before the first slot there is nobody to look for', () => {
   world.now = 0
   expect(() => world.door.look()).not.toThrow()
