@@ -170,6 +170,7 @@ test('a ban: at once online, offline at most lead + slot + grace; an un-ban only
   const before = new Set(held.map(permit => JSON.stringify(targetOf(permit))))
   await servers.fleet.unban({ ...(await servers.act()), params: { id: String(id) } })
   await expect.poll(() => codeOf(login(thief)), { timeout: 10_000 }).toBe('in')
+  await toSlot(1_012, 400)
   await withNext(thief)
   const after = await store.atomic(connection =>
     connection

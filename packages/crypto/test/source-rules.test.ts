@@ -141,8 +141,12 @@ test('where a secret is multiplied, the fixed-shape multiplication is used', () 
     'mpin-full.ts: transcriptScalar(transcript)',
     'mpin.ts: c',
     'secret-sharing.ts: lambda[i] as Scalar',
-    'static-agreement.ts: h',
   ])
+  // The multiple of a hash within a pairing, by a challenge.
+  const paired = sources.flatMap(({ file, code }) =>
+    [...code.matchAll(/pairingWithHash\((\w+), (\w+),/g)].map(([, , by]) => `${file}: ${by}`),
+  )
+  expect(paired).toEqual(['engine.ts: scalar', 'static-agreement.ts: h'])
   // Sums: by weights of proofs and batches, and challenges, ρ and z, λ, published κ and z, powers of an index.
   expect(using(/\.sumOfProducts\(/)).toEqual([
     'batch.ts',
