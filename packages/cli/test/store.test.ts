@@ -50,6 +50,21 @@ test('a database comes back as it was when it was copied', async () => {
   expect(await store('restore', folder.file('copy.sqlite'))).toMatchObject({ exit: 1 })
 })
 
+test('a copy is of the schema that the database has; a restore brings it to the newest', async () => {
+  const steps = async (file: string) => {
+    const database = await openDatabase<unknown>({ file, migrations: dtaMigrations, schema: 'as it is' })
+    const rows = await database.atomic(connection => connection.all('SELECT id FROM migration'))
+    await database.close()
+    return rows.length
+  }
+  const older = await openDatabase<unknown>({ file, migrations: dtaMigrations.slice(0, 1) })
+  expect((await store('backup', folder.file('copy.sqlite'))).exit).toBe(0)
+  await older.close()
+  expect([await steps(file), await steps(folder.file('copy.sqlite'))]).toEqual([1, 1])
+  expect((await store('restore', folder.file('copy.sqlite'))).exit).toBe(0)
+  expect([await steps(file), await steps(`${file}.before-restore`)]).toEqual([dtaMigrations.length, 1])
+})
+
 test('a database that somebody uses stays in its place', async () => {
   await accepted(hash => hash.fill(1))
   expect((await store('backup', folder.file('copy.sqlite'))).exit).toBe(0)

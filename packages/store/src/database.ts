@@ -96,6 +96,7 @@ export interface Store<Schema> {
  * `newer` (it has a migration that `migrations` hasn't), `foreign` (a migration by another name), `unavailable`.
  * A list of migrations that isn't numbered 1, 2, 3 … is a RangeError.
  *
+ * @param schema `as it is` applies none: for a copy beside a server, which may be of an older version.
  * @param sync Brings the log to the disk: fdatasync, unless a test has another.
  * @param lockFile Held as long as the database is open, for a server that must be the only one: StoreError `locked`, before
  * anything is changed, where another process holds it.
@@ -103,11 +104,13 @@ export interface Store<Schema> {
 export async function openDatabase<Schema>({
   file,
   migrations,
+  schema = 'newest',
   sync,
   lockFile,
 }: {
   file: string
   migrations: readonly Migration[]
+  schema?: 'newest' | 'as it is'
   sync?: WriteAheadLogPorts['sync']
   lockFile?: string
 }): Promise<Store<Schema>> {
@@ -133,7 +136,8 @@ export async function openDatabase<Schema>({
           })
     database.onCommit = rows => log?.written(rows)
     const db = new Kysely<Schema>({ dialect: new ImmediateDialect({ database, turns, log, lock }) })
-    await migrate(db, migrations, file)
+    await checkSteps(db, migrations, file)
+    if (schema === 'newest') await applySteps(db, migrations)
     const place = file === ':memory:' ? undefined : await placeOf(file)
     return new SqliteStore(db, { database, turns, log, lock }, place)
   } catch (error) {
@@ -209,11 +213,39 @@ async function setUp(database: CheckedDatabase, file: string): Promise<void> {
   }
 }
 
-async function migrate<Schema>(
+/** The steps that `file` has are the first ones of `migrations`: else StoreError. */
+async function checkSteps<Schema>(
   db: Kysely<Schema>,
   migrations: readonly Migration[],
   file: string,
 ): Promise<void> {
+  const tables = await sql`SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migration'`.execute(
+    db,
+  )
+  if (tables.rows.length === 0) return
+  const { rows } = await sql<{
+    id: number
+    name: string
+  }>`SELECT id, name FROM migration ORDER BY id`.execute(db)
+  for (const applied of rows) {
+    const known = migrations[applied.id - 1]
+    if (known === undefined) {
+      throw new StoreError(
+        'newer',
+        `database ${file} was written by a newer version (step ${applied.id}, this one knows ${migrations.length}): ` +
+          'start that version, or restore a backup made before it',
+      )
+    }
+    if (known.name !== applied.name) {
+      throw new StoreError(
+        'foreign',
+        `database ${file} belongs to another program: its step ${applied.id} is "${applied.name}", not "${known.name}"`,
+      )
+    }
+  }
+}
+
+async function applySteps<Schema>(db: Kysely<Schema>, migrations: readonly Migration[]): Promise<void> {
   const untyped = db as unknown as Kysely<unknown>
   await untyped.transaction().execute(async step => {
     await sql`CREATE TABLE IF NOT EXISTS migration (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT`.execute(
@@ -222,26 +254,6 @@ async function migrate<Schema>(
     await sql`CREATE TABLE IF NOT EXISTS write_probe (id INTEGER PRIMARY KEY, writes INTEGER NOT NULL) STRICT`.execute(
       step,
     )
-    const { rows } = await sql<{
-      id: number
-      name: string
-    }>`SELECT id, name FROM migration ORDER BY id`.execute(step)
-    for (const applied of rows) {
-      const known = migrations[applied.id - 1]
-      if (known === undefined) {
-        throw new StoreError(
-          'newer',
-          `database ${file} was written by a newer version (step ${applied.id}, this one knows ${migrations.length}): ` +
-            'start that version, or restore a backup made before it',
-        )
-      }
-      if (known.name !== applied.name) {
-        throw new StoreError(
-          'foreign',
-          `database ${file} belongs to another program: its step ${applied.id} is "${applied.name}", not "${known.name}"`,
-        )
-      }
-    }
   })
   for (const migration of migrations) {
     await untyped.transaction().execute(async step => {

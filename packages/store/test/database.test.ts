@@ -51,6 +51,24 @@ test('a server stores a car, restarts with a wider schema, and finds it', async 
   await after.close()
 })
 
+test('a copy of an older server’s database, made while that runs, leaves both as they are', async () => {
+  const server = await open([first])
+  const beside = await openDatabase<Cars>({ file, migrations: [first, second], schema: 'as it is' })
+  const copy = join(folder, 'copy.db')
+  await beside.backup(copy)
+  await beside.close()
+  expect(await server.atomic(c => c.all('SELECT id FROM migration'))).toEqual([{ id: 1 }])
+  await server.close()
+  await (await open([first], copy)).close()
+  await (await open([first])).close()
+  await expect(
+    openDatabase({ file, migrations: [{ ...second, id: 1 }], schema: 'as it is' }),
+  ).rejects.toMatchObject({ reason: 'foreign' })
+  await expect(openDatabase({ file, migrations: [], schema: 'as it is' })).rejects.toMatchObject({
+    reason: 'newer',
+  })
+})
+
 test('blobs come out as Uint8Array from kysely, its streams, raw statements and :memory:', async () => {
   const store = await open([first], ':memory:')
   const row = { vin: 'V1', seal: Uint8Array.of(7) }

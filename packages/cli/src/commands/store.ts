@@ -38,12 +38,12 @@ export function addStore(program: Command, io: Io): void {
 
   answers(
     io,
-    verb('backup', 'write a consistent copy; the server may run meanwhile').argument(
+    verb('backup', 'write a consistent copy, its schema as it is; the server may run meanwhile').argument(
       '<file>',
       'must not exist',
     ),
     async (file: string, options: StoreOptions) => {
-      const database = await open(databaseOf(options), options.server)
+      const database = await open(databaseOf(options), options.server, 'as it is')
       await database.backup(file).finally(() => database.close())
       return { json: { backup: file }, text: [`written to ${file}`] }
     },
@@ -114,7 +114,7 @@ async function alone<Result>({ dataDir }: StoreOptions, work: () => Promise<Resu
 async function putAside(target: string, former: string, server: ServerKind): Promise<void> {
   if (!(await exists(target))) return
   try {
-    await (await open(target, server)).close()
+    await (await open(target, server, 'as it is')).close()
   } catch (error) {
     if (!(error instanceof StoreError) || error.reason !== 'damaged') throw error
   }
@@ -127,11 +127,11 @@ function databaseOf({ server, dataDir }: StoreOptions): string {
   return join(dataDir, `${server}.sqlite`)
 }
 
-async function open(file: string, server: ServerKind) {
+async function open(file: string, server: ServerKind, schema: 'newest' | 'as it is' = 'newest') {
   if (!(await exists(file))) throw new UsageError(`there is no ${file}`)
   if ((await stat(file)).size === 0)
     throw new StoreError('damaged', `database ${file} is empty: restore it from a backup`)
-  return openDatabase<unknown>({ file, migrations: MIGRATIONS[server] })
+  return openDatabase<unknown>({ file, migrations: MIGRATIONS[server], schema })
 }
 
 function exists(file: string): Promise<boolean> {
