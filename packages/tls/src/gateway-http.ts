@@ -214,7 +214,12 @@ export class HttpPassing {
     const at = 'path' in to ? { socketPath: to.path } : to
     const { method, url: path } = incoming
     const asked: Asked = {
-      ...{ ...at, method, path, headers, agent, setHost: false },
+      ...at,
+      method,
+      path,
+      headers,
+      agent,
+      setHost: false,
       isWanted: () => !onward.destroyed,
     }
     const onward = request(asked)

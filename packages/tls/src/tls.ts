@@ -119,7 +119,7 @@ function optionsOf([first, ...others]: unknown[]): ConnectOptions {
   const at = isPath
     ? { path: first }
     : { port: Number(first), ...(typeof others[0] === 'string' ? { host: others[0] } : {}) }
-  const options = others.slice(0, 2).find(one => typeof one === 'object') as ConnectOptions
+  const options = others.slice(0, 2).find(one => typeof one === 'object' && one !== null) as ConnectOptions
   return { ...at, ...options }
 }
 

@@ -68,6 +68,8 @@ describe('every way that node:tls is called', () => {
     ['port, host, options', () => connect(port, '127.0.0.1', options())],
     ['a port that is text', () => connect(String(port) as never, '127.0.0.1', options())],
     ['a host that has to be looked up', () => connect(port, 'localhost', options())],
+    ['options whose host is null', () => connect({ ...options(), port, host: null as never })],
+    ['port, null, options', () => connect(port, null as never, options())],
     [
       'options that count more than what stands before them',
       () => connect(1, 'x.invalid', { ...options(), port, host: '127.0.0.1' } as never),
