@@ -1,12 +1,28 @@
 /** The server's process: a listener for each kind, told what to do by messages. */
 import { constants } from 'node:crypto'
 import { createServer as createTlsServer } from 'node:tls'
+import { generateEs256 } from '@milagro-ts/api/keys'
 import { createLog } from '@milagro-ts/api/log'
 import { systemTimers } from '@milagro-ts/api/system'
 import { CryptoPool } from '@milagro-ts/crypto/node-pool'
+import { Guard } from '@milagro-ts/rpa/guard'
 import { Door } from '@milagro-ts/tls/door'
+import { Permits } from '@milagro-ts/tls/permits'
 import { createServer } from '@milagro-ts/tls/tls'
-import { B, PROTOCOL, RULE, random, SLOT, STATIC, secretOf, slotKey } from './world.mjs'
+import {
+  B,
+  EPOCH,
+  groupId,
+  NAME,
+  PROTOCOL,
+  permitKey,
+  RULE,
+  random,
+  SLOT,
+  STATIC,
+  secretOf,
+  slotKey,
+} from './world.mjs'
 
 /** @typedef {import('./world.mjs').Kind} Kind */
 
@@ -37,10 +53,10 @@ function serve(socket) {
   more()
 }
 
-/** @param {{secret: string, certificates: import('./world.mjs').Certificates}} start */
-async function listen({ secret, certificates: { server, client } }) {
+/** @param {{secret: string, rpsUrl: string, certificates: import('./world.mjs').Certificates}} start */
+async function listen({ secret, rpsUrl, certificates: { server, client } }) {
   const common = { ...PROTOCOL, secureOptions: constants.SSL_OP_NO_TICKET }
-  const door = await openDoor(secretOf(secret))
+  const door = await openDoor(secretOf(secret), rpsUrl)
   const log = createLog('tls', { level: 'warn' })
   /** @type {Record<string, import('node:net').Server>} */
   const servers = {
@@ -64,8 +80,8 @@ async function listen({ secret, certificates: { server, client } }) {
   return ports
 }
 
-/** @param {import('@milagro-ts/crypto/scalar').Scalar} s */
-async function openDoor(s) {
+/** @param {import('@milagro-ts/crypto/scalar').Scalar} s @param {string} rpsUrl */
+async function openDoor(s, rpsUrl) {
   const pool = CryptoPool.start({ workers: 1, random, clock: Date.now, timers: systemTimers })
   await pool.handOver(async () => [slotKey(s)])
   const ports = {
@@ -74,8 +90,7 @@ async function openDoor(s) {
       keepComplete: async () => {},
     },
     bans: { fresh: true, list: { denies: () => null, number: 0 } },
-    // The RPS' answer, once for a device and slot: what asking costs is the network's.
-    permitted: async () => ({ attributes: {}, instance: '' }),
+    permitted: await openPermits(s, rpsUrl, pool),
     rule: () => ({ slotRule: RULE, grace: 0 }),
     pool,
     clock: Date.now,
@@ -86,6 +101,35 @@ async function openDoor(s) {
   const door = new Door(ports)
   door.start()
   return door
+}
+
+/**
+ * The RPS is asked once for a device and slot, as by every service. Of the group document there is what a permit is checked by.
+ *
+ * @param {import('@milagro-ts/crypto/scalar').Scalar} s
+ * @param {string} rpsUrl
+ * @param {CryptoPool} pool
+ */
+async function openPermits(s, rpsUrl, pool) {
+  const keys = { epoch: EPOCH, pub: permitKey(s) }
+  const group = /** @type {import('@milagro-ts/api/group').Group} */ (
+    /** @type {unknown} */ ({ groupId, slotRule: RULE, keysAt: () => keys })
+  )
+  const guard = new Guard({
+    rpsUrl,
+    audience: NAME,
+    name: NAME,
+    requestKey: await generateEs256(),
+    group,
+    random,
+    clock: Date.now,
+    timers: systemTimers,
+    fetch,
+    log: createLog('tls', { level: 'warn' }),
+  })
+  const permits = new Permits({ guard, group: () => group, pool })
+  return (/** @type {import('@milagro-ts/crypto/identity').IdCore} */ idCore, /** @type {number} */ slot) =>
+    permits.of(idCore, slot)
 }
 
 const collect = /** @type {() => void} */ (globalThis.gc ?? (() => undefined))

@@ -4,18 +4,18 @@
  */
 import { enrolmentKeyHash } from '@milagro-ts/crypto/enrolment'
 import { agreePointG1, agreePointG2, encodeName, issueIdCore } from '@milagro-ts/crypto/identity'
-import { G1 } from '@milagro-ts/crypto/points'
+import { G1, G2 } from '@milagro-ts/crypto/points'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { AgreeClientKey, ClientAgreement, slotName } from '@milagro-ts/crypto/static-agreement'
-import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
+import { encodePermit, permitInput, permitPoint, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
 
 export const NAME = 'gw.example'
 const GENERATION = 1
-const EPOCH = 1
+export const EPOCH = 1
 export const RULE = { origin: 1_767_225_600, length: 86_400 }
 export const SLOT = slotAt(RULE, Math.floor(Date.now() / 1000))
-const groupId = sha256(Uint8Array.of(1))
+export const groupId = sha256(Uint8Array.of(1))
 
 /** @type {import('@milagro-ts/crypto/ports').Random} */
 export const random = length => crypto.getRandomValues(new Uint8Array(length))
@@ -35,6 +35,16 @@ export function slotKey(s) {
     ivk: G1.generator.mulSecret(s).encode(),
     S: agreePointG2(B).mulSecret(s).encode(),
   }
+}
+
+/** sQ, with which permits are checked. @param {Scalar} s */
+export const permitKey = s => G2.generator.mulSecret(s)
+
+/** The permit of the tree's root in this slot, as it is carried. @param {Scalar} s */
+export function permitOf(s) {
+  const root = /** @type {const} */ ({ type: 'node', depth: 0, index: 0 })
+  const T = permitPoint(permitInput({ groupId, permitEpoch: EPOCH, rule: RULE }, SLOT, root))
+  return encodePermit(SLOT, root, T.mulSecret(s).encode())
 }
 
 /** The key of a device. @param {Scalar} s @param {number} leaf */
