@@ -3,14 +3,19 @@
  * guard, then against this package.
  */
 import { spawnSync } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createSecureServer } from 'node:http2'
 import { Agent, get, createServer as httpsServer, type RequestOptions } from 'node:https'
 import type { Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import {
   type ConnectionOptions,
   connect as rawConnect,
   createServer as rawServer,
   type TLSSocket,
 } from 'node:tls'
+import { fileURLToPath } from 'node:url'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import {
   createServer as createHttpsServer,
@@ -24,7 +29,8 @@ import { WebSocketServer as ProvenWebSocketServer } from '@milagro-ts/tls/ws'
 import { Agent as Dispatcher, fetch as undiciFetch } from 'undici'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type ClientOptions, WebSocket, WebSocketServer } from 'ws'
-import { cert, key } from './someones-certificate.js'
+import { cert, key, signed } from './someones-certificate.js'
+import { ran } from './tools.js'
 import { type Car, NAME, outcome, World } from './world.js'
 
 const SUITE = { ciphers: 'TLS_AES_128_GCM_SHA256', minVersion: 'TLSv1.3' } as const
@@ -69,12 +75,15 @@ describe('1: a certificate in the place of the PSK', () => {
     expect(await outcome(opened({ ...at, ca: cert }))).toBe('in')
   })
 
-  test('with it neither is', async () => {
+  /** What node says of one that nobody vouches for. */
+  const SELF_SIGNED = 'DEPTH_ZERO_SELF_SIGNED_CERT'
+
+  test('with it one that nobody vouches for is refused', async () => {
     const at = { ...(await impostor()), servername: NAME }
-    expect(await outcome(connect({ ...at, identity: world.car(1) }))).not.toBe('in')
+    expect(await outcome(connect({ ...at, identity: world.car(1) }))).toBe(SELF_SIGNED)
   })
 
-  test('nor where the environment switches the checks of certificates off', async () => {
+  test('also where the environment switches the checks of certificates off', async () => {
     const at = await impostor()
     process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'
     try {
@@ -82,10 +91,64 @@ describe('1: a certificate in the place of the PSK', () => {
       const pskCallback = () => ({ identity, psk })
       const checkServerIdentity = () => new Error('no certificates')
       expect(await outcome(opened({ ...at, ...SUITE, pskCallback, checkServerIdentity }))).toBe('in')
-      expect(await outcome(connect({ ...at, servername: NAME, identity: world.car(1) }))).not.toBe('in')
+      expect(await outcome(connect({ ...at, servername: NAME, identity: world.car(1) }))).toBe(SELF_SIGNED)
     } finally {
       delete process.env.NODE_TLS_REJECT_UNAUTHORIZED
     }
+  })
+
+  describe('by a CA that the client’s process trusts, for the server’s own name', () => {
+    const CLIENT = fileURLToPath(new URL('./trusting-client.mjs', import.meta.url))
+    const REFUSED = 'a certificate was offered in the place of the external PSK'
+    /** The impostor speaks both versions of TLS, and of HTTP. How many requests it has read, and what each way came to. */
+    const attacked = async (isWide = false) => {
+      let read = 0
+      const server = createSecureServer({ ...signed, allowHTTP1: true }, (_, response) => {
+        read++
+        response.end('welcome')
+      })
+      server.on('tlsClientError', () => undefined)
+      const { port } = await listening(server)
+      const { identity, psk } = await world.car(1).externalPsk(NAME)
+      const folder = await mkdtemp(join(tmpdir(), 'milagro-guards-'))
+      try {
+        const ca = join(folder, 'ca.pem')
+        await writeFile(ca, signed.ca)
+        const input = JSON.stringify({
+          port,
+          name: NAME,
+          identity,
+          psk: Buffer.from(psk).toString('hex'),
+          isWide,
+        })
+        const { text } = await ran([process.execPath, CLIENT], { input, env: { NODE_EXTRA_CA_CERTS: ca } })
+        return { read, outcomes: JSON.parse(text) as Record<string, string> }
+      } finally {
+        await rm(folder, { recursive: true })
+      }
+    }
+
+    test('without the guard it is taken; with it none is, by any module', async () => {
+      const { read, outcomes } = await attacked()
+      const {
+        'node:https': theirs,
+        'node:https, TLS 1.2': theirs12,
+        'tls, TLS 1.2': tls12,
+        ...ours
+      } = outcomes
+      expect([theirs, theirs12]).toEqual(['in', 'in'])
+      expect(ours).toEqual({ tls: REFUSED, https: REFUSED, http2: REFUSED, undici: REFUSED, ws: REFUSED })
+      // TLS 1.2 says by the suite what the server proves itself by, and none of certificates is offered.
+      expect(tls12).toMatch(/^ERR_SSL_(SSLV3|SSL\/TLS)_ALERT_HANDSHAKE_FAILURE$/)
+      // The two of node:https.
+      expect(read).toBe(2)
+    })
+
+    test('nor were one taken if a suite of TLS 1.2 that goes with certificates were offered', async () => {
+      const { read, outcomes } = await attacked(true)
+      expect(outcomes).toMatchObject({ 'node:https, TLS 1.2': 'in', 'tls, TLS 1.2': REFUSED })
+      expect(read).toBe(2)
+    })
   })
 })
 
