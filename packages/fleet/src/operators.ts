@@ -46,7 +46,7 @@ export interface OperatorPorts {
 /** A code that an operator enrols by at a shell, without a console. */
 export interface OperatorCode extends IssuedCode {
   readonly operator: string
-  /** The whole command, the code included. It asks for the PIN, and makes `operator.json` where it is said. */
+  /** The whole command, the code included. It asks for the PIN, and makes the token store where it is said. */
   readonly enrol: string
 }
 
@@ -123,17 +123,19 @@ export class Operators {
       known.state === 'enrolled'
         ? await register.nextGeneration('operator', known.id, 'console')
         : await register.deviceCode('operator', known.id, 'console')
-    return this.#withCommand(name, code)
+    // A token store with a former identity takes no other of that name.
+    const hadOne = known.state === 'enrolled' || known.state === 'revoked'
+    return this.#withCommand(name, code, hadOne ? 'operator-new.json' : undefined)
   }
 
   /** Instance and attributes are those that `invite` has registered, and that a code is good for. */
-  #withCommand(name: string, issued: IssuedCode): OperatorCode {
+  #withCommand(name: string, issued: IssuedCode, store = 'operator.json'): OperatorCode {
     const { issuer, withPin } = this.#ports
     const words = [
       `MILAGRO_CODE=${issued.code} milagro device enroll`,
       ...(withPin ? ['--with-pin'] : []),
       `--instance ${OPERATOR_PREFIX}${name} --attribute operator=${name}`,
-      `--store operator.json --rps ${shellWord(issuer)}`,
+      `--store ${store} --rps ${shellWord(issuer)}`,
     ]
     return { operator: name, ...issued, enrol: words.join(' ') }
   }
