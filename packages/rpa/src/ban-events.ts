@@ -8,7 +8,7 @@
  * States and events are signed by the RA, so the RPS can hold them back but not invent them; and whoever holds the
  * stream back makes the list stale: 30 seconds after the last sign of life nothing is believed any more.
  */
-import { readRefusal, routeUrl } from '@milagro-ts/api/call'
+import { readRefusal, routeUrl, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import type { Log } from '@milagro-ts/api/log'
 import { isOwnClock, type PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { Refused } from '@milagro-ts/api/problem'
@@ -152,7 +152,7 @@ export class EventFollower {
     const connection = this.#connection
     let heard = true
     const endWatch = timers.every(SILENT_AFTER, () => {
-      if (!heard) connection.abort(new Error('the stream is silent'))
+      if (!heard) connection.abort(new Unreachable('the stream is silent'))
       heard = false
     })
     try {
@@ -169,7 +169,7 @@ export class EventFollower {
         if (isOwnClock(refused)) clocks?.refused(new URL(url).origin, refused)
         throw refused
       }
-      if (response.body === null) throw new Error('the RPS answered nothing')
+      if (response.body === null) throw new UnexpectedAnswer('the RPS answered nothing')
       clocks?.agree(new URL(url).origin)
       let hasState = false
       for await (const event of readEvents(endedBy(response.body, connection.signal))) {
@@ -179,7 +179,7 @@ export class EventFollower {
           hasState = true
         } else if (event?.event === 'event') {
           if (!this.list.apply(await this.#options.verifyEvent(event.data)))
-            throw new Error('an event is missing')
+            throw new UnexpectedAnswer('an event is missing')
         }
         // Heartbeats say that nothing happened since the state, so without one they say nothing.
         if (hasState) this.#lastHeard = this.#options.clock()
