@@ -7,7 +7,7 @@ import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { readFlags, runProcess, say } from '@milagro-ts/api/process'
 import { startServerPool, threadKeyCheck } from '@milagro-ts/api/server-pool'
-import { makeServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
+import { makeServiceKeys, readServiceKeys } from '@milagro-ts/api/service-keys'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { TrackStore, trackMigrations } from './track-store.js'
@@ -34,7 +34,7 @@ await runProcess('tracking', async () => {
       await store.close()
       return null
     }
-    const { requestKey, hpkeKey } = await serviceKeys.read(keyFolder)
+    const { requestKey, hpkeKey } = await readServiceKeys(keyFolder)
     // Loaded only now, so that a start that is refused says so at once.
     const { createTracking } = await import('./tracking-server.js')
     const { openTlsService } = await import('@milagro-ts/tls/service')

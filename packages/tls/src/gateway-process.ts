@@ -11,7 +11,7 @@ import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { runProcess, type Serving, say } from '@milagro-ts/api/process'
 import { threadKeyCheck } from '@milagro-ts/api/server-pool'
-import { makeServiceKeys, type ServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
+import { makeServiceKeys, readServiceKeys, type ServiceKeys } from '@milagro-ts/api/service-keys'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -78,7 +78,7 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       sayKeys(name, await makeServiceKeys(folder, systemRandom))
       return null
     }
-    const keys = await serviceKeys.read(folder)
+    const keys = await readServiceKeys(folder)
     const log = createLog(name, { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_gateway')
     // Loaded only now, so that a start that is refused says so at once.

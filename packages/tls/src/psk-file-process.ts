@@ -17,7 +17,7 @@ import { runProcess, say } from '@milagro-ts/api/process'
 import { registerRoutes } from '@milagro-ts/api/register-routes'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { threadKeyCheck } from '@milagro-ts/api/server-pool'
-import { makeServiceKeys, type ServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
+import { makeServiceKeys, readServiceKeys, type ServiceKeys } from '@milagro-ts/api/service-keys'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
 import { followGroup } from '@milagro-ts/client/group-store'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -74,7 +74,7 @@ export function runPskFile(flags: PskFileFlags, env: Environment): Promise<void>
     const ports = { clock: systemClock, random: systemRandom, timers: systemTimers }
     const writer = await openPskFile({
       settings: () => settings.current,
-      keys: await serviceKeys.read(folder),
+      keys: await readServiceKeys(folder),
       group: await pinnedGroup(config, threadKeyCheck(ports)),
       log,
       metrics,
