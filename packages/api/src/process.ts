@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util'
 import { Unreachable } from './call.js'
 import { ConfigError } from './config.js'
 import { holdHangups, releaseHangups, takeHangups } from './hangup.js'
+import { Refused } from './problem.js'
 
 /** What serves until it is told to end. */
 export interface Serving {
@@ -76,8 +77,16 @@ export function readFlags<Name extends string = never>({
   return flags as never
 }
 
-/** The message alone: what a start may fail with says for itself what to do. Some of Node's have several lines. */
+/**
+ * The message alone: what a start may fail with says for itself what to do; of a refusal what only the log may read, too, since
+ * an operator reads here. Some of Node's have several lines.
+ */
 function reasonOf(error: unknown): string {
   const { message } = error as Error
-  return message.replaceAll(/\s*\n\s*/g, ' ')
+  return `${message}${error instanceof Refused ? forTheLog(error) : ''}`.replaceAll(/\s*\n\s*/g, ' ')
+}
+
+function forTheLog({ log, detail }: Refused): string {
+  if (log === undefined) return ''
+  return detail === undefined ? `: ${log}` : ` (${log})`
 }

@@ -4,7 +4,7 @@
  */
 import type { Server } from 'node:net'
 import type { Readiness } from '@milagro-ts/api/admin'
-import { type Environment, readSecret } from '@milagro-ts/api/config'
+import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
 import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { type Listen, refuseListen } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
@@ -82,9 +82,10 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
     const log = createLog(name, { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_gateway')
     // Loaded only now, so that a start that is refused says so at once.
-    const [{ Gateway }, { openTlsService }] = await Promise.all([
+    const [{ Gateway }, { openTlsService }, { NotNamed }] = await Promise.all([
       import('./gateway.js'),
       import('./service.js'),
+      import('./recipient-shares.js'),
     ])
     const { workers } = config
     const service = await openTlsService({
@@ -95,6 +96,10 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       log,
       metrics,
       ...(workers === undefined ? {} : { workers }),
+      // After a power cut nobody knows who is up first.
+      waits: true,
+    }).catch((error: unknown) => {
+      throw error instanceof NotNamed ? new ConfigError(`setting 'name': ${error.log}`) : error
     })
     const { door } = service
     const gateway = new Gateway({
