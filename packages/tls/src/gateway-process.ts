@@ -155,12 +155,19 @@ export function runOutbound(flags: OutboundFlags, env: Environment): Promise<voi
     const config = settings.current
     const log = createLog('outbound', { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_outbound')
-    const [{ OutboundGateway }, { Device }, options] = await Promise.all([
+    const [{ OutboundGateway }, { Device }, { ClientError }, options] = await Promise.all([
       import('./outbound-gateway.js'),
       import('@milagro-ts/client/device'),
+      import('@milagro-ts/client/errors'),
       deviceOptions(config),
     ])
     const device = await Device.open(options)
+    // Its first connection has the PSK then. Where the RPS can't say whether a later revision names the server, that one asks.
+    await device.externalPsk(config.server).catch((error: unknown) => {
+      if (error instanceof ClientError && error.code === 'UNKNOWN_SERVER')
+        throw new ConfigError(`setting 'server': '${config.server}': ${error.message}`)
+      log.warn({ err: error }, 'no key for the server yet')
+    })
     const gateway = new OutboundGateway({
       identity: device,
       timers: systemTimers,
