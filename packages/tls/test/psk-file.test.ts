@@ -513,7 +513,7 @@ describe.skipIf(!hasMosquitto)('mosquitto', () => {
       expect((await publish(identity, itsKey)).status).not.toBe(0)
       expect((await publish(unknown, itsKey)).status).not.toBe(0)
       // And so with TLS of ours at the device's end.
-      const REFUSED = /^ERR_SSL_.*ALERT|^write EPROTO .*SSL alert number \d+/s
+      const REFUSED = /^ERR_SSL_.*ALERT|^the server refuses this key.*: write EPROTO .*SSL alert number \d+/s
       expect(await oursBy(port, identity, key)).toBe('in')
       await broker.said(/New client connected from \S+ as mqttjs_\w+ \(p5, .*u's1\./)
       expect(await oursBy(port, identity, itsKey)).toMatch(REFUSED)
