@@ -21,6 +21,9 @@ export interface Serving {
   close(): Promise<void>
 }
 
+/** Milliseconds. */
+const LONG = 3_600_000
+
 /**
  * Runs `start` and, if it serves, ends it at SIGTERM or SIGINT; null: it has done what it was asked for. Never rejects:
  * what goes wrong is said, and is the exit code.
@@ -31,8 +34,10 @@ export async function runProcess(name: string, start: () => Promise<Serving | nu
     process.stderr.write(`milagro ${name}: ${reasonOf(error)}\n`)
   }
   holdHangups()
+  // What a start waits for may be a timer of the system's alone, and those keep no process (system.ts).
+  const hold = setInterval(() => undefined, LONG)
   try {
-    const serving = await start()
+    const serving = await start().finally(() => clearInterval(hold))
     if (serving === null) return
     const end = () => {
       process.off('SIGTERM', end).off('SIGINT', end)

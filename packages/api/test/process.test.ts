@@ -1,4 +1,5 @@
 /** What a process that ends at its start says on standard error, and its exit code. */
+import { spawnSync } from 'node:child_process'
 import { Unreachable } from '@milagro-ts/api/call'
 import { ConfigError } from '@milagro-ts/api/config'
 import { Refused } from '@milagro-ts/api/problem'
@@ -29,4 +30,20 @@ test.each<[Error, number, string]>([
   await runProcess('rps', () => Promise.reject(error))
   expect(write.mock.calls).toEqual([[`milagro rps: ${says}\n`]])
   expect(process.exitCode).toBe(exit)
+})
+
+test('a start that waits for nothing but a timer of the system comes to its end', () => {
+  const program = `
+    import { runProcess, say } from '@milagro-ts/api/process'
+    import { systemTimers } from '@milagro-ts/api/system'
+    await runProcess('rps', async () => {
+      await new Promise(resolve => systemTimers.after(100, resolve))
+      say({ event: 'over' })
+      return null
+    })`
+  const child = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+    cwd: import.meta.dirname,
+    encoding: 'utf8',
+  })
+  expect(child).toMatchObject({ status: 0, stdout: '{"event":"over"}\n', stderr: '' })
 })

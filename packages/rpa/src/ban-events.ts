@@ -210,7 +210,7 @@ export class EventFollower {
     const system = systemOf(error)
     const why = system === undefined ? '' : ` (${system})`
     const url = routeUrl(rpsRoutes.events, this.#options.rpsUrl, {})
-    return new Unreachable(`GET ${url} got no answer, or none to its end${why}`, { cause: error })
+    return new Unreachable(`GET ${url} gives no answer${why}`, { cause: error })
   }
 
   async #pause(milliseconds: number): Promise<void> {

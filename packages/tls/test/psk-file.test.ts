@@ -437,7 +437,7 @@ describe('once', () => {
     away = [OWN]
     const [end, after] = await once(100)
     expect(end).toBeInstanceOf(Unreachable)
-    expect((end as Error).message).toContain(`GET ${OWN}/v1/events got no answer`)
+    expect((end as Error).message).toContain(`GET ${OWN}/v1/events gives no answer`)
     expect(after).toBeGreaterThanOrEqual(30_000)
   })
 })
