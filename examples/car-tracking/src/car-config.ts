@@ -1,10 +1,16 @@
 /** Settings of a simulated car. Codes and the PIN are secrets: `MILAGRO_CAR_CODE`, `…_DRIVER_CODE`, `…_PIN` (or `…_FILE`). */
 import { type Environment, loadConfig } from '@milagro-ts/api/config'
-import { AttributesField, GroupIdField, Strict } from '@milagro-ts/api/schemas'
-import { ListenSetting, ServerNameSetting } from '@milagro-ts/api/settings'
+import { AttributesField, Strict } from '@milagro-ts/api/schemas'
+import {
+  AN_ORIGIN,
+  GroupIdSetting,
+  ListenSetting,
+  ServerNameSetting,
+  wanting,
+} from '@milagro-ts/api/settings'
 import Type, { type Static } from '@milagro-ts/api/typebox'
 
-const Url = Type.String({ pattern: '^https?://[^/\\s]+$' })
+const Url = wanting(Type.String({ pattern: '^https?://[^/\\s]+$' }), AN_ORIGIN)
 const Milliseconds = Type.Integer({ minimum: 50, maximum: 3_600_000 })
 
 export const CarConfig = Strict({
@@ -13,10 +19,21 @@ export const CarConfig = Strict({
   rps: Url,
   tracking: Url,
   /** Address of the folder with the group's permit bundles, on any HTTP server or cache: asked before the RPS is. */
-  bundles: Type.Optional(Type.String({ pattern: '^https?://[^\\s]+$' })),
+  bundles: Type.Optional(
+    wanting(
+      Type.String({ pattern: '^https?://[^\\s]+$' }),
+      'an address such as https://cache.example/permits',
+    ),
+  ),
   /** Where the tracking server takes vehicles by TLS without certificates, and its name in the group document. */
   trackingTls: Type.Optional(
-    Strict({ url: Type.String({ pattern: '^https://[^/\\s]+$' }), name: ServerNameSetting }),
+    Strict({
+      url: wanting(
+        Type.String({ pattern: '^https://[^/\\s]+$' }),
+        'an origin such as https://tracking.example:8443',
+      ),
+      name: ServerNameSetting,
+    }),
   ),
   /** The gateway in front of an MQTT broker, and its name in the group document: where the car's position is published as it is now. */
   mqtt: Type.Optional(
@@ -33,7 +50,7 @@ export const CarConfig = Strict({
   instance: Type.String({ minLength: 1, maxLength: 128 }),
   attributes: AttributesField,
   /** Pinned, for a car that enrols by words; a code names its group itself. */
-  groupId: Type.Optional(GroupIdField),
+  groupId: Type.Optional(GroupIdSetting),
   /** Who drives. */
   driver: Type.Optional(Strict({ attributes: AttributesField })),
   /** The track: a GPX file, or one drawn from a number. */

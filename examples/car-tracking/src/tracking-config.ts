@@ -1,7 +1,14 @@
 /** Settings of the tracking server: JSON file < `MILAGRO_TRACKING_*` < flags. */
 import { type Environment, loadConfig } from '@milagro-ts/api/config'
-import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
-import { ListenSetting, LogLevelSetting, WebOriginsSetting } from '@milagro-ts/api/settings'
+import { Strict } from '@milagro-ts/api/schemas'
+import {
+  AN_ORIGIN,
+  GroupIdSetting,
+  ListenSetting,
+  LogLevelSetting,
+  WebOriginsSetting,
+  wanting,
+} from '@milagro-ts/api/settings'
 import Type, { type Static } from '@milagro-ts/api/typebox'
 
 export const TrackingConfig = Strict({
@@ -16,14 +23,14 @@ export const TrackingConfig = Strict({
    */
   tlsListen: Type.Optional(ListenSetting),
   /** Origin of the public listener; also the audience of tokens, one-pass proofs and receipts. */
-  publicUrl: Type.String({ pattern: '^https?://[^/\\s]+$' }),
+  publicUrl: wanting(Type.String({ pattern: '^https?://[^/\\s]+$' }), AN_ORIGIN),
   dataDir: Type.String({ minLength: 1 }),
   /** Pinned; only `--init`, whose keys the group document names, does without it and without groupFile. */
-  groupId: Type.Optional(GroupIdField),
+  groupId: Type.Optional(GroupIdSetting),
   /** The first revision, or an array of all of them. */
   groupFile: Type.Optional(Type.String({ minLength: 1 })),
   /** The authentication server: its origin, which is also the issuer of its tokens and receipts. */
-  rps: Strict({ url: Type.String({ pattern: '^https?://[^/\\s]+$' }) }),
+  rps: Strict({ url: wanting(Type.String({ pattern: '^https?://[^/\\s]+$' }), AN_ORIGIN) }),
   /** Where pages stand that show the vehicles. */
   webOrigins: Type.Optional(WebOriginsSetting),
   logLevel: Type.Optional(LogLevelSetting),

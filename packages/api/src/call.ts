@@ -30,7 +30,7 @@ export class Unreachable extends Error {
 }
 
 /** Of an error, or of the first behind it that has one. Never its message, which may hold what was sent. */
-function systemOf(error: unknown, depth = 0): string | undefined {
+export function systemOf(error: unknown, depth = 0): string | undefined {
   if (!(error instanceof Error) || depth > 4) return undefined
   if (error instanceof Unreachable) return error.system
   if (error.name === 'TimeoutError') return 'TIMEOUT'

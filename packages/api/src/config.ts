@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { Refused } from './problem.js'
+import { WANTS } from './settings.js'
 import { parseStrictJson } from './strict-json.js'
 import { Compile, type Static, type TSchema } from './typebox.js'
 
@@ -32,23 +33,45 @@ export function loadConfig<S extends TSchema>(schema: S, sources: ConfigSources)
   )
   const validator = Compile(schema)
   if (validator.Check(merged)) return merged as Static<S>
-  throw new ConfigError(wrongSetting(validator.Errors(merged)))
+  throw new ConfigError(wrongSetting(schema, validator.Errors(merged)))
 }
 
 interface SettingError {
   readonly keyword: string
+  /** A JSON pointer after `#`, to the schema that the value doesn't fit. */
+  readonly schemaPath: string
   readonly instancePath: string
   readonly params: unknown
   readonly message: string
 }
 
 /** One line on the first error: which setting, and what it should be; never what it is. */
-function wrongSetting([first]: readonly SettingError[]): string {
+function wrongSetting(schema: TSchema, [first]: readonly SettingError[]): string {
   const path = (first?.instancePath ?? '').slice(1).replaceAll('/', '.')
-  const missing = (first?.params as { requiredProperties?: string[] } | undefined)?.requiredProperties?.[0]
+  const { requiredProperties, allowedValues } = (first?.params ?? {}) as {
+    requiredProperties?: string[]
+    allowedValues?: unknown[]
+  }
+  const missing = requiredProperties?.[0]
   if (missing !== undefined) return `setting '${path === '' ? '' : `${path}.`}${missing}' is missing`
   if (first?.keyword === 'boolean') return `setting '${path}' is not known`
-  return `setting '${path === '' ? 'settings' : path}': ${first?.message ?? 'is wrong'}`
+  const wants = allowedValues === undefined ? wantsOf(schema, first) : oneOf(allowedValues)
+  const should = wants === undefined ? (first?.message ?? 'is wrong') : `must be ${wants}`
+  return `setting '${path === '' ? 'settings' : path}': ${should}`
+}
+
+/** In words, where the schema of that setting has them. */
+function wantsOf(schema: TSchema, error: SettingError | undefined): string | undefined {
+  let found: unknown = schema
+  for (const name of (error?.schemaPath ?? '').split('/').slice(1))
+    found = isObject(found) || Array.isArray(found) ? (found as Record<string, unknown>)[name] : undefined
+  const words = isObject(found) ? found[WANTS] : undefined
+  return typeof words === 'string' ? words : undefined
+}
+
+function oneOf(values: readonly unknown[]): string {
+  const [last, ...others] = values.map(value => `'${value}'`).reverse()
+  return others.length === 0 ? `${last}` : `${others.reverse().join(', ')} or ${last}`
 }
 
 /** What another's program may see of an environment: nothing of ours but which kernels are wanted, since secrets are among it. */

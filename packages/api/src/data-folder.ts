@@ -9,13 +9,14 @@
  * Whatever is refused is left as it was found. Who opens a folder has it alone until the database is closed: what is decided
  * by what was read a moment ago (a ledger, a register, strikes) isn't decided twice.
  */
-import { mkdir, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Migration, Store } from '@milagro-ts/store/database'
 import { openDatabase } from '@milagro-ts/store/database'
 import { FileLock } from '@milagro-ts/store/file-lock'
 import { StoreError } from '@milagro-ts/store/store-error'
 import { ConfigError } from './config.js'
+import { makeFolder, noFolderYet } from './folder.js'
 
 export interface DataFolderOptions {
   readonly dataDir: string
@@ -42,10 +43,7 @@ export async function openDataFolder<Schema>(options: DataFolderOptions): Promis
   const hasKeys = (await sizeOf(join(dataDir, 'keys.sealed'))) !== null
   const size = await sizeOf(file)
   const hasDatabase = size !== null && size > 0
-  if (!init && !hasKeys && !hasDatabase)
-    throw new ConfigError(
-      `setting 'dataDir': '${dataDir}' is no data folder yet: make it with --init, or mount the disk that it is on`,
-    )
+  if (!init && !hasKeys && !hasDatabase) throw noFolderYet(dataDir)
   if (!init && !hasKeys)
     throw new StoreError('missing', `${dataDir} has ${database} but no keys.sealed: ${WAY_TO_KEYS}`)
   if (anew === true && !hasKeys)
@@ -59,6 +57,8 @@ export async function openDataFolder<Schema>(options: DataFolderOptions): Promis
 
   const lock = options.beside === true ? {} : { lockFile: join(dataDir, LOCK) }
   const store = await openDatabase<Schema>({ file, migrations, ...lock }).catch((error: unknown) => {
+    if (init && error instanceof StoreError && error.reason === 'unavailable')
+      throw new StoreError('unavailable', `setting 'dataDir': ${error.message}`, { cause: error })
     throw asInUse(error, dataDir)
   })
   try {
@@ -99,14 +99,6 @@ const WAY_TO_KEYS = 'restore it from a backup, or, where nothing was ever served
 function wayToDatabase(anew: boolean | undefined): string {
   const otherwise = anew === undefined ? 'begin with another dataDir' : 'begin anew with --init --anew'
   return `restore it from a backup, or, if it is lost for good, ${otherwise} (docs/operations.md)`
-}
-
-async function makeFolder(dataDir: string): Promise<void> {
-  try {
-    await mkdir(dataDir, { recursive: true, mode: 0o700 })
-  } catch (error) {
-    throw new ConfigError(`setting 'dataDir': '${dataDir}' can't be made (${codeOf(error)})`)
-  }
 }
 
 /** In bytes; null when there is no such file. */

@@ -13,6 +13,7 @@ import type { Random } from '@milagro-ts/crypto/ports'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { writeSealedFile } from '@milagro-ts/store/sealed-file'
 import { StoreError } from '@milagro-ts/store/store-error'
+import { unusable } from './folder.js'
 import { Es256PrivateKey, generateEs256, generateHpkeKey, HpkeKeyPair } from './keys.js'
 import { Strict } from './schemas.js'
 import { readSealedJson } from './sealed-json.js'
@@ -58,7 +59,7 @@ export class KeyFile<S extends Spec> {
     )
   }
 
-  /** Makes and stores new keys, in the place of any that are there. */
+  /** Makes and stores new keys, in the place of any that are there. ConfigError or StoreError where they can't be written. */
   async make({ dataDir, name, passphrase }: KeyFolder, random: Random): Promise<KeysBy<S>> {
     const hpkeKey = await generateHpkeKey(random)
     const keys: Record<string, unknown> = { hpkeKey }
@@ -75,7 +76,11 @@ export class KeyFile<S extends Spec> {
       }
     }
     stored.hpkeSecret = toBase64Url(hpkeKey.secret())
-    await writeSealedFile(pathIn(dataDir), passphrase, utf8(JSON.stringify(stored)), random)
+    await writeSealedFile(pathIn(dataDir), passphrase, utf8(JSON.stringify(stored)), random).catch(
+      (error: unknown) => {
+        throw unusable(dataDir, error)
+      },
+    )
     return keys as KeysBy<S>
   }
 

@@ -72,20 +72,57 @@ function clean(value: unknown, depth: number): unknown {
 
 interface DescribedError {
   readonly type: string
-  readonly stack: string | undefined
-  /** The platform's name for it, such as ECONNREFUSED. Not `code`: that is a field that is cut out. */
+  /** Of what is expected: its message, on one line. Not `message`: that is a field that is cut out. */
+  readonly says?: string
+  /** Of a refusal: what only the log may read. */
+  readonly why?: string
+  /** Of what isn't expected; begins with the message. */
+  readonly stack?: string | undefined
+  /** A refusal's code, or the platform's name for it, such as ECONNREFUSED. Not `code`: that is a field that is cut out. */
   readonly system?: string
   readonly cause?: DescribedError
 }
 
+/** Errors that say for themselves what to do, by name: where in the program they were made helps nobody. */
+const EXPECTED: ReadonlySet<string> = new Set([
+  'ClientError',
+  'ConfigError',
+  'PeerRefused',
+  'PoolUnavailable',
+  'PortTaken',
+  'Refused',
+  'StoreError',
+  'UnexpectedAnswer',
+  'Unreachable',
+])
+/** What befalls connections, by Node's and undici's codes and those of OpenSSL. */
+const OF_CONNECTIONS =
+  /^(?:E(?:AI_AGAIN|CONN[A-Z]+|HOST[A-Z]+|NET[A-Z]+|NOTFOUND|PIPE|PROTO|TIMEDOUT)|ERR_SSL_|UND_ERR_)/
+
 /** An error's own extra fields stay out, since libraries hang requests and rows on them. */
 function describeError(error: Error, depth = 0): DescribedError {
-  const code = (error as { code?: unknown }).code
+  const { code, log } = error as { code?: unknown; log?: unknown }
+  const cause = error.cause instanceof Error && depth < 3 ? describeError(error.cause, depth + 1) : undefined
   return {
     type: error.name,
-    // Begins with the message.
-    stack: error.stack,
+    ...(isExpected(error)
+      ? {
+          says: error.message.replaceAll(/\s*\n\s*/g, ' '),
+          ...(error.name === 'Refused' && typeof log === 'string' ? { why: log } : {}),
+        }
+      : { stack: error.stack }),
     ...(typeof code === 'string' && /^[A-Z][A-Z0-9_]{1,63}$/.test(code) ? { system: code } : {}),
-    ...(error.cause instanceof Error && depth < 3 ? { cause: describeError(error.cause, depth + 1) } : {}),
+    ...(cause === undefined ? {} : { cause }),
   }
+}
+
+function isExpected(error: Error): boolean {
+  // Of fetch, which says no more than that.
+  const isOfFetch = /^(?:fetch failed|terminated)$/.test(error.message) && error.cause instanceof Error
+  return EXPECTED.has(error.name) || isOfConnection(isOfFetch ? (error.cause as Error) : error)
+}
+
+function isOfConnection({ code, syscall }: NodeJS.ErrnoException): boolean {
+  // At a Unix domain socket `connect` may fail with any code: ENOENT, EACCES, EAGAIN.
+  return syscall === 'connect' || (typeof code === 'string' && OF_CONNECTIONS.test(code))
 }

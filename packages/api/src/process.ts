@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util'
 import { Unreachable } from './call.js'
 import { ConfigError } from './config.js'
 import { holdHangups, releaseHangups, takeHangups } from './hangup.js'
+import { Refused } from './problem.js'
 
 /** What serves until it is told to end. */
 export interface Serving {
@@ -20,6 +21,9 @@ export interface Serving {
   close(): Promise<void>
 }
 
+/** Milliseconds. */
+const LONG = 3_600_000
+
 /**
  * Runs `start` and, if it serves, ends it at SIGTERM or SIGINT; null: it has done what it was asked for. Never rejects:
  * what goes wrong is said, and is the exit code.
@@ -30,8 +34,10 @@ export async function runProcess(name: string, start: () => Promise<Serving | nu
     process.stderr.write(`milagro ${name}: ${reasonOf(error)}\n`)
   }
   holdHangups()
+  // What a start waits for may be a timer of the system's alone, and those keep no process (system.ts).
+  const hold = setInterval(() => undefined, LONG)
   try {
-    const serving = await start()
+    const serving = await start().finally(() => clearInterval(hold))
     if (serving === null) return
     const end = () => {
       process.off('SIGTERM', end).off('SIGINT', end)
@@ -76,8 +82,16 @@ export function readFlags<Name extends string = never>({
   return flags as never
 }
 
-/** The message alone: what a start may fail with says for itself what to do. Some of Node's have several lines. */
+/**
+ * The message alone: what a start may fail with says for itself what to do; of a refusal what only the log may read, too, since
+ * an operator reads here. Some of Node's have several lines.
+ */
 function reasonOf(error: unknown): string {
   const { message } = error as Error
-  return message.replaceAll(/\s*\n\s*/g, ' ')
+  return `${message}${error instanceof Refused ? forTheLog(error) : ''}`.replaceAll(/\s*\n\s*/g, ' ')
+}
+
+function forTheLog({ log, detail }: Refused): string {
+  if (log === undefined) return ''
+  return detail === undefined ? `: ${log}` : ` (${log})`
 }

@@ -427,7 +427,10 @@ function refusalOf(options: AppOptions, error: unknown, { name = 'none', codes }
     options.log.info({ route: name, refused: refused.code, why: refused.log }, 'request refused')
     return refused
   }
-  options.log.error({ err: error, route: name, refused: refused.code, why: refused.log }, 'request failed')
+  // A refusal that the route doesn't know is an error of the program: where it was made is wanted.
+  const from = error instanceof Refused ? { stack: error.stack } : {}
+  const why = { route: name, refused: refused.code, why: refused.log, ...from }
+  options.log.error({ err: error, ...why }, 'request failed')
   return new Refused('INTERNAL')
 }
 

@@ -1,16 +1,26 @@
 /** Settings that every server has. */
 
-import { ServerName, Strict, Url } from './schemas.js'
-import Type from './typebox.js'
+import { GroupIdField, ServerName, Strict, Url } from './schemas.js'
+import Type, { type TSchema } from './typebox.js'
+
+/** What a setting wants, in words, as a schema's field: an operator isn't told a pattern (config.ts). */
+export const WANTS = 'x-wants'
+export const wanting = <S extends TSchema>(schema: S, words: string): S => ({ ...schema, [WANTS]: words })
 
 export const ListenSetting = Strict({
   host: Type.String({ minLength: 1, maxLength: 253 }),
   /** 0: any free port. */
   port: Type.Integer({ minimum: 0, maximum: 65_535 }),
 })
-export const UrlSetting = Url
+export const AN_ORIGIN = 'an origin such as https://rps.example:8080'
+export const UrlSetting = wanting(Url, AN_ORIGIN)
+/** Pinned: all 32 bytes. */
+export const GroupIdSetting = wanting(GroupIdField, '32 bytes in base64url, which are 43 characters')
 /** A name in the group document. */
-export const ServerNameSetting = ServerName
+export const ServerNameSetting = wanting(
+  ServerName,
+  'a name of small letters, digits, dots and hyphens, such as gw.example',
+)
 export const RateSetting = Strict({
   /** Requests a second in the long run. */
   perSecond: Type.Number({ exclusiveMinimum: 0, maximum: 1_000_000 }),
@@ -21,7 +31,10 @@ export const RateSetting = Strict({
 export const TrustProxySetting = Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 16 })
 /** Origins whose pages may read answers: `https://host[:port]`, no path. */
 export const WebOriginsSetting = Type.Array(
-  Type.String({ maxLength: 256, pattern: '^https?://[a-z0-9.:\\[\\]-]+$' }),
+  wanting(
+    Type.String({ maxLength: 256, pattern: '^https?://[a-z0-9.:\\[\\]-]+$' }),
+    'an origin in small letters, such as https://console.example:8080',
+  ),
   { maxItems: 16 },
 )
 export const LogLevelSetting = Type.Enum(['fatal', 'error', 'warn', 'info', 'debug'])

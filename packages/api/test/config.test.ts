@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ConfigError, loadConfig, readSecret } from '@milagro-ts/api/config'
 import { Strict } from '@milagro-ts/api/schemas'
+import { GroupIdSetting, UrlSetting } from '@milagro-ts/api/settings'
 import Type from '@milagro-ts/api/typebox'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
@@ -16,6 +17,10 @@ const Schema = Strict({
     Type.Array(Strict({ name: Type.String(), pin: Type.Enum(['never', 'required']) })),
   ),
   open: Type.Optional(Type.Boolean()),
+  rps: Type.Optional(Strict({ url: UrlSetting })),
+  others: Type.Optional(Type.Array(UrlSetting)),
+  groupId: Type.Optional(GroupIdSetting),
+  only: Type.Optional(Type.Enum(['this'])),
 })
 
 let folder: string
@@ -79,6 +84,7 @@ describe('a file is overruled by the environment, and that by flags', () => {
 
 describe('what is wrong is said in one line', () => {
   const good = { name: 'rps', listen: { port: 1 } }
+  const ORIGIN = 'an origin such as https://rps.example:8080'
   test.each<[unknown, Record<string, string>, string]>([
     [{ listen: { port: 1 } }, {}, "setting 'name' is missing"],
     [{ name: 'rps', listen: {} }, {}, "setting 'listen.port' is missing"],
@@ -86,7 +92,22 @@ describe('what is wrong is said in one line', () => {
     [{ ...good, listen: { port: 1, prot: 2 } }, {}, "setting 'listen.prot' is not known"],
     [{ ...good, listen: { port: 70_000 } }, {}, "setting 'listen.port': must be <= 65535"],
     [{ ...good, listen: { port: '1' } }, {}, "setting 'listen.port': must be integer"],
-    [{ ...good, audiences: [{ name: 'a', pin: 'hunter2' }] }, {}, /^setting 'audiences\.0\.pin': must be /],
+    [
+      { ...good, audiences: [{ name: 'a', pin: 'hunter2' }] },
+      {},
+      "setting 'audiences.0.pin': must be 'never' or 'required'",
+    ],
+    [{ ...good, only: 7 }, {}, "setting 'only': must be 'this'"],
+    ...['', 'hunter2.example:8080', 7].flatMap(url => [
+      [{ ...good, rps: { url } }, {}, `setting 'rps.url': must be ${ORIGIN}`],
+      [{ ...good, others: ['https://a.example', url] }, {}, `setting 'others.1': must be ${ORIGIN}`],
+    ]),
+    [{ ...good, rps: {} }, {}, "setting 'rps.url' is missing"],
+    ...['…', `${'A'.repeat(42)}B`].map(groupId => [
+      { ...good, groupId },
+      {},
+      "setting 'groupId': must be 32 bytes in base64url, which are 43 characters",
+    ]),
     [good, { MILAGRO_RPS_LISTEN_PORT: 'eighty' }, "MILAGRO_RPS_LISTEN_PORT: 'integer' expected"],
     [good, { MILAGRO_RPS_LISTEN_PORT: '' }, "MILAGRO_RPS_LISTEN_PORT: 'integer' expected"],
     [good, { MILAGRO_RPS_LISTEN_PORT: '-1' }, "setting 'listen.port': must be >= 0"],

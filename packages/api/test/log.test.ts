@@ -1,5 +1,14 @@
+import { createServer } from 'node:net'
+import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
+import { ConfigError } from '@milagro-ts/api/config'
+import { PortTaken } from '@milagro-ts/api/listen'
 import { REDACTED } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
+import { NoQuorum } from '@milagro-ts/api/quorum'
+import { ClientError } from '@milagro-ts/client/errors'
+import { PoolUnavailable } from '@milagro-ts/crypto/node-pool'
+import { StoreError } from '@milagro-ts/store/store-error'
+import { PeerRefused } from '@milagro-ts/tls/peer'
 import { describe, expect, test } from 'vitest'
 import { testLog } from './http-server.js'
 
@@ -86,10 +95,60 @@ describe('an error', () => {
     expect(lines).toHaveLength(1)
   })
 
-  test('that is a refusal says its code and what is for the log in words', () => {
+  const printed = (error: unknown) => {
     const { log, lines } = testLog()
-    log.error({ err: new Refused('CONFLICT', { detail: 'taken' }) })
-    expect(lines[0]).toContain('CONFLICT: taken')
+    log.warn({ err: error }, 'x')
+    return JSON.parse(lines[0] ?? '').err
+  }
+
+  test('that is a refusal says its code, its message and what is for the log', () => {
+    expect(printed(new Refused('CONFLICT', { detail: 'taken', log: 'by car 7' }))).toEqual({
+      type: 'Refused',
+      says: 'CONFLICT: taken',
+      why: 'by car 7',
+      system: 'CONFLICT',
+    })
+  })
+
+  test.each<[string, Error]>([
+    ['a refusal', new Refused('FROZEN')],
+    ['too few authorities', new NoQuorum('RETRY_LATER', [], {})],
+    ['a server that is away', new Unreachable('GET https://rps/v1/group got no answer')],
+    ['an answer that fits nothing', new UnexpectedAnswer('/v1/group answered 200')],
+    ['a wrong setting', new ConfigError("setting 'name' is missing")],
+    ['a taken port', new PortTaken("setting 'listen': taken")],
+    ['a device’s own no', new ClientError('WRONG_GROUP')],
+    ['a full queue', new PoolUnavailable('full', 1)],
+    ['a store that can’t be used', new StoreError('unavailable', 'full')],
+    ['a peer that may not speak', new PeerRefused('no permit')],
+  ])('that is expected says its message and no stack: %s', (_, error) => {
+    const { type, says, stack } = printed(error)
+    expect({ type, says, stack }).toEqual({ type: error.name, says: error.message, stack: undefined })
+  })
+
+  test('of a connection, or of a fetch over it, has no stack either', async () => {
+    const server = createServer()
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as { port: number }
+    await new Promise(resolve => server.close(resolve))
+    const error = await fetch(`http://127.0.0.1:${port}/`).catch((failed: unknown) => failed)
+    const refused = {
+      type: 'Error',
+      says: `connect ECONNREFUSED 127.0.0.1:${port}`,
+      system: 'ECONNREFUSED',
+    }
+    expect(printed(error)).toEqual({ type: 'TypeError', says: 'fetch failed', cause: refused })
+    expect(printed((error as Error).cause)).toEqual(refused)
+  })
+
+  test.each<[string, Error]>([
+    ['a TypeError', new TypeError('x is not a function')],
+    ['one of a file', Object.assign(new Error('ENOENT: open'), { code: 'ENOENT', syscall: 'open' })],
+    ['one that says what fetch says', new TypeError('fetch failed', { cause: new RangeError('mine') })],
+    ['one whose cause is expected', new Error('broken', { cause: new Refused('FROZEN') })],
+  ])('that is not expected keeps its stack: %s', (_, error) => {
+    expect(printed(error)).toMatchObject({ stack: expect.stringContaining('log.test.ts') })
+    expect(printed(error)).not.toHaveProperty('says')
   })
 })
 

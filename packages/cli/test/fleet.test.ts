@@ -4,6 +4,7 @@ import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { freePort } from '../../../test/free-port.js'
 import { makeCar, ticketFor } from '../../dta/test/world.js'
 import { type RunningFleet, runFleet } from './running-fleet.js'
 import { Folder, milagroWith } from './world.js'
@@ -58,6 +59,22 @@ test('an operator’s day and a car’s, by the command alone', { timeout: 120_0
   expect(enrolled).toMatchObject({ exit: 0, err: '' })
   expect((await stat(folder.file('operator.json'))).mode & 0o777).toBe(0o600)
   expect((await operator('fleet', 'status')).json).toMatchObject({ groupId: system.groupId, vehicles: 0 })
+
+  // No fleet there, or one by another name than the RPS knows it by.
+  const at = (url: string) =>
+    milagroWith(
+      { MILAGRO_PIN: '271828', MILAGRO_RPS_URL: system.rps },
+      ...['fleet', 'list', '--store', folder.file('operator.json'), '--url', url],
+    )
+  for (const url of [system.dta, system.rps, `http://127.0.0.1:${await freePort()}`])
+    expect(await at(url)).toMatchObject({
+      exit: 2,
+      err: `milagro: USAGE: --url: there is no fleet at ${url}\n`,
+    })
+  expect(await at(system.fleet.replace('127.0.0.1', 'localhost'))).toMatchObject({
+    exit: 2,
+    err: expect.stringContaining('--url: the RPS has no audience http://localhost:'),
+  })
 
   const added = await operator('fleet', 'add', 'vehicle', 'VIN-1', '--attribute', 'brand=Fiat', 'model=500e')
   expect(added.exit).toBe(0)

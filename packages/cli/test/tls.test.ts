@@ -322,6 +322,22 @@ describe('a whole system', () => {
     expect(await ended).toBe(0)
   })
 
+  test('a name that the group doesn’t have ends the start with exit code 2 and a sentence, psk-file --once as well', async () => {
+    const refused = async (verb: string, file: string, ...flags: string[]) => {
+      const settings = JSON.parse(await readFile(file, 'utf8'))
+      const other = { ...settings, name: 'other.example', dataDir: folder.file(`other-${verb}`) }
+      const config = await folder.write(`other-${verb}.json`, other)
+      await start('tls', verb, '--config', config, '--init').event('initialised')
+      const { ended, err } = start('tls', verb, '--config', config, ...flags)
+      const exit = await ended
+      return [exit, err().trim().split('\n').at(-1)]
+    }
+    const says = (verb: string, server: string) =>
+      `milagro tls ${verb}: setting 'name': the group names no ${server} other.example with keys of agree`
+    expect(await refused('gateway', gatewayFile)).toEqual([2, says('gateway', 'server')])
+    expect(await refused('psk-file', pskFileConfig, '--once')).toEqual([2, says('psk-file', 'static server')])
+  })
+
   // Three processes start one after the other, which a busy machine may take minutes for.
   test('a car through both gateways; SIGHUP; a ban; SIGTERM', { timeout: 300_000 }, async () => {
     const gateway = running1('tls', 'gateway', '--config', gatewayFile)
@@ -536,6 +552,20 @@ describe('a whole system', () => {
     })
     // A static name is no server's, and a server's no static one.
     expect(await milagro('tls', 'psk', '--to', 'broker.example', ...car)).toMatchObject({ exit: 1 })
+    const outbound = [
+      '--outbound',
+      '--listen',
+      '127.0.0.1:0',
+      '--to',
+      '127.0.0.1:1',
+      '--server',
+      'nobody.example',
+    ]
+    const refused = start('tls', 'gateway', ...outbound, ...car)
+    expect(await refused.ended).toBe(2)
+    expect(refused.err()).toContain(
+      "setting 'server': 'nobody.example': UNKNOWN_SERVER: The group document names no server",
+    )
     expect(await milagro('tls', 'psk', '--to', 'gw.example', '--static', ...car)).toMatchObject({ exit: 1 })
 
     // What listens is a process of its own (no-tickets.cnf), and none is left behind.

@@ -2,11 +2,11 @@
  * A distributed trust authority: the public listener with everything that is issued and agreed, the admin listener
  * with health, metrics and the operator's few moves.
  */
-import { mkdir } from 'node:fs/promises'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import type { Round } from '@milagro-ts/api/ceremony'
 import { ConfigError } from '@milagro-ts/api/config'
 import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
+import { makeFolder } from '@milagro-ts/api/folder'
 import type { Group, GroupAuthority } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { listenBoth } from '@milagro-ts/api/listen'
@@ -247,7 +247,7 @@ export async function openKeys({
   random,
 }: Pick<DtaOptions, 'config' | 'passphrase' | 'store' | 'random'>): Promise<AuthorityKeys> {
   const { dataDir, name } = config
-  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  await makeFolder(dataDir)
   const folder = { dataDir, name, passphrase }
   if (await authorityKeys.exists(dataDir)) return authorityKeys.read(folder)
   const used = await store.atomic(connection =>

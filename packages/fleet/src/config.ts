@@ -1,7 +1,8 @@
 /** Settings of fleet. The passphrase is not among them: it comes from MILAGRO_FLEET_PASSPHRASE(_FILE). */
 import { type Environment, loadConfig, readSecret } from '@milagro-ts/api/config'
-import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import { Strict } from '@milagro-ts/api/schemas'
 import {
+  GroupIdSetting,
   ListenSetting,
   LogLevelSetting,
   ServerNameSetting,
@@ -26,7 +27,7 @@ export const FleetConfig = Strict({
    * This and groupId come after --init, whose keys the document names.
    */
   groupFile: Type.Optional(Type.String({ minLength: 1 })),
-  groupId: Type.Optional(GroupIdField),
+  groupId: Type.Optional(GroupIdSetting),
   /** `issuer`: `iss` of its tokens, its own publicUrl; the url unless said. */
   rps: Strict({ url: UrlSetting, issuer: Type.Optional(UrlSetting) }),
   /** The recipient of the group document whose request key may call. */

@@ -2,9 +2,9 @@
  * Fleet as a server: the RPS' callbacks and the operators' API on the public listener, health and metrics on the
  * admin one. Callbacks prove themselves with the RPS' request key, operators with an access token.
  */
-import { mkdir } from 'node:fs/promises'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import { ConfigError } from '@milagro-ts/api/config'
+import { makeFolder } from '@milagro-ts/api/folder'
 import type { KeyCheck } from '@milagro-ts/api/group'
 import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
@@ -328,7 +328,7 @@ export async function openFleetKeys({
   FleetKeys & { readonly seal: RowSeal; readonly signers: readonly Signer[] }
 > {
   const { dataDir, name } = config
-  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  await makeFolder(dataDir)
   const used = await store.db.selectFrom('ra_key').select('kid').executeTakeFirst()
   const folder = { dataDir, name, passphrase }
   if (await fleetKeys.exists(dataDir)) {

@@ -8,7 +8,7 @@
  * States and events are signed by the RA, so the RPS can hold them back but not invent them; and whoever holds the
  * stream back makes the list stale: 30 seconds after the last sign of life nothing is believed any more.
  */
-import { readRefusal, routeUrl } from '@milagro-ts/api/call'
+import { readRefusal, routeUrl, systemOf, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import type { Log } from '@milagro-ts/api/log'
 import { isOwnClock, type PeerClocks } from '@milagro-ts/api/peer-clocks'
 import { Refused } from '@milagro-ts/api/problem'
@@ -16,6 +16,7 @@ import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { readEvents } from '@milagro-ts/api/sse'
 import type { EventPayload, RevocationState } from '@milagro-ts/api/statements'
 import type { Timers } from '@milagro-ts/api/system'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Clock } from '@milagro-ts/crypto/ports'
 
 /** Milliseconds after the last sign of life until nothing is believed any more. */
@@ -24,6 +25,8 @@ export const FAIL_CLOSED_AFTER = 30_000
 const SILENT_AFTER = 15_000
 const RETRY_FIRST = 250
 const RETRY_MOST = 4_000
+
+const SAID = [Refused, DecodeError, UnexpectedAnswer, Unreachable] as const
 
 /** Who is banned and who is revoked, as of a numbered state. */
 export class DenyList {
@@ -90,6 +93,7 @@ export class EventFollower {
   readonly list = new DenyList()
   readonly #options: FollowerOptions
   #lastHeard = Number.NEGATIVE_INFINITY
+  #trouble: unknown
   #stopped = false
   #connection = new AbortController()
   #running: Promise<void> = Promise.resolve()
@@ -115,6 +119,11 @@ export class EventFollower {
     return this.#lastHeard
   }
 
+  /** What the last attempt ended with; undefined since the stream is heard. */
+  get trouble(): unknown {
+    return this.#trouble
+  }
+
   /** True while the list may be believed. */
   get fresh(): boolean {
     return this.list.number !== undefined && this.#options.clock() - this.#lastHeard <= FAIL_CLOSED_AFTER
@@ -138,7 +147,8 @@ export class EventFollower {
         this.#options.log.warn('the stream of ban events has ended')
       } catch (error) {
         if (this.#stopped) return
-        this.#options.log.warn({ err: error }, 'the stream of ban events is lost')
+        this.#trouble = this.#lossOf(error)
+        this.#options.log.warn({ err: this.#trouble }, 'the stream of ban events is lost')
       }
       wait = this.#lastHeard > before ? RETRY_FIRST : Math.min(wait * 2, RETRY_MOST)
       await this.#pause(wait)
@@ -152,7 +162,7 @@ export class EventFollower {
     const connection = this.#connection
     let heard = true
     const endWatch = timers.every(SILENT_AFTER, () => {
-      if (!heard) connection.abort(new Error('the stream is silent'))
+      if (!heard) connection.abort(new Unreachable('the stream is silent'))
       heard = false
     })
     try {
@@ -169,7 +179,7 @@ export class EventFollower {
         if (isOwnClock(refused)) clocks?.refused(new URL(url).origin, refused)
         throw refused
       }
-      if (response.body === null) throw new Error('the RPS answered nothing')
+      if (response.body === null) throw new UnexpectedAnswer('the RPS answered nothing')
       clocks?.agree(new URL(url).origin)
       let hasState = false
       for await (const event of readEvents(endedBy(response.body, connection.signal))) {
@@ -179,16 +189,28 @@ export class EventFollower {
           hasState = true
         } else if (event?.event === 'event') {
           if (!this.list.apply(await this.#options.verifyEvent(event.data)))
-            throw new Error('an event is missing')
+            throw new UnexpectedAnswer('an event is missing')
         }
         // Heartbeats say that nothing happened since the state, so without one they say nothing.
-        if (hasState) this.#lastHeard = this.#options.clock()
+        if (hasState) {
+          this.#lastHeard = this.#options.clock()
+          this.#trouble = undefined
+        }
         if (event !== null) this.#options.changed?.(this.list)
       }
     } finally {
       endWatch()
       connection.abort()
     }
+  }
+
+  /** What the RPS says; anything else is the network's, or was in the way. */
+  #lossOf(error: unknown): unknown {
+    if (SAID.some(kind => error instanceof kind)) return error
+    const system = systemOf(error)
+    const why = system === undefined ? '' : ` (${system})`
+    const url = routeUrl(rpsRoutes.events, this.#options.rpsUrl, {})
+    return new Unreachable(`GET ${url} gives no answer${why}`, { cause: error })
   }
 
   async #pause(milliseconds: number): Promise<void> {

@@ -1,8 +1,9 @@
 /** Settings of an RPS. The passphrase is not among them: it comes from MILAGRO_RPS_PASSPHRASE(_FILE). */
 import { ConfigError, type Environment, loadConfig, readSecret } from '@milagro-ts/api/config'
-import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import { Strict } from '@milagro-ts/api/schemas'
 import { CertificateSetting } from '@milagro-ts/api/server-certificate'
 import {
+  GroupIdSetting,
   ListenSetting,
   LogLevelSetting,
   RateSetting,
@@ -42,7 +43,7 @@ export const RpsConfig = Strict({
   publicUrl: UrlSetting,
   dataDir: Type.String({ minLength: 1 }),
   /** Pinned: all 32 bytes. It comes after --init, whose keys the group document names. */
-  groupId: GroupIdField,
+  groupId: GroupIdSetting,
   /** The first revision, or an array of all of them; read while the data folder has none. */
   groupFile: Type.Optional(Type.String({ minLength: 1 })),
   /** Without groupFile: an authority's address, where the chain of revisions is fetched. */
@@ -68,7 +69,7 @@ export const RpsConfig = Strict({
 })
 export type RpsConfig = Static<typeof RpsConfig>
 
-const BeforeGroup = Strict({ ...RpsConfig.properties, groupId: Type.Optional(GroupIdField) })
+const BeforeGroup = Strict({ ...RpsConfig.properties, groupId: Type.Optional(GroupIdSetting) })
 
 /** ConfigError names the first setting that is wrong. */
 export function loadRpsConfig(file: string | undefined, env: Environment): RpsConfig {

@@ -3,11 +3,11 @@
  * listener with health and metrics. Each route's handler says in a few lines what it asks of a message; how a message
  * is verified stands in verification.ts alone.
  */
-import { mkdir } from 'node:fs/promises'
 import { adminTokenOf, createAdmin, type Readiness } from '@milagro-ts/api/admin'
 import { UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { exporterOf } from '@milagro-ts/api/channel-binding'
 import { ConfigError } from '@milagro-ts/api/config'
+import { makeFolder } from '@milagro-ts/api/folder'
 import type { Group, GroupAuthority } from '@milagro-ts/api/group'
 import { listenBoth } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
@@ -236,7 +236,7 @@ export async function openKeys({
   readonly config: Pick<RpsConfig, 'dataDir' | 'name'>
 }): Promise<RpsKeys> {
   const { dataDir, name } = config
-  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  await makeFolder(dataDir)
   const folder = { dataDir, name, passphrase }
   return (await rpsKeys.exists(dataDir)) ? rpsKeys.read(folder) : rpsKeys.make(folder, random)
 }

@@ -5,8 +5,9 @@
 import { isIP } from 'node:net'
 import { isAbsolute } from 'node:path'
 import { ConfigError, type ConfigSources, loadConfig } from '@milagro-ts/api/config'
-import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
+import { Strict } from '@milagro-ts/api/schemas'
 import {
+  GroupIdSetting,
   ListenSetting,
   LogLevelSetting,
   ServerNameSetting,
@@ -39,7 +40,7 @@ const server = {
   name: ServerNameSetting,
   dataDir: Path,
   /** Pinned: all 32 bytes. Only making the keys can do without group. */
-  groupId: Type.Optional(GroupIdField),
+  groupId: Type.Optional(GroupIdSetting),
   /** The first revision, or an array of all of them. */
   groupFile: Type.Optional(Path),
   rps: Strict({ url: UrlSetting }),

@@ -4,7 +4,7 @@
  */
 import type { Server } from 'node:net'
 import type { Readiness } from '@milagro-ts/api/admin'
-import { type Environment, readSecret } from '@milagro-ts/api/config'
+import { ConfigError, type Environment, readSecret } from '@milagro-ts/api/config'
 import { type Listen, refuseListen } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
@@ -78,9 +78,10 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
     const log = createLog(name, { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_gateway')
     // Loaded only now, so that a start that is refused says so at once.
-    const [{ Gateway }, { openTlsService }] = await Promise.all([
+    const [{ Gateway }, { openTlsService }, { NotNamed }] = await Promise.all([
       import('./gateway.js'),
       import('./service.js'),
+      import('./recipient-shares.js'),
     ])
     const { workers } = config
     const service = await openTlsService({
@@ -88,6 +89,10 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       log,
       metrics,
       ...(workers === undefined ? {} : { workers }),
+      // After a power cut nobody knows who is up first.
+      waits: true,
+    }).catch((error: unknown) => {
+      throw error instanceof NotNamed ? new ConfigError(`setting 'name': ${error.log}`) : error
     })
     const { door } = service
     const gateway = new Gateway({
@@ -143,12 +148,19 @@ export function runOutbound(flags: OutboundFlags, env: Environment): Promise<voi
     const config = settings.current
     const log = createLog('outbound', { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_outbound')
-    const [{ OutboundGateway }, { Device }, options] = await Promise.all([
+    const [{ OutboundGateway }, { Device }, { ClientError }, options] = await Promise.all([
       import('./outbound-gateway.js'),
       import('@milagro-ts/client/device'),
+      import('@milagro-ts/client/errors'),
       deviceOptions(config),
     ])
     const device = await Device.open(options)
+    // Its first connection has the PSK then. Where the RPS can't say whether a later revision names the server, that one asks.
+    await device.externalPsk(config.server).catch((error: unknown) => {
+      if (error instanceof ClientError && error.code === 'UNKNOWN_SERVER')
+        throw new ConfigError(`setting 'server': '${config.server}': ${error.message}`)
+      log.warn({ err: error }, 'no key for the server yet')
+    })
     const gateway = new OutboundGateway({
       identity: device,
       timers: systemTimers,

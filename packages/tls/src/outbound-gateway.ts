@@ -7,6 +7,7 @@
  * Whoever may connect to the loopback speaks as the device, so it is for machines whose users are all the device.
  */
 import { createServer, type Server, type Socket } from 'node:net'
+import { Unreachable } from '@milagro-ts/api/call'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
 import type { Timers } from '@milagro-ts/api/system'
@@ -92,8 +93,8 @@ export class OutboundGateway {
       if (this.#open.size === 0) this.#drained()
     })
     const ended = new AbortController()
-    const endWaiting = timers.after(patience, () => ended.abort(new Error('no handshake in time')))
-    socket.once('close', () => ended.abort(new Error('the program has gone')))
+    const endWaiting = timers.after(patience, () => ended.abort(new Unreachable('no handshake in time')))
+    socket.once('close', () => ended.abort(new Unreachable('the program has gone')))
     const options = { ...to, allowHalfOpen: true, servername, identity, timers }
     const server = connect(options)
     const late = () => void server.destroy(ended.signal.reason)

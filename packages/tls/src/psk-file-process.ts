@@ -8,7 +8,7 @@ import type { Readiness } from '@milagro-ts/api/admin'
 import { createClient } from '@milagro-ts/api/call'
 import { ConfigError, type Environment, environmentOfOthers, readSecret } from '@milagro-ts/api/config'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
-import type { Group } from '@milagro-ts/api/group'
+import type { Group, GroupRecipient } from '@milagro-ts/api/group'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
@@ -18,6 +18,7 @@ import { requestSigner } from '@milagro-ts/api/request-auth'
 import type { ServiceKeys } from '@milagro-ts/api/service-keys'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
 import { followGroup } from '@milagro-ts/client/group-store'
+import { DecodeError } from '@milagro-ts/crypto/errors'
 import { encodeName, IdCore } from '@milagro-ts/crypto/identity'
 import { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import { G2 } from '@milagro-ts/crypto/points'
@@ -29,7 +30,7 @@ import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { openAdmin } from './admin-listener.js'
 import { loadPskFileConfig, PSK_FILE_RELOADABLE, type PskFileConfig } from './gateway-config.js'
 import { PskFile } from './psk-file.js'
-import { askRecipientKey } from './recipient-shares.js'
+import { askRecipientKey, mayPass, NotNamed, unreachable } from './recipient-shares.js'
 import { ReloadableSettings } from './reloadable-settings.js'
 import { makeService, readService } from './service-folder.js'
 
@@ -96,15 +97,33 @@ export function runPskFile(flags: PskFileFlags, env: Environment): Promise<void>
         },
       }
     }
-    const end = systemClock() + ONCE
-    while (!writer.readiness.ok && systemClock() < end)
-      await new Promise<void>(resolve => setTimeout(resolve, PAUSE))
-    const isWritten = writer.readiness.ok
-    await writer.close()
-    if (!isWritten) throw new Error('the PSK file was not written: see the log above')
+    await written(writer, ports).finally(() => writer.close())
     say({ event: 'written', file: config.file, lines: writer.lines })
     return null
   })
+}
+
+/**
+ * Waits until the file is written, and the broker told. Rejects with what asking again won't change, at once; after half a minute with what there
+ * is, Unreachable where a server is needed that doesn't answer.
+ */
+export async function written(
+  writer: Pick<PskFileWriter, 'named' | 'readiness' | 'troubles'>,
+  { clock, timers }: { readonly clock: Clock; readonly timers: Timers },
+): Promise<void> {
+  const end = clock() + ONCE
+  // First: whom the group doesn't name the RPS doesn't know either, and says less.
+  await writer.named().catch((error: unknown) => {
+    if (error instanceof NotNamed) throw new ConfigError(`setting 'name': ${error.log}`)
+  })
+  while (!writer.readiness.ok) {
+    const { troubles } = writer
+    const final = troubles.find(trouble => !mayPass(trouble))
+    if (final !== undefined) throw final
+    if (clock() >= end)
+      throw unreachable(troubles[0]) ?? new Error('the PSK file was not written: see the log above')
+    await new Promise<void>(resolve => void timers.after(PAUSE, resolve))
+  }
 }
 
 export interface PskFileOptions {
@@ -124,10 +143,14 @@ export interface PskFileOptions {
 }
 
 export interface PskFileWriter {
+  /** NotNamed, where the group names no such static server; Unreachable and others, where only the RPS can say, and doesn't. */
+  named(): Promise<unknown>
   /** Reads the register again, now: it may be another one. */
   lookAnew(): void
   /** Whether the file holds a line for each device that may come in and no other, and the broker knows; or why not. */
   readonly readiness: Readiness
+  /** Why it isn't, as far as something has failed: of ban events, register, key, file and broker. */
+  readonly troubles: readonly unknown[]
   /** Identities in the file. */
   readonly lines: number
   close(): Promise<void>
@@ -155,8 +178,16 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
   const authorize = requestSigner({ name, key: requestKey, clock, random })
   // It serves nobody meanwhile: a pairing may take its own thread.
   const pool = CryptoPool.start({ workers: 0, random, clock, timers })
+  const wait = (milliseconds: number) =>
+    new Promise<void>(resolve => void timers.after(milliseconds, resolve))
+  const follow = async () => {
+    group = await followGroup({ rps: guard.rps, wait }, group)
+    return group
+  }
+  const named = namedIn(name, { group: () => group, follow })
   const key = staticKey(name, {
     group: () => group,
+    named,
     ask: (B, epoch) =>
       askRecipientKey(
         { group, purpose: 'agree', epoch, name: B },
@@ -184,15 +215,8 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
     log,
     metrics,
   })
-  const wait = (milliseconds: number) =>
-    new Promise<void>(resolve => void timers.after(milliseconds, resolve))
   const endFollowing = timers.every(FOLLOW, () => {
-    followGroup({ rps: guard.rps, wait }, group).then(
-      newest => {
-        group = newest
-      },
-      (error: unknown) => log.warn({ err: error }, 'no look at the group document; tried again'),
-    )
+    follow().catch((error: unknown) => log.warn({ err: error }, 'no look at the group document; tried again'))
   })
   const close = async () => {
     endFollowing()
@@ -206,9 +230,14 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
     throw error
   })
   return {
+    named,
     lookAnew: () => writer.lookAnew(),
     get readiness() {
       return writer.readiness
+    },
+    get troubles() {
+      const { trouble } = guard.follower
+      return [...writer.troubles, ...(trouble === undefined ? [] : [trouble])]
     },
     get lines() {
       return writer.lines
@@ -217,20 +246,45 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
   }
 }
 
+/** The static server of that name in the group in force. NotNamed; as `follow` rejects. */
+function namedIn(
+  name: string,
+  { group, follow }: { readonly group: () => Group; readonly follow: () => Promise<Group> },
+): () => Promise<GroupRecipient> {
+  const found = (known: Group) => {
+    const recipient = known.recipient(name)
+    return recipient?.kind === 3 && recipient.purposes.includes('agree') ? recipient : undefined
+  }
+  return async () => {
+    // A later revision than the one that is pinned may name it.
+    const known = found(group())
+    if (known !== undefined) return known
+    const refused = new NotNamed(`static server ${name}`)
+    const newest = await follow().catch((failed: unknown) => {
+      throw mayPass(failed) ? failed : refused
+    })
+    const recipient = found(newest)
+    if (recipient === undefined) throw refused
+    return recipient
+  }
+}
+
 interface StaticKeyPorts {
   readonly group: () => Group
+  readonly named: () => Promise<GroupRecipient>
   readonly ask: (B: Uint8Array, epoch: number) => Promise<Uint8Array>
   readonly clock: Clock
 }
 
-/** The static key of the current key epoch, asked for once. Refused FORBIDDEN where the group names no static server. */
-function staticKey(name: string, { group, ask, clock }: StaticKeyPorts): () => Promise<AgreeStaticKey> {
+/** The static key of the current key epoch, asked for once. NotNamed where the group names no static server. */
+function staticKey(
+  name: string,
+  { group, named, ask, clock }: StaticKeyPorts,
+): () => Promise<AgreeStaticKey> {
   let held: AgreeStaticKey | undefined
   return async () => {
+    const recipient = await named()
     const { groupId, slotRule } = group()
-    const recipient = group().recipient(name)
-    if (recipient?.kind !== 3 || !recipient.purposes.includes('agree'))
-      throw new Refused('FORBIDDEN', { log: `the group names no static server ${name} with keys of agree` })
     const keys = group().keysAt('agree', slotAt(slotRule, Math.floor(clock() / 1000)))
     if (keys === null) throw new Refused('RETRY_LATER', { log: 'the group has not begun' })
     const { epoch, ivk } = keys
@@ -256,12 +310,13 @@ async function devicesOf(
   { authorize, fetch }: { readonly authorize: Authorize; readonly fetch: typeof globalThis.fetch },
 ): Promise<IdCore[]> {
   if (devicesFile !== undefined) {
-    const text = await readFile(devicesFile, 'utf8')
-    return text
-      .split('\n')
-      .map(line => line.trim())
-      .filter(line => line !== '' && !line.startsWith('#'))
-      .map(line => IdCore.fromBase64Url(line))
+    const text = await readFile(devicesFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      throw new ConfigError(`setting 'devicesFile': cannot read '${devicesFile}' (${error.code ?? 'error'})`)
+    })
+    return text.split('\n').flatMap((line, i) => {
+      const said = line.trim()
+      return said === '' || said.startsWith('#') ? [] : [listed(said, `'${devicesFile}' line ${i + 1}`)]
+    })
   }
   const fleet = createClient(registerRoutes, {
     baseUrl: fleetUrl as string,
@@ -279,6 +334,16 @@ async function devicesOf(
   return found
 }
 
+/** ConfigError names the place. */
+function listed(text: string, place: string): IdCore {
+  try {
+    return IdCore.fromBase64Url(text)
+  } catch (error) {
+    if (!(error instanceof DecodeError)) throw error
+    throw new ConfigError(`setting 'devicesFile': ${place} is no M-Pin ID`)
+  }
+}
+
 type ReloadPorts = Pick<PskFileOptions, 'timers' | 'log' | 'metrics' | 'env'>
 
 /** SIGHUP to the process that the pid file names, or a command. Rejects when neither took it, or not in time. */
@@ -287,10 +352,18 @@ async function tellBroker(
   ports: ReloadPorts,
 ): Promise<void> {
   if (pidFile !== undefined) {
-    const text = (await readFile(pidFile, 'utf8')).trim()
-    if (!/^[1-9][0-9]{0,9}$/.test(text))
-      throw new ConfigError(`setting 'reload.pidFile': it holds no process id`)
-    process.kill(Number(text), 'SIGHUP')
+    const wrong = (why: string) => new ConfigError(`setting 'reload.pidFile': ${why}`)
+    const text = await readFile(pidFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      throw wrong(`cannot read '${pidFile}' (${error.code ?? 'error'})`)
+    })
+    if (!/^[1-9][0-9]{0,9}$/.test(text.trim())) throw wrong('it holds no process id')
+    try {
+      process.kill(Number(text.trim()), 'SIGHUP')
+    } catch (error) {
+      throw wrong(
+        `process ${text.trim()} can't be told (${(error as NodeJS.ErrnoException).code ?? 'error'})`,
+      )
+    }
   }
   if (command !== undefined) await run(command, ports)
   if (pidFile !== undefined || command !== undefined) ports.metrics.count('reloads')

@@ -56,6 +56,8 @@ export class PskFile {
   /** By identity, of the key that they were computed with; before that, what the file held. */
   readonly #keys = new Map<string, string>()
   readonly #fresh = new Set<string>()
+  /** What the last attempt of each step ended with, where it failed. */
+  readonly #troubles = new Map<Step, unknown>()
   #key: AgreeStaticKey | undefined
   #devices: readonly IdCore[] | undefined
   #listed = Number.NEGATIVE_INFINITY
@@ -124,6 +126,11 @@ export class PskFile {
         // Somebody was banned while it failed.
         if (this.#again) this.look()
       })
+  }
+
+  /** Why the file isn't written for now, as far as something has failed. */
+  get troubles(): readonly unknown[] {
+    return [...this.#troubles.values()]
   }
 
   /** Identities in the file. */
@@ -196,8 +203,11 @@ export class PskFile {
 
   async #try<T>(step: Step, attempt: () => Promise<T>): Promise<T> {
     try {
-      return await attempt()
+      const result = await attempt()
+      this.#troubles.delete(step)
+      return result
     } catch (error) {
+      this.#troubles.set(step, error)
       this.#ports.metrics.count('failures', { step })
       throw error
     }

@@ -4,7 +4,7 @@ import { type Environment, readSecret } from '@milagro-ts/api/config'
 import type { Group } from '@milagro-ts/api/group'
 import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
-import { serviceKeys } from '@milagro-ts/api/service-keys'
+import { readServiceKeys } from '@milagro-ts/api/service-keys'
 import { systemTimers } from '@milagro-ts/api/system'
 import type { FileOpener } from '@milagro-ts/client/file-recipient'
 import { followGroup } from '@milagro-ts/client/group-store'
@@ -36,7 +36,7 @@ export async function openServiceFolder(file: string, ports: ServiceFolderPorts)
   const { env, clock, random, fetch } = ports
   const config = loadServiceConfig({ file, env })
   const { name, dataDir } = config
-  const keys = await serviceKeys.read({ name, dataDir, passphrase: readSecret(PASSPHRASE, env) })
+  const keys = await readServiceKeys({ name, dataDir, passphrase: readSecret(PASSPHRASE, env) })
   const timers = systemTimers
   // A command serves nobody meanwhile.
   const pinned = await pinnedGroup(config, publicKeysFault)

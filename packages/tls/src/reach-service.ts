@@ -1,5 +1,6 @@
 /** A connection to the service behind a gateway. */
 import { connect, type Socket } from 'node:net'
+import { Unreachable } from '@milagro-ts/api/call'
 import type { Timers } from '@milagro-ts/api/system'
 import type { ServiceAddress } from './service-address.js'
 
@@ -23,7 +24,7 @@ const LONGEST_PAUSE = 100
 export function reachService(to: ServiceAddress, reaching: Reaching): Promise<Socket> {
   const { timers, patience, allowHalfOpen = false, isWanted } = reaching
   return new Promise((resolve, reject) => {
-    let why = new Error('no answer in time')
+    let why: Error = new Unreachable('no answer in time')
     let pause = FIRST_PAUSE
     let isOver = false
     let abandon = () => {}

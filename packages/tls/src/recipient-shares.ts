@@ -7,15 +7,16 @@
  *   <-- HPKE(hpkeKey; ctx; d_j, κ, z) --            d_j = s_jHk2(name) or s_jHe(name), with its proof
  *   each proof against C_j, Σ λ_jd_j
  */
-import type { Client } from '@milagro-ts/api/call'
+import { type Client, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import type { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Group, GroupAuthority } from '@milagro-ts/api/group'
 import type { HpkeKeyPair } from '@milagro-ts/api/keys'
-import { askAuthorities } from '@milagro-ts/api/quorum'
+import { type Code, Refused } from '@milagro-ts/api/problem'
+import { askAuthorities, NoQuorum } from '@milagro-ts/api/quorum'
 import { open } from '@milagro-ts/api/seal'
 import type { Timers } from '@milagro-ts/api/system'
 import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
-import type { CryptoPool } from '@milagro-ts/crypto/node-pool'
+import { type CryptoPool, PoolUnavailable } from '@milagro-ts/crypto/node-pool'
 import type { Random } from '@milagro-ts/crypto/ports'
 import { shareContext } from '@milagro-ts/crypto/share-proof'
 
@@ -73,4 +74,36 @@ export async function askRecipientKey(
     purpose === 'agree' ? 'combineAgree' : 'combine',
     shares.map(({ index, share }) => ({ index, point: share })),
   )
+}
+
+/** The group document, as far as it is known, has no such recipient. */
+export class NotNamed extends Refused {
+  constructor(server: string) {
+    super('FORBIDDEN', { log: `the group names no ${server} with keys of agree` })
+  }
+}
+
+/** What a server says that is away, not in order, or of another time than this one. */
+const PASSING: ReadonlySet<Code> = new Set<Code>([
+  'CLOCK',
+  'EXPIRED',
+  'INTERNAL',
+  'RETRY_LATER',
+  'TOO_SLOW',
+  'WRONG_SHARE',
+])
+
+/** Whether asking again may have another answer, without anybody's changing settings, group or freeze. */
+export function mayPass(error: unknown): boolean {
+  if (error instanceof Refused) return PASSING.has(error.code)
+  return error instanceof Unreachable || error instanceof UnexpectedAnswer || error instanceof PoolUnavailable
+}
+
+/** Unreachable, where too few authorities answered; another error as it is. */
+export function unreachable(error: unknown): unknown {
+  const isAway =
+    error instanceof NoQuorum &&
+    error.code === 'RETRY_LATER' &&
+    error.faults.some(({ kind }) => kind === 'unreachable')
+  return isAway ? new Unreachable(`${error.message} (${error.log})`, { cause: error }) : error
 }

@@ -8,7 +8,7 @@
  */
 import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { threadKeyCheck } from '@milagro-ts/api/server-pool'
-import { makeServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
+import { makeServiceKeys, readServiceKeys } from '@milagro-ts/api/service-keys'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Random } from '@milagro-ts/crypto/ports'
@@ -48,14 +48,14 @@ export async function makeService(
 }
 
 /**
- * The group's keys are checked in a thread that ends by itself. StoreError for keys that are not there or don't open;
- * ConfigError for a group that is not pinned, or another one's document.
+ * The group's keys are checked in a thread that ends by itself. StoreError for keys that don't open; ConfigError
+ * where none were made, and for a group that is not pinned, or another one's document.
  */
 export async function readService(
   { dataDir, name, groupFile, groupId, rps }: ServiceSettings,
   passphrase: string,
 ): Promise<Pick<TlsServiceOptions, 'name' | 'requestKey' | 'hpkeKey' | 'group' | 'rpsUrl'>> {
-  const { requestKey, hpkeKey } = await serviceKeys.read({ dataDir, name, passphrase })
+  const { requestKey, hpkeKey } = await readServiceKeys({ dataDir, name, passphrase })
   const keyCheck = threadKeyCheck({ clock: systemClock, random: systemRandom, timers: systemTimers })
   const group = await pinnedGroup({ groupFile, groupId }, keyCheck)
   return { name, requestKey, hpkeKey, group, rpsUrl: rps.url }

@@ -20,6 +20,7 @@ import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { Guard } from '@milagro-ts/rpa/guard'
 import { Door } from './door.js'
 import { Permits } from './permits.js'
+import { mayPass } from './recipient-shares.js'
 import { SlotKeys } from './slot-keys.js'
 
 /** Milliseconds for one call to an authority. */
@@ -47,6 +48,11 @@ export interface TlsServiceOptions {
   readonly fetch?: typeof fetch
   /** Milliseconds before the end of a slot at which `permit-ending` is told; a minute unless said. */
   readonly warnBefore?: number
+  /**
+   * Resolves also while too few authorities answer: nobody is let in until they have given the key of the slot. Unless said it rejects, and
+   * whoever called tries again.
+   */
+  readonly waits?: boolean
 }
 
 export interface TlsService {
@@ -57,8 +63,10 @@ export interface TlsService {
 }
 
 /**
- * Resolves once there is a key for the current slot. Until the first ban events have come nobody is let in. Rejects with
- * Refused where too few authorities gave a share: FORBIDDEN and UNAUTHENTICATED (not in the document), FROZEN, RETRY_LATER.
+ * Resolves once there is a key for the current slot, with `waits` at the latest after the first attempt. Until the first ban
+ * events have come nobody is let in. Rejects with Refused where too few authorities gave a share: FORBIDDEN (NotNamed: by the
+ * group document) and UNAUTHENTICATED (not in the document), FROZEN, and without `waits` RETRY_LATER; Unreachable where only the RPS can
+ * say whether a later revision names the server, and doesn't.
  */
 export async function openTlsService(options: TlsServiceOptions): Promise<TlsService> {
   const {
@@ -74,6 +82,7 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     timers = systemTimers,
     fetch = globalThis.fetch,
     warnBefore = 60_000,
+    waits = false,
   } = options
   let group = options.group
   const guard = new Guard({
@@ -143,8 +152,14 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
   try {
     await keys.complete()
   } catch (error) {
-    await close()
-    throw error
+    if (!waits || !mayPass(error)) {
+      await close()
+      throw error
+    }
+    log.warn(
+      { err: error },
+      'no key for the current slot yet: nobody can come in until the authorities give it',
+    )
   }
   door.start()
   return { door, timers, log, close }

@@ -15,7 +15,7 @@ import type { HandedSlotKey } from '@milagro-ts/crypto/crypto-worker'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import { slotName } from '@milagro-ts/crypto/static-agreement'
 import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
-import { askRecipientKey, type RecipientSharePorts } from './recipient-shares.js'
+import { askRecipientKey, mayPass, NotNamed, type RecipientSharePorts } from './recipient-shares.js'
 
 /** Milliseconds between two attempts. */
 const PAUSE = 5_000
@@ -114,8 +114,14 @@ export class SlotKeys {
     try {
       return await this.#ask(group(), slot)
     } catch (error) {
-      if (!(error instanceof NoQuorum) || !hasMovedOn(group(), error.faults)) throw error
-      return this.#ask(await follow(), slot)
+      // A later revision than the one that is pinned may name it.
+      const isBehind =
+        error instanceof NotNamed || (error instanceof NoQuorum && hasMovedOn(group(), error.faults))
+      if (!isBehind) throw error
+      const newest = await follow().catch((failed: unknown) => {
+        throw mayPass(failed) ? failed : error
+      })
+      return this.#ask(newest, slot)
     }
   }
 
@@ -123,8 +129,7 @@ export class SlotKeys {
     const { name } = this.#ports
     const { groupId } = group
     const recipient = group.recipient(name)
-    if (recipient?.kind !== 2 || !recipient.purposes.includes('agree'))
-      throw new Refused('FORBIDDEN', { log: `the group names no server ${name} with keys of agree` })
+    if (recipient?.kind !== 2 || !recipient.purposes.includes('agree')) throw new NotNamed(`server ${name}`)
     const { generation } = recipient
     const keys = group.keysAt('agree', slot)
     if (keys === null) throw new Refused('RETRY_LATER', { log: 'the group has not begun' })

@@ -58,7 +58,7 @@ type Secured = () => void
 /**
  * As node's: a socket at once, `secureConnect` (and the callback) when the server has proven its name, and before the slot
  * is over `permit-ending` with its end in Unix milliseconds. `error` is what the identity rejects with (ClientError), TLS'
- * own where the server isn't the one, or the network's. TypeError for an option that is fixed, or without a name.
+ * own where the server isn't the one (with REFUSED_KEY before its message), or the network's. TypeError for an option that is fixed, or without a name.
  */
 export function connect(options: ConnectOptions, secured?: Secured): TLSSocket
 export function connect(path: string, options: ConnectOptions, secured?: Secured): TLSSocket
@@ -90,6 +90,7 @@ export function connect(...given: unknown[]): TLSSocket {
   }
   const late = lateConnection(settled)
   const socket = late.begin()
+  socket.destroy = destroyExplained
   const callback = given.at(-1)
   if (typeof callback === 'function') socket.once('secureConnect', callback as Secured)
   const begin = async () => {
@@ -105,6 +106,31 @@ export function connect(...given: unknown[]): TLSSocket {
   }
   void begin()
   return socket
+}
+
+/** What a server tells nobody one by one: so that nobody learns whom it knows (docs/protocols/tls.md). */
+export const REFUSED_KEY =
+  'the server refuses this key: another name or generation, banned, no permit, not this slot, or a clock that is off'
+/** Of TLS 1.2, whose first attempt in a slot is refused for no fault of the device. */
+const FIRST_ATTEMPT = '; by TLS 1.2 it may be the first attempt of the slot'
+/** Alerts that a handshake ends with where the two keys differ, or one isn't known: RFC 8446 §6.2. */
+const OF_KEY: ReadonlySet<number> = new Set([20, 40, 47, 51, 115])
+const BAD_RECORD_MAC = 20
+
+/** In the place of a socket's own `destroy`, which all of its errors go through: those of the key are told in words. */
+function destroyExplained(this: TLSSocket, error?: Error): TLSSocket {
+  const { secureConnecting } = this as { secureConnecting?: boolean }
+  if (error !== undefined && error !== null && secureConnecting) explain(error)
+  return TLSSocket.prototype.destroy.call(this, error)
+}
+
+/** OpenSSL's names of alerts change, and its numbers don't. The error stays what it was, but for its text. */
+function explain(error: Error): void {
+  const { message, stack } = error
+  const alert = Number(/SSL alert number (\d+)/.exec(message)?.[1])
+  if (!OF_KEY.has(alert) || message.startsWith(REFUSED_KEY)) return
+  error.message = `${REFUSED_KEY}${alert === BAD_RECORD_MAC ? FIRST_ATTEMPT : ''}: ${message}`
+  if (stack !== undefined) error.stack = stack.replace(message, () => error.message)
 }
 
 const refuseCertificate = () => new Error('a certificate was offered in the place of the external PSK')

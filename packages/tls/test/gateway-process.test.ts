@@ -1,11 +1,13 @@
 /**
- * The gateway as `milagro tls gateway` runs it, by the clock of a world with authorities and an RPS: its health over HTTP
- * while ban events or a slot key are lacking, and how soon a ban that the RPS hears has ended a connection.
+ * The gateway as `milagro tls gateway` runs it, by the clock of a world with authorities and an RPS: which starts wait and which
+ * are refused, its health over HTTP while ban events or a slot key are lacking, and how soon a ban that the RPS hears has
+ * ended a connection.
  */
 import { writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import type { Readiness } from '@milagro-ts/api/admin'
+import { ConfigError } from '@milagro-ts/api/config'
 import type { Serving } from '@milagro-ts/api/process'
 import { makeServiceKeys } from '@milagro-ts/api/service-keys'
 import { systemRandom } from '@milagro-ts/api/system'
@@ -15,7 +17,7 @@ import { AgreeClientKey, ClientAgreement } from '@milagro-ts/crypto/static-agree
 import { slotStart } from '@milagro-ts/crypto/time-permit'
 import { runGateway } from '@milagro-ts/tls/gateway-process'
 import { connect, secured } from '@milagro-ts/tls/tls'
-import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type Car, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
 import { closed, outcome } from './world.js'
 
@@ -25,7 +27,9 @@ const SLOT = 3_600_000
 
 let world: World
 let rps: RunningRps
-let gateway: Serving
+let gateway: Serving | undefined
+/** Nobody answers at the authorities' addresses. */
+let areAway: boolean
 let service: Server
 /** Connections that the service got. */
 let came: Socket[]
@@ -46,7 +50,12 @@ vi.mock('@milagro-ts/tls/service', async original => {
         ...options,
         requestKey: world.tracking.requestKey,
         hpkeKey: world.tracking.hpkeKey,
-        fetch: (input, init) => fetch(String(input).replace(OWN, rps.url), init),
+        fetch: async (input, init) => {
+          const { origin } = new URL(String(input))
+          if (areAway && world.authorities.some(({ url }) => url === origin))
+            throw new TypeError('fetch failed')
+          return fetch(String(input).replace(OWN, rps.url), init)
+        },
         clock: () => world.clock.now,
         timers: world.clock,
       }),
@@ -63,6 +72,8 @@ beforeEach(async () => {
   world = await World.make()
   world.clock.now = NOON
   rps = await world.startRps()
+  gateway = undefined
+  areAway = false
   came = []
   service = createServer(socket => {
     came.push(socket)
@@ -72,28 +83,28 @@ beforeEach(async () => {
   await new Promise<void>(resolve => service.listen(0, '127.0.0.1', resolve))
 })
 afterEach(async () => {
-  await gateway.close()
+  await gateway?.close()
   for (const socket of came) socket.destroy()
   service.close()
   await world.close()
 })
 
-async function start(): Promise<void> {
+async function start(name = NAME): Promise<void> {
   const dataDir = join(world.folder, 'gateway')
   const any = { host: '127.0.0.1', port: 0 }
   const settings = {
-    ...{ name: NAME, dataDir, listen: any, adminListen: any, pass: 'none', workers: 0, drainSeconds: 0 },
+    ...{ name, dataDir, listen: any, adminListen: any, pass: 'none', workers: 0, drainSeconds: 0 },
     to: { host: '127.0.0.1', port: (service.address() as AddressInfo).port },
     ...{ groupId: world.groupId, groupFile: join(world.folder, 'group.json'), rps: { url: OWN } },
     logLevel: 'fatal',
   }
   const config = join(world.folder, 'gateway.json')
   await writeFile(config, JSON.stringify(settings))
-  await makeServiceKeys({ name: NAME, dataDir, passphrase: PASSPHRASE }, systemRandom)
+  await makeServiceKeys({ name, dataDir, passphrase: PASSPHRASE }, systemRandom)
   await runGateway({ config }, { MILAGRO_GATEWAY_PASSPHRASE: PASSPHRASE })
 }
 async function health(): Promise<[number, Readiness]> {
-  const answer = await fetch(`${gateway.urls.adminUrl}/health/ready`)
+  const answer = await fetch(`${gateway?.urls.adminUrl}/health/ready`)
   return [answer.status, (await answer.json()) as Readiness]
 }
 const READY = [200, { ok: true, checks: { events: true, slotKey: true, service: true } }]
@@ -121,7 +132,7 @@ const dial = ({ idCore }: Car) => {
       return { ...psk, slot: at.slot, endsAt: slotStart(slotRule, at.slot + 1) * 1000 }
     },
   }
-  const [host, port] = String(gateway.urls.listen).split(':')
+  const [host, port] = String(gateway?.urls.listen).split(':')
   return secured(connect({ host, port: Number(port), servername: NAME, identity }))
 }
 
@@ -160,6 +171,53 @@ test('health is 503 where the authorities gave no key for this slot, and 200 whe
   await isReady(5)
   expect(await health()).toEqual(READY)
   expect(await outcome(dial(world.makeCar()))).toBe('in')
+})
+
+test('authorities that are away when it starts are waited for, as the RPS is: devices come in once they are back', async () => {
+  areAway = true
+  await start()
+  await until(async () => {
+    world.clock.turn(5)
+    return (await health())[1].checks.events === true
+  })
+  expect(await health()).toEqual(away({ slotKey: 'no key for this slot yet' }))
+  expect(await outcome(dial(world.makeCar()))).not.toBe('in')
+  areAway = false
+  world.clock.turn(6_000)
+  await isReady(5)
+  expect(await outcome(dial(world.makeCar()))).toBe('in')
+})
+
+describe('a start that waiting wouldn’t help is refused', () => {
+  const refusal = (name?: string) =>
+    start(name).then(
+      () => 'it serves',
+      (error: unknown) => error,
+    )
+
+  test.each(['other', 'rps'])('%s: not named, or not with keys of agree', async name => {
+    expect(await refusal(name)).toEqual(
+      new ConfigError(`setting 'name': the group names no server ${name} with keys of agree`),
+    )
+  })
+
+  test('frozen', async () => {
+    for (const authority of world.authorities) authority.behaviour = 'frozen'
+    expect(await refusal()).toMatchObject({ name: 'Refused', code: 'FROZEN' })
+  })
+})
+
+test('a name that a later revision than that of its file brought is looked up at the RPS', async () => {
+  const recipients = world.group.document.recipients.map(one =>
+    one.name === NAME ? { ...one, name: 'renamed' } : one,
+  )
+  const document = await world.nextRevision({ recipients })
+  await rps.client.publishRevision({ body: { document } })
+  await world.follow(document)
+  const before = world.authorities.map(({ asked }) => asked.serverKeys)
+  await start('renamed')
+  expect(gateway?.urls.listen).toMatch(/^127\.0\.0\.1:/)
+  expect(world.authorities.map(({ asked }) => asked.serverKeys)).toEqual(before.map(times => times + 1))
 })
 
 test('a ban ends the connection within a second, at the service as well, and nobody else’s', async () => {

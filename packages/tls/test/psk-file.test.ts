@@ -3,6 +3,8 @@ import { mkdir, readFile, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import type { Readiness } from '@milagro-ts/api/admin'
+import { Unreachable } from '@milagro-ts/api/call'
+import { ConfigError } from '@milagro-ts/api/config'
 import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { systemRandom } from '@milagro-ts/api/system'
@@ -11,7 +13,7 @@ import { agreePointG1, encodeName } from '@milagro-ts/crypto/identity'
 import { AgreeClientKey, clientAgreeStatic } from '@milagro-ts/crypto/static-agreement'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { connect } from '@milagro-ts/tls/mqtt'
-import { openPskFile, type PskFileWriter } from '@milagro-ts/tls/psk-file-process'
+import { openPskFile, type PskFileWriter, written } from '@milagro-ts/tls/psk-file-process'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { freePort } from '../../../test/free-port.js'
 import { type Car, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
@@ -28,6 +30,9 @@ let devices: string
 let told: string
 let metrics: ReturnType<typeof createMetrics>
 let reload: { command?: string[]; pidFile?: string }
+let name: string
+/** Servers at whose addresses nobody answers. */
+let away: string[]
 beforeEach(async () => {
   world = await World.make({ trackingKind: 3 })
   world.clock.now = NOON
@@ -39,6 +44,8 @@ beforeEach(async () => {
   told = join(world.folder, 'told')
   // Each reload is a line with what the broker would have read.
   reload = { command: ['sh', '-c', `wc -l < ${file} >> ${told}`] }
+  name = 'tracking'
+  away = []
   await writeFile(devices, '')
 })
 afterEach(async () => {
@@ -50,7 +57,7 @@ const OURS = { MILAGRO_PSK_FILE_PASSPHRASE: 'one word', milagro_other: 'another 
 const open = async () => {
   writer = await openPskFile({
     settings: () => ({
-      name: 'tracking',
+      name,
       dataDir: world.folder,
       groupId: world.groupId,
       groupFile: join(world.folder, 'group.json'),
@@ -66,7 +73,10 @@ const open = async () => {
     clock: () => world.clock.now,
     random: systemRandom,
     timers: world.clock,
-    fetch: (input, init) => fetch(String(input).replace(OWN, rps.url), init),
+    fetch: async (input, init) => {
+      if (away.includes(new URL(String(input)).origin)) throw new TypeError('fetch failed')
+      return fetch(String(input).replace(OWN, rps.url), init)
+    },
     env: { ...process.env, ...OURS, OF_THE_BROKER: 'seen' },
   })
 }
@@ -325,6 +335,113 @@ test('a file that can’t be read ends the start', async () => {
   await expect(open()).rejects.toThrow('EISDIR')
 })
 
+describe('once', () => {
+  /**
+   * What it ends with, and after how many milliseconds of the world, which turns slowly unless said: servers and files take their own
+   * time meanwhile.
+   */
+  async function once(turn = 0.25): Promise<[unknown, number]> {
+    await open()
+    const begun = world.clock.now
+    let end: unknown
+    const ending = written(writer, { clock: () => world.clock.now, timers: world.clock }).then(
+      () => {
+        end = 'written'
+      },
+      (error: unknown) => {
+        end = error
+      },
+    )
+    await until(() => {
+      world.clock.turn(end === undefined ? turn : 0)
+      return end !== undefined
+    })
+    await ending
+    return [end, world.clock.now - begun]
+  }
+  /** Milliseconds; an attempt or two, which take some of the world's time. */
+  const AT_ONCE = 25_000
+
+  test('written', async () => {
+    const car = world.makeCar()
+    reload = {}
+    await list(car)
+    expect((await once())[0]).toBe('written')
+    expect(await lines()).toEqual([lineOf(car)])
+  })
+
+  test.each(['other', 'fleet'])('%s: no static server, at once', async other => {
+    name = other
+    const [end, after] = await once()
+    expect(end).toEqual(
+      new ConfigError(`setting 'name': the group names no static server ${other} with keys of agree`),
+    )
+    expect(after).toBeLessThan(AT_ONCE)
+  })
+
+  test('frozen, at once', async () => {
+    for (const authority of world.authorities) authority.behaviour = 'frozen'
+    const [end, after] = await once()
+    expect(end).toMatchObject({ name: 'Refused', code: 'FROZEN' })
+    expect(after).toBeLessThan(AT_ONCE)
+  })
+
+  test.each<[string, () => unknown, string]>([
+    [
+      'a list of devices that isn’t there',
+      () => {
+        devices = `${devices}-none`
+      },
+      "setting 'devicesFile': cannot read '…/devices-none' (ENOENT)",
+    ],
+    [
+      'a line of it that is no device',
+      () => write('# fleet\n\nVIN7\n'),
+      "setting 'devicesFile': '…/devices' line 3 is no M-Pin ID",
+    ],
+    [
+      'a pid file that isn’t there',
+      () => {
+        reload = { pidFile: join(world.folder, 'pid') }
+        return list(world.makeCar())
+      },
+      "setting 'reload.pidFile': cannot read '…/pid' (ENOENT)",
+    ],
+    [
+      'a pid file of nobody',
+      async () => {
+        reload = { pidFile: join(world.folder, 'pid') }
+        // More than Linux gives out.
+        await writeFile(reload.pidFile as string, '4194305')
+        await list(world.makeCar())
+      },
+      "setting 'reload.pidFile': process 4194305 can't be told (ESRCH)",
+    ],
+  ])('%s, at once', async (_, prepare, says) => {
+    await prepare()
+    const [end, after] = await once()
+    expect(end).toBeInstanceOf(ConfigError)
+    expect((end as Error).message.replace(world.folder, '…')).toBe(says)
+    expect(after).toBeLessThan(AT_ONCE)
+  })
+
+  test('authorities that don’t answer: unreachable, after half a minute', async () => {
+    away = world.authorities.map(({ url }) => url)
+    const [end, after] = await once(100)
+    expect(end).toBeInstanceOf(Unreachable)
+    expect((end as Error).message).toMatch(/^RETRY_LATER: no answer from ta1, ta2, ta3 \(ta1: unreachable/)
+    expect(after).toBeGreaterThanOrEqual(30_000)
+  })
+
+  test('an RPS that doesn’t answer: the same', async () => {
+    away = [OWN]
+    const [end, after] = await once(100)
+    expect(end).toBeInstanceOf(Unreachable)
+    expect((end as Error).message).toContain(`GET ${OWN}/v1/events gives no answer`)
+    expect(after).toBeGreaterThanOrEqual(30_000)
+  })
+})
+
 describe.skipIf(!hasMosquitto)('mosquitto', () => {
   /** MQTT.js with TLS of ours at the device's end and this line as its key: `in`, or the error. */
   async function oursBy(port: number, identity: string, key: string): Promise<string> {
@@ -396,7 +513,7 @@ describe.skipIf(!hasMosquitto)('mosquitto', () => {
       expect((await publish(identity, itsKey)).status).not.toBe(0)
       expect((await publish(unknown, itsKey)).status).not.toBe(0)
       // And so with TLS of ours at the device's end.
-      const REFUSED = /^ERR_SSL_.*ALERT|^write EPROTO .*SSL alert number \d+/s
+      const REFUSED = /^ERR_SSL_.*ALERT|^the server refuses this key.*: write EPROTO .*SSL alert number \d+/s
       expect(await oursBy(port, identity, key)).toBe('in')
       await broker.said(/New client connected from \S+ as mqttjs_\w+ \(p5, .*u's1\./)
       expect(await oursBy(port, identity, itsKey)).toMatch(REFUSED)

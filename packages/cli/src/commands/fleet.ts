@@ -1,6 +1,6 @@
 /** `milagro fleet`: an operator's hand on the register, over fleet's API, logged in by M-Pin. */
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { type Client, createClient } from '@milagro-ts/api/call'
+import { type Client, createClient, UnexpectedAnswer } from '@milagro-ts/api/call'
 import { Refused } from '@milagro-ts/api/problem'
 import type { Answer } from '@milagro-ts/api/route'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
@@ -54,7 +54,11 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     withSession(command).requiredOption('--url <url>', 'address of fleet')
     return answers(io, command, async (...given: [...Args, FleetOptions & Options]) => {
       const options = given.at(-1) as FleetOptions
-      return work(await open(options, io), ...given)
+      try {
+        return await work(await open(options, io), ...given)
+      } catch (error) {
+        throw await byAddress(error, options, io)
+      }
     })
   }
 
@@ -401,6 +405,31 @@ async function open(options: FleetOptions, io: Io): Promise<Fleet> {
     fetch: io.fetch,
     authorize: async () => `Bearer ${token}`,
   })
+}
+
+/** What an answer means that another server gives as well: there may be no fleet at the address, or the RPS may not know it. */
+async function byAddress(error: unknown, { url }: FleetOptions, io: Io): Promise<unknown> {
+  const isUnknownAudience =
+    error instanceof Refused && error.code === 'MALFORMED' && error.field === 'audience'
+  const isOfAnother =
+    error instanceof UnexpectedAnswer || (error instanceof Refused && error.code === 'NOT_FOUND')
+  if (!isUnknownAudience && !isOfAnother) return error
+  if (!(await isFleet(url, io))) return new UsageError(`--url: there is no fleet at ${url}`)
+  return isUnknownAudience
+    ? new UsageError(
+        `--url: the RPS has no audience ${url}: say fleet’s publicUrl, as it stands in the RPS’ setting 'audiences'`,
+      )
+    : error
+}
+
+/** Whether it refuses a stranger as fleet does. */
+function isFleet(url: string, { fetch }: Io): Promise<boolean> {
+  return createClient(fleetRoutes, { baseUrl: url, fetch })
+    .listOperators({ query: {} })
+    .then(
+      () => true,
+      (error: unknown) => error instanceof Refused && error.code === 'UNAUTHENTICATED',
+    )
 }
 
 async function list(api: Fleet, what: string, state: string | undefined): Promise<Outcome> {
