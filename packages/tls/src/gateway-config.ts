@@ -9,6 +9,7 @@ import { GroupIdField, Strict } from '@milagro-ts/api/schemas'
 import {
   ListenSetting,
   LogLevelSetting,
+  RateSetting,
   ServerNameSetting,
   UrlSetting,
   WorkersSetting,
@@ -76,6 +77,8 @@ export const GatewayConfig = Strict({
   handshakes: Type.Optional(Connections),
   /** Of one source; 100 unless said. Behind a load balancer everybody is one source. */
   handshakesPerSource: Type.Optional(Connections),
+  /** Of one source, pairings that no handshake came of; 500 and 50 a second unless said. Behind a load balancer as above. */
+  pairingsPerSource: Type.Optional(RateSetting),
   workers: Type.Optional(WorkersSetting),
   logLevel: Type.Optional(LogLevelSetting),
 })
@@ -136,6 +139,7 @@ export const GATEWAY_RELOADABLE: readonly string[] = [
   'connectionsPerDevice',
   'handshakes',
   'handshakesPerSource',
+  'pairingsPerSource',
   'idleSeconds',
   'patienceSeconds',
   'drainSeconds',

@@ -82,11 +82,13 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
     const log = createLog(name, { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_gateway')
     // Loaded only now, so that a start that is refused says so at once.
-    const [{ Gateway }, { openTlsService }] = await Promise.all([
+    const [{ Gateway }, { openTlsService }, { PAIRINGS_PER_SOURCE }] = await Promise.all([
       import('./gateway.js'),
       import('./service.js'),
+      import('./door.js'),
     ])
     const { workers } = config
+    const pairings = () => settings.current.pairingsPerSource ?? PAIRINGS_PER_SOURCE
     const service = await openTlsService({
       name,
       ...keys,
@@ -94,6 +96,15 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       rpsUrl: config.rps.url,
       log,
       metrics,
+      // As they are now, whenever the door looks.
+      pairingsPerSource: {
+        get burst() {
+          return pairings().burst
+        },
+        get perSecond() {
+          return pairings().perSecond
+        },
+      },
       ...(workers === undefined ? {} : { workers }),
     })
     const { door } = service

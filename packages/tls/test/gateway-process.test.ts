@@ -78,7 +78,7 @@ afterEach(async () => {
   await world.close()
 })
 
-async function start(): Promise<void> {
+async function writeSettings(more: object): Promise<string> {
   const dataDir = join(world.folder, 'gateway')
   const any = { host: '127.0.0.1', port: 0 }
   const settings = {
@@ -86,9 +86,15 @@ async function start(): Promise<void> {
     to: { host: '127.0.0.1', port: (service.address() as AddressInfo).port },
     ...{ groupId: world.groupId, groupFile: join(world.folder, 'group.json'), rps: { url: OWN } },
     logLevel: 'fatal',
+    ...more,
   }
   const config = join(world.folder, 'gateway.json')
   await writeFile(config, JSON.stringify(settings))
+  return config
+}
+async function start(more: object = {}): Promise<void> {
+  const config = await writeSettings(more)
+  const dataDir = join(world.folder, 'gateway')
   await makeServiceKeys({ name: NAME, dataDir, passphrase: PASSPHRASE }, systemRandom)
   await runGateway({ config }, { MILAGRO_GATEWAY_PASSPHRASE: PASSPHRASE })
 }
@@ -182,4 +188,23 @@ test('a ban ends the connection within a second, at the service as well, and nob
   expect(await outcome(dial(car))).not.toBe('in')
   expect(came).toHaveLength(2)
   stays.destroy()
+})
+
+test('a source has as many pairings as the settings say; a reload says others, and /metrics who was turned away', async () => {
+  await start({ pairingsPerSource: { burst: 1, perSecond: 0.001 } })
+  await isReady(0)
+  const stranger = {
+    externalPsk: async () => ({ identity: 'nobody', psk: new Uint8Array(32), slot: 0, endsAt: 0 }),
+  }
+  const [host, port] = String(gateway.urls.listen).split(':')
+  await outcome(secured(connect({ host, port: Number(port), servername: NAME, identity: stranger })))
+  const car = world.makeCar()
+  expect(await outcome(dial(car))).not.toBe('in')
+  const metrics = await (await fetch(`${gateway.urls.adminUrl}/metrics`)).text()
+  expect(metrics).toContain('milagro_gateway_pairings_turned_away_total 1')
+  await writeSettings({})
+  await gateway.reload?.()
+  // By the rate that was there before it would be a quarter of an hour.
+  world.clock.turn(100)
+  expect(await outcome(dial(car))).toBe('in')
 })
