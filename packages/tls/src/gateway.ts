@@ -22,9 +22,11 @@ import { DecodeError } from '@milagro-ts/crypto/errors'
 import { Collected } from './collected.js'
 import type { Door, TlsPeer } from './door.js'
 import { HttpPassing, type PassedOn } from './gateway-http.js'
+import { HandshakePlaces } from './handshake-places.js'
 import { connectAs, type MqttRefusal, readConnect, refusalPacket } from './mqtt-connect.js'
 import { type Ends, proxyHeader } from './proxy-protocol.js'
 import { reachService } from './reach-service.js'
+import { Refusals } from './refusals.js'
 import { relay } from './relay.js'
 import type { IdentityTlsServer } from './server.js'
 import type { ServiceAddress } from './service-address.js'
@@ -76,9 +78,10 @@ export class Gateway {
   readonly #passedOn = new WeakMap<object, PassedOn>()
   readonly #open = new Set<TLSSocket>()
   readonly #perDevice = new Map<string, number>()
-  /** By source, those that haven't come in yet; `''` is one that was gone before anybody looked. */
-  readonly #comingIn = new Map<string, number>()
-  #allComingIn = 0
+  /** Those that haven't come in yet; and by their far ends, since a TLSSocket doesn't say what carries it. */
+  readonly #places = new HandshakePlaces<Socket>()
+  readonly #comingIn = new Map<string, Socket>()
+  readonly #refusals: Refusals
   #drained: () => void = () => {}
   /** Why the service took no connection at the last attempt. */
   #away: string | undefined
@@ -95,7 +98,12 @@ export class Gateway {
         this.#away = error?.message
       },
     })
-    this.server = createServer({ door, timers, log }, (socket, peer) => this.#enter(socket, peer))
+    this.#refusals = new Refusals(
+      { timers, log },
+      'too many connections that haven’t come in: some were closed (handshakes, handshakesPerSource)',
+    )
+    const heard = (raw: Socket) => this.#places.heard(raw)
+    this.server = createServer({ door, timers, log, heard }, (socket, peer) => this.#enter(socket, peer))
     // Before the server reads: a device that has said everything may still listen.
     this.server.prependListener('connection', (raw: Socket) => {
       raw.allowHalfOpen = true
@@ -114,7 +122,7 @@ export class Gateway {
 
   /** Connections that haven't come in yet. */
   get comingIn(): number {
-    return this.#allComingIn
+    return this.#places.size
   }
 
   /** Nobody comes in any more; resolves when all have gone, or were put out `within` milliseconds from now. */
@@ -137,31 +145,36 @@ export class Gateway {
   /** A connection that has said nothing yet. */
   #take(raw: Socket): void {
     const { metrics, settings } = this.#options
-    const { handshakes, handshakesPerSource } = settings()
-    const source = sourceOf(raw.remoteAddress ?? '')
-    if (this.#allComingIn >= handshakes || (this.#comingIn.get(source) ?? 0) >= handshakesPerSource) {
-      metrics.count('handshakes_turned_away')
+    const end = farEnd(raw)
+    // It was gone before anybody looked.
+    if (end === undefined) {
       raw.destroy()
       return
     }
-    this.#countComingIn(source, 1)
-    raw.once('close', () => this.#countComingIn(source, -1))
-  }
-
-  #countComingIn(source: string, by: 1 | -1): void {
-    this.#allComingIn += by
-    const count = (this.#comingIn.get(source) ?? 0) + by
-    if (count === 0) this.#comingIn.delete(source)
-    else this.#comingIn.set(source, count)
+    const putOut = this.#places.take(raw, sourceOf(raw.remoteAddress as string), settings())
+    if (putOut !== undefined) {
+      const { connection, source } = putOut
+      metrics.count(connection === raw ? 'handshakes_turned_away' : 'handshakes_displaced')
+      this.#refusals.add(source)
+      connection.destroy()
+      if (connection === raw) return
+    }
+    this.#comingIn.set(end, raw)
+    raw.once('close', () => {
+      this.#places.leave(raw)
+      if (this.#comingIn.get(end) === raw) this.#comingIn.delete(end)
+    })
   }
 
   #enter(socket: TLSSocket, peer: TlsPeer): void {
     const { metrics } = this.#options
     const { mpinId } = peer
-    // Until both the socket and what carries it have closed it is counted neither way.
-    const source = sourceOf(socket.remoteAddress ?? '')
-    this.#countComingIn(source, -1)
-    socket.once('close', () => this.#countComingIn(source, 1))
+    const end = farEnd(socket)
+    const raw = end === undefined ? undefined : this.#comingIn.get(end)
+    if (end !== undefined && raw !== undefined) {
+      this.#comingIn.delete(end)
+      this.#places.leave(raw)
+    }
     this.#open.add(socket)
     this.#perDevice.set(mpinId, (this.#perDevice.get(mpinId) ?? 0) + 1)
     metrics.gauge('connections', this.#open.size)
@@ -285,6 +298,11 @@ export class Gateway {
       return null
     }
   }
+}
+
+/** Undefined for a connection that has closed. */
+function farEnd({ remoteAddress, remotePort }: Socket): string | undefined {
+  return remoteAddress === undefined ? undefined : `${remotePort} ${remoteAddress}`
 }
 
 function passedOn({ mpinId, slot, instance }: TlsPeer, { name }: GatewaySettings): PassedOn {

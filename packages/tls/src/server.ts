@@ -41,6 +41,8 @@ export interface IdentityServerOptions extends Omit<TlsOptions, Fixed>, Accepted
   readonly requestCert?: true
   /** Whether TLS 1.2 is taken as well, from stacks that have nothing better; they need a second attempt at first. */
   readonly tls12?: boolean
+  /** Told of each raw connection (the server's `connection`) whose ClientHello is whole, whoever sent it. */
+  readonly heard?: (raw: Socket) => void
 }
 
 /** A socket whose other end has proven itself; it is `authorized`, as node says of who has shown a certificate. */
@@ -134,7 +136,7 @@ class Entrance {
   readonly #prepared = new Map<string, Prepared>()
 
   constructor(server: Server, options: IdentityServerOptions, enter?: Enter) {
-    const { door, timers, log, tls12 = false, ...tlsOptions } = options
+    const { door, timers, log, tls12 = false, heard, ...tlsOptions } = options
     if (door === undefined)
       throw new TypeError('door: what openTlsService resolves to, in the place of a certificate')
     const { requestCert, rejectUnauthorized, ...settings } = serverSettings(tls12)
@@ -210,6 +212,7 @@ class Entrance {
       }
       raw.off('data', this.#came).pause()
       this.#leave(raw)
+      this.#options.heard?.(raw)
       this.#decide(raw, waiting.reader?.bytes ?? chunk, hello)
     } catch (error) {
       this.#refuse(raw, error)
