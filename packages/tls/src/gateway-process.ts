@@ -264,8 +264,9 @@ function sayKeys(name: string, { requestKey, hpkeKey }: ServiceKeys): void {
 function gatewaySettings(config: GatewayConfig): GatewaySettings {
   const { to, pass, passName = 'mpinId', connectionsPerDevice = 16, handshakesPerSource = 100 } = config
   const limits = limitsOf(config)
-  const { handshakes = limits.connections } = config
-  return { to, pass, name: passName, connectionsPerDevice, handshakes, handshakesPerSource, ...limits }
+  const { handshakes = limits.connections, balancers = [] } = config
+  const coming = { handshakes, handshakesPerSource, balancers }
+  return { to, pass, name: passName, connectionsPerDevice, ...coming, ...limits }
 }
 function outboundSettings(config: OutboundConfig): OutboundSettings {
   const { to, server } = config

@@ -149,3 +149,27 @@ describe('pairings of one source', () => {
     expect(() => of(rate)).toThrow(why)
   })
 })
+
+describe('balancers', () => {
+  const of = (balancers: unknown, env: Record<string, string> = {}) =>
+    loadGatewayConfig({ env, flags: { ...others, to: SERVICE, balancers } }).balancers
+
+  test('are addresses, each in its one spelling', () => {
+    expect(of(['192.0.2.1', '::ffff:192.0.2.2', '2001:DB8:0::1'])).toEqual([
+      '192.0.2.1',
+      '192.0.2.2',
+      '2001:db8::1',
+    ])
+    expect(of(undefined, { MILAGRO_GATEWAY_BALANCERS: '["192.0.2.1"]' })).toEqual(['192.0.2.1'])
+    expect(of(undefined)).toBeUndefined()
+  })
+
+  test.each(['192.0.2.0/24', 'balancer.example', '192.0.2.1:443', ' 192.0.2.1', '192.0.2'])(
+    '%j is none, and is named by its place',
+    text => {
+      expect(() => of(['192.0.2.1', text])).toThrow(
+        new ConfigError("setting 'balancers.1': must be an IP address"),
+      )
+    },
+  )
+})
