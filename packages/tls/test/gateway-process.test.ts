@@ -208,3 +208,15 @@ test('a source has as many pairings as the settings say; a reload says others, a
   world.clock.turn(100)
   expect(await outcome(dial(car))).toBe('in')
 })
+
+test('balancers of the settings are asked for a header, and no longer when a reload has taken them out', async () => {
+  await start({ balancers: ['::ffff:127.0.0.1'] })
+  await isReady(0)
+  const car = world.makeCar()
+  expect(await outcome(dial(car))).not.toBe('in')
+  const metrics = await (await fetch(`${gateway.urls.adminUrl}/metrics`)).text()
+  expect(metrics).toContain('milagro_gateway_proxy_headers_refused_total 1')
+  await writeSettings({})
+  await gateway.reload?.()
+  expect(await outcome(dial(car))).toBe('in')
+})
