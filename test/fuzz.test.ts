@@ -6,6 +6,7 @@
  */
 import { createCipheriv, scryptSync } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Ceremony, ROUNDS, type Round, readMessage } from '@milagro-ts/api/ceremony'
@@ -84,6 +85,7 @@ import { openSealed, sealBytes } from '@milagro-ts/store/sealed-file'
 import { StoreError } from '@milagro-ts/store/store-error'
 import { ClientHelloReader, pskIdentitiesOf } from '@milagro-ts/tls/client-hello'
 import { readConnect } from '@milagro-ts/tls/mqtt-connect'
+import { readProxyHeader } from '@milagro-ts/tls/proxy-protocol'
 import { afterAll, describe, expect, test } from 'vitest'
 import { payloadOf, say } from '../packages/api/test/ceremony-byzantine.js'
 import {
@@ -529,6 +531,24 @@ const targets: Readonly<Record<string, Target>> = {
     again: bytes => {
       const found = readConnect(bytes)
       if (found !== 'more') expect(found.size).toBeLessThanOrEqual(bytes.length)
+      return undefined
+    },
+    cases: 2000,
+  },
+  'tls/proxy-protocol readProxyHeader': {
+    good: [
+      fromHex('0d0a0d0a000d0a515549540a2111000cc6336407cb007101123401bb'),
+      fromHex('0d0a0d0a000d0a515549540a20000000'),
+      fromHex(
+        '0d0a0d0a000d0a515549540a2121002a20010db8000000000000000000000007000000000000000000ffffffcb007101123401bb040003010203',
+      ),
+    ],
+    again: bytes => {
+      const found = readProxyHeader(Buffer.from(bytes))
+      if (found === 'more') return undefined
+      expect(found.size).toBeLessThanOrEqual(bytes.length)
+      const { remoteAddress, localAddress } = found.ends ?? {}
+      for (const one of [remoteAddress, localAddress]) if (one !== undefined) expect(isIP(one)).not.toBe(0)
       return undefined
     },
     cases: 2000,

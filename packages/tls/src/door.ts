@@ -21,8 +21,9 @@
  * everybody is out.
  */
 import type { Log } from '@milagro-ts/api/log'
+import type { Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
-import { RateLimit, sourceOf } from '@milagro-ts/api/rate-limit'
+import { type Rate, RateLimit, sourceOf } from '@milagro-ts/api/rate-limit'
 import type { Timers } from '@milagro-ts/api/system'
 import { utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
@@ -33,6 +34,7 @@ import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { hmacSha256 } from '@milagro-ts/crypto/sha256'
 import { PskIdentity, type SlotPskKind } from '@milagro-ts/crypto/static-agreement'
 import { type SlotRule, slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
+import { Refusals } from './refusals.js'
 import type { SlotKeys } from './slot-keys.js'
 
 /** PSKs and permits kept, of identities that have come in: about 1 kB each. */
@@ -51,11 +53,12 @@ const READ = 1_024
 const SAID = 5_000
 /** Milliseconds that PSK and permit wait for a handshake. */
 const WAIT = 120_000
-/** Questions about devices at once; and from one source, pairings that no handshake came of. */
+/** Questions about devices at once. */
 const MOST_ASKED = 256
 /** For TLS 1.2, of one source. */
 const MOST_MADE_OF_ONE = 16
-const ASK_RATE = { perSecond: 50, burst: 500 }
+/** From one source, pairings that no handshake came of. */
+export const PAIRINGS_PER_SOURCE: Rate = { perSecond: 50, burst: 500 }
 /** Milliseconds between two lines of the log about questions that nobody answers. */
 const COMPLAINT = 10_000
 /** Milliseconds between two looks at those who are in. */
@@ -132,6 +135,10 @@ export interface DoorPorts {
   readonly random: Random
   readonly timers: Timers
   readonly log: Log
+  /** Where `pairings_turned_away` is counted. */
+  readonly metrics?: Pick<Metrics, 'count'> | undefined
+  /** Of one source, pairings that no handshake came of; 500 and 50 a second unless said. Looked at whenever one is asked for. */
+  readonly pairingsPerSource?: Rate | undefined
   /** Milliseconds before the end of a slot at which `permit-ending` is told; a minute unless said. */
   readonly warnBefore?: number
 }
@@ -180,7 +187,8 @@ interface Admitted extends Held {
 export class Door {
   readonly #ports: DoorPorts
   readonly #secret: Uint8Array
-  readonly #asks: RateLimit
+  readonly #pairings: RateLimit
+  readonly #refusals: Refusals
   /** What a worker computes for who gets nothing of it. */
   readonly #nobody: (slot: number) => string
   /** PSKs by identity: of who has come in, and (m2) of who may with its next attempt. */
@@ -205,7 +213,11 @@ export class Door {
   constructor(ports: DoorPorts) {
     this.#ports = ports
     this.#secret = ports.random(32)
-    this.#asks = new RateLimit(ASK_RATE, ports.clock)
+    this.#pairings = new RateLimit(ports.pairingsPerSource ?? PAIRINGS_PER_SOURCE, ports.clock)
+    this.#refusals = new Refusals(
+      ports,
+      'too many pairings that no handshake came of: connections were closed (pairingsPerSource)',
+    )
     const R = G1.generator
     this.#nobody = slot => PskIdentity.ofSlot('m1', IdCore.zero, slot, R).toString()
   }
@@ -436,7 +448,7 @@ export class Door {
   /** What the pairing gives; for who gets a decoy it is made as well, so that both take as long. */
   async #paired(asked: Asked | undefined, payer: string): Promise<Uint8Array | null> {
     const { keys, pool } = this.#ports
-    this.#asks.take(payer)
+    this.#charge(payer)
     if (asked !== undefined) this.#pay(payer, asked.text)
     const slot = asked?.identity.slot ?? this.#slotsNow().current
     const B = keys.B(slot)
@@ -451,6 +463,17 @@ export class Door {
     }
   }
 
+  /** Refused RETRY_LATER. */
+  #charge(payer: string): void {
+    try {
+      this.#pairings.take(payer)
+    } catch (error) {
+      this.#ports.metrics?.count('pairings_turned_away')
+      this.#refusals.add(payer)
+      throw error
+    }
+  }
+
   #pay(payer: string, text: string): void {
     const key = paymentOf(payer, text)
     put(this.#paid, key, (this.#paid.get(key) ?? 0) + 1)
@@ -461,7 +484,7 @@ export class Door {
     const key = paymentOf(payer, text)
     const left = (this.#paid.get(key) ?? 0) - 1
     if (left < 0) return
-    this.#asks.refund(payer)
+    this.#pairings.refund(payer)
     if (left === 0) this.#paid.delete(key)
     else this.#paid.set(key, left)
   }

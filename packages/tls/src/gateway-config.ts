@@ -10,12 +10,14 @@ import {
   GroupIdSetting,
   ListenSetting,
   LogLevelSetting,
+  RateSetting,
   ServerNameSetting,
   UrlSetting,
   WorkersSetting,
 } from '@milagro-ts/api/settings'
 import Type, { type Static } from '@milagro-ts/api/typebox'
 import { PASS } from './gateway.js'
+import { canonicalAddress } from './proxy-protocol.js'
 import { isSocketPathTooLong, LONGEST_SOCKET_PATH, type ServiceAddress } from './service-address.js'
 
 const Path = Type.String({ minLength: 1 })
@@ -77,6 +79,10 @@ export const GatewayConfig = Strict({
   handshakes: Type.Optional(Connections),
   /** Of one source; 100 unless said. Behind a load balancer everybody is one source. */
   handshakesPerSource: Type.Optional(Connections),
+  /** Addresses of TCP load balancers, whose connections begin with a PROXY header (version 2): each source is then its own. */
+  balancers: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 64 })),
+  /** Of one source, pairings that no handshake came of; 500 and 50 a second unless said. Behind a load balancer as above. */
+  pairingsPerSource: Type.Optional(RateSetting),
   workers: Type.Optional(WorkersSetting),
   logLevel: Type.Optional(LogLevelSetting),
 })
@@ -137,6 +143,8 @@ export const GATEWAY_RELOADABLE: readonly string[] = [
   'connectionsPerDevice',
   'handshakes',
   'handshakesPerSource',
+  'pairingsPerSource',
+  'balancers',
   'idleSeconds',
   'patienceSeconds',
   'drainSeconds',
@@ -146,11 +154,23 @@ export const PSK_FILE_RELOADABLE: readonly string[] = ['fleetUrl', 'devicesFile'
 
 type Sources = Omit<ConfigSources, 'prefix'>
 
-/** ConfigError names the first setting that is wrong, `to` also where it is an address of both kinds, or of none. */
+/**
+ * ConfigError names the first setting that is wrong, `to` also where it is an address of both kinds, or of none. Balancers
+ * are in their canonical spelling.
+ */
 export function loadGatewayConfig(sources: Sources): GatewayConfig {
   const prefix = 'MILAGRO_GATEWAY'
-  const { to, ...config } = loadConfig(GatewayConfig, { prefix, ...sources })
-  return { ...config, to: serviceAddress(to, namedOf(`${prefix}_TO`, sources)) }
+  const { to, balancers, ...config } = loadConfig(GatewayConfig, { prefix, ...sources })
+  return {
+    ...config,
+    to: serviceAddress(to, namedOf(`${prefix}_TO`, sources)),
+    ...(balancers === undefined ? {} : { balancers: balancers.map(addressSetting) }),
+  }
+}
+
+function addressSetting(text: string, at: number): string {
+  if (isIP(text) === 0) throw new ConfigError(`setting 'balancers.${at}': must be an IP address`)
+  return canonicalAddress(text)
 }
 
 type To = Static<typeof GatewayConfig>['to']

@@ -78,16 +78,27 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
     const log = createLog(name, { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_gateway')
     // Loaded only now, so that a start that is refused says so at once.
-    const [{ Gateway }, { openTlsService }, { NotNamed }] = await Promise.all([
+    const [{ Gateway }, { openTlsService }, { NotNamed }, { PAIRINGS_PER_SOURCE }] = await Promise.all([
       import('./gateway.js'),
       import('./service.js'),
       import('./recipient-shares.js'),
+      import('./door.js'),
     ])
     const { workers } = config
+    const pairings = () => settings.current.pairingsPerSource ?? PAIRINGS_PER_SOURCE
     const service = await openTlsService({
       ...parts,
       log,
       metrics,
+      // As they are now, whenever the door looks.
+      pairingsPerSource: {
+        get burst() {
+          return pairings().burst
+        },
+        get perSecond() {
+          return pairings().perSecond
+        },
+      },
       ...(workers === undefined ? {} : { workers }),
       // After a power cut nobody knows who is up first.
       waits: true,
@@ -249,8 +260,9 @@ function addressOf(server: { address(): unknown }): string {
 function gatewaySettings(config: GatewayConfig): GatewaySettings {
   const { to, pass, passName = 'mpinId', connectionsPerDevice = 16, handshakesPerSource = 100 } = config
   const limits = limitsOf(config)
-  const { handshakes = limits.connections } = config
-  return { to, pass, name: passName, connectionsPerDevice, handshakes, handshakesPerSource, ...limits }
+  const { handshakes = limits.connections, balancers = [] } = config
+  const coming = { handshakes, handshakesPerSource, balancers }
+  return { to, pass, name: passName, connectionsPerDevice, ...coming, ...limits }
 }
 function outboundSettings(config: OutboundConfig): OutboundSettings {
   const { to, server } = config

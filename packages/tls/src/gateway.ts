@@ -22,9 +22,11 @@ import { DecodeError } from '@milagro-ts/crypto/errors'
 import { Collected } from './collected.js'
 import type { Door, TlsPeer } from './door.js'
 import { HttpPassing, type PassedOn } from './gateway-http.js'
+import { HandshakePlaces } from './handshake-places.js'
 import { connectAs, type MqttRefusal, readConnect, refusalPacket } from './mqtt-connect.js'
-import { type Ends, proxyHeader } from './proxy-protocol.js'
+import { canonicalAddress, type Ends, proxyHeader, readProxyHeader } from './proxy-protocol.js'
 import { reachService } from './reach-service.js'
+import { Refusals } from './refusals.js'
 import { relay } from './relay.js'
 import type { IdentityTlsServer } from './server.js'
 import type { ServiceAddress } from './service-address.js'
@@ -45,9 +47,11 @@ export interface GatewaySettings {
   /** Connections that haven't come in yet, in all and of one source: a stranger takes nobody's place inside. */
   readonly handshakes: number
   readonly handshakesPerSource: number
+  /** Addresses, in their canonical spelling, whose connections begin with a PROXY header; everybody else's mustn't. */
+  readonly balancers?: readonly string[]
   /** Milliseconds without a byte after which a connection is closed. */
   readonly idle: number
-  /** Milliseconds until the service takes a connection, a client has said CONNECT, and the service answers a request. */
+  /** Milliseconds until the service takes a connection, a client has said CONNECT, a balancer its header, and the service answers a request. */
   readonly patience: number
 }
 
@@ -58,6 +62,12 @@ export interface GatewayOptions {
   readonly metrics: Metrics
   /** As of now. */
   readonly settings: () => GatewaySettings
+}
+
+/** A connection that hasn't come in yet, and what it is behind its balancer. */
+interface Coming {
+  readonly raw: Socket
+  readonly ends: Ends | undefined
 }
 
 /** What the service gets before the device's own bytes; `level` for MQTT, whose client is told what goes wrong. */
@@ -76,9 +86,15 @@ export class Gateway {
   readonly #passedOn = new WeakMap<object, PassedOn>()
   readonly #open = new Set<TLSSocket>()
   readonly #perDevice = new Map<string, number>()
-  /** By source, those that haven't come in yet; `''` is one that was gone before anybody looked. */
-  readonly #comingIn = new Map<string, number>()
-  #allComingIn = 0
+  /** Those that haven't come in yet; and by their far ends, since a TLSSocket doesn't say what carries it. */
+  readonly #places = new HandshakePlaces<Socket>()
+  readonly #comingIn = new Map<string, Coming>()
+  /** Of balancers, before their headers. */
+  readonly #unnamed = new Set<Socket>()
+  readonly #refusals: Refusals
+  readonly #headerless: Refusals
+  /** What reads the ClientHello. */
+  readonly #entrance: (raw: Socket) => void
   #drained: () => void = () => {}
   /** Why the service took no connection at the last attempt. */
   #away: string | undefined
@@ -97,12 +113,29 @@ export class Gateway {
         else log.info({ err: error, outcome }, 'the service gave no answer to a request')
       },
     })
-    this.server = createServer({ door, timers, log }, (socket, peer) => this.#enter(socket, peer))
-    // Before the server reads: a device that has said everything may still listen.
-    this.server.prependListener('connection', (raw: Socket) => {
-      raw.allowHalfOpen = true
-      this.#take(raw)
-    })
+    this.#refusals = new Refusals(
+      { timers, log },
+      'too many connections that haven’t come in: some were closed (handshakes, handshakesPerSource)',
+    )
+    this.#headerless = new Refusals(
+      { timers, log },
+      'connections of balancers that begin with no PROXY header of version 2 were closed (balancers)',
+    )
+    this.server = createServer(
+      {
+        ...{ door, timers, log },
+        heard: raw => this.#places.heard(raw),
+        origin: socket => this.#cameAs(socket)?.ends?.remoteAddress,
+      },
+      (socket, peer) => this.#enter(socket, peer),
+    )
+    // Nobody is read from before there is a place.
+    const read = this.server.listeners('connection') as ((raw: Socket) => void)[]
+    this.server.removeAllListeners('connection')
+    this.#entrance = raw => {
+      for (const one of read) one.call(this.server, raw)
+    }
+    this.server.on('connection', (raw: Socket) => this.#come(raw))
     this.server.on('tlsClientError', () => metrics.count('handshakes_failed'))
   }
 
@@ -116,7 +149,7 @@ export class Gateway {
 
   /** Connections that haven't come in yet. */
   get comingIn(): number {
-    return this.#allComingIn
+    return this.#places.size
   }
 
   /** Nobody comes in any more; resolves when all have gone, or were put out `within` milliseconds from now. */
@@ -136,34 +169,94 @@ export class Gateway {
     this.#http.end()
   }
 
-  /** A connection that has said nothing yet. */
-  #take(raw: Socket): void {
-    const { metrics, settings } = this.#options
-    const { handshakes, handshakesPerSource } = settings()
-    const source = sourceOf(raw.remoteAddress ?? '')
-    if (this.#allComingIn >= handshakes || (this.#comingIn.get(source) ?? 0) >= handshakesPerSource) {
-      metrics.count('handshakes_turned_away')
-      raw.destroy()
-      return
-    }
-    this.#countComingIn(source, 1)
-    raw.once('close', () => this.#countComingIn(source, -1))
+  #come(raw: Socket): void {
+    // A device that has said everything may still listen.
+    raw.allowHalfOpen = true
+    const { balancers = [] } = this.#options.settings()
+    // It was gone before anybody looked.
+    if (raw.remoteAddress === undefined) raw.destroy()
+    else if (balancers.length > 0 && balancers.includes(canonicalAddress(raw.remoteAddress)))
+      this.#hearBalancer(raw)
+    else this.#take(raw, undefined)
   }
 
-  #countComingIn(source: string, by: 1 | -1): void {
-    this.#allComingIn += by
-    const count = (this.#comingIn.get(source) ?? 0) + by
-    if (count === 0) this.#comingIn.delete(source)
-    else this.#comingIn.set(source, count)
+  /** The PROXY header, and nothing of what follows it. */
+  #hearBalancer(raw: Socket): void {
+    const { timers, metrics, settings } = this.#options
+    const { patience, handshakes } = settings()
+    const balancer = sourceOf(raw.remoteAddress as string)
+    const [oldest] = this.#unnamed
+    if (oldest !== undefined && this.#unnamed.size >= handshakes) {
+      metrics.count('handshakes_displaced')
+      this.#refusals.add(balancer)
+      this.#unnamed.delete(oldest)
+      oldest.destroy()
+    }
+    this.#unnamed.add(raw)
+    const collected = new Collected()
+    const endWaiting = timers.after(patience, () => raw.destroy())
+    const end = () => {
+      endWaiting()
+      this.#unnamed.delete(raw)
+      raw.off('data', look).off('end', leave).off('close', end)
+    }
+    const leave = () => raw.destroy()
+    const look = (chunk: Buffer) => {
+      collected.add(chunk)
+      try {
+        const header = readProxyHeader(collected.bytes)
+        if (header === 'more') return
+        end()
+        raw.pause()
+        const rest = collected.bytes.subarray(header.size)
+        if (rest.length > 0) raw.unshift(rest)
+        this.#take(raw, header.ends)
+        raw.resume()
+      } catch (error) {
+        if (!(error instanceof DecodeError)) throw error
+        metrics.count('proxy_headers_refused')
+        this.#headerless.add(balancer)
+        raw.destroy()
+      }
+    }
+    raw.on('error', leave).on('close', end).on('end', leave).on('data', look)
+  }
+
+  /** A connection that has said nothing of its own yet. @param ends Where it is another's than its own. */
+  #take(raw: Socket, ends: Ends | undefined): void {
+    const { metrics, settings } = this.#options
+    const end = farEnd(raw)
+    if (end === undefined || raw.destroyed) return
+    const source = sourceOf(ends?.remoteAddress ?? (raw.remoteAddress as string))
+    const putOut = this.#places.take(raw, source, settings())
+    if (putOut !== undefined) {
+      metrics.count(putOut.connection === raw ? 'handshakes_turned_away' : 'handshakes_displaced')
+      this.#refusals.add(putOut.source)
+      putOut.connection.destroy()
+      if (putOut.connection === raw) return
+    }
+    this.#comingIn.set(end, { raw, ends })
+    raw.once('close', () => {
+      this.#places.leave(raw)
+      if (this.#comingIn.get(end)?.raw === raw) this.#comingIn.delete(end)
+    })
+    this.#entrance(raw)
+  }
+
+  #cameAs(socket: Socket): Coming | undefined {
+    const end = farEnd(socket)
+    return end === undefined ? undefined : this.#comingIn.get(end)
   }
 
   #enter(socket: TLSSocket, peer: TlsPeer): void {
     const { metrics } = this.#options
     const { mpinId } = peer
-    // Until both the socket and what carries it have closed it is counted neither way.
-    const source = sourceOf(socket.remoteAddress ?? '')
-    this.#countComingIn(source, -1)
-    socket.once('close', () => this.#countComingIn(source, 1))
+    const came = this.#cameAs(socket)
+    if (came !== undefined) {
+      this.#comingIn.delete(farEnd(socket) as string)
+      this.#places.leave(came.raw)
+      if (came.ends !== undefined) setEnds(socket, came.ends)
+    }
     this.#open.add(socket)
     this.#perDevice.set(mpinId, (this.#perDevice.get(mpinId) ?? 0) + 1)
     metrics.gauge('connections', this.#open.size)
@@ -287,6 +380,17 @@ export class Gateway {
       return null
     }
   }
+}
+
+/** From here on, whoever asks the socket hears of the ends that the balancer has named. */
+function setEnds(socket: Socket, ends: Ends): void {
+  for (const [name, value] of Object.entries(ends))
+    Object.defineProperty(socket, name, { value, enumerable: true })
+}
+
+/** Undefined for a connection that has closed. */
+function farEnd({ remoteAddress, remotePort }: Socket): string | undefined {
+  return remoteAddress === undefined ? undefined : `${remotePort} ${remoteAddress}`
 }
 
 function passedOn({ mpinId, slot, instance }: TlsPeer, { name }: GatewaySettings): PassedOn {

@@ -41,6 +41,10 @@ export interface IdentityServerOptions extends Omit<TlsOptions, Fixed>, Accepted
   readonly requestCert?: true
   /** Whether TLS 1.2 is taken as well, from stacks that have nothing better; they need a second attempt at first. */
   readonly tls12?: boolean
+  /** Told of each raw connection (the server's `connection`) whose ClientHello is whole, whoever sent it. */
+  readonly heard?: (raw: Socket) => void
+  /** The address that a connection counts for, where it isn't its own: it came through a load balancer. */
+  readonly origin?: (socket: Socket) => string | undefined
 }
 
 /** A socket whose other end has proven itself; it is `authorized`, as node says of who has shown a certificate. */
@@ -134,7 +138,7 @@ class Entrance {
   readonly #prepared = new Map<string, Prepared>()
 
   constructor(server: Server, options: IdentityServerOptions, enter?: Enter) {
-    const { door, timers, log, tls12 = false, ...tlsOptions } = options
+    const { door, timers, log, tls12 = false, heard, origin, ...tlsOptions } = options
     if (door === undefined)
       throw new TypeError('door: what openTlsService resolves to, in the place of a certificate')
     const { requestCert, rejectUnauthorized, ...settings } = serverSettings(tls12)
@@ -210,6 +214,7 @@ class Entrance {
       }
       raw.off('data', this.#came).pause()
       this.#leave(raw)
+      this.#options.heard?.(raw)
       this.#decide(raw, waiting.reader?.bytes ?? chunk, hello)
     } catch (error) {
       this.#refuse(raw, error)
@@ -241,7 +246,7 @@ class Entrance {
     offered: OfferedPsk | undefined,
   ): Promise<void> {
     const isProven = (psk: Uint8Array) => offered !== undefined && binderHolds(offered, psk)
-    const source = raw.remoteAddress ?? ''
+    const source = this.#sourceOf(raw)
     const psk = await this.#options.door.psk(identity, source, isProven)
     if (raw.destroyed) return
     const prepared = this.#prepared.get(identity) ?? { psk, uses: 0, source }
@@ -254,6 +259,10 @@ class Entrance {
       if (--prepared.uses === 0) this.#prepared.delete(identity)
     })
     this.#goOn(raw, bytes)
+  }
+
+  #sourceOf(socket: Socket): string {
+    return this.#options.origin?.(socket) ?? socket.remoteAddress ?? ''
   }
 
   /** Gives the bytes back. */
@@ -281,7 +290,7 @@ class Entrance {
       // Asking the kernel takes as long as all else here: for who comes again by what is kept there is no need, and where all
       // that is prepared is of one source it is known.
       const known = kept === undefined ? prepared?.source : prepared === undefined ? '' : undefined
-      const source = known ?? socket.remoteAddress ?? ''
+      const source = known ?? this.#sourceOf(socket)
       const psk = isTls13 ? (kept ?? prepared?.psk) : door.pskAtOnce(identity, source)
       if (psk !== undefined)
         (socket as Marked)[VISITOR] = new Visitor(socket, this.#options.log, identity, psk, source)

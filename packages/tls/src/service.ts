@@ -12,6 +12,7 @@ import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey, HpkeKeyPair } from '@milagro-ts/api/keys'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
+import type { Rate } from '@milagro-ts/api/rate-limit'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { startServerPool } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
@@ -38,8 +39,13 @@ export interface TlsServiceOptions {
   /** The RPS' origin. */
   readonly rpsUrl: string
   readonly log: Log
-  /** Where what befalls the threads is counted: `pool_batch`, `pool_full`, `pool_crash`. */
+  /** Where is counted what befalls the threads (`pool_batch`, `pool_full`, `pool_crash`) and sources (`pairings_turned_away`). */
   readonly metrics?: Pick<Metrics, 'count'>
+  /**
+   * Of one source, pairings that no handshake came of; 500 and 50 a second unless said. More where a load balancer, or a
+   * carrier's NAT, is everybody's source: one stranger behind it takes them from all who come newly.
+   */
+  readonly pairingsPerSource?: Rate
   /** Threads for pairings; one less than there are processors, at least one, unless said. */
   readonly workers?: number
   readonly clock?: Clock
@@ -76,6 +82,7 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     rpsUrl,
     log,
     metrics = { count() {} },
+    pairingsPerSource,
     workers,
     clock = systemClock,
     random = systemRandom,
@@ -137,6 +144,8 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     random,
     timers,
     log,
+    metrics,
+    pairingsPerSource,
     warnBefore,
   })
   const close = async () => {

@@ -152,6 +152,51 @@ test('a name that can’t be read is one of them, and costs its source as much',
   expect(await say(503)).toHaveLength(32)
 })
 
+test('a source that is refused is counted, and named in one line of the log in ten seconds; whom it named isn’t', async () => {
+  const { door } = world
+  const come = (n: number, source: string) => door.psk(made(n), source, unproven).catch(() => undefined)
+  for (let n = 1; n <= 503; n++) await come(n, '2001:db8:0:1::1')
+  for (let n = 1; n <= 501; n++) await come(n, '192.0.2.1')
+  const refused = new Array(4).fill('pairings_turned_away')
+  expect(world.counted).toEqual(refused)
+  world.turn(9_999)
+  expect(world.logged).toEqual([])
+  world.turn(1)
+  expect(world.logged).toHaveLength(1)
+  const line = JSON.parse(world.logged[0] as string)
+  expect(line).toMatchObject({
+    level: 40,
+    refused: 4,
+    most: [
+      { source: '2001:db8:0:1', refused: 3 },
+      { source: '192.0.2.1', refused: 1 },
+    ],
+    msg: 'too many pairings that no handshake came of: connections were closed (pairingsPerSource)',
+  })
+  for (let n = 1; n <= 503; n++) expect(world.logged[0]).not.toContain(made(n))
+  // Nothing more has been refused.
+  world.turn(10_000)
+  expect(world.logged).toHaveLength(1)
+})
+
+test('how many pairings a source has can be set, and changes while the door stands', async () => {
+  await world.close()
+  const rate = { burst: 2, perSecond: 1 }
+  world = await World.start({ pairingsPerSource: rate })
+  world.computedAs = new Uint8Array(32)
+  const { door } = world
+  const come = (n: number) => door.psk(made(n), '192.0.2.1', unproven)
+  for (let n = 1; n <= 2; n++) expect(await come(n)).toEqual(door.decoy(made(n)))
+  await expect(come(3)).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  world.now += 1_000
+  await come(4)
+  await expect(come(5)).rejects.toMatchObject({ code: 'RETRY_LATER' })
+  Object.assign(rate, { burst: 100, perSecond: 100 })
+  world.now += 1_000
+  for (let n = 6; n <= 105; n++) expect(await come(n)).toEqual(door.decoy(made(n)))
+  await expect(come(106)).rejects.toMatchObject({ code: 'RETRY_LATER' })
+})
+
 test('who can’t be let in while the ban events are lost costs its source as much, and asks nobody', async () => {
   const { door } = world
   world.fresh = false

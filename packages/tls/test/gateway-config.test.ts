@@ -123,3 +123,53 @@ describe('refused, and the setting is named', () => {
     expect(() => loadOutboundConfig({ env: {}, flags })).toThrow(ConfigError)
   })
 })
+
+describe('pairings of one source', () => {
+  const of = (rate: unknown, env: Record<string, string> = {}) =>
+    loadGatewayConfig({ env, flags: { ...others, to: SERVICE, pairingsPerSource: rate } }).pairingsPerSource
+
+  test('are a burst and a rate, from the environment as well; none is the default', () => {
+    expect(of({ burst: 5_000, perSecond: 500 })).toEqual({ burst: 5_000, perSecond: 500 })
+    const env = {
+      MILAGRO_GATEWAY_PAIRINGS_PER_SOURCE_BURST: '7',
+      MILAGRO_GATEWAY_PAIRINGS_PER_SOURCE_PER_SECOND: '0.5',
+    }
+    expect(of(undefined, env)).toEqual({ burst: 7, perSecond: 0.5 })
+    expect(of(undefined)).toBeUndefined()
+  })
+
+  test.each([
+    [{ burst: 5 }, "setting 'pairingsPerSource.perSecond' is missing"],
+    [{ perSecond: 5 }, "setting 'pairingsPerSource.burst' is missing"],
+    [{ burst: 0, perSecond: 5 }, "setting 'pairingsPerSource.burst'"],
+    [{ burst: 5, perSecond: 0 }, "setting 'pairingsPerSource.perSecond'"],
+    [50, "setting 'pairingsPerSource'"],
+  ])('%j is refused, and the setting is named', (rate, why) => {
+    expect(() => of(rate)).toThrow(ConfigError)
+    expect(() => of(rate)).toThrow(why)
+  })
+})
+
+describe('balancers', () => {
+  const of = (balancers: unknown, env: Record<string, string> = {}) =>
+    loadGatewayConfig({ env, flags: { ...others, to: SERVICE, balancers } }).balancers
+
+  test('are addresses, each in its one spelling', () => {
+    expect(of(['192.0.2.1', '::ffff:192.0.2.2', '2001:DB8:0::1'])).toEqual([
+      '192.0.2.1',
+      '192.0.2.2',
+      '2001:db8::1',
+    ])
+    expect(of(undefined, { MILAGRO_GATEWAY_BALANCERS: '["192.0.2.1"]' })).toEqual(['192.0.2.1'])
+    expect(of(undefined)).toBeUndefined()
+  })
+
+  test.each(['192.0.2.0/24', 'balancer.example', '192.0.2.1:443', ' 192.0.2.1', '192.0.2'])(
+    '%j is none, and is named by its place',
+    text => {
+      expect(() => of(['192.0.2.1', text])).toThrow(
+        new ConfigError("setting 'balancers.1': must be an IP address"),
+      )
+    },
+  )
+})

@@ -89,17 +89,26 @@ afterEach(async () => {
   await world.close()
 })
 
-async function start(name = NAME): Promise<void> {
+async function writeSettings(more: object): Promise<string> {
   const dataDir = join(world.folder, 'gateway')
   const any = { host: '127.0.0.1', port: 0 }
   const settings = {
-    ...{ name, dataDir, listen: any, adminListen: any, pass: 'none', workers: 0, drainSeconds: 0 },
+    ...{ name: NAME, dataDir, listen: any, adminListen: any, pass: 'none', workers: 0, drainSeconds: 0 },
     to: { host: '127.0.0.1', port: (service.address() as AddressInfo).port },
     ...{ groupId: world.groupId, groupFile: join(world.folder, 'group.json'), rps: { url: OWN } },
     logLevel: 'fatal',
+    ...more,
   }
   const config = join(world.folder, 'gateway.json')
   await writeFile(config, JSON.stringify(settings))
+  return config
+}
+async function start(
+  more: { readonly name?: string; readonly [setting: string]: unknown } = {},
+): Promise<void> {
+  const { name = NAME } = more
+  const config = await writeSettings(more)
+  const dataDir = join(world.folder, 'gateway')
   await makeServiceKeys({ name, dataDir, passphrase: PASSPHRASE }, systemRandom)
   await runGateway({ config }, { MILAGRO_GATEWAY_PASSPHRASE: PASSPHRASE })
 }
@@ -190,7 +199,7 @@ test('authorities that are away when it starts are waited for, as the RPS is: de
 
 describe('a start that waiting wouldn’t help is refused', () => {
   const refusal = (name?: string) =>
-    start(name).then(
+    start(name === undefined ? {} : { name }).then(
       () => 'it serves',
       (error: unknown) => error,
     )
@@ -215,7 +224,7 @@ test('a name that a later revision than that of its file brought is looked up at
   await rps.client.publishRevision({ body: { document } })
   await world.follow(document)
   const before = world.authorities.map(({ asked }) => asked.serverKeys)
-  await start('renamed')
+  await start({ name: 'renamed' })
   expect(gateway?.urls.listen).toMatch(/^127\.0\.0\.1:/)
   expect(world.authorities.map(({ asked }) => asked.serverKeys)).toEqual(before.map(times => times + 1))
 })
@@ -240,4 +249,35 @@ test('a ban ends the connection within a second, at the service as well, and nob
   expect(await outcome(dial(car))).not.toBe('in')
   expect(came).toHaveLength(2)
   stays.destroy()
+})
+
+test('a source has as many pairings as the settings say; a reload says others, and /metrics who was turned away', async () => {
+  await start({ pairingsPerSource: { burst: 1, perSecond: 0.001 } })
+  await isReady(0)
+  const stranger = {
+    externalPsk: async () => ({ identity: 'nobody', psk: new Uint8Array(32), slot: 0, endsAt: 0 }),
+  }
+  const [host, port] = String(gateway?.urls.listen).split(':')
+  await outcome(secured(connect({ host, port: Number(port), servername: NAME, identity: stranger })))
+  const car = world.makeCar()
+  expect(await outcome(dial(car))).not.toBe('in')
+  const metrics = await (await fetch(`${gateway?.urls.adminUrl}/metrics`)).text()
+  expect(metrics).toContain('milagro_gateway_pairings_turned_away_total 1')
+  await writeSettings({})
+  await gateway?.reload?.()
+  // By the rate that was there before it would be a quarter of an hour.
+  world.clock.turn(100)
+  expect(await outcome(dial(car))).toBe('in')
+})
+
+test('balancers of the settings are asked for a header, and no longer when a reload has taken them out', async () => {
+  await start({ balancers: ['::ffff:127.0.0.1'] })
+  await isReady(0)
+  const car = world.makeCar()
+  expect(await outcome(dial(car))).not.toBe('in')
+  const metrics = await (await fetch(`${gateway?.urls.adminUrl}/metrics`)).text()
+  expect(metrics).toContain('milagro_gateway_proxy_headers_refused_total 1')
+  await writeSettings({})
+  await gateway?.reload?.()
+  expect(await outcome(dial(car))).toBe('in')
 })

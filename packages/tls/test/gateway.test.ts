@@ -282,29 +282,87 @@ describe('who may stay', () => {
     for (const socket of [first, second]) socket.destroy()
   })
 
-  test('strangers who say nothing take no place of those who come in, and each source a few of their own', async () => {
+  /** Connected, and silent. */
+  const silentFrom = async (localAddress: string, count: number) => {
+    const sockets = Array.from({ length: count }, () =>
+      connectTcp({ host: '127.0.0.1', port: gateway.port, localAddress }),
+    )
+    await Promise.all(sockets.map(socket => once(socket, 'connect')))
+    await until(() => (gateway.gateway.comingIn >= count ? true : undefined))
+    return sockets.map(socket => socket.on('error', () => undefined).resume())
+  }
+  const destroyed = (sockets: readonly Socket[]) => sockets.map(socket => socket.destroyed)
+
+  test('strangers who say nothing take no place inside, and the oldest of a source gives way to its next', async () => {
     gateway.settings = { ...gateway.settings, connections: 1, handshakes: 5, handshakesPerSource: 3 }
-    const silent = Array.from({ length: 3 }, () => plain(gateway.port))
-    await Promise.all(silent.map(socket => once(socket, 'connect')))
-    // The fourth of this source, a device or not.
-    expect(await outcome(dial(gateway, world.car(1)))).not.toBe('in')
-    expect(await gateway.metrics()).toContain('gateway_handshakes_turned_away_total 1')
-    gateway.settings = { ...gateway.settings, handshakesPerSource: 5 }
+    const silent = await silentFrom('127.0.0.1', 3)
+    const [oldest] = silent as [Socket]
+    // The fourth of this source.
     const socket = await inside(world.car(1))
-    // In all it is five: who is in isn't one of them.
-    silent.push(plain(gateway.port), plain(gateway.port))
-    await Promise.all(silent.slice(3).map(one => once(one, 'connect')))
-    expect(await outcome(dial(gateway, world.car(2)))).not.toBe('in')
-    expect(silent.some(one => one.destroyed)).toBe(false)
-    for (const one of silent) one.destroy()
-    await closed(silent[4] as Socket)
-    for (const one of [socket, ...service1]) one.destroy()
+    await closed(oldest)
+    expect(destroyed(silent)).toEqual([true, false, false])
+    const metrics = await gateway.metrics()
+    expect(metrics).toContain('gateway_handshakes_displaced_total 1')
+    expect(metrics).not.toContain('gateway_handshakes_turned_away_total')
+    for (const one of [...silent, socket, ...service1]) one.destroy()
     await until(() => (gateway.gateway.connections === 0 ? true : undefined))
     // What has gone is counted nowhere.
     gateway.settings = { ...gateway.settings, handshakes: 1 }
     await until(() => (gateway.gateway.comingIn === 0 ? true : undefined))
     ;(await inside(world.car(1))).destroy()
   })
+
+  test('who has said half a ClientHello gives way as well; whose handshake is under way doesn’t, to one of its source', async () => {
+    gateway.settings = { ...gateway.settings, handshakesPerSource: 2 }
+    const [half] = (await silentFrom('127.0.0.1', 1)) as [Socket]
+    half.write(Buffer.from([22, 3, 1, 1]))
+    let permit = () => {}
+    world.permitted = () =>
+      new Promise(resolve => {
+        permit = () => resolve({ attributes: {}, instance: 'VIN' })
+      })
+    const first = inside(world.car(1))
+    // It has been asked about: its PSK is there.
+    await until(() => (world.asked.length === 1 ? true : undefined))
+    const permitFirst = permit
+    const second = inside(world.car(2))
+    await closed(half)
+    await until(() => (world.asked.length === 2 ? true : undefined))
+    expect(await outcome(dial(gateway, world.car(3)))).not.toBe('in')
+    expect(world.asked).toEqual([world.car(1).mpinId, world.car(2).mpinId])
+    const metrics = await gateway.metrics()
+    expect(metrics).toContain('gateway_handshakes_displaced_total 1')
+    expect(metrics).toContain('gateway_handshakes_turned_away_total 1')
+    permitFirst()
+    permit()
+    for (const socket of await Promise.all([first, second])) socket.destroy()
+  })
+
+  test.skipIf(process.platform !== 'linux')(
+    'silent connections of ten other addresses keep out no car: one of whose has most gives way, and the log names it',
+    async () => {
+      gateway.settings = { ...gateway.settings, handshakes: 21, handshakesPerSource: 3 }
+      const silent: Socket[] = []
+      for (let source = 1; source <= 10; source++)
+        silent.push(...(await silentFrom(`127.0.1.${source}`, source === 4 ? 3 : 2)))
+      await until(() => (gateway.gateway.comingIn === 21 ? true : undefined))
+      const sockets = [await inside(world.car(1)), await inside(world.car(2))]
+      // The first took a place of the fourth source, and left it as it came in: there was one for the second.
+      await closed(silent[6] as Socket)
+      expect(destroyed(silent).indexOf(true)).toBe(6)
+      expect(destroyed(silent).filter(Boolean)).toHaveLength(1)
+      expect(world.logged.join('')).not.toContain('some were closed')
+      world.turn(10_000)
+      const [line, ...more] = world.logged.filter(one => one.includes('some were closed'))
+      expect(more).toEqual([])
+      expect(JSON.parse(line as string)).toMatchObject({
+        level: 40,
+        refused: 1,
+        most: [{ source: '127.0.1.4', refused: 1 }],
+      })
+      for (const one of [...silent, ...sockets]) one.destroy()
+    },
+  )
 
   test('a device that is gone when it has come in: no fault', async () => {
     gateway.settings = { ...gateway.settings, pass: 'proxy' }

@@ -1,12 +1,18 @@
 /** A handshake that doesn't go on is closed, whoever began it and however far it has come. */
 import { once } from 'node:events'
-import { type AddressInfo, connect as connectTcp, createServer as createTcp, type Server } from 'node:net'
+import {
+  type AddressInfo,
+  connect as connectTcp,
+  createServer as createTcp,
+  type Server,
+  type Socket,
+} from 'node:net'
 import { type ConnectionOptions, connect as rawConnect } from 'node:tls'
 import { createServer as createHttpsServer } from '@milagro-ts/tls/https'
 import { connect, createServer, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { service, startGateway } from './gateway-world.js'
-import { closed, NAME, outcome, World } from './world.js'
+import { closed, NAME, World } from './world.js'
 
 /** Node's own timer is real: milliseconds. */
 const LIMIT = 200
@@ -126,13 +132,41 @@ test('a socket that has closed before it is given to the server is waited for by
 
 test('a gateway has the places again of those whose handshake doesn’t go on', async () => {
   const to = await service(world, socket => socket.end('served'))
-  const { port } = await startGateway(world, { to, pass: 'none', handshakesPerSource: 3 })
+  const { gateway, port } = await startGateway(world, { to, pass: 'none', handshakesPerSource: 3 })
   const hello = inLongerRecord(await strangersHello())
   const idle = [1, 2, 3].map(() => said(port, hello))
-  await Promise.all(idle.map(socket => once(socket, 'connect')))
-  // No place for a fourth.
-  expect(await outcome(dial(port))).not.toBe('in')
+  await expect.poll(() => gateway.comingIn).toBe(3)
   world.turn(10_000)
   await Promise.all(idle.map(closed))
+  await expect.poll(() => gateway.comingIn).toBe(0)
   ;(await dial(port)).destroy()
 })
+
+test.skipIf(process.platform !== 'linux')(
+  'overheard ClientHellos of one address keep its own newcomer out of a gateway, and nobody else’s',
+  async () => {
+    const to = await service(world, socket => socket.end('served'))
+    const limits = { handshakes: 3, handshakesPerSource: 3 }
+    const { gateway, port, metrics } = await startGateway(world, { to, pass: 'none', ...limits })
+    const hello = await overheardHello()
+    // From here on its PSK is kept.
+    ;(await dial(port)).destroy()
+    await expect.poll(() => gateway.comingIn).toBe(0)
+    const answered = async () => {
+      const socket = connectTcp({ host: '127.0.0.1', port, localAddress: '127.0.1.1' })
+      world.onClose(() => socket.destroy())
+      socket.on('error', () => undefined).write(hello)
+      await once(socket, 'data')
+      return socket.resume()
+    }
+    const [oldest, ...others] = [await answered(), await answered(), await answered()]
+    const own = connectTcp({ host: '127.0.0.1', port, localAddress: '127.0.1.1' })
+    await closed(own.resume())
+    ;(await dial(port)).destroy()
+    await closed(oldest as Socket)
+    expect(others.map(socket => socket.destroyed)).toEqual([false, false])
+    const counted = await metrics()
+    expect(counted).toContain('gateway_handshakes_turned_away_total 1')
+    expect(counted).toContain('gateway_handshakes_displaced_total 1')
+  },
+)

@@ -31,7 +31,12 @@ test('keys are made once, in a folder of this user alone', async () => {
 test.each([
   ['by another passphrase', {}, 'another word', 'the passphrase is wrong or the file was changed'],
   ['under another name', { name: 'gw.example' }, 'one word', "belongs to the server 'depot.example'"],
-  ['where nothing was made', { dataDir: '/nowhere' }, 'one word', "setting 'dataDir': '/nowhere' is no data folder yet"],
+  [
+    'where nothing was made',
+    { dataDir: '/nowhere' },
+    'one word',
+    "setting 'dataDir': '/nowhere' is no data folder yet",
+  ],
   ['without a group', {}, 'one word', "settings 'groupFile' and 'groupId' are missing"],
   [
     'without its document',

@@ -20,7 +20,7 @@ import {
   slotName,
 } from '@milagro-ts/crypto/static-agreement'
 import { slotAt, slotStart } from '@milagro-ts/crypto/time-permit'
-import { Door, type Permitted } from '@milagro-ts/tls/door'
+import { Door, type DoorPorts, type Permitted } from '@milagro-ts/tls/door'
 import type { TlsIdentity } from '@milagro-ts/tls/tls'
 
 export const NAME = 'gw.example'
@@ -92,10 +92,12 @@ export class World {
   computedAs: Uint8Array | undefined
   /** The workers take nothing. */
   isFull = false
+  /** What the door counted. */
+  counted: string[] = []
   readonly #slots = new Set<number>()
   readonly #open: (() => unknown)[] = []
 
-  private constructor() {
+  private constructor({ pairingsPerSource }: Pick<DoorPorts, 'pairingsPerSource'>) {
     this.log = createLog('tls', { level: 'debug', destination: { write: line => this.logged.push(line) } })
     const clock = () => this.now
     this.pool = CryptoPool.start({ workers: 0, random, clock, timers: this.timers })
@@ -134,11 +136,13 @@ export class World {
       random,
       timers: this.timers,
       log: this.log,
+      metrics: { count: name => void this.counted.push(name) },
+      pairingsPerSource,
     })
   }
 
-  static async start(): Promise<World> {
-    const world = new World()
+  static async start(more: Pick<DoorPorts, 'pairingsPerSource'> = {}): Promise<World> {
+    const world = new World(more)
     await world.holdKeys(SLOT)
     world.door.start()
     return world
