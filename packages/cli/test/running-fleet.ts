@@ -17,6 +17,8 @@ export interface RunningFleet {
   readonly fleet: string
   readonly rps: string
   readonly dta: string
+  /** Settings of each authority, for its operator's commands. */
+  readonly dtaConfigs: readonly string[]
   readonly groupId: string
   readonly setupCode: string
   readonly operator: string
@@ -29,6 +31,8 @@ export interface RunningFleet {
 
 /** What a test adds to the group: servers by their public keys, and what vehicles get keys for. */
 export interface FleetOptions {
+  /** 1 unless said; all of them are needed. */
+  readonly authorities?: number
   readonly recipients?: readonly {
     readonly name: string
     readonly kind: 2 | 3
@@ -37,14 +41,23 @@ export interface FleetOptions {
     /** `agree` unless said. */
     readonly purposes?: readonly string[]
   }[]
+  /** Names of servers that are to be in the group later: the RPS tells them of bans. */
+  readonly later?: readonly string[]
   readonly devicePurposes?: ('device' | 'agree' | 'sign' | 'encrypt')[]
 }
 
 export async function runFleet(
   folder: Folder,
-  { recipients = [], devicePurposes = ['device', 'sign', 'encrypt'] }: FleetOptions = {},
+  {
+    authorities = 1,
+    recipients = [],
+    later = [],
+    devicePurposes = ['device', 'sign', 'encrypt'],
+  }: FleetOptions = {},
 ): Promise<RunningFleet> {
-  const { url: dta, config: dtaConfig } = await folder.authority('ta1')
+  const members = await Promise.all(
+    Array.from({ length: authorities }, (_, i) => folder.authority(`ta${i + 1}`)),
+  )
   const [rpsPort, fleetPort] = [await freePort(), await freePort()]
   const [rps, fleet] = [`http://127.0.0.1:${rpsPort}`, `http://127.0.0.1:${fleetPort}`]
   const common = { adminListen: { host: '127.0.0.1', port: 0 }, groupFile: folder.file('group.json') }
@@ -70,7 +83,7 @@ export async function runFleet(
     rpa: { url: fleet },
     audiences: [
       { name: fleet, service: 'fleet', pin: 'optional' as const, tlsExporter: 'absent' as const },
-      ...recipients.map(({ name }) => ({
+      ...[...recipients.map(({ name }) => name), ...later].map(name => ({
         name,
         service: name,
         pin: 'optional' as const,
@@ -90,8 +103,8 @@ export async function runFleet(
     requestKey,
   })
   const plan = await folder.write('plan.json', {
-    authorities: [dta],
-    t: 1,
+    authorities: members.map(({ url }) => url),
+    t: authorities,
     ra: { m: 1, keys: fleetKeys.signers.map(({ kid, key }) => ({ kid, key: key.publicKey.toBase64Url() })) },
     recipients: [
       await recipient(
@@ -121,7 +134,8 @@ export async function runFleet(
     folder.file('group.json'),
   ]
   const { proposalHash } = (await milagro(...make, '--json')).json
-  await milagro('group', 'accept', proposalHash as string, '--config', dtaConfig)
+  for (const { config } of members)
+    await milagro('group', 'accept', proposalHash as string, '--config', config)
   const groupId = (await milagro(...make, '--json')).json.groupId as string
 
   const rpsStore = await openDatabase<unknown>({ file: ':memory:', migrations: rpsMigrations })
@@ -152,7 +166,8 @@ export async function runFleet(
   return {
     fleet,
     rps,
-    dta,
+    dta: (members[0] as { url: string }).url,
+    dtaConfigs: members.map(({ config }) => config),
     groupId,
     setupCode: setup.code,
     operator: setup.operator,

@@ -1,14 +1,14 @@
 /**
- * Changing an RA key, which every authority's operator has to agree to:
+ * The next revision of the group document, with another RA key or other recipients. Every authority's operator has to agree to it:
  *
- *   start    new key; next revision of the group document with it in the old one's place; statement by the old key
+ *   start    the document, a new key in the old one's place or the new list of recipients; statement by the RA key in force
  *            -- document, statement --> each authority      its operator accepts the document's hash, then it signs
  *   finish   asks again; with t signatures the document proves itself:
  *            -- document --> each authority (t of them: we take it into force too) --> the RPS
  *
- * Both moves may be repeated; whoever was away gets the document later. Which key signs is not a state of ours: it is
- * whichever of our keys the document in force names. The old key is deleted once t authorities and the RPS have the
- * document.
+ * One is under way at a time, whatever it changes: they would have the same number. Both moves may be repeated; whoever was
+ * away gets the document later. Which key signs is not a state of ours: it is whichever of our keys the document in force
+ * names. An old key is deleted once t authorities and the RPS have the document.
  */
 import { type Client, createClient, Unreachable } from '@milagro-ts/api/call'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
@@ -16,6 +16,7 @@ import { documentHash, type Group, type GroupAuthority } from '@milagro-ts/api/g
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import type { Log } from '@milagro-ts/api/log'
 import { Refused } from '@milagro-ts/api/problem'
+import { type RecipientChange, recipientChanges } from '@milagro-ts/api/revision-changes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { mayStillSign, type Signer, signRevisionStatement } from '@milagro-ts/api/statements'
 import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
@@ -24,30 +25,38 @@ import type { Clock } from '@milagro-ts/crypto/ports'
 import { SUITE } from '@milagro-ts/crypto/suite'
 import { encodeTlv } from '@milagro-ts/crypto/tlv'
 import type { Store } from '@milagro-ts/store/database'
-import type { Selectable } from '@milagro-ts/store/kysely'
+import type { Kysely, Selectable } from '@milagro-ts/store/kysely'
 import { type Actor, audit } from './audit.js'
 import { makeRaKey, readRaKeys, storeRaKey } from './fleet-keys.js'
 import type { GroupInForce } from './group-in-force.js'
-import type { FleetSchema, RotationTable } from './schema.js'
+import type { FleetSchema, ProposedRevisionTable } from './schema.js'
 import type { RowSeal } from './sealed-rows.js'
 
 type Signature = GroupDocument['signatures'][number]
-type Rotation = Selectable<RotationTable>
+type Recipients = GroupDocument['recipients']
+type Proposed = Selectable<ProposedRevisionTable>
+/** What a revision of ours changes. */
+type Subject = Proposed['subject']
 
 /** Among `delivered`, where authorities stand by index. */
 const RPS = 0
 
-export interface RotationStatus {
-  readonly state: Rotation['state']
-  readonly oldKid: string
-  readonly newKid: string
-  readonly newKey: string
+export interface RevisionStatus {
+  readonly state: Proposed['state']
   readonly revision: number
   /** What each authority's operator accepts: `milagro dta accept HASH`. */
   readonly documentHash: string
   readonly needed: number
   readonly authorities: AuthorityProgress[]
   readonly rpsDelivered: boolean
+}
+export interface RotationStatus extends RevisionStatus {
+  readonly oldKid: string
+  readonly newKid: string
+  readonly newKey: string
+}
+export interface RecipientsStatus extends RevisionStatus {
+  readonly changes: RecipientChange[]
 }
 
 export interface AuthorityProgress {
@@ -59,7 +68,7 @@ export interface AuthorityProgress {
   readonly trouble?: string
 }
 
-export interface RotationPorts {
+export interface RevisionPorts {
   readonly store: Store<FleetSchema>
   readonly seal: RowSeal
   readonly group: GroupInForce
@@ -72,97 +81,82 @@ export interface RotationPorts {
   readonly log: Log
 }
 
-export class KeyRotation {
-  readonly #ports: RotationPorts
+export class NextRevision {
+  readonly #ports: RevisionPorts
   readonly #rps: Pick<Client<typeof rpsRoutes>, 'publishRevision'>
   /** One move at a time: two would each count half of the signatures. */
   #busy: Promise<unknown> = Promise.resolve()
 
-  constructor(ports: RotationPorts) {
+  constructor(ports: RevisionPorts) {
     this.#ports = ports
     this.#rps = createClient(rpsRoutes, { baseUrl: ports.rpsUrl, fetch: ports.fetch, timeout: 5000 })
   }
 
-  /** Refused CONFLICT while another change is under way. */
-  start(actor: Actor): Promise<RotationStatus> {
+  /** Refused CONFLICT while a revision is under way. */
+  rotateKey(actor: Actor): Promise<RotationStatus> {
     return this.#alone(async () => {
-      const { store, seal, group, signers, clock } = this.#ports
-      const now = Math.floor(clock() / 1000)
-      const current = group.current
-      const old = signers().find(({ kid }) => current.raKeys.keys.has(kid))
-      if (old === undefined) throw new Refused('CONFLICT', { detail: 'the group names no key of ours' })
-      const made = await makeRaKey()
-      const document = nextRevision(current, old.kid, made)
-      await current.checkNext(document)
-      const statement = await signRevisionStatement(
-        {
-          suite: SUITE,
-          groupId: toBase64Url(current.groupId),
-          revision: document.revision,
-          documentHash: toBase64Url(documentHash(document)),
-          iat: now,
-        },
-        old,
-      )
-      await store.db.transaction().execute(async tx => {
-        const open = await tx
-          .selectFrom('rotation')
-          .select('id')
-          .where('state', 'in', ['open', 'signed'])
-          .executeTakeFirst()
-        if (open !== undefined) throw new Refused('CONFLICT', { detail: 'a change of key is under way' })
-        await storeRaKey(tx, seal, made, now)
-        await tx
-          .insertInto('rotation')
-          .values({
-            old_kid: old.kid,
-            new_kid: made.kid,
-            document: JSON.stringify(document),
-            statement,
-            signatures: '[]',
-            state: 'open',
-            delivered: '[]',
-          })
-          .execute()
-        await audit(tx, now, { actor, action: 'rotate key', subject: made.kid, outcome: 'started' })
-      })
-      await this.#reloadKeys()
-      return this.#advance(await this.#newest())
-    })
-  }
-
-  /** Asks the authorities for what is missing and goes as far as it gets. Refused NOT_FOUND before `start`. */
-  finish(actor: Actor): Promise<RotationStatus> {
-    return this.#alone(async () => {
-      const rotation = await this.#newest()
-      const status = await this.#advance(rotation)
-      const now = Math.floor(this.#ports.clock() / 1000)
-      const subject = rotation.new_kid
-      await audit(this.#ports.store.db, now, { actor, action: 'finish key', subject, outcome: status.state })
-      return status
+      const { current } = this.#ports.group
+      const [old, made] = [this.#signer(), await makeRaKey()]
+      const entry = { kid: made.kid, key: made.key.publicKey.toBase64Url() }
+      const keys = current.document.ra.keys.map(key => (key.kid === old.kid ? entry : key))
+      const document = nextRevision(current, { ra: { ...current.document.ra, keys } })
+      const change = { subject: 'key', document, old, made, says: made.kid } as const
+      return rotationOf(await this.#start(change, actor))
     })
   }
 
   /**
-   * Drops a change that the authorities' operators won't sign. An authority signs one document of a number, so it is Refused
+   * @param revision The one whose recipients the caller has seen: Refused CONFLICT where another is in force by now, and while
+   *   one is under way; for a list that is in force already, or that brings an old generation back. DecodeError for what no
+   *   authority would sign.
+   */
+  changeRecipients(
+    { revision, recipients }: { readonly revision: number; readonly recipients: Recipients },
+    actor: Actor,
+  ): Promise<RecipientsStatus> {
+    return this.#alone(async () => {
+      const { current } = this.#ports.group
+      const conflict = (detail: string) => new Refused('CONFLICT', { detail })
+      if (revision !== current.revision)
+        throw conflict(`revision ${current.revision} is in force, the list is one for after ${revision}`)
+      const changes = recipientChanges(current.document.recipients, recipients)
+      if (changes.length === 0) throw conflict('these recipients are in force already')
+      const document = nextRevision(current, { recipients })
+      await current.checkNext(document)
+      checkRecipients(current, recipients)
+      const says = changes.map(({ name, change }) => `${name} ${change}`).join(', ')
+      const change = { subject: 'recipients', document, old: this.#signer(), says } as const
+      return this.#recipientsOf(await this.#start(change, actor))
+    })
+  }
+
+  /** Asks the authorities for what is missing and goes as far as it gets. Refused NOT_FOUND before `rotateKey`. */
+  finishKey(actor: Actor): Promise<RotationStatus> {
+    return this.#alone(async () => rotationOf(await this.#finish('key', actor)))
+  }
+
+  /** As `finishKey`, after `changeRecipients`. */
+  finishRecipients(actor: Actor): Promise<RecipientsStatus> {
+    return this.#alone(async () => this.#recipientsOf(await this.#finish('recipients', actor)))
+  }
+
+  /**
+   * Drops a revision that the authorities' operators won't sign. An authority signs one document of a number, so it is Refused
    * CONFLICT once so many have signed that no other document can find t; unless so many others have abandoned this one
    * that it never comes into force.
    */
-  abandon(actor: Actor, abandonments: readonly string[] = []): Promise<void> {
+  abandon(subject: Subject, actor: Actor, abandonments: readonly string[] = []): Promise<void> {
     return this.#alone(async () => {
       const { store, clock, group } = this.#ports
       const now = Math.floor(clock() / 1000)
       const { n, t } = group.current
-      const newest = await this.#newest()
+      const newest = await this.#newest(subject)
       const hash = documentHash(JSON.parse(newest.document) as GroupDocument)
       const left = await mayStillSign({ abandonments, group: group.current, documentHash: hash })
       await store.db.transaction().execute(async tx => {
-        const open = await tx
-          .selectFrom('rotation')
-          .selectAll()
-          .where('state', 'in', ['open', 'signed'])
-          .executeTakeFirst()
-        if (open === undefined) throw new Refused('NOT_FOUND', { detail: 'no change of key is under way' })
+        const open = await underWay(tx)
+        if (open === undefined)
+          throw new Refused('NOT_FOUND', { detail: `no ${NAMES[subject]} is under way` })
         if (open.state === 'signed') throw new Refused('CONFLICT', { detail: 'it is signed: finish it' })
         const signers = (JSON.parse(open.signatures) as Signature[]).map(({ index }) => index)
         if (n - signers.length < t && left >= t) {
@@ -171,9 +165,13 @@ export class KeyRotation {
             detail: `signed by ${names}, who will sign no other: finish it, or have ${left - t + 1} others abandon it`,
           })
         }
-        await tx.updateTable('rotation').set({ state: 'abandoned' }).where('id', '=', open.id).execute()
-        await tx.deleteFrom('ra_key').where('kid', '=', open.new_kid).execute()
-        await audit(tx, now, { actor, action: 'rotate key', subject: open.new_kid, outcome: 'abandoned' })
+        await tx
+          .updateTable('proposed_revision')
+          .set({ state: 'abandoned' })
+          .where('id', '=', open.id)
+          .execute()
+        if (open.new_kid !== null) await tx.deleteFrom('ra_key').where('kid', '=', open.new_kid).execute()
+        await audit(tx, now, { actor, ...told(open, 'start'), outcome: 'abandoned' })
       })
       await this.#reloadKeys()
     })
@@ -184,7 +182,7 @@ export class KeyRotation {
     return this.#alone(async () => {
       const { store, group } = this.#ports
       const newest = await store.db
-        .selectFrom('rotation')
+        .selectFrom('proposed_revision')
         .selectAll()
         .where('state', 'in', ['signed', 'done'])
         .orderBy('id', 'desc')
@@ -198,32 +196,92 @@ export class KeyRotation {
     })
   }
 
-  async #newest(): Promise<Rotation> {
-    const rotation = await this.#ports.store.db
-      .selectFrom('rotation')
+  /** The one of our keys that the group in force names. Refused CONFLICT where it names none. */
+  #signer(): Signer {
+    const { keys } = this.#ports.group.current.raKeys
+    const found = this.#ports.signers().find(({ kid }) => keys.has(kid))
+    if (found === undefined) throw new Refused('CONFLICT', { detail: 'the group names no key of ours' })
+    return found
+  }
+
+  async #start(
+    { subject, document, old, made, says }: Start,
+    actor: Actor,
+  ): Promise<[Proposed, RevisionStatus]> {
+    const { store, seal, group, clock } = this.#ports
+    const now = Math.floor(clock() / 1000)
+    await group.current.checkNext(document)
+    const statement = await signRevisionStatement(
+      {
+        suite: SUITE,
+        groupId: toBase64Url(group.current.groupId),
+        revision: document.revision,
+        documentHash: toBase64Url(documentHash(document)),
+        iat: now,
+      },
+      old,
+    )
+    const row = {
+      subject,
+      says,
+      old_kid: made === undefined ? null : old.kid,
+      new_kid: made === undefined ? null : made.kid,
+      document: JSON.stringify(document),
+      statement,
+      signatures: '[]',
+      state: 'open',
+      delivered: '[]',
+    } as const
+    await store.db.transaction().execute(async tx => {
+      const open = await underWay(tx)
+      if (open !== undefined)
+        throw new Refused('CONFLICT', { detail: `a ${NAMES[open.subject]} is under way` })
+      if (made !== undefined) await storeRaKey(tx, seal, made, now)
+      await tx.insertInto('proposed_revision').values(row).execute()
+      await audit(tx, now, { actor, ...told(row, 'start'), outcome: 'started' })
+    })
+    await this.#reloadKeys()
+    const proposed = await this.#newest(subject)
+    return [proposed, await this.#advance(proposed)]
+  }
+
+  async #finish(subject: Subject, actor: Actor): Promise<[Proposed, RevisionStatus]> {
+    const proposed = await this.#newest(subject)
+    const status = await this.#advance(proposed)
+    const now = Math.floor(this.#ports.clock() / 1000)
+    await audit(this.#ports.store.db, now, { actor, ...told(proposed, 'finish'), outcome: status.state })
+    return [proposed, status]
+  }
+
+  /** Refused NOT_FOUND where there is none with that subject, CONFLICT where one with another is under way. */
+  async #newest(subject: Subject): Promise<Proposed> {
+    const newest = await this.#ports.store.db
+      .selectFrom('proposed_revision')
       .selectAll()
       .orderBy('id', 'desc')
       .executeTakeFirst()
-    if (rotation === undefined || rotation.state === 'abandoned')
-      throw new Refused('NOT_FOUND', { detail: 'no change of key is under way' })
-    return rotation
+    const isOpen = newest?.state === 'open' || newest?.state === 'signed'
+    if (isOpen && newest.subject !== subject)
+      throw new Refused('CONFLICT', { detail: `it is a ${NAMES[newest.subject]} that is under way` })
+    if (newest === undefined || newest.state === 'abandoned' || newest.subject !== subject)
+      throw new Refused('NOT_FOUND', { detail: `no ${NAMES[subject]} is under way` })
+    return newest
   }
 
-  async #advance(rotation: Rotation): Promise<RotationStatus> {
+  async #advance(proposed: Proposed): Promise<RevisionStatus> {
     const { group } = this.#ports
-    const document = JSON.parse(rotation.document) as GroupDocument
+    const document = JSON.parse(proposed.document) as GroupDocument
     const troubles = new Map<number, string>()
-    let state = rotation.state
-    let signatures = JSON.parse(rotation.signatures) as Signature[]
-    const delivered = new Set(JSON.parse(rotation.delivered) as number[])
-    const before = group.current
-    // A rotation changes no authority and no t, so the signers are the same before and after.
-    const { authorities, t } = before
+    let state = proposed.state
+    let signatures = JSON.parse(proposed.signatures) as Signature[]
+    const delivered = new Set(JSON.parse(proposed.delivered) as number[])
+    // It changes no authority and no t, so the signers are the same before and after.
+    const { authorities, t } = group.current
 
     if (state === 'open') {
-      signatures = await this.#collect(document, rotation.statement, authorities, signatures, troubles)
+      signatures = await this.#collect(document, proposed.statement, authorities, signatures, troubles)
       if (signatures.length >= t) state = 'signed'
-      await this.#save(rotation.id, { state, signatures: JSON.stringify(signatures) })
+      await this.#save(proposed.id, { state, signatures: JSON.stringify(signatures) })
     }
     if (state === 'signed' || state === 'done') {
       // The signatures were saved before anybody gets them: every copy carries the same.
@@ -234,14 +292,11 @@ export class KeyRotation {
         await this.#publish(signed, delivered)
         if (delivered.has(RPS)) state = 'done'
       }
-      await this.#save(rotation.id, { state, delivered: JSON.stringify([...delivered]) })
-      if (state === 'done') await this.#forget(rotation.old_kid)
+      await this.#save(proposed.id, { state, delivered: JSON.stringify([...delivered]) })
+      if (state === 'done' && proposed.old_kid !== null) await this.#forget(proposed.old_kid)
     }
     return {
       state,
-      oldKid: rotation.old_kid,
-      newKid: rotation.new_kid,
-      newKey: document.ra.keys.find(({ kid }) => kid === rotation.new_kid)?.key ?? '',
       revision: document.revision,
       documentHash: toBase64Url(documentHash(document)),
       needed: t,
@@ -257,6 +312,12 @@ export class KeyRotation {
       }),
       rpsDelivered: delivered.has(RPS),
     }
+  }
+
+  #recipientsOf([{ document: text }, status]: readonly [Proposed, RevisionStatus]): RecipientsStatus {
+    const { recipients, revision } = JSON.parse(text) as GroupDocument
+    const before = this.#ports.group.current.documents[revision - 2] as GroupDocument
+    return { ...status, changes: recipientChanges(before.recipients, recipients) }
   }
 
   /** The signatures there are now: those had before and the good ones among the new answers, by index. */
@@ -342,8 +403,8 @@ export class KeyRotation {
     this.#ports.setSigners(await readRaKeys(this.#ports.store.db, this.#ports.seal))
   }
 
-  async #save(id: number, columns: Partial<Omit<Rotation, 'id'>>): Promise<void> {
-    await this.#ports.store.db.updateTable('rotation').set(columns).where('id', '=', id).execute()
+  async #save(id: number, columns: Partial<Omit<Proposed, 'id'>>): Promise<void> {
+    await this.#ports.store.db.updateTable('proposed_revision').set(columns).where('id', '=', id).execute()
   }
 
   #alone<Result>(work: () => Promise<Result>): Promise<Result> {
@@ -353,15 +414,79 @@ export class KeyRotation {
   }
 }
 
-function nextRevision(current: Group, oldKid: string, made: Signer): GroupDocument {
+/** What is to become of the document in force. */
+interface Start {
+  readonly subject: Subject
+  readonly document: GroupDocument
+  /** Signs the statement. */
+  readonly old: Signer
+  /** Takes its place. */
+  readonly made?: Signer
+  /** For the audit trail. */
+  readonly says: string
+}
+
+/** In words, each after `a` or `no`. */
+const NAMES: Readonly<Record<Subject, string>> = {
+  key: 'change of key',
+  recipients: 'change of recipients',
+}
+const ACTIONS = {
+  key: { start: 'rotate key', finish: 'finish key' },
+  recipients: { start: 'change recipients', finish: 'finish recipients' },
+} as const satisfies Record<Subject, object>
+
+function told({ subject, says }: Pick<Proposed, 'subject' | 'says'>, move: 'start' | 'finish') {
+  return { action: ACTIONS[subject][move], subject: says }
+}
+
+function underWay(db: Kysely<FleetSchema>): Promise<Proposed | undefined> {
+  return db
+    .selectFrom('proposed_revision')
+    .selectAll()
+    .where('state', 'in', ['open', 'signed'])
+    .executeTakeFirst()
+}
+
+function nextRevision(
+  current: Group,
+  changes: Partial<Pick<GroupDocument, 'ra' | 'recipients'>>,
+): GroupDocument {
   const { document } = current
-  const entry = { kid: made.kid, key: made.key.publicKey.toBase64Url() }
   return {
     ...document,
     revision: document.revision + 1,
     groupId: toBase64Url(current.groupId),
     previous: toBase64Url(documentHash(document)),
-    ra: { ...document.ra, keys: document.ra.keys.map(key => (key.kid === oldKid ? entry : key)) },
+    ...changes,
     signatures: [],
+  }
+}
+
+/** What authorities would sign, and no RA wants. Refused CONFLICT. */
+function checkRecipients(current: Group, recipients: Recipients): void {
+  const conflict = (detail: string) => new Refused('CONFLICT', { detail })
+  const pinName = (list: Recipients) => list.find(({ purposes }) => purposes.includes('pin'))?.name
+  const counts = pinName(current.document.recipients)
+  // It counts the wrong PINs in a row: another one would begin at zero.
+  if (pinName(recipients) !== counts) throw conflict(`${counts} stays the one recipient of pin`)
+  const ever = current.documents.flatMap(document => document.recipients)
+  for (const { name, generation } of recipients) {
+    const highest = Math.max(0, ...ever.filter(one => one.name === name).map(one => one.generation))
+    if (generation < highest)
+      throw conflict(`${name} has had generation ${highest}: the keys of an older one may be in other hands`)
+  }
+}
+
+function rotationOf([{ document, old_kid, new_kid }, status]: readonly [
+  Proposed,
+  RevisionStatus,
+]): RotationStatus {
+  const { ra } = JSON.parse(document) as GroupDocument
+  return {
+    ...status,
+    oldKid: old_kid as string,
+    newKid: new_kid as string,
+    newKey: ra.keys.find(({ kid }) => kid === new_kid)?.key ?? '',
   }
 }

@@ -1,8 +1,11 @@
 /** `milagro fleet`: an operator's hand on the register, over fleet's API, logged in by M-Pin. */
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { type Client, createClient } from '@milagro-ts/api/call'
+import { Recipients } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
+import { recipientChanges } from '@milagro-ts/api/revision-changes'
 import type { Answer } from '@milagro-ts/api/route'
+import { Compile, type Static } from '@milagro-ts/api/typebox'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
@@ -13,6 +16,7 @@ import {
   CommandRefused,
   type Io,
   type Outcome,
+  readJsonFile,
   readTextFile,
   table,
   UsageError,
@@ -210,32 +214,21 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
         return { json: { state: 'abandoned' }, text: ['abandoned'] }
       }
       const view = await (finish ? api.finishKey({ body: {} }) : api.rotateKey({ body: {} }))
-      if (finish && view.state === 'open') {
-        const missing = view.authorities.filter(({ signed }) => !signed)
-        const why = missing.map(({ name, trouble }) => `${name} (${trouble ?? 'not signed'})`)
-        throw new CommandRefused(
-          `${view.newKid} is not in use: ${view.needed} must sign, ${why.join(', ')} has not`,
-        )
-      }
-      return {
-        json: view,
-        text: [
-          `${view.oldKid} → ${view.newKid}: ${view.state}`,
-          `revision ${view.revision} ${view.documentHash}, ${view.needed} signatures needed`,
-          ...table(
-            ['authority', 'signed', 'delivered', 'trouble'],
-            view.authorities.map(({ name, signed, delivered, trouble }) => [
-              name,
-              yes(signed),
-              yes(delivered),
-              trouble ?? '',
-            ]),
-          ),
-        ],
-      }
+      if (finish) assertSigned(view, `${view.newKid} is not in use`)
+      return { json: view, text: [`${view.oldKid} → ${view.newKid}: ${view.state}`, ...progress(view)] }
     },
   )
     .option('--finish', 'collect the signatures and take the key into use')
+    .option('--abandon', 'drop the change')
+    .option('--abandonments <files...>', 'with --abandon: what `milagro group abandon` wrote at authorities')
+
+  verb<[], RecipientsOptions>(
+    'recipients',
+    'the servers that the group names; change them, and once the authorities’ operators have accepted the revision: --finish',
+    (api, options) => recipients(api, options, io),
+  )
+    .option('--set <file>', 'propose this list, as a plan has it')
+    .option('--finish', 'collect the signatures and take the recipients into force')
     .option('--abandon', 'drop the change')
     .option('--abandonments <files...>', 'with --abandon: what `milagro group abandon` wrote at authorities')
 
@@ -282,6 +275,100 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
       return { json: { acknowledged: findings }, text: findings.map(finding => `acknowledged ${finding}`) }
     },
   ).requiredOption('--reason <text>', 'what happened; it stands beside the finding')
+}
+
+interface RecipientsOptions {
+  readonly set?: string
+  readonly finish?: boolean
+  readonly abandon?: boolean
+  readonly abandonments?: string[]
+}
+
+async function recipients(
+  api: Fleet,
+  { set, finish, abandon, abandonments: files }: RecipientsOptions,
+  io: Io,
+): Promise<Outcome> {
+  const asked = [set, finish, abandon].filter(one => one !== undefined)
+  if (asked.length > 1) throw new UsageError('say one of --set, --finish and --abandon')
+  if (abandon) {
+    await api.abandonRecipients({
+      body: files === undefined ? {} : { abandonments: files.map(readTextFile) },
+    })
+    return { json: { state: 'abandoned' }, text: ['abandoned'] }
+  }
+  if (finish) {
+    const view = await api.finishRecipients({ body: {} })
+    assertSigned(view, `revision ${view.revision} is not in force`)
+    return recipientsText(view)
+  }
+  const inForce = await api.listRecipients({})
+  if (set === undefined)
+    return {
+      json: inForce,
+      text: [
+        `revision ${inForce.revision}`,
+        ...table(
+          ['recipient', 'kind', 'generation', 'keys of'],
+          inForce.recipients.map(({ name, kind, generation, purposes }) => [
+            name,
+            String(kind),
+            String(generation),
+            purposes.join(', '),
+          ]),
+        ),
+      ],
+    }
+  const list = recipientsOf(set)
+  for (const { name, change, says } of recipientChanges(inForce.recipients, list))
+    io.err(`${change} ${name}: ${says}\n`)
+  return recipientsText(
+    await api.changeRecipients({ body: { revision: inForce.revision, recipients: list } }),
+  )
+}
+
+function recipientsText(view: Answer<typeof fleetRoutes.changeRecipients>): Outcome {
+  const names = view.changes.map(({ name, change }) => `${name} ${change}`)
+  return { json: view, text: [`${names.join(', ')}: ${view.state}`, ...progress(view)] }
+}
+
+/** UsageError names the first thing that is wrong. */
+function recipientsOf(file: string): Static<typeof Recipients> {
+  const value = readJsonFile(file)
+  if (recipientLists.Check(value)) return value
+  const [first] = recipientLists.Errors(value)
+  const where = (first?.instancePath ?? '').replaceAll('/', '.')
+  throw new UsageError(`'${file}'${where}: ${first?.message ?? 'wrong shape'}`)
+}
+const recipientLists = Compile(Recipients)
+
+type Progress = Pick<
+  Answer<typeof fleetRoutes.rotateKey>,
+  'state' | 'revision' | 'documentHash' | 'needed' | 'authorities'
+>
+
+/** How far a next revision has come, for people. */
+function progress({ revision, documentHash, needed, authorities }: Progress): string[] {
+  return [
+    `revision ${revision} ${documentHash}, ${needed} signatures needed`,
+    ...table(
+      ['authority', 'signed', 'delivered', 'trouble'],
+      authorities.map(({ name, signed, delivered, trouble }) => [
+        name,
+        yes(signed),
+        yes(delivered),
+        trouble ?? '',
+      ]),
+    ),
+  ]
+}
+
+/** CommandRefused, which begins with `what`, while signatures are missing. */
+function assertSigned({ state, needed, authorities }: Progress, what: string): void {
+  if (state !== 'open') return
+  const missing = authorities.filter(({ signed }) => !signed)
+  const why = missing.map(({ name, trouble }) => `${name} (${trouble ?? 'not signed'})`)
+  throw new CommandRefused(`${what}: ${needed} must sign, ${why.join(', ')} has not`)
 }
 
 interface ResendOptions {
