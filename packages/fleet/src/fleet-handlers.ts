@@ -177,7 +177,8 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
     },
     listRecipients: async () => {
       const { revision, recipients } = group.current.document
-      return { revision, recipients }
+      const underWay = await nextRevision.underWay()
+      return { revision, recipients, ...(underWay === undefined ? {} : { underWay }) }
     },
     changeRecipients: ({ caller, body }) => nextRevision.changeRecipients(body, caller.actor),
     finishRecipients: ({ caller }) => nextRevision.finishRecipients(caller.actor),

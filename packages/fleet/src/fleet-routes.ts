@@ -515,8 +515,22 @@ export const fleetRoutes = {
   listRecipients: {
     ...READ,
     path: '/v1/recipients',
-    summary: 'The servers that the group in force names, and its revision.',
-    response: Strict({ revision: Uint32, recipients: Recipients }),
+    summary:
+      'The servers that the group in force names, its revision, and the next one where that is under way.',
+    response: Strict({
+      revision: Uint32,
+      recipients: Recipients,
+      underWay: Type.Optional(
+        Strict({
+          /** What it changes, and which: the new kid, or recipients. */
+          subject: Type.Enum(['key', 'recipients']),
+          says: Type.String(),
+          state: Type.Enum(['open', 'signed']),
+          revision: Uint32,
+          documentHash: Bytes(32),
+        }),
+      ),
+    }),
   },
   changeRecipients: {
     ...ACT,

@@ -19,7 +19,7 @@ import { Refused } from '@milagro-ts/api/problem'
 import { type RecipientChange, recipientChanges } from '@milagro-ts/api/revision-changes'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
 import { mayStillSign, type Signer, signRevisionStatement } from '@milagro-ts/api/statements'
-import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Clock } from '@milagro-ts/crypto/ports'
 import { SUITE } from '@milagro-ts/crypto/suite'
@@ -59,12 +59,20 @@ export interface RecipientsStatus extends RevisionStatus {
   readonly changes: RecipientChange[]
 }
 
+export interface RevisionUnderWay {
+  readonly subject: Subject
+  readonly says: string
+  readonly state: 'open' | 'signed'
+  readonly revision: number
+  readonly documentHash: string
+}
+
 export interface AuthorityProgress {
   readonly index: number
   readonly name: string
   readonly signed: boolean
   readonly delivered: boolean
-  /** Why it hasn't signed, or taken, the document: a problem code, or `unreachable`. */
+  /** Why it hasn't signed, or taken, the document: a problem code, `unreachable`, or a sentence. */
   readonly trouble?: string
 }
 
@@ -122,7 +130,6 @@ export class NextRevision {
       const changes = recipientChanges(current.document.recipients, recipients)
       if (changes.length === 0) throw conflict('these recipients are in force already')
       const document = nextRevision(current, { recipients })
-      await current.checkNext(document)
       checkRecipients(current, recipients)
       const says = changes.map(({ name, change }) => `${name} ${change}`).join(', ')
       const change = { subject: 'recipients', document, old: this.#signer(), says } as const
@@ -150,6 +157,7 @@ export class NextRevision {
       const { store, clock, group } = this.#ports
       const now = Math.floor(clock() / 1000)
       const { n, t } = group.current
+      await this.#settle()
       const newest = await this.#newest(subject)
       const hash = documentHash(JSON.parse(newest.document) as GroupDocument)
       const left = await mayStillSign({ abandonments, group: group.current, documentHash: hash })
@@ -165,22 +173,31 @@ export class NextRevision {
             detail: `signed by ${names}, who will sign no other: finish it, or have ${left - t + 1} others abandon it`,
           })
         }
-        await tx
-          .updateTable('proposed_revision')
-          .set({ state: 'abandoned' })
-          .where('id', '=', open.id)
-          .execute()
-        if (open.new_kid !== null) await tx.deleteFrom('ra_key').where('kid', '=', open.new_kid).execute()
+        await drop(tx, open)
         await audit(tx, now, { actor, ...told(open, 'start'), outcome: 'abandoned' })
       })
       await this.#reloadKeys()
     })
   }
 
+  async underWay(): Promise<RevisionUnderWay | undefined> {
+    const open = await underWay(this.#ports.store.db)
+    if (open === undefined) return undefined
+    const document = JSON.parse(open.document) as GroupDocument
+    return {
+      subject: open.subject,
+      says: open.says,
+      state: open.state as 'open' | 'signed',
+      revision: document.revision,
+      documentHash: toBase64Url(documentHash(document)),
+    }
+  }
+
   /** Brings a signed document to those who were away. For the housekeeping: goes as far as it gets. */
   carryOn(): Promise<void> {
     return this.#alone(async () => {
       const { store, group } = this.#ports
+      await this.#settle()
       const newest = await store.db
         .selectFrom('proposed_revision')
         .selectAll()
@@ -210,6 +227,7 @@ export class NextRevision {
   ): Promise<[Proposed, RevisionStatus]> {
     const { store, seal, group, clock } = this.#ports
     const now = Math.floor(clock() / 1000)
+    await this.#settle()
     await group.current.checkNext(document)
     const statement = await signRevisionStatement(
       {
@@ -246,6 +264,7 @@ export class NextRevision {
   }
 
   async #finish(subject: Subject, actor: Actor): Promise<[Proposed, RevisionStatus]> {
+    await this.#settle()
     const proposed = await this.#newest(subject)
     const status = await this.#advance(proposed)
     const now = Math.floor(this.#ports.clock() / 1000)
@@ -268,8 +287,31 @@ export class NextRevision {
     return newest
   }
 
+  /**
+   * Ends what is under way here where the group has gone past it meanwhile: a ceremony's document has its number, or it came
+   * into force, and another after it, while we were away.
+   */
+  async #settle(): Promise<void> {
+    const { store, group, clock } = this.#ports
+    const open = await underWay(store.db)
+    if (open === undefined) return
+    const document = JSON.parse(open.document) as GroupDocument
+    const inForce = group.current.documents[document.revision - 1]
+    if (inForce === undefined) return
+    const isOurs = equalBytes(documentHash(inForce), documentHash(document))
+    if (isOurs && group.current.revision === document.revision) return
+    const now = Math.floor(clock() / 1000)
+    await store.db.transaction().execute(async tx => {
+      if (isOurs) await conclude(tx, open)
+      else await drop(tx, open)
+      const outcome = isOurs ? 'done' : 'overtaken'
+      await audit(tx, now, { actor: 'clock', ...told(open, 'finish'), outcome })
+    })
+    await this.#reloadKeys()
+  }
+
   async #advance(proposed: Proposed): Promise<RevisionStatus> {
-    const { group } = this.#ports
+    const { store, group } = this.#ports
     const document = JSON.parse(proposed.document) as GroupDocument
     const troubles = new Map<number, string>()
     let state = proposed.state
@@ -283,7 +325,8 @@ export class NextRevision {
       if (signatures.length >= t) state = 'signed'
       await this.#save(proposed.id, { state, signatures: JSON.stringify(signatures) })
     }
-    if (state === 'signed' || state === 'done') {
+    // Of one that others have followed already, nobody needs to be told any more.
+    if ((state === 'signed' || state === 'done') && document.revision >= group.current.revision) {
       // The signatures were saved before anybody gets them: every copy carries the same.
       const signed = { ...document, signatures }
       await this.#deliver(signed, authorities, delivered, troubles)
@@ -293,7 +336,10 @@ export class NextRevision {
         if (delivered.has(RPS)) state = 'done'
       }
       await this.#save(proposed.id, { state, delivered: JSON.stringify([...delivered]) })
-      if (state === 'done' && proposed.old_kid !== null) await this.#forget(proposed.old_kid)
+      if (state === 'done') {
+        await conclude(store.db, proposed)
+        await this.#reloadKeys()
+      }
     }
     return {
       state,
@@ -335,10 +381,9 @@ export class NextRevision {
       missing.map(async authority => {
         try {
           const client = this.#authority(authority)
-          const { signature } = await client.proposeRevision({
-            params: { groupId },
-            body: { document, statement },
-          })
+          const { signature } = await this.#caughtUp(authority, () =>
+            client.proposeRevision({ params: { groupId }, body: { document, statement } }),
+          )
           const bytes = fromBase64Url(signature, 'signature', 64)
           if (await authority.signKey.verify(message, bytes)) return [{ index: authority.index, signature }]
           troubles.set(authority.index, 'its signature does not verify')
@@ -363,13 +408,35 @@ export class NextRevision {
         .filter(({ index }) => !delivered.has(index))
         .map(async authority => {
           try {
-            await this.#authority(authority).concludeRevision({ params: { groupId }, body: { document } })
+            const client = this.#authority(authority)
+            await this.#caughtUp(authority, () =>
+              client.concludeRevision({ params: { groupId }, body: { document } }),
+            )
             delivered.add(authority.index)
           } catch (error) {
             troubles.set(authority.index, this.#troubleOf(error, authority.name))
           }
         }),
     )
+  }
+
+  /** An authority takes one revision after the other: one that was away for longer is brought those that it lacks. */
+  async #caughtUp<Result>(authority: GroupAuthority, work: () => Promise<Result>): Promise<Result> {
+    try {
+      return await work()
+    } catch (error) {
+      if (!(error instanceof Refused) || error.code !== 'CONFLICT') throw error
+      const client = this.#authority(authority)
+      const { groupId, documents } = this.#ports.group.current
+      const params = { groupId: toBase64Url(groupId) }
+      const missed = documents.slice((await client.group({ params, query: {} })).revision)
+      if (missed.length === 0) throw error
+      for (const document of missed)
+        await client.concludeRevision({ params, body: { document } }).catch((error: unknown) => {
+          throw error instanceof Refused ? new Lacks(document, error) : error
+        })
+      return work()
+    }
   }
 
   async #publish(document: GroupDocument, delivered: Set<number>): Promise<void> {
@@ -389,14 +456,10 @@ export class NextRevision {
   #troubleOf(error: unknown, name: string): string {
     this.#ports.log.warn({ err: error, peer: name }, 'the next revision was not taken')
     if (error instanceof Refused) return error.code
+    if (error instanceof Lacks) return error.message
     if (error instanceof Unreachable) return 'unreachable'
     if (error instanceof DecodeError) return `MALFORMED ${error.field}`
     return 'unexpected answer'
-  }
-
-  async #forget(kid: string): Promise<void> {
-    await this.#ports.store.db.deleteFrom('ra_key').where('kid', '=', kid).execute()
-    await this.#reloadKeys()
   }
 
   async #reloadKeys(): Promise<void> {
@@ -411,6 +474,14 @@ export class NextRevision {
     const result = this.#busy.then(work)
     this.#busy = result.catch(() => undefined)
     return result
+  }
+}
+
+/** An authority lacks an earlier revision, and doesn't take it: its operator may not have accepted that one. */
+class Lacks extends Error {
+  override readonly name = 'Lacks'
+  constructor(document: GroupDocument, { code }: Refused) {
+    super(`${code} for revision ${document.revision}, which it lacks: ${toBase64Url(documentHash(document))}`)
   }
 }
 
@@ -446,6 +517,18 @@ function underWay(db: Kysely<FleetSchema>): Promise<Proposed | undefined> {
     .selectAll()
     .where('state', 'in', ['open', 'signed'])
     .executeTakeFirst()
+}
+
+/** It never comes into force. */
+async function drop(db: Kysely<FleetSchema>, { id, new_kid }: Proposed): Promise<void> {
+  await db.updateTable('proposed_revision').set({ state: 'abandoned' }).where('id', '=', id).execute()
+  if (new_kid !== null) await db.deleteFrom('ra_key').where('kid', '=', new_kid).execute()
+}
+
+/** Everybody who needs it has it. */
+async function conclude(db: Kysely<FleetSchema>, { id, old_kid }: Proposed): Promise<void> {
+  await db.updateTable('proposed_revision').set({ state: 'done' }).where('id', '=', id).execute()
+  if (old_kid !== null) await db.deleteFrom('ra_key').where('kid', '=', old_kid).execute()
 }
 
 function nextRevision(

@@ -228,6 +228,11 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
     (api, options) => recipients(api, options, io),
   )
     .option('--set <file>', 'propose this list, as a plan has it')
+    .option(
+      '--add <files...>',
+      'propose the list with these: each file a recipient, or a list; one of a name that is there takes its place',
+    )
+    .option('--remove <names...>', 'propose the list without these')
     .option('--finish', 'collect the signatures and take the recipients into force')
     .option('--abandon', 'drop the change')
     .option('--abandonments <files...>', 'with --abandon: what `milagro group abandon` wrote at authorities')
@@ -279,6 +284,8 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
 
 interface RecipientsOptions {
   readonly set?: string
+  readonly add?: string[]
+  readonly remove?: string[]
   readonly finish?: boolean
   readonly abandon?: boolean
   readonly abandonments?: string[]
@@ -286,11 +293,12 @@ interface RecipientsOptions {
 
 async function recipients(
   api: Fleet,
-  { set, finish, abandon, abandonments: files }: RecipientsOptions,
+  { set, add, remove, finish, abandon, abandonments: files }: RecipientsOptions,
   io: Io,
 ): Promise<Outcome> {
-  const asked = [set, finish, abandon].filter(one => one !== undefined)
-  if (asked.length > 1) throw new UsageError('say one of --set, --finish and --abandon')
+  const isOther = add !== undefined || remove !== undefined
+  if ([set !== undefined, isOther, finish, abandon].filter(Boolean).length > 1)
+    throw new UsageError('say one of --set, --add with --remove, --finish and --abandon')
   if (abandon) {
     await api.abandonRecipients({
       body: files === undefined ? {} : { abandonments: files.map(readTextFile) },
@@ -303,10 +311,11 @@ async function recipients(
     return recipientsText(view)
   }
   const inForce = await api.listRecipients({})
-  if (set === undefined)
+  if (set === undefined && !isOther)
     return {
       json: inForce,
       text: [
+        ...(inForce.underWay === undefined ? [] : [underWayText(inForce.underWay)]),
         `revision ${inForce.revision}`,
         ...table(
           ['recipient', 'kind', 'generation', 'keys of'],
@@ -319,7 +328,8 @@ async function recipients(
         ),
       ],
     }
-  const list = recipientsOf(set)
+  const list =
+    set === undefined ? changedList(inForce.recipients, add ?? [], remove ?? []) : recipientsOf(set)
   for (const { name, change, says } of recipientChanges(inForce.recipients, list))
     io.err(`${change} ${name}: ${says}\n`)
   return recipientsText(
@@ -327,14 +337,37 @@ async function recipients(
   )
 }
 
+/** CommandRefused for a name to be removed that isn't there. */
+function changedList(
+  inForce: RecipientList,
+  files: readonly string[],
+  names: readonly string[],
+): RecipientList {
+  const unknown = names.find(name => inForce.every(one => one.name !== name))
+  if (unknown !== undefined) throw new CommandRefused(`the group names no ${unknown}`)
+  const kept = inForce.filter(({ name }) => !names.includes(name))
+  const more = files.flatMap(recipientsOf)
+  const replaced = kept.map(one => more.find(({ name }) => name === one.name) ?? one)
+  return [...replaced, ...more.filter(({ name }) => kept.every(one => one.name !== name))]
+}
+
+function underWayText({ subject, says, state, revision, documentHash }: UnderWay): string {
+  const what = subject === 'key' ? `new RA key ${says}` : says
+  return `under way  revision ${revision} ${documentHash}: ${what}, ${state}`
+}
+
 function recipientsText(view: Answer<typeof fleetRoutes.changeRecipients>): Outcome {
   const names = view.changes.map(({ name, change }) => `${name} ${change}`)
   return { json: view, text: [`${names.join(', ')}: ${view.state}`, ...progress(view)] }
 }
 
-/** UsageError names the first thing that is wrong. */
-function recipientsOf(file: string): Static<typeof Recipients> {
-  const value = readJsonFile(file)
+type RecipientList = Static<typeof Recipients>
+type UnderWay = NonNullable<Answer<typeof fleetRoutes.listRecipients>['underWay']>
+
+/** A list, or one recipient. UsageError names the first thing that is wrong. */
+function recipientsOf(file: string): RecipientList {
+  const read = readJsonFile(file)
+  const value = Array.isArray(read) ? read : [read]
   if (recipientLists.Check(value)) return value
   const [first] = recipientLists.Errors(value)
   const where = (first?.instancePath ?? '').replaceAll('/', '.')
