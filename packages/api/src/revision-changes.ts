@@ -1,5 +1,5 @@
 /**
- * What a next revision makes of the recipients, for people: whoever proposes it reads it before, and whoever accepts it.
+ * What a next revision of the RA changes, for people: whoever proposes it reads it before, and whoever accepts it.
  *
  * A generation says which keys of `agree` and `encrypt` a name gets, so keys that were given out fit on while it stays; requestKey
  * and hpkeKey say to whom the authorities give them from now on.
@@ -28,6 +28,27 @@ export function recipientChanges(
       const former = old.get(recipient.name)
       return former === undefined ? [added(recipient)] : changed(former, recipient)
     }),
+  ]
+}
+
+/** A line for each change of those that a revision may bring without a ceremony. */
+export function revisionChanges(before: GroupDocument, after: GroupDocument): string[] {
+  const had = new Set(before.ra.keys.map(({ kid, key }) => `${kid} ${key}`))
+  const has = new Set(after.ra.keys.map(({ kid, key }) => `${kid} ${key}`))
+  const urls = new Map(before.authorities.map(({ name, url }) => [name, url] as const))
+  return [
+    ...[...had].filter(key => !has.has(key)).map(key => `removed RA key ${key}`),
+    ...[...has].filter(key => !had.has(key)).map(key => `added RA key ${key}`),
+    ...(before.ra.m === after.ra.m ? [] : [`RA signatures on a ticket ${before.ra.m} → ${after.ra.m}`]),
+    ...recipientChanges(before.recipients, after.recipients).map(
+      ({ name, change, says }) => `${change} ${name}: ${says}`,
+    ),
+    ...(['lead', 'grace', 'permits'] as const)
+      .filter(name => before.policy[name] !== after.policy[name])
+      .map(name => `${name} ${before.policy[name] ?? 'unsaid'} → ${after.policy[name] ?? 'unsaid'}`),
+    ...after.authorities
+      .filter(({ name, url }) => urls.get(name) !== url)
+      .map(({ name, url }) => `address of ${name}: ${url}`),
   ]
 }
 
