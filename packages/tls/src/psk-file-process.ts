@@ -192,14 +192,14 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
   })
   const wait = (milliseconds: number) =>
     new Promise<void>(resolve => void timers.after(milliseconds, resolve))
-  const endFollowing = timers.every(FOLLOW, () => {
-    followGroup({ rps: guard.rps, wait }, group).then(
+  const follow = () =>
+    void followGroup({ rps: guard.rps, wait }, group).then(
       newest => {
         group = newest
       },
       (error: unknown) => log.warn({ err: error }, 'no look at the group document; tried again'),
     )
-  })
+  const endFollowing = timers.every(FOLLOW, follow)
   const close = async () => {
     endFollowing()
     await guard.stop()
@@ -207,6 +207,8 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
     await pool.close()
   }
   guard.start()
+  // The file may be of before the group named this server.
+  follow()
   await writer.start().catch(async (error: unknown) => {
     await close()
     throw error
