@@ -142,3 +142,75 @@ test('a gateway is added, re-keyed and removed', { timeout: 120_000 }, async () 
   await expect(openGateway(keys)).rejects.toMatchObject({ code: 'FORBIDDEN' })
   expect(await inForce()).toEqual({ revision: 4, recipients: before.recipients })
 })
+
+test('the difference is said before it is proposed, to the authorities’ operators too; it can be dropped', async () => {
+  const keys = await makeKeys()
+  const one = await folder.write('gateway.json', gateway(keys, 2))
+  const two = await folder.write('more.json', [
+    { ...gateway(await makeKeys()), name: 'psk.example', kind: 3 },
+  ])
+  const before = await inForce()
+  const { out, err, exit } = await fleet('recipients', '--add', one, two)
+  expect(exit).toBe(0)
+  const added = `added gw.example: kind 2, generation 2, keys of agree, requestKey ${keys.requestKey.publicKey.toBase64Url()}`
+  const said = err.trim().split('\n')
+  expect(said).toEqual([
+    expect.stringContaining(added),
+    expect.stringMatching(/^added psk\.example: kind 3, generation 1/),
+  ])
+  const [head, revision = ''] = out.split('\n')
+  expect(head).toBe('gw.example added, psk.example added: open')
+  const hash = /^revision 5 (\S{43}), 2 signatures needed$/.exec(revision)?.[1] as string
+
+  const [config = ''] = system.dtaConfigs
+  const waiting = (await milagro('dta', 'status', '--config', config)).out.split('\n')
+  const at = waiting.indexOf(`revision ${hash} of ${system.groupId} waits for you`)
+  expect(waiting.slice(at + 1, at + 3)).toEqual(said.map(line => `  ${line}`))
+  expect(await fleet('recipients', '--finish')).toMatchObject({
+    exit: 1,
+    err: 'milagro: REFUSED: revision 5 is not in force: 2 must sign, ta1 (NOT_APPROVED), ta2 (NOT_APPROVED) has not\n',
+  })
+  expect((await fleet('recipients')).out).toContain(
+    `under way  revision 5 ${hash}: gw.example added, psk.example added, open\n`,
+  )
+  expect((await recipients('--remove', 'fleet')).json).toMatchObject({
+    code: 'CONFLICT',
+    why: 'a change of recipients is under way',
+  })
+  expect((await fleet('recipients', '--abandon')).out).toBe('abandoned\n')
+  expect(await inForce()).toEqual(before)
+})
+
+test('one of a name that is there takes its place; what nobody would sign is refused in one line', async () => {
+  const [first, next] = [await makeKeys(), await makeKeys()]
+  await take('--add', await folder.write('gateway.json', gateway(first, 2)))
+  const { length } = (await inForce()).recipients
+  const rekeyed = await folder.write('gateway.json', gateway(next, 3))
+  await take('--add', rekeyed)
+  expect((await inForce()).recipients).toHaveLength(length)
+  expect(await slotKeys(first)).toEqual(['UNAUTHENTICATED', 'UNAUTHENTICATED'])
+  expect(await slotKeys(next)).toEqual(['OK', 'OK'])
+  // Removed and added in one revision.
+  const other = await folder.write('other.json', { ...gateway(await makeKeys()), name: 'gw-2.example' })
+  await take('--remove', GATEWAY, '--add', other)
+  expect((await inForce()).recipients.map(({ name }) => name)).toEqual(['rps', 'fleet', 'gw-2.example'])
+
+  const pin = { ...gateway(await makeKeys()), name: 'x', purposes: ['pin'] }
+  const refused = async (...argv: string[]) => {
+    const { exit, err } = await fleet('recipients', ...argv)
+    return [exit, err.trim().split('\n').at(-1)]
+  }
+  const old = await folder.write('old.json', gateway(first, 1))
+  for (const [argv, exit, why] of [
+    [['--add', old, '--remove', 'gw-2.example'], 1, 'gw.example has had generation 3'],
+    [['--remove', 'rps'], 1, 'rps stays the one recipient of pin'],
+    [['--add', await folder.write('pin.json', pin)], 1, 'exactly one recipient of pin'],
+    [['--add', other], 1, 'in force already'],
+    [['--remove', 'nobody.example'], 1, 'the group names no nobody.example'],
+    [['--set', other, '--remove', 'fleet'], 2, 'say one of --set'],
+    [['--finish', '--abandon'], 2, 'say one of --set'],
+    [['--add', await folder.write('wrong.json', [{ ...pin, kind: 4 }])], 2, "wrong.json'.0.kind"],
+  ] as const)
+    expect(await refused(...argv)).toEqual([exit, expect.stringContaining(why)])
+  expect((await recipients()).json).not.toHaveProperty('underWay')
+})
