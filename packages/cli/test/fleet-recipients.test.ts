@@ -141,6 +141,17 @@ test('a gateway is added, re-keyed and removed', { timeout: 120_000 }, async () 
   expect((await events(keys)).status).toBe(401)
   await expect(openGateway(keys)).rejects.toMatchObject({ code: 'FORBIDDEN' })
   expect(await inForce()).toEqual({ revision: 4, recipients: before.recipients })
+
+  // For the next ceremony, and for servers to come.
+  const out = folder.file('group-4.json')
+  const fetched = (groupId: string) =>
+    milagro('group', 'fetch', '--rps', system.rps, '--group', groupId, '--out', out, '--json')
+  expect((await fetched(system.groupId)).json).toEqual({ groupId: system.groupId, revision: 4, out })
+  expect((await milagro('group', 'verify', out, '--group', system.groupId, '--json')).json).toMatchObject({
+    revision: 4,
+  })
+  const other = toBase64Url(new Uint8Array(32))
+  expect(await fetched(other)).toMatchObject({ exit: 1, json: { code: 'WRONG_GROUP' } })
 })
 
 test('the difference is said before it is proposed, to the authorities’ operators too; it can be dropped', async () => {
