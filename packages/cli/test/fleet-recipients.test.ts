@@ -215,7 +215,7 @@ test('one of a name that is there takes its place; what nobody would sign is ref
   for (const [argv, exit, why] of [
     [['--add', old, '--remove', 'gw-2.example'], 1, 'gw.example has had generation 3'],
     [['--remove', 'rps'], 1, 'rps stays the one recipient of pin'],
-    [['--add', await folder.write('pin.json', pin)], 1, 'exactly one recipient of pin'],
+    [['--add', await folder.write('pin.json', pin)], 1, 'rps stays the one recipient of pin, as it is'],
     [['--add', other], 1, 'in force already'],
     [['--remove', 'nobody.example'], 1, 'the group names no nobody.example'],
     [['--set', other, '--remove', 'fleet'], 2, 'say one of --set'],

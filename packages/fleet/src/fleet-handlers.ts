@@ -176,6 +176,7 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
       return {}
     },
     listRecipients: async () => {
+      await group.refresh()
       const { revision, recipients } = group.current.document
       const underWay = await nextRevision.underWay()
       return { revision, recipients, ...(underWay === undefined ? {} : { underWay }) }

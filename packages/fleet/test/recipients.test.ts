@@ -66,11 +66,6 @@ async function madeElsewhere(document: GroupDocument): Promise<void> {
   world.rps.group = await world.rps.group.verifyNext(document)
   for (const authority of authorities) authority.group = world.rps.group
 }
-/** Until fleet has heard of it. */
-async function followed(): Promise<void> {
-  world.time.advance(60_000)
-  await until(async () => (await listed()).revision === world.rps.group.revision)
-}
 const trail = async () => (await world.api.audit({ query: {} })).entries
 
 describe('two authorities, both needed', () => {
@@ -138,10 +133,14 @@ describe('two authorities, both needed', () => {
           (await listed()).recipients.map(one => (one.name === 'rps' ? { ...one, name: 'rps-2' } : one)),
         'CONFLICT',
       ],
+      ['with two of pin', async () => withOne(await server('gw.example', { purposes: ['pin'] })), 'CONFLICT'],
       [
-        'with two of pin',
-        async () => withOne(await server('gw.example', { purposes: ['pin'] })),
-        'MALFORMED recipients',
+        'with other keys of the one of pin',
+        async () => {
+          const { requestKey } = await server('x')
+          return (await listed()).recipients.map(one => (one.name === 'rps' ? { ...one, requestKey } : one))
+        },
+        'CONFLICT',
       ],
       [
         'of a purpose that no server has keys of',
@@ -243,6 +242,18 @@ describe('two authorities, both needed', () => {
       expect(names(newest())).toContain('four')
     })
 
+    test('with the authorities told, and the RPS not', async () => {
+      accept()
+      world.rps.up = false
+      const started = await changeTo(await withOne(await server('told')))
+      expect(started).toMatchObject({ state: 'signed', rpsDelivered: false })
+      expect((await listed()).revision).toBe(started.revision)
+      world.rps.up = true
+      await world.restart()
+      await until(() => names(newest()).includes('told'))
+      expect(await finish()).toMatchObject({ state: 'done', documentHash: started.documentHash })
+    })
+
     test('with the signatures there, and nobody told', async () => {
       accept()
       for (const authority of authorities) authority.reachable = false
@@ -260,7 +271,6 @@ describe('two authorities, both needed', () => {
     test('one whose number a ceremony’s document has is dropped, and another can begin', async () => {
       const started = await changeTo(await withOne(await server('six')))
       await madeElsewhere(await nextBy(world.rps.group, next => (next.policy.grace = 77)))
-      await followed()
       accept()
       expect(await refusal(finish())).toBe('NOT_FOUND')
       expect((await trail()).find(({ outcome }) => outcome === 'overtaken')).toMatchObject({
@@ -284,7 +294,6 @@ describe('two authorities, both needed', () => {
       await madeElsewhere({ ...JSON.parse(row.document), signatures: JSON.parse(row.signatures) })
       await madeElsewhere(await nextBy(world.rps.group, next => (next.policy.grace = 78)))
       for (const authority of authorities) authority.reachable = true
-      await followed()
       expect(await world.api.finishKey({ body: {} })).toMatchObject({ state: 'done', newKid })
       const held = await world.store.db.selectFrom('ra_key').select('kid').execute()
       expect(held).toEqual([{ kid: newKid }])
