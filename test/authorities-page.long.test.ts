@@ -21,13 +21,14 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
 const PORT = 7411
 const RPS_PORT = 7400
 const FLEET_PORT = 7430
+const GATEWAY = 'gw.example'
 
 let hosts: Hosts
 let sections: ReadonlyMap<string, readonly string[]>
 beforeAll(async () => {
   const bin = join(ROOT, 'node_modules/.bin')
   const path = [bin, dirname(process.execPath), '/usr/sbin', '/usr/bin', '/bin'].join(delimiter)
-  hosts = await Hosts.open([...Object.values(MACHINES), 'dora', 'office', 'car'], { PATH: path })
+  hosts = await Hosts.open([...Object.values(MACHINES), 'dora', 'office', 'car', 'gateway'], { PATH: path })
   sections = blocksOf(await readFile(PAGE, 'utf8'))
   console.log(`authorities page: ${hosts.isolated ? 'network namespaces' : 'addresses of the loopback'}`)
 })
@@ -63,6 +64,7 @@ function here(text: string): string {
   return text
     .replaceAll(/https:\/\/(ta\d)\.example/g, (_, name: string) => authority(name))
     .replaceAll('https://rps.example', rpsUrl())
+    .replaceAll('https://fleet.example', fleetUrl())
     .replaceAll('/var/lib/milagro/', '')
     .replaceAll('/etc/milagro/', '')
 }
@@ -161,8 +163,9 @@ async function founded(): Promise<void> {
     groupFile: 'group.json',
   })
   const audience = { name: fleetUrl(), service: 'fleet', pin: 'optional', tlsExporter: 'absent' }
+  const gateway = { ...audience, name: GATEWAY, service: GATEWAY }
   const settings = {
-    rps: { ...own('rps', RPS_PORT), rpa: { url: fleetUrl() }, audiences: [audience] },
+    rps: { ...own('rps', RPS_PORT), rpa: { url: fleetUrl() }, audiences: [audience, gateway] },
     fleet: { ...own('fleet', FLEET_PORT), rps: { url: rpsUrl() }, rpsName: 'rps' },
   }
   const write = async (more: object) => {
@@ -221,6 +224,56 @@ async function founded(): Promise<void> {
   await carsAreServed()
 }
 
+/** The gateway of the page, at the office: added, served, removed. */
+async function gatewayCameAndWent(groupId: string): Promise<void> {
+  const heading = 'Another server, or one less'
+  const ofGateway = (number: number, name: Authority = 'ta1') =>
+    block(heading, number, name).replaceAll('<groupId>', groupId)
+  const settings = {
+    ...{ name: GATEWAY, dataDir: 'gateway', groupId, groupFile: 'group.json', rps: { url: rpsUrl() } },
+    ...{ listen: { host: '127.0.0.1', port: 7443 }, adminListen: { host: '127.0.0.1', port: 7470 } },
+    ...{ to: { host: '127.0.0.1', port: 8080 }, pass: 'http' },
+  }
+  await writeFile(hosts.file('gateway', 'gateway.json'), JSON.stringify(settings))
+  await writeFile(hosts.file('gateway', 'passphrase'), 'of the gateway\n', { mode: 0o600 })
+  // As it was founded.
+  await send('group.json', 'dora', 'gateway')
+  const gateway = 'MILAGRO_GATEWAY_PASSPHRASE_FILE=passphrase exec milagro tls gateway --config gateway.json'
+  const { requestKey, hpkeKey } = JSON.parse(await said('gateway', `${gateway} --init`)) as Record<
+    string,
+    string
+  >
+  const entry = { ...JSON.parse(ofGateway(1)), requestKey, hpkeKey }
+  await writeFile(hosts.file('office', 'gw.json'), JSON.stringify(entry))
+  await expect(hosts.serve('gateway', gateway)).rejects.toThrow(/FORBIDDEN|UNAUTHENTICATED/)
+
+  const pin = 'export MILAGRO_PIN=271828;'
+  const agreed = async (proposal: string) => {
+    const { documentHash } = JSON.parse(await said('office', `${pin} ${proposal.trim()} --json`)) as {
+      documentHash: string
+    }
+    for (const name of ['ta1', 'ta2', 'ta3'] as const) {
+      const shown = await said(MACHINES[name], ofGateway(3, name).replaceAll('<hash>', documentHash))
+      expect(shown).toContain(`revision ${documentHash} of ${groupId} waits for you\n  `)
+    }
+    expect(await said('office', `${pin} ${ofGateway(4)}`)).toContain(': done\n')
+    await said('dora', ofGateway(5))
+  }
+  await agreed(ofGateway(2))
+  // Nobody but itself was started.
+  await hosts.serve('gateway', gateway)
+  await carsAreServed()
+  await agreed(ofGateway(2).replace('--add gw.json', `--remove ${GATEWAY}`))
+  const health = 'curl -s http://127.0.0.1:7470/health/ready'
+  await expect
+    .poll(() => hosts.run('gateway', health), { timeout: 60_000 })
+    .toMatchObject({
+      out: expect.stringContaining('"ok":false'),
+    })
+  await hosts.kill('gateway', 'SIGTERM')
+  await expect(hosts.serve('gateway', gateway)).rejects.toThrow(/FORBIDDEN|UNAUTHENTICATED/)
+}
+
 test('the page, from its beginning to its end', { timeout: 1_800_000 }, async () => {
   await founded()
 
@@ -232,6 +285,9 @@ test('the page, from its beginning to its end', { timeout: 1_800_000 }, async ()
 
   const { groupId } = await answered('dora', 'milagro group verify group.json')
   const ofGroup = (heading: string) => block(heading, 1).replaceAll('<groupId>', String(groupId))
+
+  await gatewayCameAndWent(String(groupId))
+  await carsAreServed()
 
   await said('cleo', block('A disk dies', 1))
   const before = await groupsOf('ta3')

@@ -18,7 +18,7 @@ import { checkOpenings, composeFirstRevision } from '@milagro-ts/api/founding'
 import { documentHash, proposalHash, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { keyRotationPayload } from '@milagro-ts/api/key-rotation'
-import { type Es256PrivateKey, generateEs256 } from '@milagro-ts/api/keys'
+import { type Es256PrivateKey, generateEs256, generateHpkeKey } from '@milagro-ts/api/keys'
 import { pinChangePayload, userEnrolmentPayload } from '@milagro-ts/api/payloads'
 import { registerRoutes } from '@milagro-ts/api/register-routes'
 import { signRequest } from '@milagro-ts/api/request-auth'
@@ -956,6 +956,15 @@ export async function drivenFleet(): Promise<Driven[]> {
     count: 5,
     expiresAt: world.seconds + 86_400,
   })
+  const recipientsBut = async (): Promise<Fields> => {
+    const { revision, recipients } = await api.listRecipients({})
+    const gateway = { ...recipients[0], name: 'gw.example', purposes: ['agree'], ...(await serviceKeysOf()) }
+    return { body: { revision, recipients: [...recipients, gateway] } }
+  }
+  const serviceKeysOf = async () => ({
+    requestKey: (await generateEs256()).publicKey.toBase64Url(),
+    hpkeKey: toBase64Url((await generateHpkeKey(systemRandom)).publicKey),
+  })
   const isQuiet = async () => (await api.status({})).events.waiting === 0
   const aud = world.config.publicUrl
   const iat = world.seconds
@@ -1095,6 +1104,10 @@ export async function drivenFleet(): Promise<Driven[]> {
       'fleet/rotateKey': { fields: () => ({ body: {} }) },
       'fleet/finishKey': { fields: () => ({ body: {} }) },
       'fleet/abandonKey': { fields: () => ({ body: {} }) },
+      'fleet/listRecipients': { fields: () => ({}) },
+      'fleet/changeRecipients': { fields: recipientsBut },
+      'fleet/finishRecipients': { fields: () => ({ body: {} }) },
+      'fleet/abandonRecipients': { fields: () => ({ body: {} }) },
       'fleet/reconcile': { fields: () => ({}) },
       'fleet/acknowledge': {
         fields: async () => {

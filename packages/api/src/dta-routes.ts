@@ -448,6 +448,8 @@ export const dtaAdminRoutes = {
           documentHash: Bytes(32),
           accepted: Type.Boolean(),
           signed: Type.Boolean(),
+          /** In words, of one that came before it was accepted. */
+          changes: Type.Optional(Type.Array(Type.String())),
         }),
       ),
     }),

@@ -39,6 +39,7 @@ export const Recipient = Strict({
   hpkeKey: HpkeKeyField,
   requestKey: P256Key,
 })
+export const Recipients = Type.Array(Recipient, { maxItems: 64 })
 const RaKeys = Strict({
   m: Type.Integer({ minimum: 1, maximum: 8 }),
   keys: Type.Array(Strict({ kid: Text(64), key: P256Key }), {
@@ -83,7 +84,7 @@ export const GroupProposal = Strict({
   t: Type.Integer({ minimum: 1, maximum: 255 }),
   authorities: Type.Array(Authority, { minItems: 1, maxItems: 255 }),
   ra: RaKeys,
-  recipients: Type.Array(Recipient, { maxItems: 64 }),
+  recipients: Recipients,
   slot: Slot,
   policy: Policy,
   /** First slot of the first key epoch (epoch 1 of every purpose). */
@@ -112,7 +113,7 @@ export const GroupDocument = Strict({
   }),
   authorities: Type.Array(Authority, { minItems: 1, maxItems: 255 }),
   ra: RaKeys,
-  recipients: Type.Array(Recipient, { maxItems: 64 }),
+  recipients: Recipients,
   slot: Slot,
   policy: Policy,
   /** ES256 over the document's hash, by authorities' signKeys. */

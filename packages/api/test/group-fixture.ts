@@ -57,10 +57,14 @@ export function deal(
 }
 
 export async function makeGroup({ n = 3, t = 2, m = 1, k = 1 } = {}): Promise<Fixture> {
-  const members = await makeMembers({ n, m, k })
+  return dealtGroup(await makeMembers({ n, m, k }), t)
+}
+
+/** The first revision of their proposal, any t of whom make a key. */
+export async function dealtGroup(members: Members, t: number): Promise<Fixture> {
   const random = fixedRandom('secrets')
   const secrets = fromPurposes(() => Scalar.random(random))
-  const { shares, purposes } = deal(secrets, { t, n }, random)
+  const { shares, purposes } = deal(secrets, { t, n: members.proposal.n }, random)
   const { nonce: _, firstSlot: __, ...rest } = members.proposal
   const unsigned: GroupDocument = {
     ...rest,

@@ -18,6 +18,8 @@ export interface RunningFleet {
   readonly fleet: string
   readonly rps: string
   readonly dta: string
+  /** Settings of each authority, for its operator's commands. */
+  readonly dtaConfigs: readonly string[]
   readonly groupId: string
   readonly setupCode: string
   readonly operator: string
@@ -30,6 +32,8 @@ export interface RunningFleet {
 
 /** What a test adds to the group: servers by their public keys, and what vehicles get keys for. */
 export interface FleetOptions {
+  /** 1 unless said; all of them are needed. */
+  readonly authorities?: number
   readonly recipients?: readonly {
     readonly name: string
     readonly kind: 2 | 3
@@ -38,6 +42,8 @@ export interface FleetOptions {
     /** `agree` unless said. */
     readonly purposes?: readonly string[]
   }[]
+  /** Names of servers that are to be in the group later: the RPS tells them of bans. */
+  readonly later?: readonly string[]
   readonly devicePurposes?: ('device' | 'agree' | 'sign' | 'encrypt')[]
   /** Beside fleet's, and one by the name of each recipient where it isn't among these. */
   readonly audiences?: readonly AudiencePolicy[]
@@ -48,13 +54,17 @@ export interface FleetOptions {
 export async function runFleet(
   folder: Folder,
   {
+    authorities = 1,
     recipients = [],
+    later = [],
     devicePurposes = ['device', 'sign', 'encrypt'],
     audiences = [],
     deltaSeconds,
   }: FleetOptions = {},
 ): Promise<RunningFleet> {
-  const { url: dta, config: dtaConfig } = await folder.authority('ta1')
+  const members = await Promise.all(
+    Array.from({ length: authorities }, (_, i) => folder.authority(`ta${i + 1}`)),
+  )
   const [rpsPort, fleetPort] = [await freePort(), await freePort()]
   const [rps, fleet] = [`http://127.0.0.1:${rpsPort}`, `http://127.0.0.1:${fleetPort}`]
   const common = { adminListen: { host: '127.0.0.1', port: 0 }, groupFile: folder.file('group.json') }
@@ -81,14 +91,9 @@ export async function runFleet(
     audiences: [
       { name: fleet, service: 'fleet', pin: 'optional' as const, tlsExporter: 'absent' as const },
       ...audiences,
-      ...recipients
-        .filter(({ name }) => audiences.every(audience => audience.name !== name))
-        .map(({ name }) => ({
-          name,
-          service: name,
-          pin: 'optional' as const,
-          tlsExporter: 'absent' as const,
-        })),
+      ...[...recipients.map(({ name }) => name), ...later]
+        .filter(name => audiences.every(audience => audience.name !== name))
+        .map(name => ({ name, service: name, pin: 'optional' as const, tlsExporter: 'absent' as const })),
     ],
     ...(deltaSeconds === undefined ? {} : { deltaSeconds }),
     groupId: '',
@@ -104,8 +109,8 @@ export async function runFleet(
     requestKey,
   })
   const plan = await folder.write('plan.json', {
-    authorities: [dta],
-    t: 1,
+    authorities: members.map(({ url }) => url),
+    t: authorities,
     ra: { m: 1, keys: fleetKeys.signers.map(({ kid, key }) => ({ kid, key: key.publicKey.toBase64Url() })) },
     recipients: [
       await recipient(
@@ -135,7 +140,8 @@ export async function runFleet(
     folder.file('group.json'),
   ]
   const { proposalHash } = (await milagro(...make, '--json')).json
-  await milagro('group', 'accept', proposalHash as string, '--config', dtaConfig)
+  for (const { config } of members)
+    await milagro('group', 'accept', proposalHash as string, '--config', config)
   const groupId = (await milagro(...make, '--json')).json.groupId as string
 
   const rpsStore = await openDatabase<unknown>({ file: ':memory:', migrations: rpsMigrations })
@@ -166,7 +172,8 @@ export async function runFleet(
   return {
     fleet,
     rps,
-    dta,
+    dta: (members[0] as { url: string }).url,
+    dtaConfigs: members.map(({ config }) => config),
     groupId,
     setupCode: setup.code,
     operator: setup.operator,

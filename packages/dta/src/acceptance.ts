@@ -13,6 +13,8 @@ export interface WaitingRevision {
   readonly groupId: string
   readonly number: number
   readonly documentHash: string
+  /** What it changes, in words. */
+  readonly changes: string[]
 }
 
 export class Acceptance {
@@ -65,9 +67,9 @@ export class Acceptance {
     this.#proposals.delete(toBase64Url(hash))
   }
 
-  revisionWaits(groupId: Uint8Array, number: number, hash: Uint8Array): void {
+  revisionWaits(groupId: Uint8Array, number: number, hash: Uint8Array, changes: string[]): void {
     const documentHash = toBase64Url(hash)
-    this.#revisions.set(documentHash, { groupId: toBase64Url(groupId), number, documentHash })
+    this.#revisions.set(documentHash, { groupId: toBase64Url(groupId), number, documentHash, changes })
     const [oldest] = this.#revisions.keys()
     if (this.#revisions.size > WAITING && oldest !== undefined) this.#revisions.delete(oldest)
   }

@@ -21,6 +21,7 @@ import { canonicalBytes } from '@milagro-ts/api/canonical-json'
 import { documentHash, type Group, signDocument } from '@milagro-ts/api/group'
 import type { GroupDocument } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
+import { revisionChanges } from '@milagro-ts/api/revision-changes'
 import {
   cosignerKid,
   mayStillSign,
@@ -44,7 +45,8 @@ export async function signRevision(
   // Signatures first: checking the contents takes pairings, and anybody may ask.
   await verifyRevisionStatement({ statement, group, document })
   if (!(await authority.acceptance.isAccepted(hash))) {
-    authority.acceptance.revisionWaits(group.groupId, document.revision, hash)
+    const changes = revisionChanges(group.document, document)
+    authority.acceptance.revisionWaits(group.groupId, document.revision, hash, changes)
     throw new Refused('NOT_APPROVED', { detail: "this authority's operator has not accepted the revision" })
   }
   const number = document.revision
@@ -213,6 +215,8 @@ export interface RevisionStatus {
   readonly accepted: boolean
   /** Here: no other of its number is signed until it is released. */
   readonly signed: boolean
+  /** What it changes, in words; of one that was not accepted when it came, since the start. */
+  readonly changes?: string[]
 }
 
 /** Revisions that wait: for the operator, or signed here and not yet in force. Once another of its number is, none does. */

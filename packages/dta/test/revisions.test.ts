@@ -108,7 +108,7 @@ test('a revision waits for the operator', async () => {
   const document = next({ policy: { lead: 1, grace: 299 } })
   expect(await codeOf(propose(document))).toBe('NOT_APPROVED')
   const waiting = { groupId: world.groupId, documentHash: hashOf(document), accepted: false, signed: false }
-  expect((await first().admin.status({})).revisions).toEqual([waiting])
+  expect((await first().admin.status({})).revisions).toEqual([{ ...waiting, changes: ['grace 250 → 299'] }])
 })
 
 test('a revision without the word of the RA in force', async () => {

@@ -10,7 +10,7 @@ import type { Enrolments } from './enrolments.js'
 import type { fleetRoutes } from './fleet-routes.js'
 import type { GroupInForce } from './group-in-force.js'
 import type { Hooks } from './hooks.js'
-import type { KeyRotation } from './key-rotation.js'
+import type { NextRevision } from './next-revision.js'
 import type { Operator, Operators } from './operators.js'
 import type { Outbox } from './outbox.js'
 import type { Reconciliation } from './reconciliation.js'
@@ -30,7 +30,7 @@ export interface HandlerPorts {
   readonly templates: Templates
   readonly bans: Bans
   readonly operators: Operators
-  readonly rotation: KeyRotation
+  readonly nextRevision: NextRevision
   readonly reconciliation: Reconciliation
   readonly outbox: Outbox
   readonly hooks: Hooks
@@ -48,7 +48,7 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
     templates,
     bans,
     operators,
-    rotation,
+    nextRevision,
     reconciliation,
     outbox,
     hooks,
@@ -169,10 +169,22 @@ export function fleetHandlers(ports: HandlerPorts): FleetHandlers {
       await outbox.told()
       return { event }
     },
-    rotateKey: ({ caller }) => rotation.start(caller.actor),
-    finishKey: ({ caller }) => rotation.finish(caller.actor),
+    rotateKey: ({ caller }) => nextRevision.rotateKey(caller.actor),
+    finishKey: ({ caller }) => nextRevision.finishKey(caller.actor),
     abandonKey: async ({ caller, body }) => {
-      await rotation.abandon(caller.actor, body.abandonments ?? [])
+      await nextRevision.abandon('key', caller.actor, body.abandonments ?? [])
+      return {}
+    },
+    listRecipients: async () => {
+      await group.refresh()
+      const { revision, recipients } = group.current.document
+      const underWay = await nextRevision.underWay()
+      return { revision, recipients, ...(underWay === undefined ? {} : { underWay }) }
+    },
+    changeRecipients: ({ caller, body }) => nextRevision.changeRecipients(body, caller.actor),
+    finishRecipients: ({ caller }) => nextRevision.finishRecipients(caller.actor),
+    abandonRecipients: async ({ caller, body }) => {
+      await nextRevision.abandon('recipients', caller.actor, body.abandonments ?? [])
       return {}
     },
     listDeliveries: async ({ query }) => ({ deliveries: await hooks.list(pageOf(query)) }),

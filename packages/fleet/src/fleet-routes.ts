@@ -2,6 +2,7 @@
  * The operators' routes of fleet. Every one wants an operator's access token; the RPS' callbacks (rpaRoutes) are
  * mounted beside them. Enrolment codes and drivers' attributes stand in answers only.
  */
+import { Recipients } from '@milagro-ts/api/group-document'
 import type { Code } from '@milagro-ts/api/problem'
 import type { RouteTable } from '@milagro-ts/api/route'
 import { AuthoritiesSeen } from '@milagro-ts/api/rps-routes'
@@ -13,6 +14,7 @@ import {
   IdNumber as Id,
   IdCoreField,
   IdText as IdInPath,
+  ServerName,
   Strict,
   Text,
   Uint32,
@@ -101,11 +103,9 @@ export const BanEntry = Strict({
   expiresAt: Type.Optional(UnixSeconds),
   madeBy: Type.String(),
 })
-export const RotationView = Strict({
+/** How far a next revision has come. */
+const revisionFields = {
   state: Type.Enum(['open', 'signed', 'done', 'abandoned']),
-  oldKid: Type.String(),
-  newKid: Type.String(),
-  newKey: Bytes(33),
   revision: Uint32,
   documentHash: Bytes(32),
   needed: Type.Integer(),
@@ -119,6 +119,23 @@ export const RotationView = Strict({
     }),
   ),
   rpsDelivered: Type.Boolean(),
+}
+export const RotationView = Strict({
+  ...revisionFields,
+  oldKid: Type.String(),
+  newKid: Type.String(),
+  newKey: Bytes(33),
+})
+export const RecipientsView = Strict({
+  ...revisionFields,
+  /** `says` is a line for people, without the name. */
+  changes: Type.Array(
+    Strict({
+      name: ServerName,
+      change: Type.Enum(['added', 'removed', 're-keyed', 'changed']),
+      says: Type.String(),
+    }),
+  ),
 })
 const FindingId = Type.String({ pattern: '^[0-9a-f]{24}$' })
 /** What a finding goes by, and who knows of it. */
@@ -491,6 +508,51 @@ export const fleetRoutes = {
     path: '/v1/keys/abandon',
     summary:
       'Drop a change of key that the authorities won’t sign; where too many have, with the abandonments of the others.',
+    body: Strict({ abandonments: Type.Optional(AbandonmentsField) }),
+    response: Empty,
+    refuses: mayRefuse('CONFLICT', 'NOT_APPROVED'),
+  },
+  listRecipients: {
+    ...READ,
+    path: '/v1/recipients',
+    summary:
+      'The servers that the group in force names, its revision, and the next one where that is under way.',
+    response: Strict({
+      revision: Uint32,
+      recipients: Recipients,
+      underWay: Type.Optional(
+        Strict({
+          /** What it changes, and which: the new kid, or recipients. */
+          subject: Type.Enum(['key', 'recipients']),
+          says: Type.String(),
+          state: Type.Enum(['open', 'signed']),
+          revision: Uint32,
+          documentHash: Bytes(32),
+        }),
+      ),
+    }),
+  },
+  changeRecipients: {
+    ...ACT,
+    path: '/v1/recipients',
+    summary:
+      'Ask the authorities for the next revision, with these recipients; their operators accept its hash. `revision` is the one that the list follows.',
+    body: Strict({ revision: Uint32, recipients: Recipients }),
+    response: RecipientsView,
+  },
+  finishRecipients: {
+    ...ACT,
+    path: '/v1/recipients/finish',
+    summary:
+      'Collect the authorities’ signatures and, once there are t, take the recipients into force. May be repeated.',
+    body: Empty,
+    response: RecipientsView,
+  },
+  abandonRecipients: {
+    ...ACT,
+    path: '/v1/recipients/abandon',
+    summary:
+      'Drop a change of recipients that the authorities won’t sign; where too many have, with the abandonments of the others.',
     body: Strict({ abandonments: Type.Optional(AbandonmentsField) }),
     response: Empty,
     refuses: mayRefuse('CONFLICT', 'NOT_APPROVED'),

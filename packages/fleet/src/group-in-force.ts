@@ -68,7 +68,8 @@ export class GroupInForce {
     const next = await this.#group.verifyNext(document)
     if (next === this.#group) return
     await this.#keep(next.document)
-    this.#group = next
+    // Another look may have got further meanwhile.
+    if (next.revision > this.#group.revision) this.#group = next
   }
 
   /** Asks the RPS for later revisions; what can't be reached or doesn't verify leaves everything as it is. */

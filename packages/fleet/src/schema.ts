@@ -196,11 +196,16 @@ export interface RaKeyTable {
   made_at: number
 }
 
-/** The change of an RA key: at most one is open. */
-export interface RotationTable {
+/** A next revision of the group document that was begun here: at most one is open. */
+export interface ProposedRevisionTable {
   id: Id
-  old_kid: string
-  new_kid: string
+  /** What it changes. */
+  subject: 'key' | 'recipients'
+  /** For the audit trail: the new kid, or what becomes of which recipient. */
+  says: string
+  /** Of a change of key; null of any other. */
+  old_kid: string | null
+  new_kid: string | null
   document: string
   statement: string
   /** JSON: {index, signature}[] */
@@ -234,7 +239,7 @@ export interface FleetSchema {
   counter: CounterTable
   audit: AuditTable
   ra_key: RaKeyTable
-  rotation: RotationTable
+  proposed_revision: ProposedRevisionTable
   revision: RevisionTable
   signed_ticket: SignedTicketTable
   template: TemplateTable
@@ -353,6 +358,18 @@ const ACKNOWLEDGEMENTS = [
   'ALTER TABLE log_fault_of_facts RENAME TO log_fault',
 ]
 
+const PROPOSED_REVISIONS = [
+  `CREATE TABLE proposed_revision (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL CHECK (subject IN ('key', 'recipients')), says TEXT NOT NULL,
+    old_kid TEXT, new_kid TEXT, document TEXT NOT NULL, statement TEXT NOT NULL, signatures TEXT NOT NULL,
+    state TEXT NOT NULL, delivered TEXT NOT NULL,
+    CHECK ((subject = 'key') = (old_kid IS NOT NULL AND new_kid IS NOT NULL))) STRICT`,
+  `INSERT INTO proposed_revision
+    SELECT id, 'key', new_kid, old_kid, new_kid, document, statement, signatures, state, delivered FROM rotation`,
+  'DROP TABLE rotation',
+  `CREATE UNIQUE INDEX proposed_revision_open ON proposed_revision ((1)) WHERE state IN ('open', 'signed')`,
+]
+
 export const migrations: readonly Migration[] = [
   singleUseMigration(1),
   {
@@ -417,6 +434,13 @@ export const migrations: readonly Migration[] = [
       // One number has one set, byte for byte: states name the revoked from the next event on.
       await sql`INSERT INTO counter (name, value)
         SELECT 'revoked not named until', value FROM counter WHERE name = 'event'`.execute(db)
+    },
+  },
+  {
+    id: 8,
+    name: 'revisions with other recipients',
+    async up(db) {
+      for (const statement of PROPOSED_REVISIONS) await sql.raw(statement).execute(db)
     },
   },
 ]

@@ -39,8 +39,8 @@ import { type FleetKeys, fleetKeys, makeRaKey, readRaKeys, storeRaKey } from './
 import { fleetRoutes } from './fleet-routes.js'
 import { GroupInForce } from './group-in-force.js'
 import { forgetHooks, Hooks } from './hooks.js'
-import { KeyRotation } from './key-rotation.js'
 import { LeafCeiling } from './leaf-ceiling.js'
+import { NextRevision } from './next-revision.js'
 import { type Operator, type OperatorCode, Operators } from './operators.js'
 import { Outbox } from './outbox.js'
 import { Reconciliation } from './reconciliation.js'
@@ -163,7 +163,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     publicUrl: config.publicUrl,
     withPin: config.operatorPin !== 'never',
   })
-  const rotation = new KeyRotation({
+  const nextRevision = new NextRevision({
     store,
     seal,
     group,
@@ -207,7 +207,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     templates,
     bans,
     operators,
-    rotation,
+    nextRevision,
     reconciliation,
     outbox,
     hooks,
@@ -254,7 +254,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       reconciliation.start()
       const keepHouse = () => {
         const before = Math.floor(clock() / 1000) - (config.auditDays ?? 365) * DAY
-        const duties = [rotation.carryOn(), purge(store, singleUse, clock(), before)]
+        const duties = [nextRevision.carryOn(), purge(store, singleUse, clock(), before)]
         housekeeping = Promise.all(duties).catch((error: unknown) =>
           log.error({ err: error }, 'housekeeping failed; tried again later'),
         )

@@ -17,6 +17,8 @@ export class FakeAuthority {
   group!: Group
   /** Whether its operator has accepted what comes next. */
   accepts = false
+  /** A revision that its operator hasn't accepted, whatever comes next. */
+  refuses: number | undefined
   up = true
   /** The document that it signed, by revision number: it signs no other, as an honest authority. */
   readonly #signed = new Map<number, string>()
@@ -110,6 +112,8 @@ export class FakeAuthority {
       throw new Refused(code)
     }
     switch (`${request.method} ${moved}`) {
+      case 'GET ':
+        return answer(response, 200, this.group.document)
       case 'POST /revisions': {
         const { document, statement } = JSON.parse(text) as { document: GroupDocument; statement: string }
         await verifyRevisionStatement({ statement, group: this.group, document })
@@ -126,8 +130,8 @@ export class FakeAuthority {
           request.socket.destroy()
           return
         }
-        if (!this.accepts) refuse('NOT_APPROVED')
         const { document } = JSON.parse(text) as { document: GroupDocument }
+        if (!this.accepts || document.revision === this.refuses) refuse('NOT_APPROVED')
         this.group = await this.group.verifyNext(document)
         return answer(response, 200, { revision: this.group.revision })
       }

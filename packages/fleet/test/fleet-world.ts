@@ -38,6 +38,7 @@ import { createFleet, type Fleet, openFleetKeys } from '@milagro-ts/fleet/server
 import { openDatabase, type Store } from '@milagro-ts/store/database'
 import { fixedRandom } from '../../api/test/fixed-random.js'
 import { MemberAuthority, type Members, makeMembers } from '../../api/test/founding-members.js'
+import { dealtGroup } from '../../api/test/group-fixture.js'
 
 export const START = 1_767_225_600_000 + 40 * 86_400_000 + 3_600_000
 export const SLOT = 40
@@ -252,8 +253,15 @@ export class World {
     }
   }
 
-  /** A running fleet of a fresh group, of one authority unless addresses are given; nobody enrolled yet. */
-  static async start(overrides: Partial<FleetConfig> = {}, authorityUrls: string[] = []): Promise<World> {
+  /**
+   * A running fleet of a fresh group, of one authority unless addresses are given, all of whom are needed unless t is; nobody
+   * enrolled yet.
+   */
+  static async start(
+    overrides: Partial<FleetConfig> = {},
+    authorityUrls: string[] = [],
+    t = authorityUrls.length,
+  ): Promise<World> {
     const world = new World(await FakeRps.listen(), overrides)
     world.store = await world.#open()
     const { signers, requestKey, hpkeKey } = await openFleetKeys(world.#options())
@@ -291,7 +299,10 @@ export class World {
       },
     }
     const clients = members.authorities.map((_, i) => new MemberAuthority(world.members, i + 1))
-    world.group = await groupMake({ proposal: world.members.proposal, clients })
+    world.group =
+      t < authorityUrls.length
+        ? (await dealtGroup(world.members, t)).group
+        : await groupMake({ proposal: world.members.proposal, clients })
     world.rps.group = world.group
     writeFileSync(world.config.groupFile as string, JSON.stringify(world.group.document))
     world.config = { ...world.config, groupId: toBase64Url(world.group.groupId) }

@@ -200,7 +200,8 @@ export class FakeAuthority {
         const { index } = this
         if (this.behaviour === 'frozen') throw new Refused('FROZEN')
         const { slot } = body
-        const name = { kind: recipient.kind === 3 ? 3 : 2, name: recipient.name, generation: 1 } as const
+        const { kind, name: server, generation } = recipient
+        const name = { kind: kind === 3 ? 3 : 2, name: server, generation } as const
         const identity = encodeName(group.groupId, slot === undefined ? name : { ...name, kind: 2, slot })
         const jti = fromBase64Url(body.nonce, 'nonce', 16)
         const ctx = shareContext({

@@ -185,7 +185,7 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
     return group
   }
   const named = namedIn(name, { group: () => group, follow })
-  const key = staticKey(name, {
+  const asked = staticKey(name, {
     group: () => group,
     named,
     ask: (B, epoch) =>
@@ -202,6 +202,14 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
       ),
     clock,
   })
+  // The group as it is known may be of before this server's keys.
+  const key = () =>
+    asked().catch(async (error: unknown) => {
+      const before = group
+      await follow().catch(() => undefined)
+      if (group === before) throw error
+      return asked()
+    })
   const writer = new PskFile({
     key,
     devices: () => devicesOf(settings(), { authorize, fetch }),

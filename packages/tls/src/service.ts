@@ -159,7 +159,13 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
   })
   guard.start()
   try {
-    await keys.complete()
+    await keys.complete().catch(async (error: unknown) => {
+      // The group at hand may be of before this server was named, or got its keys.
+      const known = group
+      await follow().catch(() => known)
+      if (group === known) throw error
+      await keys.complete()
+    })
   } catch (error) {
     if (!waits || !mayPass(error)) {
       await close()

@@ -75,12 +75,15 @@ export class SlotKeys {
   }
 
   #missing(): number[] {
-    const { group, clock } = this.#ports
+    const { name, group, clock } = this.#ports
     const { slotRule, policy } = group()
     const current = slotAt(slotRule, Math.floor(clock() / 1000))
-    return Array.from({ length: policy.lead + 1 }, (_, ahead) => current + ahead).filter(
-      slot => !this.#held.has(slot),
-    )
+    const generation = group().recipient(name)?.generation
+    return Array.from({ length: policy.lead + 1 }, (_, ahead) => current + ahead).filter(slot => {
+      const held = this.#held.get(slot)
+      // Devices that know the next generation agree on keys with that one; no longer named, it has what it has.
+      return held === undefined || (generation !== undefined && held.generation !== generation)
+    })
   }
 
   async #complete(): Promise<void> {
@@ -95,12 +98,14 @@ export class SlotKeys {
     if (slots.length === 0) return
     const outcomes = await Promise.allSettled(slots.map(slot => this.#fetch(slot)))
     const fetched = outcomes.flatMap(outcome => (outcome.status === 'fulfilled' ? [outcome.value] : []))
-    const all = [...this.#held.values(), ...fetched]
+    const replaced = fetched.flatMap(({ slot }) => this.#held.get(slot) ?? [])
+    const all = [...this.#held.values(), ...fetched].filter(key => !replaced.includes(key))
     if (fetched.length > 0) {
       const verdicts = await pool.handOver(async () => all.map(handed))
       if (verdicts.includes(false))
         throw new Refused('RETRY_LATER', { log: 'the shares of a slot key don’t make the key of this name' })
       for (const key of fetched) this.#held.set(key.slot, key)
+      for (const { S } of replaced) S.fill(0)
       log.info({ slots: fetched.map(({ slot }) => slot) }, 'slot keys fetched')
     }
     const failed = outcomes.find(outcome => outcome.status === 'rejected')

@@ -54,7 +54,7 @@ afterEach(async () => {
 })
 
 const OURS = { MILAGRO_PSK_FILE_PASSPHRASE: 'one word', milagro_other: 'another word' }
-const open = async () => {
+const open = async (group = world.group) => {
   writer = await openPskFile({
     settings: () => ({
       name,
@@ -67,7 +67,7 @@ const open = async () => {
       reload,
     }),
     keys: world.tracking,
-    group: world.group,
+    group,
     log: createLog('psk-file', { destination: { write: line => void logged.push(line) } }),
     metrics,
     clock: () => world.clock.now,
@@ -90,11 +90,11 @@ async function pass(milliseconds: number): Promise<void> {
   })
 }
 /** What the car's own side computes. */
-function lineOf({ idCore }: Car): string {
+function lineOf({ idCore }: Car, generation = 1): string {
   const { groupId } = world.group
   const C = encodeName(groupId, { kind: 1, idCore })
   const key = AgreeClientKey.of({ groupId, idCore, epoch: 1 }, agreePointG1(C).mulSecret(world.secrets.agree))
-  const { identity, psk } = clientAgreeStatic(key, { kind: 3, name: 'tracking', generation: 1 })
+  const { identity, psk } = clientAgreeStatic(key, { kind: 3, name: 'tracking', generation })
   return `${identity}:${toHex(psk)}`
 }
 const lines = async () =>
@@ -103,7 +103,7 @@ const lines = async () =>
 const write = (text: string) => writeFileAtomic(devices, text)
 const list = (...cars: Car[]) => write(`# fleet\n${cars.map(car => car.idCore.mpinId).join('\n')}\n`)
 const holds = (...cars: Car[]) => {
-  const expected = JSON.stringify(cars.map(lineOf).sort())
+  const expected = JSON.stringify(cars.map(car => lineOf(car)).sort())
   return until(async () => {
     world.clock.turn(TURN)
     return JSON.stringify((await lines()).sort()) === expected
@@ -172,6 +172,24 @@ test('a restart keeps the lines that are there, and a list that can’t be read 
     return logged.join('').includes('the register was not read')
   })
   expect(await lines()).toEqual([lineOf(car)])
+})
+
+test('started with a group of before the next generation of its name: it reads the one in force at once', async () => {
+  const before = world.group
+  const recipients = before.document.recipients.map(one =>
+    one.name === 'tracking' ? { ...one, generation: 2 } : one,
+  )
+  const document = await world.nextRevision({ recipients })
+  await rps.client.publishRevision({ body: { document } })
+  await world.follow(document)
+  const car = world.makeCar()
+  await list(car)
+  await open(before)
+  await until(async () => {
+    world.clock.turn(TURN)
+    return (await lines()).includes(lineOf(car, 2))
+  })
+  expect(world.clock.now - NOON).toBeLessThan(60_000)
 })
 
 test('the reload command gets the environment without what is ours: no passphrase is the broker’s to read', async () => {

@@ -110,19 +110,21 @@ function agreeKeyOf({ idCore }: Car): AgreeClientKey {
   return AgreeClientKey.of({ groupId, idCore, epoch: 1 }, agreePointG1(C).mulSecret(world.secrets.agree))
 }
 /** What the car's client would say. */
-function identityOf(car: Car, at = world.slot) {
+function identityOf(car: Car, at = world.slot, generation = 1) {
   const { slotRule } = world.group
   const key = agreeKeyOf(car)
   return {
     externalPsk: async (name: string): Promise<SlotPsk> => {
-      const party = { kind: 2, name, generation: 1 } as const
+      const party = { kind: 2, name, generation } as const
       const { identity, psk } = ClientAgreement.begin(key, { party, slot: at }, systemRandom).psk('m1')
       return { identity, psk, slot: at, endsAt: slotStart(slotRule, at + 1) * 1000 }
     },
   }
 }
-const dial = (car: Car, at = world.slot) =>
-  secured(connect({ host: '127.0.0.1', port, servername: 'tracking', identity: identityOf(car, at) }))
+const dial = (car: Car, at = world.slot, generation = 1) =>
+  secured(
+    connect({ host: '127.0.0.1', port, servername: 'tracking', identity: identityOf(car, at, generation) }),
+  )
 async function inside(car: Car): Promise<TLSSocket> {
   const socket = await dial(car)
   await new Promise(resolve => socket.once('data', resolve))
@@ -233,14 +235,37 @@ test('removed from the group: no further key, the stream is cut, and after half 
   await rps.client.publishRevision({ body: { document } })
   const before = world.group
   await world.follow(document)
-  // Who holds its keys asks by the document that named it; authorities go by the one in force.
-  expect(await codeOf(openBy(before))).toBe('UNAUTHENTICATED')
+  // Who asks by the document that named it is refused, and then reads the one in force.
+  expect(await codeOf(openBy(before))).toBe('FORBIDDEN')
   expect(await codeOf(openBy(world.group))).toBe('FORBIDDEN')
   await until(() => logged.some(line => line.includes('the stream of ban events')))
   const gone = closed(socket)
   world.clock.turn(31_000)
   await gone
   expect(await outcome(dial(car))).not.toBe('in')
+})
+
+test('the next generation of its name: it fetches the keys anew, and devices that agree on the former are out', async () => {
+  const car = world.makeCar()
+  const before = world.group
+  expect(await outcome(dial(car))).toBe('in')
+  expect(await outcome(dial(car, world.slot, 2))).not.toBe('in')
+  const recipients = before.document.recipients.map(recipient =>
+    recipient.name === 'tracking' ? { ...recipient, generation: 2 } : recipient,
+  )
+  const document = await world.nextRevision({ recipients })
+  await rps.client.publishRevision({ body: { document } })
+  await world.follow(document)
+  await pass(60_000)
+  // Its look at the group ends when it ends; the next tick after that fetches.
+  await until(async () => {
+    world.clock.turn(1_000)
+    return (await outcome(dial(car, world.slot, 2))) === 'in'
+  })
+  expect(await outcome(dial(car))).not.toBe('in')
+  expect(asked()).toEqual(new Array(3).fill(2 * (LEAD + 1)))
+  // One that starts with the document of before finds its shares of another name, and reads the one in force.
+  await (await openBy(before)).close()
 })
 
 test('neither a device’s key of `agree` nor a server’s request key logs anybody in at the RPS', async () => {

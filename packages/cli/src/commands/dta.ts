@@ -57,7 +57,10 @@ export function addDta(program: Command, io: Io, status: { exit: number }): void
             .map(({ ceremonyHash, kind, state }) => `ceremony ${ceremonyHash} (${kind}) ${state}`),
           ...answer.revisions
             .filter(revision => !revision.accepted)
-            .map(revision => `revision ${revision.documentHash} of ${revision.groupId} waits for you`),
+            .flatMap(({ documentHash, groupId, changes = [] }) => [
+              `revision ${documentHash} of ${groupId} waits for you`,
+              ...changes.map(change => `  ${change}`),
+            ]),
           ...answer.revisions
             .filter(({ signed }) => signed)
             .map(

@@ -1,8 +1,11 @@
 /** `milagro fleet`: an operator's hand on the register, over fleet's API, logged in by M-Pin. */
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { type Client, createClient, UnexpectedAnswer } from '@milagro-ts/api/call'
+import { Recipients } from '@milagro-ts/api/group-document'
 import { Refused } from '@milagro-ts/api/problem'
+import { recipientChanges } from '@milagro-ts/api/revision-changes'
 import type { Answer } from '@milagro-ts/api/route'
+import { Compile, type Static } from '@milagro-ts/api/typebox'
 import { fleetRoutes } from '@milagro-ts/fleet/fleet-routes'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
@@ -13,6 +16,7 @@ import {
   CommandRefused,
   type Io,
   type Outcome,
+  readJsonFile,
   readTextFile,
   table,
   UsageError,
@@ -216,32 +220,26 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
         return { json: { state: 'abandoned' }, text: ['abandoned'] }
       }
       const view = await (finish ? api.finishKey({ body: {} }) : api.rotateKey({ body: {} }))
-      if (finish && view.state === 'open') {
-        const missing = view.authorities.filter(({ signed }) => !signed)
-        const why = missing.map(({ name, trouble }) => `${name} (${trouble ?? 'not signed'})`)
-        throw new CommandRefused(
-          `${view.newKid} is not in use: ${view.needed} must sign, ${why.join(', ')} has not`,
-        )
-      }
-      return {
-        json: view,
-        text: [
-          `${view.oldKid} → ${view.newKid}: ${view.state}`,
-          `revision ${view.revision} ${view.documentHash}, ${view.needed} signatures needed`,
-          ...table(
-            ['authority', 'signed', 'delivered', 'trouble'],
-            view.authorities.map(({ name, signed, delivered, trouble }) => [
-              name,
-              yes(signed),
-              yes(delivered),
-              trouble ?? '',
-            ]),
-          ),
-        ],
-      }
+      if (finish) assertSigned(view, `${view.newKid} is not in use`)
+      return { json: view, text: [`${view.oldKid} → ${view.newKid}: ${view.state}`, ...progress(view)] }
     },
   )
     .option('--finish', 'collect the signatures and take the key into use')
+    .option('--abandon', 'drop the change')
+    .option('--abandonments <files...>', 'with --abandon: what `milagro group abandon` wrote at authorities')
+
+  verb<[], RecipientsOptions>(
+    'recipients',
+    'the servers that the group names; change them, and once the authorities’ operators have accepted the revision: --finish',
+    (api, options) => recipients(api, options, io),
+  )
+    .option('--set <file>', 'propose this list, as a plan has it')
+    .option(
+      '--add <files...>',
+      'propose the list with these: each file a recipient, or a list; one of a name that is there takes its place',
+    )
+    .option('--remove <names...>', 'propose the list without these')
+    .option('--finish', 'collect the signatures and take the recipients into force')
     .option('--abandon', 'drop the change')
     .option('--abandonments <files...>', 'with --abandon: what `milagro group abandon` wrote at authorities')
 
@@ -288,6 +286,128 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
       return { json: { acknowledged: findings }, text: findings.map(finding => `acknowledged ${finding}`) }
     },
   ).requiredOption('--reason <text>', 'what happened; it stands beside the finding')
+}
+
+interface RecipientsOptions {
+  readonly set?: string
+  readonly add?: string[]
+  readonly remove?: string[]
+  readonly finish?: boolean
+  readonly abandon?: boolean
+  readonly abandonments?: string[]
+}
+
+async function recipients(
+  api: Fleet,
+  { set, add, remove, finish, abandon, abandonments: files }: RecipientsOptions,
+  io: Io,
+): Promise<Outcome> {
+  const isOther = add !== undefined || remove !== undefined
+  if ([set !== undefined, isOther, finish, abandon].filter(Boolean).length > 1)
+    throw new UsageError('say one of --set, --add with --remove, --finish and --abandon')
+  if (abandon) {
+    await api.abandonRecipients({
+      body: files === undefined ? {} : { abandonments: files.map(readTextFile) },
+    })
+    return { json: { state: 'abandoned' }, text: ['abandoned'] }
+  }
+  if (finish) {
+    const view = await api.finishRecipients({ body: {} })
+    assertSigned(view, `revision ${view.revision} is not in force`)
+    return recipientsText(view)
+  }
+  const inForce = await api.listRecipients({})
+  if (set === undefined && !isOther)
+    return {
+      json: inForce,
+      text: [
+        ...(inForce.underWay === undefined ? [] : [underWayText(inForce.underWay)]),
+        `revision ${inForce.revision}`,
+        ...table(
+          ['recipient', 'kind', 'generation', 'keys of'],
+          inForce.recipients.map(({ name, kind, generation, purposes }) => [
+            name,
+            String(kind),
+            String(generation),
+            purposes.join(', '),
+          ]),
+        ),
+      ],
+    }
+  const list =
+    set === undefined ? changedList(inForce.recipients, add ?? [], remove ?? []) : recipientsOf(set)
+  for (const { name, change, says } of recipientChanges(inForce.recipients, list))
+    io.err(`${change} ${name}: ${says}\n`)
+  return recipientsText(
+    await api.changeRecipients({ body: { revision: inForce.revision, recipients: list } }),
+  )
+}
+
+/** CommandRefused for a name to be removed that isn't there. */
+function changedList(
+  inForce: RecipientList,
+  files: readonly string[],
+  names: readonly string[],
+): RecipientList {
+  const unknown = names.find(name => inForce.every(one => one.name !== name))
+  if (unknown !== undefined) throw new CommandRefused(`the group names no ${unknown}`)
+  const kept = inForce.filter(({ name }) => !names.includes(name))
+  const more = files.flatMap(recipientsOf)
+  const replaced = kept.map(one => more.find(({ name }) => name === one.name) ?? one)
+  return [...replaced, ...more.filter(({ name }) => kept.every(one => one.name !== name))]
+}
+
+function underWayText({ subject, says, state, revision, documentHash }: UnderWay): string {
+  const what = subject === 'key' ? `new RA key ${says}` : says
+  return `under way  revision ${revision} ${documentHash}: ${what}, ${state}`
+}
+
+function recipientsText(view: Answer<typeof fleetRoutes.changeRecipients>): Outcome {
+  const names = view.changes.map(({ name, change }) => `${name} ${change}`)
+  return { json: view, text: [`${names.join(', ')}: ${view.state}`, ...progress(view)] }
+}
+
+type RecipientList = Static<typeof Recipients>
+type UnderWay = NonNullable<Answer<typeof fleetRoutes.listRecipients>['underWay']>
+
+/** A list, or one recipient. UsageError names the first thing that is wrong. */
+function recipientsOf(file: string): RecipientList {
+  const read = readJsonFile(file)
+  const value = Array.isArray(read) ? read : [read]
+  if (recipientLists.Check(value)) return value
+  const [first] = recipientLists.Errors(value)
+  const where = (first?.instancePath ?? '').replaceAll('/', '.')
+  throw new UsageError(`'${file}'${where}: ${first?.message ?? 'wrong shape'}`)
+}
+const recipientLists = Compile(Recipients)
+
+type Progress = Pick<
+  Answer<typeof fleetRoutes.rotateKey>,
+  'state' | 'revision' | 'documentHash' | 'needed' | 'authorities'
+>
+
+/** How far a next revision has come, for people. */
+function progress({ revision, documentHash, needed, authorities }: Progress): string[] {
+  return [
+    `revision ${revision} ${documentHash}, ${needed} signatures needed`,
+    ...table(
+      ['authority', 'signed', 'delivered', 'trouble'],
+      authorities.map(({ name, signed, delivered, trouble }) => [
+        name,
+        yes(signed),
+        yes(delivered),
+        trouble ?? '',
+      ]),
+    ),
+  ]
+}
+
+/** CommandRefused, which begins with `what`, while signatures are missing. */
+function assertSigned({ state, needed, authorities }: Progress, what: string): void {
+  if (state !== 'open') return
+  const missing = authorities.filter(({ signed }) => !signed)
+  const why = missing.map(({ name, trouble }) => `${name} (${trouble ?? 'not signed'})`)
+  throw new CommandRefused(`${what}: ${needed} must sign, ${why.join(', ')} has not`)
 }
 
 interface ResendOptions {

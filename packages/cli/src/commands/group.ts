@@ -5,13 +5,24 @@ import { dtaAdminRoutes, dtaRoutes } from '@milagro-ts/api/dta-routes'
 import { groupMake } from '@milagro-ts/api/founding'
 import { checkProposal, fingerprint, Group, proposalHash } from '@milagro-ts/api/group'
 import type { GroupProposal } from '@milagro-ts/api/group-document'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { rpsRoutes } from '@milagro-ts/api/rps-routes'
+import { fetchGroup } from '@milagro-ts/client/group-store'
+import { fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
 import { PURPOSES } from '@milagro-ts/crypto/suite'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import type { Command } from 'commander'
 import { type AdminOptions, adminClient } from '../admin-client.js'
 import { checkPlan, composeProposal } from '../group-plan.js'
-import { answers, CommandRefused, hashOf, type Io, readJsonFile, readTextFile, table } from '../io.js'
+import {
+  addressOf,
+  answers,
+  CommandRefused,
+  hashOf,
+  type Io,
+  readJsonFile,
+  readTextFile,
+  table,
+} from '../io.js'
 import { withAdmin } from './dta.js'
 
 export function addGroup(program: Command, io: Io): void {
@@ -101,6 +112,29 @@ export function addGroup(program: Command, io: Io): void {
         body: { documentHash: hashOf(hash, 'hash'), abandonments: files.map(readTextFile) },
       })
       return { json: answer, text: [`released ${answer.released}: another may be signed in its place`] }
+    },
+  )
+
+  answers(
+    io,
+    group
+      .command('fetch')
+      .description(
+        'the group’s documents, from the first to the one in force, checked: what ceremonies and new servers begin with',
+      )
+      .requiredOption('--rps <url>', 'address of the authentication server')
+      .requiredOption('--group <id>', 'groupId')
+      .requiredOption('--out <file>', 'where they go'),
+    async (options: { rps: string; group: string; out: string }) => {
+      const rps = createClient(rpsRoutes, { baseUrl: addressOf(options.rps, '--rps'), fetch: io.fetch })
+      const groupId = hashOf(options.group, '--group')
+      const wait = (milliseconds: number) => new Promise<void>(resolve => setTimeout(resolve, milliseconds))
+      const { revision, documents } = await fetchGroup({ rps, wait }, fromBase64Url(groupId, '--group', 32))
+      await writeFileAtomic(options.out, `${JSON.stringify(documents, null, 2)}\n`, 0o644)
+      return {
+        json: { groupId, revision, out: options.out },
+        text: [`revision ${revision}, written to ${options.out}`],
+      }
     },
   )
 
