@@ -228,6 +228,20 @@ describe('a gateway', () => {
     expect(await outcome(dial(port, world.car(4)))).toBe('in')
   })
 
+  test('pays it back there as well where somebody else behind the balancer repeats the car’s ClientHello', async () => {
+    await world.close()
+    world = await World.start({ pairingsPerSource: { burst: 1, perSecond: 0.001 } })
+    const { port } = await behind()
+    const elsewhere = Buffer.from(TCP4).fill(9, 16, 20)
+    const car = world.car(1)
+    const repeated = await through(port, Buffer.concat([elsewhere, await helloOf(car)]))
+    await once(repeated, 'data')
+    expect(await outcome(dial(port, car))).toBe('in')
+    expect(world.turns).toEqual(['9.9.9.9', '198.51.100.7'])
+    expect(await outcome(dial(port, world.car(2)))).toBe('in')
+    repeated.destroy()
+  })
+
   test('counts the places of each address behind it by itself', async () => {
     const { port, gateway } = await behind({ handshakesPerSource: 1 })
     const silent: Socket[] = []
