@@ -881,6 +881,7 @@ const NO_TARGET: Readonly<Record<string, string>> = {
   'api/openapi openApi': 'writes',
   'api/process readFlags': 'the operator’s command line',
   'api/sealed-json readSealedJson': 'openSealed; what is in it goes to KeyFile.read and ServerKeys.open',
+  'api/service-keys readServiceKeys': 'KeyFile.read',
   'cli/io readJsonFile': 'JSON.parse of a file that the user names',
   'cli/io readTextFile': 'a file that the user names, as it is',
   'cli/session openDevice': 'decodeRecords',
@@ -909,6 +910,7 @@ const NO_TARGET: Readonly<Record<string, string>> = {
   'tls/psk-file-process openPskFile': 'settings of the operator, KeyFile.read',
   'tls/public-name-folder openServiceFolder': 'settings of the operator, KeyFile.read',
   'tls/service openTlsService': 'settings of the operator, KeyFile.read',
+  'tls/service-folder readService': 'readServiceKeys; readGroupFile, Group.verifyFile',
 }
 
 /**
