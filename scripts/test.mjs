@@ -1,7 +1,7 @@
 /**
  * `npm test`: everything that must hold before a change lands, in one run.
  *
- *   npm test                      install, build, types of the tests, linter, all tests; kernel and TLS under Node 22, 24
+ *   npm test                      install, build, types of the tests, linter, all tests; crypto and TLS under Node 22, 24
  *   npm test -- packages/store    only the tests whose path contains that
  *   npm run test:long             the campaigns as well, with a seed that is printed (MILAGRO_SEED repeats a run)
  *   REQUIRE_SERVICES=1 npm test   a test that is skipped, for want of a service or of a network, is a failure
@@ -9,18 +9,16 @@
  * The last line is `N passed, N failed, N skipped`; a step that fails without a test of its own counts as one failed.
  */
 import { randomInt } from 'node:crypto'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { checkEvidence, EVIDENCE, recording } from './evidence.mjs'
-import { prepare, ROOT, run, tool } from './prepare.mjs'
+import { prepare, run, tool } from './prepare.mjs'
 import { environmentWith, fetchNode } from './with-node.mjs'
 
 const OTHER_NODES = ['22', '24']
-/** What runs under every Node: the kernel's own tests, vectors and the story, which are sensitive to the platform. */
-const KERNEL = /vector|story|kernel/
-/** And what goes by node:tls, whose OpenSSL is another one in each. */
-const TLS = /server|guards|strangers|tickets|hello|tls12|peer|programs|connect/
+/** What runs under every Node: arithmetic, which V8 compiles, and what goes by node:tls, whose OpenSSL is another one in each. */
+const SUITES = ['packages/crypto/test', 'packages/tls/test']
 
 const required = process.env.REQUIRE_SERVICES === '1'
 const total = { passed: 0, failed: 0, skipped: 0 }
@@ -104,28 +102,13 @@ function numbers(report) {
 }
 
 /** @param {string} major */
-async function kernelUnder(major) {
-  const name = `kernel and TLS under Node ${major}`
-  const kernel = testsOf('packages/crypto/test').filter(file => KERNEL.test(file))
-  const tls = testsOf('packages/tls/test').filter(file => TLS.test(file))
-  // Without a filter vitest would run everything.
-  if (kernel.length === 0 || tls.length === 0) {
-    await check(`${name}: no test of packages/crypto or packages/tls has one of the names`, () => false)
-    return
-  }
+async function suitesUnder(major) {
+  const name = `crypto and TLS under Node ${major}`
   const bin = fetchNode(major, why =>
-    console.log(`\n${why}${required ? '' : ': kernel and TLS are not tested there'}`),
+    console.log(`\n${why}${required ? '' : ': crypto and TLS are not tested there'}`),
   )
-  if (bin !== null)
-    await vitest(name, [...kernel, ...tls], { ...environmentWith(bin), MILAGRO_BRIEF: '1' }, `${bin}/node`)
+  if (bin !== null) await vitest(name, SUITES, { ...environmentWith(bin), MILAGRO_BRIEF: '1' }, `${bin}/node`)
   else if (required) await check(name, () => false)
-}
-
-/** @param {string} folder */
-function testsOf(folder) {
-  if (!existsSync(ROOT + folder)) return []
-  const files = readdirSync(ROOT + folder, { recursive: true, encoding: 'utf8' })
-  return files.filter(file => file.endsWith('.test.ts')).map(file => `${folder}/${file}`)
 }
 
 /** @param {readonly string[]} filters */
@@ -153,7 +136,7 @@ async function everything(filters) {
   await vitest('tests', [], recording(process.env))
   await check('no secret in any log line, error or metric', () => checkEvidence(EVIDENCE, { isWhole: true }))
   for (const major of OTHER_NODES) {
-    if (process.versions.node.split('.')[0] !== major) await kernelUnder(major)
+    if (process.versions.node.split('.')[0] !== major) await suitesUnder(major)
   }
 }
 

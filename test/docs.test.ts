@@ -138,11 +138,14 @@ describe('commands', () => {
     expect(unknown).toEqual([])
   })
 
-  /** `milagro …` on a line of its own in a block of code: somebody types it. Comments are off, continued lines are one. */
+  /**
+   * `milagro …` on a line of its own in a block of code: somebody types it. Comments, and what the shell does with the
+   * output, are off; continued lines are one.
+   */
   const typed = (text: string) =>
     [...text.matchAll(/^ *```.*?\n(.*?)^ *```/gms)].flatMap(([, block = '']) =>
       [...block.replaceAll(/\\\n/g, ' ').matchAll(/^ *(?:npx )?milagro (.*)$/gm)].map(([, line = '']) =>
-        line.replace(/(?:^| )#.*/, ''),
+        line.replace(/(?:^| )(?:#|\d?>|[|&;]).*/, ''),
       ),
     )
   /** In a sentence, where what everybody has to give may be left out. */
@@ -225,9 +228,13 @@ describe('commands', () => {
     const found = (of: (text: string) => string[]) => pagesWithCommands.flatMap(file => of(read(file)))
     expect(found(typed).length).toBeGreaterThan(25)
     expect(found(mentioned).length).toBeGreaterThan(50)
-    const page = '```sh\nmilagro dta leave G \\\n  --config a.json # never\n```\n`milagro dta\nstatus`'
+    const page =
+      '```sh\nmilagro dta leave G \\\n  --config a.json # never\nmilagro dta status <G> 2>&1 & x\n```\n`milagro dta\nstatus`'
     expect([typed(page).map(wordsOf), mentioned(page)]).toEqual([
-      [['dta', 'leave', 'G', '--config', 'a.json']],
+      [
+        ['dta', 'leave', 'G', '--config', 'a.json'],
+        ['dta', 'status', '<G>'],
+      ],
       ['dta status'],
     ])
     for (const line of ['dta freeze NAME', 'dta frieze', 'dta status --verbose', 'dta leave G H'])

@@ -1,5 +1,6 @@
 /** The story by real processes, as `npm start -- --check` plays it. */
 import { spawn } from 'node:child_process'
+import { pathToFileURL } from 'node:url'
 import { NO_TICKETS } from '@milagro-ts/tls/tickets'
 import { expect } from 'vitest'
 import { ROOT } from '../scripts/prepare.mjs'
@@ -46,13 +47,21 @@ export const STEPS = [
   'nothing-lost',
 ]
 
-export function check(...flags: string[]): Promise<{ exit: number | null; lines: Line[]; err: string }> {
-  const child = spawn(process.execPath, [
-    NO_TICKETS,
-    `${ROOT}examples/car-tracking/dist/start.js`,
-    '--check',
-    ...flags,
-  ])
+/** @param preload Imported by every process before its own program. */
+export function check(
+  flags: readonly string[] = [],
+  preload?: string,
+): Promise<{ exit: number | null; lines: Line[]; err: string }> {
+  const { NODE_OPTIONS = '' } = process.env
+  const env =
+    preload === undefined
+      ? process.env
+      : { ...process.env, NODE_OPTIONS: `${NODE_OPTIONS} --import ${preload}`.trim() }
+  const child = spawn(
+    process.execPath,
+    [NO_TICKETS, `${ROOT}examples/car-tracking/dist/start.js`, '--check', ...flags],
+    { env },
+  )
   let out = ''
   let err = ''
   child.stdout.on('data', chunk => {
@@ -73,10 +82,24 @@ export function check(...flags: string[]): Promise<{ exit: number | null; lines:
 export const namesOf = (lines: readonly Line[]) =>
   lines.filter(({ event }) => event === 'step').map(({ name }) => name)
 
-/** Played against a broken server, the check says at which step, and has played none after it. */
-export async function stopsAt(file: string, step: string): Promise<void> {
-  const { exit, lines } = await check('--rps-main', `${ROOT}test/story-broken-rps/${file}.mjs`)
-  expect(lines.at(-1), JSON.stringify(lines.at(-1))).toMatchObject({ event: 'check', ok: false, step })
+/** Played against a broken RPS, the check says at which step, and has played none after it. */
+export const stopsAt = async (file: string, step: string): Promise<void> =>
+  stopped(await check(['--rps-main', `${ROOT}test/story-broken-rps/${file}.mjs`]), step)
+
+/** The same against the door of a server that ignores bans, on a machine that is taken for the slowest. */
+export const stopsAtDoorOf = async (server: string, step: string, why: string): Promise<void> =>
+  stopped(
+    await check([], `${pathToFileURL(`${ROOT}test/story-broken-door/ignores-bans.mjs`)}?${server}`),
+    step,
+    why,
+  )
+
+function stopped(
+  { exit, lines }: Awaited<ReturnType<typeof check>>,
+  step: string,
+  why: unknown = expect.any(String),
+): void {
+  expect(lines.at(-1), JSON.stringify(lines.at(-1))).toMatchObject({ event: 'check', ok: false, step, why })
   expect(namesOf(lines)).toEqual(STEPS.slice(0, STEPS.indexOf(step)))
   expect(exit).toBe(1)
 }

@@ -1,6 +1,6 @@
 /**
  * The story by real processes, as `npm start -- --check` plays it; and the same against two broken authentication
- * servers, to see that it can fail, and where. A third is in story.long.test.ts.
+ * servers, to see that it can fail, and where. What else is broken is in story.long.test.ts.
  */
 import { describe, expect, test } from 'vitest'
 import { check, type Line, namesOf, STEPS, stopsAt } from './story-check.js'

@@ -76,6 +76,15 @@ const connecting = async (car: Car, port: number, { master = world.s, ...more }:
   return (await run([], JSON.stringify(where))).at(-2) ?? {}
 }
 
+test('it shares no code with us: nothing but Node and noble is imported', () => {
+  const source = readFileSync(stranger, 'utf8')
+  const imported = [...source.matchAll(/^import .* from '(.*)'$/gm)].map(([, from]) => from)
+  expect(imported).toEqual(['node:crypto', 'node:fs', 'node:tls', '@noble/curves/bls12-381.js'])
+  // Nor in another spelling, nor later.
+  const words = source.match(/\b(import(?!\.meta\.url)|require|createRequire|getBuiltinModule)\b/g)
+  expect(words).toEqual(imported.map(() => 'import'))
+})
+
 test('the page holds every input that a client needs to check itself', async () => {
   const lines = await run(['--self-check'])
   expect(lines.at(-1)).toEqual({ event: 'stranger', ok: true })

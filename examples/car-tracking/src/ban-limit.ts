@@ -2,7 +2,11 @@
 
 /** Milliseconds, on a machine that has nothing else to do. */
 export const BAN_WITHIN = 1_000
-/** Beyond this the end of a slot, which ends connections by itself, could be taken for the ban: that is no second any more. */
+/**
+ * Beyond this it is no second any more. Connections end by themselves, too: with their slot, which CLEAR_FOR_BAN keeps away,
+ * and when no request comes for 5 s (KEEP_ALIVE_TIMEOUT in api/serve.ts), which a limit of 8 s does not tell from a ban. Who
+ * goes by the limit has to see as well that it was the door that closed.
+ */
 export const MOST_SLOWNESS = 8
 /** Milliseconds of a slot that are left when a ban begins: its end comes after the most that a ban is allowed. */
 export const CLEAR_FOR_BAN = BAN_WITHIN * MOST_SLOWNESS + 2_000

@@ -70,6 +70,8 @@ const PATIENCE = 120_000
 const CLEAR = 5_000
 /** How often such a thing is tried at most. */
 const TRIES = 4
+/** Milliseconds for a line that a server wrote before now to get into its log file, on a busy machine too. */
+const IN_LOG_WITHIN = 10_000
 /** Milliseconds after which a car that goes on without its driver says so: with its next report. */
 const SEEN_AFTER = 500
 /** PBKDF2 iterations: the story is about strikes, not about the cost of a guess. */
@@ -402,13 +404,17 @@ class Story {
     }
   }
 
-  async eventually<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
+  /** @param within Milliseconds. */
+  async eventually<T>(
+    what: string,
+    look: () => Promise<T | undefined>,
+    within: number = PATIENCE,
+  ): Promise<T> {
     const begin = performance.now()
     for (;;) {
       const found = await look()
       if (found !== undefined) return found
-      if (performance.now() - begin > PATIENCE)
-        throw new StepFailed(`${what}: not within ${PATIENCE / 1000} s`)
+      if (performance.now() - begin > within) throw new StepFailed(`${what}: not within ${within / 1000} s`)
       await sleep(100)
     }
   }
@@ -730,8 +736,8 @@ async function driverBanned(story: Story): Promise<Observed> {
 }
 
 /**
- * In the middle of its streams of positions, by HTTPS and by MQTT: both connections end, and the next position is
- * refused.
+ * In the middle of its streams of positions, by HTTPS and by MQTT: the doors close both connections, and the next position
+ * is refused.
  */
 async function carBanned(story: Story): Promise<Observed> {
   const { fleet } = story.operator
@@ -770,6 +776,9 @@ async function carBanned(story: Story): Promise<Observed> {
     hasBroker ? after('broker-disconnected') : undefined,
   ])
   const limits = limit()
+  const { idCore } = story.onRoad('car-2')
+  await closedForBan(story, 'tracking', idCore)
+  if (hasBroker) await closedForBan(story, GATEWAY, idCore)
   expect(
     ended.milliseconds <= limits.allowed,
     `the car’s connection ended only after ${tooLong(ended.milliseconds, limits)}`,
@@ -795,6 +804,21 @@ async function carBanned(story: Story): Promise<Observed> {
       : { broker: { published: byMqtt.told.published, endedAfter: byMqtt.milliseconds } }),
     position: { code: refused.code, refusedAfter: milliseconds },
   }
+}
+
+/**
+ * By its own word it was the door of `server` that closed the connection: this one also ends by itself, with its slot or
+ * when no request comes for some seconds.
+ */
+async function closedForBan(story: Story, server: ServerName, idCore: string): Promise<void> {
+  const file = join(story.folder, 'logs', `${server}.log`)
+  const word = `"mpinId":"${idCore}","why":"BANNED","msg":"a connection was closed"`
+  const look = async () => ((await readFile(file, 'utf8')).includes(word) ? true : undefined)
+  await story.eventually(
+    `the door of ${server} says that it closed the car’s connection`,
+    look,
+    IN_LOG_WITHIN,
+  )
 }
 
 async function signedByProbe(story: Story): Promise<Observed> {

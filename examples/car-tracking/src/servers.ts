@@ -330,8 +330,9 @@ export class Servers {
     }
     const common = { ...listening, publicUrl: this.url(name) }
     const pinned = {
-      groupId: this.#group === undefined ? NO_GROUP : this.groupId,
       groupFile: this.#path('group.json'),
+      // Not before there is one: `--init` does without.
+      ...(this.#group === undefined ? {} : { groupId: this.groupId }),
     }
     // Three on one machine.
     const authority = { ...common, workers: 1 }
@@ -421,8 +422,6 @@ export class Servers {
 
 /** Stands in the gateway's settings where there is no mosquitto: it makes its keys, for a later start, and doesn't run. */
 const NO_BROKER = '/no-broker'
-/** Stands in the settings until there is a group; `--init` doesn't look at it. */
-const NO_GROUP = 'A'.repeat(43)
 
 type Purposes = GroupProposal['recipients'][number]['purposes']
 interface Initialised {

@@ -18,9 +18,10 @@ export const TrackingConfig = Strict({
   /** Origin of the public listener; also the audience of tokens, one-pass proofs and receipts. */
   publicUrl: Type.String({ pattern: '^https?://[^/\\s]+$' }),
   dataDir: Type.String({ minLength: 1 }),
-  groupId: GroupIdField,
-  /** The group document; it must be the one that groupId pins. */
-  groupFile: Type.String({ minLength: 1 }),
+  /** Pinned; only `--init`, whose keys the group document names, does without it and without groupFile. */
+  groupId: Type.Optional(GroupIdField),
+  /** The first revision, or an array of all of them. */
+  groupFile: Type.Optional(Type.String({ minLength: 1 })),
   /** The authentication server: its origin, which is also the issuer of its tokens and receipts. */
   rps: Strict({ url: Type.String({ pattern: '^https?://[^/\\s]+$' }) }),
   /** Where pages stand that show the vehicles. */

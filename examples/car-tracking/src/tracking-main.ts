@@ -2,14 +2,12 @@
 import { adminTokenOf } from '@milagro-ts/api/admin'
 import { readSecret } from '@milagro-ts/api/config'
 import { openDataFolder } from '@milagro-ts/api/data-folder'
-import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { createLog } from '@milagro-ts/api/log'
 import { createMetrics } from '@milagro-ts/api/metrics'
 import { readFlags, runProcess, say } from '@milagro-ts/api/process'
-import { startServerPool, threadKeyCheck } from '@milagro-ts/api/server-pool'
-import { makeServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
+import { startServerPool } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
+import { makeService, readService } from '@milagro-ts/tls/service-folder'
 import { TrackStore, trackMigrations } from './track-store.js'
 import { loadTrackingConfig } from './tracking-config.js'
 
@@ -17,37 +15,26 @@ await runProcess('tracking', async () => {
   const flags = readFlags({ hasAnew: true })
   const config = loadTrackingConfig(flags.config, process.env)
   const passphrase = readSecret('MILAGRO_TRACKING_PASSPHRASE', process.env)
-  const { dataDir } = config
+  const { dataDir, name } = config
   const { init, anew } = flags
-  const keyFolder = { dataDir, name: config.name, passphrase }
   const folder = { dataDir, database: 'tracks.sqlite', migrations: trackMigrations, init, anew }
   const store = new TrackStore(await openDataFolder<unknown>(folder))
   try {
     if (init) {
-      const { requestKey, hpkeKey } = await makeServiceKeys(keyFolder, systemRandom)
-      say({
-        event: 'initialised',
-        name: config.name,
-        requestKey: requestKey.publicKey.toBase64Url(),
-        hpkeKey: toBase64Url(hpkeKey.publicKey),
-      })
+      say({ event: 'initialised', ...(await makeService(config, passphrase)) })
       await store.close()
       return null
     }
-    const { requestKey, hpkeKey } = await serviceKeys.read(keyFolder)
+    const parts = await readService(config, passphrase)
     // Loaded only now, so that a start that is refused says so at once.
     const { createTracking } = await import('./tracking-server.js')
     const { openTlsService } = await import('@milagro-ts/tls/service')
-    const group = await pinnedGroup(
-      config,
-      threadKeyCheck({ random: systemRandom, clock: systemClock, timers: systemTimers }),
-    )
-    const log = createLog(config.name, { level: config.logLevel ?? 'info' })
+    const log = createLog(name, { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('tracking')
     const ports = { clock: systemClock, random: systemRandom, log, metrics }
     // A thread starts with the first signature that comes.
     const pool = startServerPool({ config: { workers: 1 } }, ports)
-    const { name, rps } = config
+    const { group, requestKey } = parts
     const server = createTracking({
       config,
       group,
@@ -58,8 +45,7 @@ await runProcess('tracking', async () => {
       ...ports,
       timers: systemTimers,
       fetch,
-      openTls: () =>
-        openTlsService({ name, requestKey, hpkeKey, group, rpsUrl: rps.url, log, metrics, workers: 1 }),
+      openTls: () => openTlsService({ ...parts, log, metrics, workers: 1 }),
     })
     const urls = await server.start()
     const close = async () => {

@@ -5,6 +5,7 @@ import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { publicKeysFault } from '@milagro-ts/crypto/server-key'
 import { type FleetSchema, migrations } from '@milagro-ts/fleet/schema'
 import { createFleet, openFleetKeys } from '@milagro-ts/fleet/server'
+import type { AudiencePolicy } from '@milagro-ts/rps/config'
 import { createRps, openKeys } from '@milagro-ts/rps/server'
 import { rpsMigrations } from '@milagro-ts/rps/tables'
 import { openDatabase, type Store } from '@milagro-ts/store/database'
@@ -41,9 +42,11 @@ export interface FleetOptions {
     /** `agree` unless said. */
     readonly purposes?: readonly string[]
   }[]
-  /** Names of servers that are to be in the group later: the RPS tells them of bans. */
-  readonly later?: readonly string[]
   readonly devicePurposes?: ('device' | 'agree' | 'sign' | 'encrypt')[]
+  /** Beside fleet's, and one by the name of each recipient where it isn't among these. */
+  readonly audiences?: readonly AudiencePolicy[]
+  /** A fresh RPS takes no one-pass proof before so many seconds have gone by. */
+  readonly deltaSeconds?: number
 }
 
 export async function runFleet(
@@ -51,8 +54,9 @@ export async function runFleet(
   {
     authorities = 1,
     recipients = [],
-    later = [],
     devicePurposes = ['device', 'sign', 'encrypt'],
+    audiences = [],
+    deltaSeconds,
   }: FleetOptions = {},
 ): Promise<RunningFleet> {
   const members = await Promise.all(
@@ -83,13 +87,17 @@ export async function runFleet(
     rpa: { url: fleet },
     audiences: [
       { name: fleet, service: 'fleet', pin: 'optional' as const, tlsExporter: 'absent' as const },
-      ...[...recipients.map(({ name }) => name), ...later].map(name => ({
-        name,
-        service: name,
-        pin: 'optional' as const,
-        tlsExporter: 'absent' as const,
-      })),
+      ...audiences,
+      ...recipients
+        .filter(({ name }) => audiences.every(audience => audience.name !== name))
+        .map(({ name }) => ({
+          name,
+          service: name,
+          pin: 'optional' as const,
+          tlsExporter: 'absent' as const,
+        })),
     ],
+    ...(deltaSeconds === undefined ? {} : { deltaSeconds }),
     groupId: '',
   }
   const rpsKeys = await openKeys({ config: rpsConfig, ...ports })

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { readFile, writeFile } from 'node:fs/promises'
 import { createServer, get } from 'node:http'
-import { type AddressInfo, connect as connectTcp } from 'node:net'
+import { type AddressInfo, connect as connectTcp, createServer as createTcpServer } from 'node:net'
 import { connect } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { fromUtf8, utf8 } from '@milagro-ts/crypto/bytes'
@@ -232,13 +232,13 @@ describe('a whole system', () => {
     await folder.close()
   })
 
-  /** At a port, or at this path. */
+  /** At a port, or at this path; it answers once a request is whole. */
   async function startService(path?: string) {
     const seen: (string | undefined)[] = []
     const server = createServer((request, response) => {
       const instance = request.headers['milagro-instance'] as string | undefined
       seen.push(instance)
-      response.end(`hello ${instance}`)
+      request.resume().once('end', () => response.end(`hello ${instance}`))
     })
     const at = path === undefined ? { port: 0, host: '127.0.0.1' } : { path }
     await new Promise<void>(resolve => server.listen(at, resolve))
@@ -247,6 +247,16 @@ describe('a whole system', () => {
       server.close()
     })
     return { port: (server.address() as AddressInfo).port, seen }
+  }
+  /** Says back what it hears. */
+  async function startEcho(): Promise<number> {
+    const server = createTcpServer(socket => {
+      socket.on('error', () => undefined)
+      socket.pipe(socket)
+    })
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    folder.onClose(async () => void server.close())
+    return (server.address() as AddressInfo).port
   }
   const asOperator = (...argv: string[]) =>
     milagroWith(PIN, 'fleet', ...argv, ...operator, '--url', fleet.fleet, '--json')
@@ -403,7 +413,70 @@ describe('a whole system', () => {
     await expect(body(`http://${near}/`)).rejects.toThrow()
   })
 
-  test('flags go before the gateway’s settings; psk: identity and key for a foreign program, which no process list shows', async () => {
+  test('over a SIGHUP half a request goes on to the service that has it, and so does a stream', async () => {
+    const settings = JSON.parse(await readFile(gatewayFile, 'utf8'))
+    const path = folder.file('after')
+    const [first, echo, after] = [await startService(), await startEcho(), await startService(path)]
+    const [host, http, raw] = ['127.0.0.1', { pass: 'http' }, { pass: 'none' }]
+    const file = folder.file('held.json')
+    const write = (more: object) =>
+      writeFile(file, JSON.stringify({ ...settings, listen: { host, port: 0 }, ...more }))
+    await write({ ...http, to: { host, port: first.port } })
+    const gateway = running1('tls', 'gateway', '--config', file)
+    const { listen = '' } = await gateway.event('ready')
+    const outbound = running1(
+      ...['tls', 'gateway', '--outbound', '--listen', '127.0.0.1:0', '--to', listen],
+      ...['--server', 'gw.example', ...car],
+    )
+    const { listen: near = '' } = await outbound.event('ready')
+    await until(async () => (await body(`http://${near}/`).catch(() => null))?.status === 200)
+    let reloads = 0
+    const reload = async (more: object) => {
+      await write(more)
+      gateway.child.kill('SIGHUP')
+      reloads++
+      await until(async () => gateway.err().split('the settings were read again').length === reloads + 1)
+    }
+    const dial = () => {
+      const socket = connectTcp(Number(near.split(':')[1]), host)
+      let heard = ''
+      socket.on('data', chunk => {
+        heard += chunk
+      })
+      const ended = new Promise<string>((resolve, reject) => {
+        socket.once('error', reject)
+        socket.once('close', () => resolve(heard))
+      })
+      return { socket, heard: () => heard, ended }
+    }
+
+    const before = first.seen.length
+    const request = dial()
+    request.socket.write('POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 8\r\n\r\nhalf')
+    await until(async () => first.seen.length === before + 1)
+
+    await reload({ ...raw, to: { host, port: echo } })
+    const stream = dial()
+    stream.socket.write('one ')
+    await until(async () => stream.heard() === 'one ')
+
+    await reload({ ...http, to: { path } })
+    expect((await body(`http://${near}/`)).status).toBe(200)
+    expect(after.seen).toEqual(['VIN%201'])
+
+    stream.socket.end('two')
+    expect(await stream.ended).toBe('one two')
+    expect(request.heard()).toBe('')
+    request.socket.write('rest')
+    expect(await request.ended).toMatch(/^HTTP\/1\.1 200 .*\r\n\r\nhello VIN%201$/s)
+    expect([first.seen.length, after.seen.length]).toEqual([before + 1, 1])
+    for (const { child, ended } of [outbound, gateway]) {
+      child.kill()
+      expect(await ended).toBe(0)
+    }
+  })
+
+  test('flags go before the gateway’s settings; psk: identity and key for a foreign program, by an answer in JSON', async () => {
     // The settings name another port, another service, and another way to tell it.
     const path = folder.file('by-flag')
     const [other, near] = [await startService(path), `127.0.0.1:${await freePort()}`]

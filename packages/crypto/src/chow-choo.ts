@@ -14,7 +14,9 @@
  * It holds because both k are e(Hk1(IdS), Hk2(IdC))^(s(x + πs)(y + πc)), and wPS = xPG = wxHk1(IdS). Authentication is
  * implicit: only who holds the other name's key has K, and the first message under K shows it. w·x gives forward secrecy
  * against later theft of both keys. Whoever stole the client's key still can't play the server to it, since k needs
- * x + πs with sHk1(IdS), and the other way round. A state is good for one answer.
+ * x + πs with sHk1(IdS), and the other way round. πs binds PS: without it PS = zP1 − πsHk1(IdS) makes k
+ * e(zIVK, PC + πcHk2(IdC)), which anybody computes. πc binds PC and PS: with neither, PC = zHk2(M) − πcHk2(IdC) makes k
+ * what M has by its own key, and M poses as any client. A state is good for one answer.
  *
  * {@includeCode ../examples/chow-choo.mjs}
  */

@@ -2,12 +2,13 @@
 import { concat, fromHex, toBase64Url, toHex, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { hashToScalar } from '@milagro-ts/crypto/hash-to-curve'
-import { agreePointG1, agreePointG2, encodeName, IdCore } from '@milagro-ts/crypto/identity'
+import { agreePointG1, agreePointG2, encodeName, IdCore, isServerName } from '@milagro-ts/crypto/identity'
 import { deriveKey } from '@milagro-ts/crypto/kdf'
 import { clientProve, DeviceProven } from '@milagro-ts/crypto/mpin'
 import { hedgedNonce, NONCE_ROLE } from '@milagro-ts/crypto/nonce'
 import { joinPin } from '@milagro-ts/crypto/pin'
 import { G1, G2, pairing } from '@milagro-ts/crypto/points'
+import type { Scalar } from '@milagro-ts/crypto/scalar'
 import { ServerKey } from '@milagro-ts/crypto/server-key'
 import {
   AgreeClientKey,
@@ -206,10 +207,27 @@ describe('no common key', () => {
   })
 
   test('a device whose name spells a server’s is no server: kinds are in the name', () => {
-    const named = slotName(groupId, gateway, SLOT)
-    const asStatic = encodeName(groupId, broker)
-    const asDevice = slotName(groupId, { kind: 1, idCore: car }, SLOT)
-    expect(new Set([named, asStatic, asDevice].map(toHex)).size).toBe(3)
+    // No idCore spells a server's name, since its factors are no letter. If one did, the kind alone would tell them apart.
+    const spelt = 'a-gateway-with-a-name-of-39.example.org'
+    expect(isServerName(spelt)).toBe(true)
+    expect(() => IdCore.decode(utf8(spelt))).toThrow('unknown factors')
+    const { name, generation } = gateway
+    const idCore = { bytes: utf8(name), generation } as unknown as IdCore
+    const server = slotName(groupId, gateway, SLOT)
+    const device = slotName(groupId, { kind: 1, idCore }, SLOT)
+    expect(withoutKind(device)).toEqual(withoutKind(server))
+    expect(device).not.toEqual(server)
+    const S = agreePointG2(device).mulSecret(s)
+    const claim = { groupId, slot: SLOT, epoch: EPOCH }
+    expect(AgreeSlotKey.verify({ ...claim, party: { kind: 1, idCore } }, ivk, S)).not.toBeNull()
+    expect(AgreeSlotKey.verify({ ...claim, party: gateway }, ivk, S)).toBeNull()
+  })
+
+  test('a static server is told from a server by its kind, not by the slot alone', () => {
+    const { name, generation } = gateway
+    const server = encodeName(groupId, { kind: 2, name, generation })
+    expect(withoutKind(encodeName(groupId, broker))).toEqual(withoutKind(server))
+    expect(encodeName(groupId, broker)).not.toEqual(server)
   })
 
   test('a slot key that was stolen plays nothing in the next slot', () => {
@@ -289,17 +307,25 @@ test('a gateway that holds its slot key logs nobody in at the RPS', () => {
 })
 
 test('h binds R: without it anybody poses as any car', () => {
-  // R = xP1 − h·Hk1(C) cancels the car's part. Where h is fixed before R, the server's value is e(xIVK, Hk2(B)).
   const x = scalarOf('x of a stranger')
   const B = slotName(groupId, gateway, SLOT)
-  const fixed = scalarOf('an h that does not hash R')
-  const forged = G1.generator.mulSecret(x).subtract(pointOf(car).mulPublic(fixed))
   const computable = pairing(ivk.mulSecret(x), agreePointG2(B))
-  const unbound = pairing(forged.add(pointOf(car).mulPublic(fixed)), secretOf(gateway, SLOT))
-  expect(unbound.equals(computable)).toBe(true)
+  // What h would be without R: its tag left out, or all that follows numbered anew.
+  const entries = hEntries(car, SLOT, undefined, B)
+  const runs = [entries, entries.filter(entry => entry !== undefined)].map(left => {
+    // R = xP1 − h·Hk1(C) cancels the car's part. Where h is known before R, the server's value is e(xIVK, Hk2(B)).
+    const fixed = hashToScalar('PSK', tlv(left))
+    const forged = G1.generator.mulSecret(x).subtract(pointOf(car).mulPublic(fixed))
+    const sharedBy = (h: Scalar) => pairing(forged.add(pointOf(car).mulPublic(h)), secretOf(gateway, SLOT))
+    expect(sharedBy(fixed).equals(computable)).toBe(true)
+    const R = forged.encode()
+    const psk = atServer(PskIdentity.ofSlot('m1', car, SLOT, forged).toString())
+    const right = pskOf(sharedBy(hOf(car, SLOT, R, B)), SLOT, R)
+    return { psk, forged: pskOf(computable, SLOT, R), right }
+  })
   // The protocol's h is another for each R, so the same R gives the stranger nothing.
-  const identity = PskIdentity.ofSlot('m1', car, SLOT, forged)
-  expect(atServer(identity.toString())).not.toBe(pskOf(computable, SLOT, forged.encode()))
+  for (const { psk, forged } of runs) expect(forged).not.toBe(psk)
+  for (const { psk, right } of runs) expect(right).toBe(psk)
 })
 
 test('ρA_pin mixed into R tests no PIN: `agree` has a master secret of its own', () => {
@@ -362,8 +388,10 @@ test('keys of `agree` are types of their own', () => {
 
 /** h and PSK, spelt out here so that an impostor may put anything in. */
 function hOf(idCore: IdCore, slot: number, R: Uint8Array, B: Uint8Array) {
-  const entries = [utf8('BLS12381-SHA256-V1'), idCore.bytes, be(slot, 4), R, B, be(0x0304, 2), be(EPOCH, 4)]
-  return hashToScalar('PSK', tlv(entries))
+  return hashToScalar('PSK', tlv(hEntries(idCore, slot, R, B)))
+}
+function hEntries(idCore: IdCore, slot: number, R: Uint8Array | undefined, B: Uint8Array) {
+  return [utf8('BLS12381-SHA256-V1'), idCore.bytes, be(slot, 4), R, B, be(0x0304, 2), be(EPOCH, 4)]
 }
 function pskOf(shared: ReturnType<typeof pairing>, slot: number, R: Uint8Array): string {
   const info = tlv([
@@ -381,5 +409,11 @@ function pskOf(shared: ReturnType<typeof pairing>, slot: number, R: Uint8Array):
 }
 const be = (value: number, size: number) =>
   Uint8Array.from({ length: size }, (_, i) => value >>> (8 * (size - 1 - i)))
-const tlv = (entries: readonly Uint8Array[]) =>
-  concat(...entries.map((value, i) => concat(Uint8Array.of(i + 1), be(value.length, 4), value)))
+const tlv = (entries: readonly (Uint8Array | undefined)[]) =>
+  concat(
+    ...entries.flatMap((value, i) =>
+      value === undefined ? [] : [concat(Uint8Array.of(i + 1), be(value.length, 4), value)],
+    ),
+  )
+/** A name TLV less the byte of its kind, behind groupId and the kind's own tag and length. */
+const withoutKind = (name: Uint8Array) => name.filter((_, at) => at !== 5 + 32 + 5)

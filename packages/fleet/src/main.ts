@@ -1,7 +1,7 @@
 /**
  * The process: `node main.js --config file.json [--init | --operator-code NAME]`. Says on standard output, one JSON
- * line each, which code enrols the first operator (at the first start) and that it is ready; with --init, which keys
- * it has made; with --operator-code, a code for an operator, for the day when none of them can log in.
+ * line each, which code enrols the first operator (at the first start), by which command, and that it is ready; with
+ * --init, which keys it has made; with --operator-code, a code for an operator, for the day when none of them can log in.
  */
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -47,11 +47,7 @@ await runProcess('fleet', async () => {
     }
     const fleet = await createFleet(options)
     if (operator !== undefined) {
-      say({
-        event: 'operator-code',
-        operator,
-        ...(await fleet.recoveryCode(operator)),
-      })
+      say({ event: 'operator-code', ...(await fleet.recoveryCode(operator)) })
       await fleet.close()
       await store.close()
       return null

@@ -43,6 +43,13 @@ export interface OperatorPorts {
   readonly fetch: typeof fetch
 }
 
+/** A code that an operator enrols by at a shell, without a console. */
+export interface OperatorCode extends IssuedCode {
+  readonly operator: string
+  /** The whole command, the code included. It asks for the PIN, and makes the token store where it is said. */
+  readonly enrol: string
+}
+
 export class Operators {
   readonly #ports: OperatorPorts
   readonly #keys: TokenKeys
@@ -95,27 +102,47 @@ export class Operators {
    * The code for the very first operator, once: null when there is an operator, or a setup code that can still be
    * used. One that ran out unused is replaced.
    */
-  async setupCode(name: string): Promise<IssuedCode | null> {
+  async setupCode(name: string): Promise<OperatorCode | null> {
     const operators = await this.#ports.register.list({ kind: 'operator', limit: 1000 })
-    if (operators.length === 0) return (await this.invite(name, 'console')).code
+    if (operators.length === 0) return this.#withCommand(name, (await this.invite(name, 'console')).code)
     const first = operators.find(({ instance }) => instance === OPERATOR_PREFIX + name)
     const waits = operators.every(({ state }) => state === 'registered')
     if (!waits || first === undefined) return null
-    return this.#ports.register.deviceCode('operator', first.id, 'console')
+    return this.#withCommand(name, await this.#ports.register.deviceCode('operator', first.id, 'console'))
   }
 
   /**
    * For whoever holds the server's machine and passphrase, when no operator can log in any more: a code for `name`,
    * as a new operator or as the next generation of a known one.
    */
-  async recoveryCode(name: string): Promise<IssuedCode> {
+  async recoveryCode(name: string): Promise<OperatorCode> {
     const { register } = this.#ports
     const [known] = await register.list({ kind: 'operator', instance: OPERATOR_PREFIX + name, limit: 1 })
-    if (known === undefined) return (await this.invite(name, 'console')).code
-    return known.state === 'enrolled'
-      ? register.nextGeneration('operator', known.id, 'console')
-      : register.deviceCode('operator', known.id, 'console')
+    if (known === undefined) return this.#withCommand(name, (await this.invite(name, 'console')).code)
+    const code =
+      known.state === 'enrolled'
+        ? await register.nextGeneration('operator', known.id, 'console')
+        : await register.deviceCode('operator', known.id, 'console')
+    // A token store with a former identity takes no other of that name.
+    const hadOne = known.state === 'enrolled' || known.state === 'revoked'
+    return this.#withCommand(name, code, hadOne ? 'operator-new.json' : undefined)
   }
+
+  /** Instance and attributes are those that `invite` has registered, and that a code is good for. */
+  #withCommand(name: string, issued: IssuedCode, store = 'operator.json'): OperatorCode {
+    const { issuer, withPin } = this.#ports
+    const words = [
+      `MILAGRO_CODE=${issued.code} milagro device enroll`,
+      ...(withPin ? ['--with-pin'] : []),
+      `--instance ${OPERATOR_PREFIX}${name} --attribute operator=${name}`,
+      `--store ${store} --rps ${shellWord(issuer)}`,
+    ]
+    return { operator: name, ...issued, enrol: words.join(' ') }
+  }
+}
+
+function shellWord(text: string): string {
+  return /^[\w.:/@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
 }
 
 /** How long the RPS' keys are believed unasked, and how often an unknown kid may make us ask, in ms. */

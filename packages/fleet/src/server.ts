@@ -29,7 +29,7 @@ import { StoreError } from '@milagro-ts/store/store-error'
 import type { FastifyInstance } from 'fastify'
 import { AuditTrail } from './audit.js'
 import { Bans } from './bans.js'
-import { Codes, type IssuedCode } from './codes.js'
+import { Codes } from './codes.js'
 import type { FleetConfig } from './config.js'
 import { serveConsole } from './console.js'
 import { noteEndedKeys } from './ended-keys.js'
@@ -41,7 +41,7 @@ import { GroupInForce } from './group-in-force.js'
 import { forgetHooks, Hooks } from './hooks.js'
 import { LeafCeiling } from './leaf-ceiling.js'
 import { NextRevision } from './next-revision.js'
-import { type Operator, Operators } from './operators.js'
+import { type Operator, type OperatorCode, Operators } from './operators.js'
 import { Outbox } from './outbox.js'
 import { Reconciliation } from './reconciliation.js'
 import { Register } from './register.js'
@@ -80,9 +80,9 @@ export interface Fleet {
   readonly adminToken: string
   readonly groupId: Uint8Array
   /** Makes the first operator's code, once: null when there is one, or an operator. It is told nowhere else. */
-  setupCode(): Promise<(IssuedCode & { readonly operator: string }) | null>
+  setupCode(): Promise<OperatorCode | null>
   /** A code for an operator, made at the server's own machine. */
-  recoveryCode(operator: string): Promise<IssuedCode>
+  recoveryCode(operator: string): Promise<OperatorCode>
   /** Listens on both. Rejects when a port is taken. */
   start(): Promise<{ url: string; adminUrl: string }>
   close(): Promise<void>
@@ -244,11 +244,7 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
     admin,
     adminToken,
     groupId: group.current.groupId,
-    async setupCode() {
-      const operator = config.firstOperator ?? 'admin'
-      const code = await operators.setupCode(operator)
-      return code === null ? null : { ...code, operator }
-    },
+    setupCode: () => operators.setupCode(config.firstOperator ?? 'admin'),
     recoveryCode: name => operators.recoveryCode(name),
     async start() {
       const urls = await listenBoth({ app, admin }, config)

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { generateEs256 } from '@milagro-ts/api/keys'
 import { signAccessToken, verifyTicket } from '@milagro-ts/api/statements'
 import { toBase64Url } from '@milagro-ts/crypto/bytes'
@@ -42,6 +43,28 @@ test('the setup code is made once, and enrols the first operator with a PIN of t
   expect(await refusal(world.asRps().verify({ body: other.body }))).toBe('CONFLICT')
   world.useOperator(answer.idCore)
   expect(await world.api.status({})).toMatchObject({ operator: 'admin', vehicles: 0, revision: 1 })
+})
+
+describe('the command that enrols an operator', () => {
+  test('is for the first one’s token store, and another where that may be there already', async () => {
+    const command = ({ code, enrol }: { code: string; enrol: string }) => enrol.replace(code, '<code>')
+    const rest = `--store operator.json --rps ${world.rps.url}`
+    expect(command(await world.fleet.recoveryCode('eve'))).toBe(
+      `MILAGRO_CODE=<code> milagro device enroll --with-pin --instance operator:eve --attribute operator=eve ${rest}`,
+    )
+    const { name } = await operator()
+    expect(command(await world.fleet.recoveryCode(name))).toContain(' --store operator-new.json --rps ')
+  })
+
+  test('wants no PIN where operators have none, and quotes an address that a shell would read', async () => {
+    const issuer = "https://rps.example/?a&b='c'"
+    const other = await World.start({ operatorPin: 'never', rps: { url: world.rps.url, issuer } })
+    const { enrol } = await other.fleet.recoveryCode('eve')
+    expect(enrol).toMatch(/ milagro device enroll --instance operator:eve /)
+    const words = execFileSync('sh', ['-c', `set -- ${enrol}; printf '%s\\n' "$@"`], { encoding: 'utf8' })
+    expect(words.trimEnd().split('\n').at(-1)).toBe(issuer)
+    await other.stop()
+  })
 })
 
 describe('a token', () => {

@@ -242,6 +242,10 @@ describe('the process', () => {
       operator: 'admin',
       code: expect.stringMatching(/^([A-Z2-7]{4}-){19}[A-Z2-7]{4}$/),
     })
+    expect(first.events[0]?.enrol).toBe(
+      `MILAGRO_CODE=${first.events[0]?.code} milagro device enroll --with-pin --instance operator:admin ` +
+        `--attribute operator=admin --store operator.json --rps ${world.config.rps.url}`,
+    )
     expect(first.events[1]).toMatchObject({
       url: expect.any(String),
       adminUrl: expect.any(String),
@@ -251,6 +255,9 @@ describe('the process', () => {
     expect(second.events.map(({ event }) => event)).toEqual(['ready'])
     const recovery = await run(['--operator-code', 'admin'])
     expect(recovery).toMatchObject({ code: 0, events: [{ event: 'operator-code', operator: 'admin' }] })
+    expect(recovery.events[0]?.enrol).toContain(
+      `MILAGRO_CODE=${recovery.events[0]?.code} milagro device enroll`,
+    )
   })
 
   test('says in one line why it can’t start', async () => {

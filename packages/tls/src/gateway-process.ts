@@ -5,16 +5,12 @@
 import type { Server } from 'node:net'
 import type { Readiness } from '@milagro-ts/api/admin'
 import { type Environment, readSecret } from '@milagro-ts/api/config'
-import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { type Listen, refuseListen } from '@milagro-ts/api/listen'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { runProcess, type Serving, say } from '@milagro-ts/api/process'
-import { threadKeyCheck } from '@milagro-ts/api/server-pool'
-import { makeServiceKeys, type ServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
-import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
+import { systemRandom, systemTimers } from '@milagro-ts/api/system'
 import type { DeviceOptions } from '@milagro-ts/client/ports'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { openAdmin } from './admin-listener.js'
 import type { GatewaySettings } from './gateway.js'
 import {
@@ -28,6 +24,7 @@ import {
 } from './gateway-config.js'
 import type { OutboundSettings } from './outbound-gateway.js'
 import { ReloadableSettings } from './reloadable-settings.js'
+import { makeService, readService } from './service-folder.js'
 
 /** From the command line; each goes before its setting. */
 export interface GatewayFlags {
@@ -51,7 +48,6 @@ export interface OutboundFlags {
   readonly rps?: string | undefined
 }
 
-const PORTS = { clock: systemClock, random: systemRandom, timers: systemTimers }
 /** Connections that wait to be taken. */
 const BACKLOG = 511
 
@@ -72,13 +68,13 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
       GATEWAY_RELOADABLE,
     )
     const config = settings.current
-    const { name, dataDir } = config
-    const folder = { name, dataDir, passphrase: readSecret('MILAGRO_GATEWAY_PASSPHRASE', env) }
+    const { name } = config
+    const passphrase = readSecret('MILAGRO_GATEWAY_PASSPHRASE', env)
     if (flags.init === true) {
-      sayKeys(name, await makeServiceKeys(folder, systemRandom))
+      say({ event: 'initialised', ...(await makeService(config, passphrase)) })
       return null
     }
-    const keys = await serviceKeys.read(folder)
+    const parts = await readService(config, passphrase)
     const log = createLog(name, { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_gateway')
     // Loaded only now, so that a start that is refused says so at once.
@@ -88,10 +84,7 @@ export function runGateway(flags: GatewayFlags, env: Environment): Promise<void>
     ])
     const { workers } = config
     const service = await openTlsService({
-      name,
-      ...keys,
-      group: await pinnedGroup(config, threadKeyCheck(PORTS)),
-      rpsUrl: config.rps.url,
+      ...parts,
       log,
       metrics,
       ...(workers === undefined ? {} : { workers }),
@@ -239,15 +232,6 @@ function listenOn(server: Server, { host, port }: Listen): Promise<void> {
 function addressOf(server: { address(): unknown }): string {
   const { address, port, family } = server.address() as { address: string; port: number; family: string }
   return `${family === 'IPv6' ? `[${address}]` : address}:${port}`
-}
-
-function sayKeys(name: string, { requestKey, hpkeKey }: ServiceKeys): void {
-  say({
-    event: 'initialised',
-    name,
-    requestKey: requestKey.publicKey.toBase64Url(),
-    hpkeKey: toBase64Url(hpkeKey.publicKey),
-  })
 }
 
 function gatewaySettings(config: GatewayConfig): GatewaySettings {

@@ -92,7 +92,9 @@ export class Gateway {
       deviceAt: socket => this.#passedOn.get(socket) as PassedOn,
       observe: (outcome, error) => {
         metrics.count('requests_passed_on', { outcome })
-        this.#away = error?.message
+        // What a device asks for may take too long, or be answered badly: the service is there all the same.
+        if (outcome === 'OK' || outcome === 'AWAY') this.#away = error?.message
+        else log.info({ err: error, outcome }, 'the service gave no answer to a request')
       },
     })
     this.server = createServer({ door, timers, log }, (socket, peer) => this.#enter(socket, peer))

@@ -9,18 +9,15 @@ import { createClient } from '@milagro-ts/api/call'
 import { ConfigError, type Environment, environmentOfOthers, readSecret } from '@milagro-ts/api/config'
 import { dtaRoutes } from '@milagro-ts/api/dta-routes'
 import type { Group } from '@milagro-ts/api/group'
-import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { createLog, type Log } from '@milagro-ts/api/log'
 import { createMetrics, type Metrics } from '@milagro-ts/api/metrics'
 import { Refused } from '@milagro-ts/api/problem'
 import { runProcess, say } from '@milagro-ts/api/process'
 import { registerRoutes } from '@milagro-ts/api/register-routes'
 import { requestSigner } from '@milagro-ts/api/request-auth'
-import { threadKeyCheck } from '@milagro-ts/api/server-pool'
-import { makeServiceKeys, type ServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
+import type { ServiceKeys } from '@milagro-ts/api/service-keys'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
 import { followGroup } from '@milagro-ts/client/group-store'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import { encodeName, IdCore } from '@milagro-ts/crypto/identity'
 import { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import { G2 } from '@milagro-ts/crypto/points'
@@ -34,6 +31,7 @@ import { loadPskFileConfig, PSK_FILE_RELOADABLE, type PskFileConfig } from './ga
 import { PskFile } from './psk-file.js'
 import { askRecipientKey } from './recipient-shares.js'
 import { ReloadableSettings } from './reloadable-settings.js'
+import { makeService, readService } from './service-folder.js'
 
 /** Milliseconds for one call, and between two looks for a newer revision of the group document. */
 const TIMEOUT = 5_000
@@ -58,24 +56,20 @@ export function runPskFile(flags: PskFileFlags, env: Environment): Promise<void>
       PSK_FILE_RELOADABLE,
     )
     const config = settings.current
-    const { name, dataDir } = config
-    const folder = { name, dataDir, passphrase: readSecret('MILAGRO_PSK_FILE_PASSPHRASE', env) }
+    const { name } = config
+    const passphrase = readSecret('MILAGRO_PSK_FILE_PASSPHRASE', env)
     if (flags.init === true) {
-      const { requestKey, hpkeKey } = await makeServiceKeys(folder, systemRandom)
-      const publicKeys = {
-        requestKey: requestKey.publicKey.toBase64Url(),
-        hpkeKey: toBase64Url(hpkeKey.publicKey),
-      }
-      say({ event: 'initialised', name, ...publicKeys })
+      say({ event: 'initialised', ...(await makeService(config, passphrase)) })
       return null
     }
     const log = createLog(name, { level: config.logLevel ?? 'info' })
     const metrics = createMetrics('milagro_psk_file')
     const ports = { clock: systemClock, random: systemRandom, timers: systemTimers }
+    const { requestKey, hpkeKey, group } = await readService(config, passphrase)
     const writer = await openPskFile({
       settings: () => settings.current,
-      keys: await serviceKeys.read(folder),
-      group: await pinnedGroup(config, threadKeyCheck(ports)),
+      keys: { requestKey, hpkeKey },
+      group,
       log,
       metrics,
       ...ports,

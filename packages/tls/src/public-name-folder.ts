@@ -4,15 +4,15 @@ import { type Environment, readSecret } from '@milagro-ts/api/config'
 import type { Group } from '@milagro-ts/api/group'
 import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { rpsRoutes } from '@milagro-ts/api/rps-routes'
-import { makeServiceKeys, serviceKeys } from '@milagro-ts/api/service-keys'
+import { serviceKeys } from '@milagro-ts/api/service-keys'
 import { systemTimers } from '@milagro-ts/api/system'
 import type { FileOpener } from '@milagro-ts/client/file-recipient'
 import { followGroup } from '@milagro-ts/client/group-store'
-import { toBase64Url } from '@milagro-ts/crypto/bytes'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { publicKeysFault } from '@milagro-ts/crypto/server-key'
 import { loadServiceConfig, type ServiceConfig } from './gateway-config.js'
 import { publicNameOpener } from './public-name.js'
+import { makeService, type ServicePublicKeys } from './service-folder.js'
 
 const PASSPHRASE = 'MILAGRO_SERVICE_PASSPHRASE'
 
@@ -23,26 +23,12 @@ export interface ServiceFolderPorts {
   readonly fetch: typeof fetch
 }
 
-/** Public parts for the group document, base64url. */
-export interface ServicePublicKeys {
-  readonly name: string
-  readonly requestKey: string
-  readonly hpkeKey: string
-}
-
 /** Makes the data folder and its keys, or opens those that are there. ConfigError, StoreError. */
 export async function makeServiceFolder(
   file: string,
   { env, random }: ServiceFolderPorts,
 ): Promise<ServicePublicKeys> {
-  const { name, dataDir } = loadServiceConfig({ file, env })
-  const folder = { name, dataDir, passphrase: readSecret(PASSPHRASE, env) }
-  const { requestKey, hpkeKey } = await makeServiceKeys(folder, random)
-  return {
-    name,
-    requestKey: requestKey.publicKey.toBase64Url(),
-    hpkeKey: toBase64Url(hpkeKey.publicKey),
-  }
+  return makeService(loadServiceConfig({ file, env }), readSecret(PASSPHRASE, env), random)
 }
 
 /** ConfigError, StoreError; ClientError UNKNOWN_RECIPIENT, WRONG_GROUP. */

@@ -3,14 +3,20 @@
  * guard, then against this package.
  */
 import { spawnSync } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createSecureServer } from 'node:http2'
 import { Agent, get, createServer as httpsServer, type RequestOptions } from 'node:https'
 import type { Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import {
   type ConnectionOptions,
   connect as rawConnect,
   createServer as rawServer,
   type TLSSocket,
+  type Server as TlsServer,
 } from 'node:tls'
+import { fileURLToPath } from 'node:url'
 import { Scalar } from '@milagro-ts/crypto/scalar'
 import {
   createServer as createHttpsServer,
@@ -18,15 +24,18 @@ import {
   type RequestOptions as IdentityRequestOptions,
   get as identityGet,
 } from '@milagro-ts/tls/https'
-import { connect, createServer, secured } from '@milagro-ts/tls/tls'
+import { connect, createServer } from '@milagro-ts/tls/tls'
 import { buildConnector } from '@milagro-ts/tls/undici'
 import { WebSocketServer as ProvenWebSocketServer } from '@milagro-ts/tls/ws'
 import { Agent as Dispatcher, fetch as undiciFetch } from 'undici'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type ClientOptions, WebSocket, WebSocketServer } from 'ws'
-import { cert, key } from './someones-certificate.js'
+import { cert, key, signed } from './someones-certificate.js'
+import { ran } from './tools.js'
 import { type Car, NAME, outcome, World } from './world.js'
 
+/** The handshake fails. */
+const ALERT = /^ERR_SSL_[A-Z0-9/]+_ALERT_/
 const SUITE = { ciphers: 'TLS_AES_128_GCM_SHA256', minVersion: 'TLSv1.3' } as const
 
 let world: World
@@ -69,12 +78,15 @@ describe('1: a certificate in the place of the PSK', () => {
     expect(await outcome(opened({ ...at, ca: cert }))).toBe('in')
   })
 
-  test('with it neither is', async () => {
+  /** What node says of one that nobody vouches for. */
+  const SELF_SIGNED = 'DEPTH_ZERO_SELF_SIGNED_CERT'
+
+  test('with it one that nobody vouches for is refused', async () => {
     const at = { ...(await impostor()), servername: NAME }
-    expect(await outcome(connect({ ...at, identity: world.car(1) }))).not.toBe('in')
+    expect(await outcome(connect({ ...at, identity: world.car(1) }))).toBe(SELF_SIGNED)
   })
 
-  test('nor where the environment switches the checks of certificates off', async () => {
+  test('also where the environment switches the checks of certificates off', async () => {
     const at = await impostor()
     process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'
     try {
@@ -82,23 +94,93 @@ describe('1: a certificate in the place of the PSK', () => {
       const pskCallback = () => ({ identity, psk })
       const checkServerIdentity = () => new Error('no certificates')
       expect(await outcome(opened({ ...at, ...SUITE, pskCallback, checkServerIdentity }))).toBe('in')
-      expect(await outcome(connect({ ...at, servername: NAME, identity: world.car(1) }))).not.toBe('in')
+      expect(await outcome(connect({ ...at, servername: NAME, identity: world.car(1) }))).toBe(SELF_SIGNED)
     } finally {
       delete process.env.NODE_TLS_REJECT_UNAUTHORIZED
     }
   })
+
+  describe('by a CA that the client’s process trusts, for the server’s own name', () => {
+    const CLIENT = fileURLToPath(new URL('./trusting-client.mjs', import.meta.url))
+    const REFUSED = 'a certificate was offered in the place of the external PSK'
+    /** The impostor speaks both versions of TLS, and of HTTP. How many requests it has read, and what each way came to. */
+    const attacked = async (isWide = false) => {
+      let read = 0
+      const server = createSecureServer({ ...signed, allowHTTP1: true }, (_, response) => {
+        read++
+        response.end('welcome')
+      })
+      server.on('tlsClientError', () => undefined)
+      const { port } = await listening(server)
+      const { identity, psk } = await world.car(1).externalPsk(NAME)
+      const folder = await mkdtemp(join(tmpdir(), 'milagro-guards-'))
+      try {
+        const ca = join(folder, 'ca.pem')
+        await writeFile(ca, signed.ca)
+        const input = JSON.stringify({
+          port,
+          name: NAME,
+          identity,
+          psk: Buffer.from(psk).toString('hex'),
+          isWide,
+        })
+        const { text } = await ran([process.execPath, CLIENT], { input, env: { NODE_EXTRA_CA_CERTS: ca } })
+        return { read, outcomes: JSON.parse(text) as Record<string, string> }
+      } finally {
+        await rm(folder, { recursive: true })
+      }
+    }
+
+    test('without the guard it is taken; with it none is, by any module', async () => {
+      const { read, outcomes } = await attacked()
+      const {
+        'node:https': theirs,
+        'node:https, TLS 1.2': theirs12,
+        'tls, TLS 1.2': tls12,
+        ...ours
+      } = outcomes
+      expect([theirs, theirs12]).toEqual(['in', 'in'])
+      expect(ours).toEqual({ tls: REFUSED, https: REFUSED, http2: REFUSED, undici: REFUSED, ws: REFUSED })
+      // TLS 1.2 says by the suite what the server proves itself by, and none of certificates is offered.
+      expect(tls12).toMatch(/^ERR_SSL_(SSLV3|SSL\/TLS)_ALERT_HANDSHAKE_FAILURE$/)
+      // The two of node:https.
+      expect(read).toBe(2)
+    })
+
+    test('nor were one taken if a suite of TLS 1.2 that goes with certificates were offered', async () => {
+      const { read, outcomes } = await attacked(true)
+      expect(outcomes).toMatchObject({ 'node:https, TLS 1.2': 'in', 'tls, TLS 1.2': REFUSED })
+      expect(read).toBe(2)
+    })
+  })
 })
 
 describe('2: a ticket instead of the PSK', () => {
-  /** The session that a connection gets, or null when the server gives none before it says welcome. */
-  const sessionOf = (socket: TLSSocket) =>
-    new Promise<Buffer | null>(resolve => {
+  /** What a connection gets before its server says welcome: the session, and its ticket as it goes over the wire. */
+  const ticketOf = (socket: TLSSocket) =>
+    new Promise<{ session: Buffer | null; ticket: Buffer | undefined }>(resolve => {
       let session: Buffer | null = null
       socket.on('session', given => {
         session = given
       })
-      socket.once('data', () => setImmediate(() => resolve(session)))
+      socket.once('data', () => setImmediate(() => resolve({ session, ticket: socket.getTLSTicket() })))
     })
+  const plain = { ...SUITE, checkServerIdentity: () => new Error('no certificates') }
+  /** A server of ours: the first bytes of each connection, the handshakes that it has refused, and node's server within. */
+  const watched = async () => {
+    const { door, timers, log } = world
+    const heard: Buffer[] = []
+    const refusals: Error[] = []
+    const server = createServer({ door, timers, log }, welcoming)
+    server.on('connection', raw => raw.once('data', (chunk: Buffer) => heard.push(chunk)))
+    server.on('tlsClientError', error => refusals.push(error))
+    const within = new Promise<TlsServer>(resolve =>
+      server.once('secureConnection', socket => resolve((socket as unknown as { server: TlsServer }).server)),
+    )
+    return { at: await listening(server), heard, refusals, within }
+  }
+  /** The handshake fails; nobody is let in first, and then put out. */
+  const HANDSHAKE_FAILURE = expect.stringMatching(/^ERR_SSL_(SSLV3|SSL\/TLS)_ALERT_HANDSHAKE_FAILURE$/)
 
   test('without the guard a banned car walks in by the ticket of its last visit', async () => {
     const { identity, psk } = await world.car(1).externalPsk(NAME)
@@ -118,9 +200,9 @@ describe('2: a ticket instead of the PSK', () => {
         welcoming,
       ).on('tlsClientError', () => undefined),
     )
-    const options = { ...at, ...SUITE, checkServerIdentity: () => new Error('no certificates') }
+    const options = { ...at, ...plain }
     const first = await opened({ ...options, pskCallback: () => ({ identity, psk }) })
-    const session = await sessionOf(first)
+    const { session } = await ticketOf(first)
     first.destroy()
     expect(session).not.toBeNull()
     banned.add(identity)
@@ -129,35 +211,49 @@ describe('2: a ticket instead of the PSK', () => {
   })
 
   test('with it there is no ticket: what OpenSSL sends is the number of a session that nobody keeps', async () => {
-    const at = await ours()
+    const { at, heard, refusals } = await watched()
     const car = world.car(1)
-    const socket = await secured(connect({ ...at, identity: car }))
-    const session = await sessionOf(socket)
-    socket.destroy()
+    const { identity, psk } = await car.externalPsk(NAME)
+    // By node's own client: newer ones offer a session only where they have it from, and know ours by another name.
+    const first = await opened({ ...at, ...plain, pskCallback: () => ({ identity, psk }) })
+    const { session, ticket } = await ticketOf(first)
+    first.destroy()
     // Not even the same car comes in by it, so much the less one that was banned since.
-    const { host, port } = at
-    const byIt = {
-      host,
-      port,
-      ...SUITE,
-      session: session as Buffer,
-      checkServerIdentity: () => new Error('no'),
+    for (const ban of [() => undefined, () => world.banned.add(car.mpinId)]) {
+      ban()
+      // A number that happens to be text up to a NUL is taken for an identity, and refused as a wrong key.
+      expect(await outcome(opened({ ...at, ...plain, session: session as Buffer }))).toMatch(ALERT)
+      expect(heard.at(-1)?.includes(ticket as Buffer)).toBe(true)
     }
-    expect(await outcome(opened(byIt))).not.toBe('in')
-    world.banned.add(car.mpinId)
-    expect(await outcome(opened(byIt))).not.toBe('in')
-    expect(await outcome(connect({ ...at, identity: car }))).not.toBe('in')
+    expect(refusals).toHaveLength(2)
+    expect(ticket).toHaveLength(32)
+    expect(await outcome(connect({ ...at, servername: NAME, identity: car }))).toMatch(ALERT)
   })
 
-  test('and one that was forged, or stolen from another server, opens nothing', async () => {
-    const { identity, psk } = await world.car(1).externalPsk(NAME)
-    const elsewhere = await listening(rawServer({ ...SUITE, pskCallback: () => Buffer.from(psk) }, welcoming))
-    const options = { ...SUITE, checkServerIdentity: () => new Error('no certificates') }
-    const first = await opened({ ...elsewhere, ...options, pskCallback: () => ({ identity, psk }) })
-    const session = (await sessionOf(first)) as Buffer
-    first.destroy()
-    const { host, port } = await ours()
-    expect(await outcome(opened({ host, port, ...options, session }))).not.toBe('in')
+  test('and one that was stolen from another server opens nothing, nor one that was forged by the server’s own keys', async () => {
+    const car = world.car(1)
+    const { identity, psk } = await car.externalPsk(NAME)
+    const { at, heard, refusals, within } = await watched()
+    expect(await outcome(connect({ ...at, servername: NAME, identity: car }))).toBe('in')
+    // Its first 16 bytes stand before each ticket: this one is no text.
+    const ticketKeys = Buffer.alloc(48, 0xff)
+    for (const makeKnown of [() => undefined, async () => (await within).setTicketKeys(ticketKeys)]) {
+      await makeKnown()
+      const elsewhere = rawServer({ ...SUITE, ticketKeys, pskCallback: () => Buffer.from(psk) }, welcoming)
+      const first = await opened({
+        ...(await listening(elsewhere)),
+        ...plain,
+        pskCallback: () => ({ identity, psk }),
+      })
+      const { session, ticket } = await ticketOf(first)
+      first.destroy()
+      refusals.length = 0
+      expect(await outcome(opened({ ...at, ...plain, session: session as Buffer }))).toEqual(
+        HANDSHAKE_FAILURE,
+      )
+      expect(refusals).toHaveLength(1)
+      expect(heard.at(-1)?.includes(ticket as Buffer)).toBe(true)
+    }
   })
 })
 
@@ -374,8 +470,6 @@ describe('4: a callback that throws', () => {
     })
     return { status, stderr, answers: stdout.trim().split('\n') }
   }
-  const ALERT = /^ERR_SSL_[A-Z0-9/]+_ALERT_/
-
   const what = isCaught
     ? 'the process lives, and the identity is told apart from a wrong key'
     : 'one such identity ends the process'

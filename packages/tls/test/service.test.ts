@@ -23,7 +23,7 @@ import { Permit, slotStart } from '@milagro-ts/crypto/time-permit'
 import type { TlsPeer } from '@milagro-ts/tls/door'
 import { openTlsService, type TlsService } from '@milagro-ts/tls/service'
 import { connect, createServer, secured } from '@milagro-ts/tls/tls'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { asFields, type Car, codeOf, NOON, OWN, type RunningRps, until, World } from '../../rps/test/world.js'
 import { closed, outcome } from './world.js'
 
@@ -192,6 +192,39 @@ test('frozen: what is in hand goes on, nothing follows, and after slot and lead 
   for (const authority of world.authorities) authority.behaviour = 'honest'
   world.clock.turn(6_000)
   await until(async () => (await outcome(dial(car))) === 'in')
+})
+
+describe('an authority that lies about its share of a slot key', () => {
+  test('is passed over, and with t − 1 honest ones left there is no key', async () => {
+    const [one, another] = world.authorities
+    one!.behaviour = 'lying'
+    end()
+    await service.close()
+    await serve()
+    expect(await outcome(dial(world.makeCar()))).toBe('in')
+    another!.behaviour = 'lying'
+    expect(await codeOf(open())).toBe('WRONG_SHARE')
+  })
+
+  test('gives no key even where the proofs hold, since t shares make one of the group’s IVK or none', async () => {
+    const honest = world.authorities.map(({ shares }) => shares)
+    const keysOf = world.group.keysOf.bind(world.group)
+    // Other shares, and commitments to them in a document that nobody has verified.
+    for (const authority of world.authorities)
+      authority.shares = { ...authority.shares, agree: Scalar.random(systemRandom) }
+    const commitments = world.authorities.map(({ shares }) => G1.generator.mulSecret(shares.agree))
+    const told = vi.spyOn(world.group, 'keysOf').mockImplementation((purpose, epoch) => {
+      const keys = keysOf(purpose, epoch)
+      return purpose === 'agree' && keys !== null ? { ...keys, commitments } : keys
+    })
+    await expect(open()).rejects.toMatchObject({
+      code: 'RETRY_LATER',
+      log: 'the shares of a slot key don’t make the key of this name',
+    })
+    for (const [i, authority] of world.authorities.entries()) authority.shares = honest[i]!
+    told.mockRestore()
+    await (await open()).close()
+  })
 })
 
 test('removed from the group: no further key, the stream is cut, and after half a minute everybody is out', async () => {

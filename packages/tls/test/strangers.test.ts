@@ -1,11 +1,11 @@
 /** OpenSSL's s_client at our server, its s_server for our client, and what a handshake looks like on the wire. */
-import { createServer as createTcpServer } from 'node:net'
+import { connect as connectTcp, createServer as createTcpServer } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { connect, createServer, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { hex, openssl, opensslServer, opensslVersion } from './openssl.js'
 import { cert, key } from './someones-certificate.js'
-import { type Car, NAME, World } from './world.js'
+import { type Car, NAME, outcome, World } from './world.js'
 
 /** The server's last word on a ClientHello, whichever of the alerts for it a version says: OpenSSL's name of it. */
 const FATAL_ALERT = expect.stringMatching(
@@ -90,6 +90,96 @@ describe.skipIf(opensslVersion === undefined)('openssl s_client at our server', 
     expect(messages.slice(end)).toEqual(['NewSessionTicket'])
     expect(said).toMatch(/TLS server extension "key share"/)
     expect(said).toMatch(/TLS server extension "psk"/)
+  })
+})
+
+describe('a HelloRetryRequest, of a server that takes another group than the one whose key share a client sends', () => {
+  let port: number
+  let inside: string[]
+  beforeEach(async () => {
+    inside = []
+    const { door, timers, log } = world
+    const server = createServer({ door, timers, log, ecdhCurve: 'P-256' }, (socket, peer) => {
+      inside.push(peer.mpinId)
+      socket.on('error', () => undefined)
+      socket.end('welcome')
+    })
+    server.on('tlsClientError', () => undefined)
+    port = await world.listen(server)
+  })
+
+  describe.skipIf(opensslVersion === undefined)('openssl s_client', () => {
+    const client = async (identity: string, psk: Uint8Array) => {
+      const said = await openssl(
+        [
+          ...['s_client', '-connect', `127.0.0.1:${port}`, '-groups', 'X25519:P-256', '-msg'],
+          ...['-psk_identity', identity, '-psk', hex(psk)],
+        ],
+        { until: /welcome/ },
+      )
+      const messages = [...said.matchAll(/Handshake \[length [0-9a-f]+\], (\w+)/g)].map(([, name]) => name)
+      return { said, messages, alert: /alert [a-z ]+/.exec(said)?.[0] }
+    }
+    /** The first ServerHello is the HelloRetryRequest. */
+    const RETRIED = ['ClientHello', 'ServerHello', 'ClientHello', 'ServerHello']
+
+    test('the right key, and again by what is kept: one pairing in all', async () => {
+      const car = world.car(1)
+      const { identity, psk } = await car.externalPsk(NAME)
+      for (const _ of [1, 2]) {
+        const { said, messages } = await client(identity, psk)
+        expect(said).toContain('welcome')
+        expect(messages.slice(0, 4)).toEqual(RETRIED)
+      }
+      expect(inside).toEqual([car.mpinId, car.mpinId])
+      expect(world.computed).toBe(1)
+    })
+
+    test('a wrong key, an unknown identity and a banned car are refused alike, after a pairing each', async () => {
+      const [car, banned] = [world.car(1), world.car(2)]
+      const { identity, psk } = await car.externalPsk(NAME)
+      const its = await banned.externalPsk(NAME)
+      world.banned.add(banned.mpinId)
+      const wrong = await client(identity, new Uint8Array(32).fill(1))
+      expect(wrong.alert).toMatch(/^alert (illegal parameter|decrypt error)$/)
+      // OpenSSL looks at the binder of the first ClientHello before it asks for a second.
+      expect(wrong.messages).toEqual(['ClientHello'])
+      for (const other of [await client('Client_identity', psk), await client(its.identity, its.psk)])
+        expect([other.alert, other.messages]).toEqual([wrong.alert, wrong.messages])
+      expect(world.computed).toBe(3)
+      // Nothing of it hinders the right key.
+      expect((await client(identity, psk)).messages.slice(0, 4)).toEqual(RETRIED)
+      expect(inside).toEqual([car.mpinId])
+    })
+  })
+
+  test('our client, first and again', async () => {
+    const car = world.car(1)
+    let said = Buffer.alloc(0)
+    const between = createTcpServer(near => {
+      const far = connectTcp({ host: '127.0.0.1', port })
+      for (const [from, to] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        from.on('error', () => to.destroy())
+        from.pipe(to)
+      }
+      near.on('data', chunk => {
+        said = Buffer.concat([said, chunk])
+      })
+    })
+    const at = { host: '127.0.0.1', port: await world.listen(between), servername: NAME, identity: car }
+    for (const _ of [1, 2]) {
+      said = Buffer.alloc(0)
+      expect(await outcome(connect(at))).toBe('in')
+      // Records of type 22: whatever follows a client's ClientHellos is encrypted, and so of another.
+      const types: number[] = []
+      for (let i = 0; i < said.length; i += 5 + said.readUInt16BE(i + 3)) types.push(said[i] as number)
+      expect(types.filter(type => type === 22)).toHaveLength(2)
+    }
+    expect(inside).toEqual([car.mpinId, car.mpinId])
+    expect(world.computed).toBe(1)
   })
 })
 

@@ -36,7 +36,9 @@ export function addFleet(program: Command, io: Io, status: { exit: number }): vo
   addServerVerbs(fleet, 'fleet', status)
   fleet
     .command('operator-code')
-    .description('at fleet’s own machine: a code for an operator, for the day when none can log in')
+    .description(
+      'at fleet’s own machine: a code for an operator, for the day when none can log in, and the whole command that enrols by it (`enrol`)',
+    )
     .argument('<name>', 'of an operator, present or new')
     .requiredOption('--config <file>', 'settings, JSON')
     .option('--json', 'answer with one JSON object (the program always does)')
