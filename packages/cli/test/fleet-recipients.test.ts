@@ -32,7 +32,8 @@ let system: RunningFleet
 let founded: Group
 beforeAll(async () => {
   folder = await Folder.make()
-  system = await runFleet(folder, { authorities: 2, later: [GATEWAY] })
+  const audience = { name: GATEWAY, service: GATEWAY, pin: 'optional', tlsExporter: 'absent' } as const
+  system = await runFleet(folder, { authorities: 2, audiences: [audience] })
   founded = await Group.verifyFile(JSON.parse(await readFile(folder.file('group.json'), 'utf8')))
   const enrolled = await milagroWith(
     { MILAGRO_PIN: '271828', MILAGRO_CODE: system.setupCode },

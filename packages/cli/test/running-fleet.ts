@@ -42,8 +42,6 @@ export interface FleetOptions {
     /** `agree` unless said. */
     readonly purposes?: readonly string[]
   }[]
-  /** Names of servers that are to be in the group later: the RPS tells them of bans. */
-  readonly later?: readonly string[]
   readonly devicePurposes?: ('device' | 'agree' | 'sign' | 'encrypt')[]
   /** Beside fleet's, and one by the name of each recipient where it isn't among these. */
   readonly audiences?: readonly AudiencePolicy[]
@@ -56,7 +54,6 @@ export async function runFleet(
   {
     authorities = 1,
     recipients = [],
-    later = [],
     devicePurposes = ['device', 'sign', 'encrypt'],
     audiences = [],
     deltaSeconds,
@@ -91,9 +88,14 @@ export async function runFleet(
     audiences: [
       { name: fleet, service: 'fleet', pin: 'optional' as const, tlsExporter: 'absent' as const },
       ...audiences,
-      ...[...recipients.map(({ name }) => name), ...later]
-        .filter(name => audiences.every(audience => audience.name !== name))
-        .map(name => ({ name, service: name, pin: 'optional' as const, tlsExporter: 'absent' as const })),
+      ...recipients
+        .filter(({ name }) => audiences.every(audience => audience.name !== name))
+        .map(({ name }) => ({
+          name,
+          service: name,
+          pin: 'optional' as const,
+          tlsExporter: 'absent' as const,
+        })),
     ],
     ...(deltaSeconds === undefined ? {} : { deltaSeconds }),
     groupId: '',
