@@ -98,7 +98,7 @@ describe('keys alone', () => {
 
   test('that are there and don’t open are no folder to be made', async () => {
     await makeServiceKeys(keysIn(folder), systemRandom)
-    const other = { ...keysIn(folder), passphrase: 'another' }
+    const other = { ...keysIn(folder), passphrase: 'one that opens nothing' }
     expect(await refusal(readServiceKeys(other))).toMatchObject({ name: 'StoreError', reason: 'damaged' })
   })
 
