@@ -144,7 +144,10 @@ async function call(
       redirect: 'manual',
       signal: input.signal ? AbortSignal.any([timeout, input.signal]) : timeout,
     })
-    answer = { response, bytes: await readAtMost(response, options.answerLimit ?? 16_777_216) }
+    answer = {
+      response,
+      bytes: await readAtMost(response, response.ok ? (options.answerLimit ?? 16_777_216) : REFUSAL_LIMIT),
+    }
   } catch (error) {
     if (error instanceof UnexpectedAnswer) throw error
     const system = systemOf(error)

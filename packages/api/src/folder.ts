@@ -17,14 +17,15 @@ export async function makeFolder(dataDir: string): Promise<void> {
   }
 }
 
+/** Another process may make it at the same time. */
 async function makeLevel(path: string): Promise<void> {
   try {
     await mkdir(path, { mode: 0o700 })
   } catch (error) {
     if (await isFolder(path)) return
-    if (codeOf(error) !== 'ENOENT' || dirname(path) === path) throw error
+    if (codeOf(error) !== 'ENOENT' || dirname(path) === path || (await isFolder(dirname(path)))) throw error
     await makeLevel(dirname(path))
-    await mkdir(path, { mode: 0o700 })
+    await makeLevel(path)
   }
 }
 

@@ -83,6 +83,8 @@ interface DescribedError {
   readonly cause?: DescribedError
 }
 
+/** Characters of a message. */
+const MOST_SAID = 2_000
 /** Errors that say for themselves what to do, by name: where in the program they were made helps nobody. */
 const EXPECTED: ReadonlySet<string> = new Set([
   'ClientError',
@@ -107,7 +109,7 @@ function describeError(error: Error, depth = 0): DescribedError {
     type: error.name,
     ...(isExpected(error)
       ? {
-          says: error.message.replaceAll(/\s*\n\s*/g, ' '),
+          says: oneLine(error.message),
           ...(error.name === 'Refused' && typeof log === 'string' ? { why: log } : {}),
         }
       : { stack: error.stack }),
@@ -115,6 +117,9 @@ function describeError(error: Error, depth = 0): DescribedError {
     ...(cause === undefined ? {} : { cause }),
   }
 }
+
+/** Of what a peer may have said: not all of it, and no more work than it is long. */
+export const oneLine = (text: string): string => text.slice(0, MOST_SAID).replaceAll(/[\r\n]+[ \t]*/g, ' ')
 
 function isExpected(error: Error): boolean {
   // Of fetch, which says no more than that.

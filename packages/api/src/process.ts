@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util'
 import { Unreachable } from './call.js'
 import { ConfigError } from './config.js'
 import { holdHangups, releaseHangups, takeHangups } from './hangup.js'
+import { oneLine } from './log.js'
 import { Refused } from './problem.js'
 
 /** What serves until it is told to end. */
@@ -37,7 +38,9 @@ export async function runProcess(name: string, start: () => Promise<Serving | nu
   // What a start waits for may be a timer of the system's alone, and those keep no process (system.ts).
   const hold = setInterval(() => undefined, LONG)
   try {
-    const serving = await start().finally(() => clearInterval(hold))
+    const serving = await Promise.resolve()
+      .then(start)
+      .finally(() => clearInterval(hold))
     if (serving === null) return
     const end = () => {
       process.off('SIGTERM', end).off('SIGINT', end)
@@ -88,7 +91,7 @@ export function readFlags<Name extends string = never>({
  */
 function reasonOf(error: unknown): string {
   const { message } = error as Error
-  return `${message}${error instanceof Refused ? forTheLog(error) : ''}`.replaceAll(/\s*\n\s*/g, ' ')
+  return oneLine(`${message}${error instanceof Refused ? forTheLog(error) : ''}`)
 }
 
 function forTheLog({ log, detail }: Refused): string {

@@ -110,6 +110,13 @@ describe('an error', () => {
     })
   })
 
+  test('of a message that a peer has made long says the beginning', () => {
+    const detail = `${' '.repeat(1_000_000)}\n`.repeat(2)
+    const { says } = printed(new Refused('CONFLICT', { detail }))
+    expect(says).toHaveLength(2_000)
+    expect(printed(new Refused('CONFLICT', { detail: 'one\r\n  two' })).says).toBe('CONFLICT: one two')
+  })
+
   test.each<[string, Error]>([
     ['a refusal', new Refused('FROZEN')],
     ['too few authorities', new NoQuorum('RETRY_LATER', [], {})],

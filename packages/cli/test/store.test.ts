@@ -65,6 +65,19 @@ test('a copy is of the schema that the database has; a restore brings it to the 
   expect([await steps(file), await steps(`${file}.before-restore`)]).toEqual([dtaMigrations.length, 1])
 })
 
+test('a copy of this version takes the place of a database that a newer one has gone on with', async () => {
+  await accepted(hash => hash.fill(1))
+  expect((await store('backup', folder.file('copy.sqlite'))).exit).toBe(0)
+  const later = { id: dtaMigrations.length + 1, name: 'later', up: async () => {} }
+  await (await openDatabase<unknown>({ file, migrations: [...dtaMigrations, later] })).close()
+  expect(await store('backup', folder.file('newer.sqlite'))).toMatchObject({
+    exit: 1,
+    json: { code: 'NEWER' },
+  })
+  expect((await store('restore', folder.file('copy.sqlite'))).exit).toBe(0)
+  expect(await accepted()).toBe(1)
+})
+
 test('a database that somebody uses stays in its place', async () => {
   await accepted(hash => hash.fill(1))
   expect((await store('backup', folder.file('copy.sqlite'))).exit).toBe(0)

@@ -76,8 +76,11 @@ export class GroupInForce {
   async refresh(): Promise<void> {
     try {
       const { revision: newest } = await this.#rps.group({ query: {} })
-      for (let revision = this.#group.revision + 1; revision <= newest; revision++)
+      for (let revision = this.#group.revision + 1; revision <= newest; revision++) {
         await this.adopt(await this.#rps.group({ query: { revision: String(revision) } }))
+        // It said a number that it has no document for.
+        if (this.#group.revision < revision) return
+      }
     } catch (error) {
       if (error instanceof Unreachable) return
       this.#ports.log.warn({ err: error }, 'the RPS’ group document was not taken')

@@ -93,6 +93,9 @@ export class FakeRps {
   up = true
   kid = 'token-1'
   jwksAsked = 0
+  /** As of an RPS that names a newest revision of any number, and has the one in force for each. */
+  namesRevision: number | undefined
+  groupsAsked = 0
   #waiting: (() => void)[] = []
   #held: Promise<void> | undefined
 
@@ -177,6 +180,14 @@ export class FakeRps {
         this.authoritiesAskedAs = request.headers.authorization
         return void answer(200, this.authorities)
       case 'GET /v1/group': {
+        this.groupsAsked++
+        if (this.namesRevision !== undefined) {
+          const { document } = this.group
+          return void answer(
+            200,
+            searchParams.has('revision') ? document : { ...document, revision: this.namesRevision },
+          )
+        }
         const revision = Number(searchParams.get('revision') ?? this.group.revision)
         return void answer(200, this.group.documents[revision - 1])
       }

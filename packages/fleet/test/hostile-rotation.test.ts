@@ -55,3 +55,12 @@ test('one of two has signed: that document is the only one left, so it is not dr
   const finished = await world.api.finishKey({ body: {} })
   expect(finished).toMatchObject({ state: 'done', newKid: started.newKid })
 })
+
+test('an RPS that names a revision for which it has no document holds nobody up', async () => {
+  world.rps.namesRevision = 100_000_000
+  const before = world.rps.groupsAsked
+  const { revision } = await world.api.listRecipients({})
+  expect(revision).toBe(world.group.revision + 1)
+  // The newest, and the one after ours; the housekeeping may look at the same time.
+  expect(world.rps.groupsAsked - before).toBeLessThan(10)
+})

@@ -102,6 +102,7 @@ export class HttpPassing {
   readonly #server: Server
   /** Of connections with a request under way: those after it. */
   readonly #waiting = new WeakMap<Socket, (() => void)[]>()
+  readonly #open = new Set<Socket>()
   #isClosing = false
   #agent: Agent
   /** Where the agent's connections lead, in JSON. */
@@ -110,14 +111,18 @@ export class HttpPassing {
   constructor(options: HttpPassingOptions) {
     this.#options = options
     this.#agent = new ServiceAgent(SHARED, options)
-    this.#server = createServer({ insecureHTTPParser: false, keepAlive: true }, (incoming, response) =>
-      this.#inTurn(incoming, response),
-    )
+    // Nothing is answered by node itself: what isn't in its turn would go by what waits.
+    const settings = { insecureHTTPParser: false, keepAlive: true, requireHostHeader: false }
+    this.#server = createServer(settings, (incoming, response) => this.#inTurn(incoming, response))
+    this.#server.on('checkExpectation', (incoming, response) => this.#inTurn(incoming, response))
     // Whatever there is is there to be looked at; node bounds the bytes.
     this.#server.maxHeadersCount = 0
     this.#server.on('upgrade', (incoming, socket, head) => this.#upgrade(incoming, socket, head))
     // A CONNECT asks for a tunnel to somewhere else.
-    this.#server.on('connect', (_, socket) => socket.end('HTTP/1.1 405 Method Not Allowed\r\n\r\n'))
+    this.#server.on('connect', (incoming, socket) => {
+      if (this.#waiting.has(incoming.socket)) socket.destroy()
+      else socket.end('HTTP/1.1 405 Method Not Allowed\r\n\r\n')
+    })
   }
 
   /** A device's connection, whose handshake is over. */
@@ -130,14 +135,19 @@ export class HttpPassing {
       if (moved === seen) socket.destroy()
       seen = moved
     })
-    socket.once('close', endWatch)
+    this.#open.add(socket)
+    socket.once('close', () => {
+      endWatch()
+      this.#open.delete(socket)
+    })
     this.#server.emit('connection', socket)
   }
 
   /** Requests under way are answered, and are the last on their connections. */
   close(): void {
     this.#isClosing = true
-    this.#server.closeIdleConnections()
+    // Node knows of idle ones only at servers that listen themselves.
+    for (const socket of this.#open) if (!this.#waiting.has(socket)) socket.end()
   }
 
   /** After the last connection has gone. */
@@ -162,7 +172,8 @@ export class HttpPassing {
     const { socket } = incoming
     const pass = () => {
       response.once('close', () => {
-        const next = socket.destroyed ? undefined : this.#waiting.get(socket)?.shift()
+        // RFC 9112 §9.6: after an answer that is the connection's last, nothing more of it is carried out.
+        const next = socket.writable ? this.#waiting.get(socket)?.shift() : undefined
         if (next === undefined) this.#waiting.delete(socket)
         else next()
       })
@@ -229,11 +240,21 @@ export class HttpPassing {
     onward.on('close', () => {
       if (!isAnswered) fail('BAD_ANSWER', new Error('closed without an answer'))
     })
-    // A device that has gone, or was put out, wants nothing any more.
-    response.on('close', () => {
-      if (response.writableFinished) return
+    // A device that has gone, or was put out, wants nothing any more; node says so of an answer alone that was its turn.
+    const { socket } = incoming
+    const leave = () => {
       isAnswered = true
       onward.destroy()
+    }
+    socket.once('close', leave)
+    response.on('close', () => {
+      if (!response.writableFinished) leave()
+    })
+    onward.once('close', () => {
+      socket.off('close', leave)
+      // Of an upload that was answered before its end nobody else reads the rest.
+      incoming.unpipe(onward)
+      incoming.resume()
     })
     incoming.pipe(onward)
   }
@@ -243,10 +264,9 @@ export class HttpPassing {
     const [upgrade, ...others] = fields.get('upgrade') ?? []
     const isWebSocket = upgrade?.toLowerCase() === 'websocket' && others.length === 0
     // What is under way would be answered in between.
-    const isUnderWay = this.#waiting.has(incoming.socket)
+    if (this.#waiting.has(incoming.socket)) return void socket.destroy()
     const refused = () => socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
-    if (refusalOf(incoming, fields) !== null || hasBody(fields) || !isWebSocket || isUnderWay)
-      return void refused()
+    if (refusalOf(incoming, fields) !== null || hasBody(fields) || !isWebSocket) return void refused()
     const agent = new ServiceAgent({ keepAlive: false }, this.#options)
     let onward: ClientRequest
     try {
@@ -266,7 +286,7 @@ export class HttpPassing {
     onward.once('upgrade', (answer, service, first) => {
       isAnswered = true
       this.#options.observe('OK')
-      socket.write(headOf(answer, { connection: 'upgrade', upgrade: answer.headers.upgrade }))
+      socket.write(headOf(answer, { connection: 'upgrade', upgrade: answer.headers.upgrade }), 'latin1')
       if (first.length > 0) service.unshift(first)
       if (head.length > 0) socket.unshift(head)
       void relay(socket, service, { timers: this.#options.timers, idle: this.#options.settings().idle })
@@ -276,8 +296,11 @@ export class HttpPassing {
       // It won't: its answer is the last on this connection.
       isAnswered = true
       this.#options.observe('OK')
-      socket.write(headOf(answer, { connection: 'close' }))
+      socket.write(headOf(answer, { connection: 'close' }), 'latin1')
       answer.pipe(socket)
+      answer.on('close', () => {
+        if (!answer.complete) socket.destroy()
+      })
     })
     onward.on('error', fail)
     onward.on('close', () => fail(new Error('closed without an answer')))

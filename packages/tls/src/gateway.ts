@@ -86,7 +86,7 @@ export class Gateway {
   readonly #passedOn = new WeakMap<object, PassedOn>()
   readonly #open = new Set<TLSSocket>()
   readonly #perDevice = new Map<string, number>()
-  /** Those that haven't come in yet; and by their far ends, since a TLSSocket doesn't say what carries it. */
+  /** Those that haven't come in yet; and by their ends, since a TLSSocket doesn't say what carries it. */
   readonly #places = new HandshakePlaces<Socket>()
   readonly #comingIn = new Map<string, Coming>()
   /** Of balancers, before their headers. */
@@ -225,7 +225,7 @@ export class Gateway {
   /** A connection that has said nothing of its own yet. @param ends Where it is another's than its own. */
   #take(raw: Socket, ends: Ends | undefined): void {
     const { metrics, settings } = this.#options
-    const end = farEnd(raw)
+    const end = endsOf(raw)
     if (end === undefined || raw.destroyed) return
     const source = sourceOf(ends?.remoteAddress ?? (raw.remoteAddress as string))
     const putOut = this.#places.take(raw, source, settings())
@@ -244,7 +244,7 @@ export class Gateway {
   }
 
   #cameAs(socket: Socket): Coming | undefined {
-    const end = farEnd(socket)
+    const end = endsOf(socket)
     return end === undefined ? undefined : this.#comingIn.get(end)
   }
 
@@ -253,7 +253,7 @@ export class Gateway {
     const { mpinId } = peer
     const came = this.#cameAs(socket)
     if (came !== undefined) {
-      this.#comingIn.delete(farEnd(socket) as string)
+      this.#comingIn.delete(endsOf(socket) as string)
       this.#places.leave(came.raw)
       if (came.ends !== undefined) setEnds(socket, came.ends)
     }
@@ -388,9 +388,11 @@ function setEnds(socket: Socket, ends: Ends): void {
     Object.defineProperty(socket, name, { value, enumerable: true })
 }
 
-/** Undefined for a connection that has closed. */
-function farEnd({ remoteAddress, remotePort }: Socket): string | undefined {
-  return remoteAddress === undefined ? undefined : `${remotePort} ${remoteAddress}`
+/** By both ends, as the kernel tells connections apart. Undefined for one that has closed. */
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string | undefined {
+  return remoteAddress === undefined
+    ? undefined
+    : [remotePort, remoteAddress, localPort, localAddress].join(' ')
 }
 
 function passedOn({ mpinId, slot, instance }: TlsPeer, { name }: GatewaySettings): PassedOn {

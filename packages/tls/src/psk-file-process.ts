@@ -181,7 +181,9 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
   const wait = (milliseconds: number) =>
     new Promise<void>(resolve => void timers.after(milliseconds, resolve))
   const follow = async () => {
-    group = await followGroup({ rps: guard.rps, wait }, group)
+    const newest = await followGroup({ rps: guard.rps, wait }, group)
+    // Another look may have got further meanwhile.
+    if (newest.revision > group.revision) group = newest
     return group
   }
   const named = namedIn(name, { group: () => group, follow })

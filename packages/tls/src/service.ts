@@ -108,7 +108,9 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
   const wait = (milliseconds: number) =>
     new Promise<void>(resolve => void timers.after(milliseconds, resolve))
   const follow = async () => {
-    group = await followGroup({ rps: guard.rps, wait }, group)
+    const newest = await followGroup({ rps: guard.rps, wait }, group)
+    // Another look may have got further meanwhile.
+    if (newest.revision > group.revision) group = newest
     return group
   }
   const authorize = requestSigner({ name, key: requestKey, clock, random })

@@ -102,8 +102,10 @@ export class SlotKeys {
     const all = [...this.#held.values(), ...fetched].filter(key => !replaced.includes(key))
     if (fetched.length > 0) {
       const verdicts = await pool.handOver(async () => all.map(handed))
-      if (verdicts.includes(false))
+      if (verdicts.includes(false)) {
+        for (const { S } of fetched) S.fill(0)
         throw new Refused('RETRY_LATER', { log: 'the shares of a slot key don’t make the key of this name' })
+      }
       for (const key of fetched) this.#held.set(key.slot, key)
       for (const { S } of replaced) S.fill(0)
       log.info({ slots: fetched.map(({ slot }) => slot) }, 'slot keys fetched')

@@ -146,14 +146,79 @@ describe('many requests at once', () => {
     expect(most).toBeLessThanOrEqual(1)
   })
 
-  test('an upgrade while one is under way is refused', async () => {
+  test.each([
+    ['an upgrade', 'Connection: Upgrade\r\nUpgrade: websocket\r\n', 'GET /2'],
+    ['a tunnel', '', 'CONNECT other:1'],
+  ])(
+    '%s while one is under way ends the connection, and puts nothing into the answer',
+    async (_, more, second) => {
+      const half = createHttp((_incoming, response) => {
+        response.writeHead(200, { 'content-length': 100 })
+        response.write('half')
+      })
+      world.onClose(() => half.closeAllConnections())
+      const port = await world.listen(half)
+      gateway.settings = { ...gateway.settings, to: { host: '127.0.0.1', port } }
+      const socket = await dial()
+      let text = ''
+      socket.on('data', chunk => {
+        text += chunk
+      })
+      socket.on('error', () => undefined)
+      const gone = new Promise(resolve => socket.once('close', resolve))
+      socket.write('GET /1 HTTP/1.1\r\nHost: x\r\n\r\n')
+      while (!text.endsWith('half')) await once(socket, 'data')
+      socket.write(`${second} HTTP/1.1\r\nHost: x\r\n${more}\r\n`)
+      await gone
+      expect(text).toMatch(/half$/)
+    },
+  )
+
+  // Node would answer some of these by itself, and the answer be none of those that others wait for.
+  test.each([
+    ['without a host', 'GET / HTTP/1.1\r\n\r\n'],
+    ['of an asterisk', 'GET * HTTP/1.1\r\nHost: x\r\n\r\n'],
+    ['of another version', 'GET / HTTP/2.0\r\nHost: x\r\n\r\n'],
+  ])('what follows one that is refused, %s, isn’t carried out', async (_, refused) => {
+    const answer = await said(`${refused}POST /act HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n`)
+    expect(answer).toMatch(/^HTTP\/1\.1 (400|505) /)
+    expect(answer.match(/HTTP\/1\.1/g)).toHaveLength(1)
+    for (let turns = 0; turns < 100; turns++) await turn()
+    expect(most).toBe(0)
+  })
+
+  test('an expectation that nobody knows is not the gateway’s to meet', async () => {
+    const heardAnswer = said(`GET / HTTP/1.1\r\n${last}Expect: more\r\n\r\n`)
+    await asked(1)
+    answer[0]?.()
+    expect(await heardAnswer).toMatch(/^HTTP\/1\.1 200 /)
+  })
+})
+
+describe('a device that goes', () => {
+  const held: Socket[] = []
+  beforeEach(async () => {
+    held.length = 0
+    const to = await service(world, socket => {
+      held.push(socket)
+      socket.resume()
+    })
+    gateway.settings = { ...gateway.settings, to }
+  })
+  test.each([
+    ['in the middle of an upload', 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nabc'],
+    ['before the answer', 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'],
+    ['before the answer, with others waiting', 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(3)],
+  ])('%s takes its connection to the service along', async (_, request) => {
     const socket = await dial()
-    const answered = heard(socket)
-    socket.write(
-      'GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
-    )
-    await answered.catch(() => undefined)
-    expect(most).toBeLessThanOrEqual(1)
+    socket.on('error', () => undefined)
+    socket.write(request)
+    while (held.length === 0) await turn()
+    const gone = once(held[0] as Socket, 'end')
+    socket.destroy()
+    await gone
+    for (let turns = 0; turns < 100; turns++) await turn()
+    expect(held).toHaveLength(1)
   })
 })
 
@@ -234,5 +299,31 @@ describe('an answer that can’t be passed on', () => {
     gateway.settings = { ...gateway.settings, to: { host: '127.0.0.1', port: 1 } }
     expect(await said(request('POST'))).toMatch(/^HTTP\/1\.1 503 /)
     expect(gateway.gateway.service).toMatch(/ECONNREFUSED/)
+  })
+
+  test('a plain answer to an upgrade that breaks off ends the device’s connection', async () => {
+    await says('HTTP/1.1 200 X\r\nContent-Length: 100\r\n\r\nhalf')
+    const socket = await dial()
+    socket.on('error', () => undefined).resume()
+    const gone = new Promise(resolve => socket.once('close', resolve))
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
+    await gone
+  })
+
+  test('an upload that is answered early is read to its end: the next request is answered, too', async () => {
+    const early = createHttp((incoming, response) => {
+      if (incoming.url === '/after') return void response.end('after')
+      response.writeHead(413, { connection: 'close', 'content-length': 0 }).end()
+    })
+    world.onClose(() => early.closeAllConnections())
+    const port = await world.listen(early)
+    gateway.settings = { ...gateway.settings, to: { host: '127.0.0.1', port } }
+    const body = 'x'.repeat(1_000_000)
+    const answer = await said(
+      `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+      `GET /after HTTP/1.1\r\n${last}\r\n`,
+    )
+    expect(answer).toMatch(/^HTTP\/1\.1 (413|502) /)
+    expect(answer).toMatch(/after$/)
   })
 })

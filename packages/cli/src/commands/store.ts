@@ -108,15 +108,15 @@ async function alone<Result>({ dataDir }: StoreOptions, work: () => Promise<Resu
 }
 
 /**
- * Closing folds the write-ahead log into the file that is put aside. One that is damaged, or empty, goes as it is, with
- * its log: it's the reason for a restore.
+ * Closing folds the write-ahead log into the file that is put aside. One that is damaged, empty, or of a newer version or
+ * another program goes as it is, with its log: it's the reason for a restore.
  */
 async function putAside(target: string, former: string, server: ServerKind): Promise<void> {
   if (!(await exists(target))) return
   try {
     await (await open(target, server, 'as it is')).close()
   } catch (error) {
-    if (!(error instanceof StoreError) || error.reason !== 'damaged') throw error
+    if (!(error instanceof StoreError) || !['damaged', 'newer', 'foreign'].includes(error.reason)) throw error
   }
   for (const suffix of ['-wal', '-shm'])
     if (await exists(target + suffix)) await rename(target + suffix, former + suffix)
