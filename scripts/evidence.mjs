@@ -185,9 +185,7 @@ export function searchEvidence({ lines, secrets }) {
   for (const line of lines) {
     // What a metric has come to is a number like any PIN; its name and labels are looked at.
     const text =
-      line.source === 'metrics'
-        ? line.text.replace(/ [-+0-9.eE]+$/, '')
-        : line.text.replaceAll(COUNTED, '"$1":0')
+      line.source === 'metrics' ? line.text.replace(/ [-+0-9.eE]+$/, '') : line.text.replaceAll(COUNTED, '')
     const kind = longIn(text, prints) ?? wordIn(text, words) ?? phraseIn(text, phrases)
     if (kind !== undefined) findings.push({ kind, ...line })
   }
@@ -199,7 +197,7 @@ export function searchEvidence({ lines, secrets }) {
 }
 
 /** Numbers that a log line counts by, and that are some PIN at some time of the day. */
-const COUNTED = /"(level|time|pid|slots?)":(?:\d+|\[[\d,]*\])/g
+const COUNTED = /"slots":\[[\d,]*\]/g
 
 /**
  * @param {SecretKind} kind
