@@ -178,8 +178,20 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
   const authorize = requestSigner({ name, key: requestKey, clock, random })
   // It serves nobody meanwhile: a pairing may take its own thread.
   const pool = CryptoPool.start({ workers: 0, random, clock, timers })
+  let isClosing = false
+  const waits = new Set<() => void>()
+  // Nobody is waited for once it closes.
   const wait = (milliseconds: number) =>
-    new Promise<void>(resolve => void timers.after(milliseconds, resolve))
+    new Promise<void>(resolve => {
+      if (isClosing) return resolve()
+      const end = () => {
+        endTimer()
+        waits.delete(end)
+        resolve()
+      }
+      const endTimer = timers.after(milliseconds, end)
+      waits.add(end)
+    })
   const follow = async () => {
     const newest = await followGroup({ rps: guard.rps, wait }, group)
     // Another look may have got further meanwhile.
@@ -229,7 +241,9 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
     follow().catch((error: unknown) => log.warn({ err: error }, 'no look at the group document; tried again'))
   })
   const close = async () => {
+    isClosing = true
     endFollowing()
+    for (const end of waits) end()
     await guard.stop()
     await writer.stop()
     await pool.close()

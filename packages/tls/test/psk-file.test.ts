@@ -452,6 +452,14 @@ describe('once', () => {
     expect(after).toBeGreaterThanOrEqual(30_000)
   })
 
+  test('closed while nobody answers, it ends without waiting for anybody', async () => {
+    away = [OWN, ...world.authorities.map(({ url }) => url)]
+    await open()
+    await until(() => writer.troubles.length > 0)
+    for (let turns = 0; turns < 100; turns++) await new Promise(setImmediate)
+    await writer.close()
+  }, 20_000)
+
   test('an RPS that doesn’t answer: the same', async () => {
     away = [OWN]
     const [end, after] = await once(100)
