@@ -3,6 +3,7 @@ import { constants } from 'node:crypto'
 import { createServer as createTlsServer } from 'node:tls'
 import { generateEs256 } from '@milagro-ts/api/keys'
 import { createLog } from '@milagro-ts/api/log'
+import { nodeExchange } from '@milagro-ts/api/node-exchange'
 import { systemTimers } from '@milagro-ts/api/system'
 import { CryptoPool } from '@milagro-ts/crypto/node-pool'
 import { Guard } from '@milagro-ts/rpa/guard'
@@ -125,6 +126,7 @@ async function openPermits(s, rpsUrl, pool) {
     clock: Date.now,
     timers: systemTimers,
     fetch,
+    exchange: nodeExchange,
     log: createLog('tls', { level: 'warn' }),
   })
   const permits = new Permits({ guard, group: () => group, pool })

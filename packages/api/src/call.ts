@@ -48,9 +48,31 @@ export interface OutgoingRequest {
   readonly url: string
   readonly body: Uint8Array
 }
+
+/** A request whose answer is awaited as a whole. */
+export interface Sent extends OutgoingRequest {
+  /** Names in lower case. */
+  readonly headers: Readonly<Record<string, string>>
+  readonly signal?: AbortSignal | undefined
+  /** Milliseconds until the whole answer is there. */
+  readonly timeout: number
+  /** Most bytes of an answer, by its status. */
+  readonly limit: (status: number) => number
+}
+export interface Answered {
+  readonly status: number
+  readonly contentType: string | null | undefined
+  readonly retryAfter: string | null | undefined
+  readonly bytes: Uint8Array
+}
+/** Makes one request, follows no redirect and tries nothing twice. Rejects with UnexpectedAnswer for an answer beyond its limit. */
+export type Exchange = (request: Sent) => Promise<Answered>
+
 export interface ClientOptions {
   readonly baseUrl: string
   readonly fetch?: typeof fetch
+  /** In the place of `fetch`; for servers there is one in node-exchange.ts. */
+  readonly exchange?: Exchange | undefined
   /** Milliseconds for one call; 10 000 unless said. */
   readonly timeout?: number
   /** Largest answer in bytes; 16 MiB unless said. */
@@ -131,23 +153,22 @@ async function call(
     })
   const authorization =
     input.authorization ?? (await options.authorize?.({ method: route.method, url, body }))
-  const timeout = AbortSignal.timeout(options.timeout ?? 10_000)
-  let answer: { response: Response; bytes: Uint8Array }
+  const exchange = options.exchange ?? fetchExchange(options.fetch ?? fetch)
+  const answerLimit = options.answerLimit ?? 16_777_216
+  let answered: Answered
   try {
-    const response = await (options.fetch ?? fetch)(url, {
+    answered = await exchange({
       method: route.method,
+      url,
       headers: {
         ...(route.body === undefined ? {} : { 'content-type': 'application/json' }),
         ...(authorization === undefined ? {} : { authorization }),
       },
-      ...(route.body === undefined ? {} : { body }),
-      redirect: 'manual',
-      signal: input.signal ? AbortSignal.any([timeout, input.signal]) : timeout,
+      body,
+      signal: input.signal,
+      timeout: options.timeout ?? 10_000,
+      limit: status => (isOk(status) ? answerLimit : REFUSAL_LIMIT),
     })
-    answer = {
-      response,
-      bytes: await readAtMost(response, response.ok ? (options.answerLimit ?? 16_777_216) : REFUSAL_LIMIT),
-    }
   } catch (error) {
     if (error instanceof UnexpectedAnswer) throw error
     const system = systemOf(error)
@@ -156,30 +177,55 @@ async function call(
       { cause: error },
     )
   }
-  const { response, bytes } = answer
-  if (response.ok) {
-    const value = parseAnswer(route, response, bytes, 'application/json')
+  if (isOk(answered.status)) {
+    const value = parseAnswer(route, answered, 'application/json')
     if (!validator.Check(value))
       throw new UnexpectedAnswer(`the answer of ${route.path} does not fit its schema`)
     if (route.caller === 'server') options.clocks?.agree(new URL(url).origin)
     return value
   }
-  const refused = refusalIn(route, response, bytes)
+  const refused = refusalIn(route, answered)
   if (isOwnClock(refused)) options.clocks?.refused(new URL(url).origin, refused)
   throw refused
 }
 
+const isOk = (status: number) => status >= 200 && status < 300
+
+/** By the platform's `fetch`, or what stands in its place. */
+function fetchExchange(fetch: typeof globalThis.fetch): Exchange {
+  return async ({ method, url, headers, body, signal, timeout, limit }) => {
+    const inTime = AbortSignal.timeout(timeout)
+    const response = await fetch(url, {
+      method,
+      headers,
+      ...(body.length === 0 ? {} : { body }),
+      redirect: 'manual',
+      signal: signal ? AbortSignal.any([inTime, signal]) : inTime,
+    })
+    return answeredBy(response, await readAtMost(response, limit(response.status)))
+  }
+}
+
+function answeredBy({ status, headers }: Response, bytes: Uint8Array): Answered {
+  return { status, contentType: headers.get('content-type'), retryAfter: headers.get('retry-after'), bytes }
+}
+
 /** What a response that isn't ok says, for who reads its answers itself, as of a stream. UnexpectedAnswer. */
 export async function readRefusal(route: Route, response: Response): Promise<Refused> {
-  return refusalIn(route, response, await readAtMost(response, REFUSAL_LIMIT))
+  return refusalIn(route, answeredBy(response, await readAtMost(response, REFUSAL_LIMIT)))
 }
 
 /** UnexpectedAnswer when it is no problem document. */
-function refusalIn(route: Route, response: Response, bytes: Uint8Array): Refused {
-  const value = parseAnswer(route, response, bytes, 'application/problem+json')
-  if (problem.Check(value) && value.status === response.status && CODES[value.code].status === value.status)
-    return asRefused(value, response)
-  throw new UnexpectedAnswer(`${route.path} answered ${response.status} without a problem document`)
+function refusalIn(route: Route, answered: Answered): Refused {
+  const { status, retryAfter } = answered
+  const value = parseAnswer(route, answered, 'application/problem+json')
+  if (problem.Check(value) && value.status === status && CODES[value.code].status === value.status)
+    return asRefused(value, retryAfter)
+  throw new UnexpectedAnswer(`${route.path} answered ${status} without a problem document`)
+}
+
+export function tooLarge(limit: number): UnexpectedAnswer {
+  return new UnexpectedAnswer(`the answer is larger than ${limit} bytes`)
 }
 
 /** The body; UnexpectedAnswer for one of more than `limit` bytes. */
@@ -193,7 +239,7 @@ export async function readAtMost(response: Response, limit: number): Promise<Uin
     length += part.value.length
     if (length > limit) {
       await reader.cancel()
-      throw new UnexpectedAnswer(`the answer is larger than ${limit} bytes`)
+      throw tooLarge(limit)
     }
     chunks.push(part.value)
   }
@@ -207,9 +253,9 @@ export async function readAtMost(response: Response, limit: number): Promise<Uin
 }
 
 /** As strict as with a request: whoever stands behind the other end may be a liar. */
-function parseAnswer(route: Route, response: Response, bytes: Uint8Array, type: string): unknown {
-  const given = response.headers.get('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
-  if (given !== type) throw new UnexpectedAnswer(`${route.path} answered ${response.status}, not ${type}`)
+function parseAnswer(route: Route, { status, contentType, bytes }: Answered, type: string): unknown {
+  const given = contentType?.split(';', 1)[0]?.trim().toLowerCase()
+  if (given !== type) throw new UnexpectedAnswer(`${route.path} answered ${status}, not ${type}`)
   try {
     return parseStrictJson(bytes)
   } catch (error) {
@@ -218,11 +264,10 @@ function parseAnswer(route: Route, response: Response, bytes: Uint8Array, type: 
   }
 }
 
-function asRefused(body: Problem, response: Response): Refused {
-  const after = response.headers.get('retry-after')
+function asRefused(body: Problem, after: string | null | undefined): Refused {
   return new Refused(body.code, {
     detail: body.detail,
     field: body.field,
-    retryAfter: after !== null && /^[0-9]{1,6}$/.test(after) ? Number(after) : undefined,
+    retryAfter: after != null && /^[0-9]{1,6}$/.test(after) ? Number(after) : undefined,
   })
 }

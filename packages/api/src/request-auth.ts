@@ -12,12 +12,14 @@
  * The jti is stored, and CLOCK said, only after the signature held: strangers can't fill the store, and learn nothing.
  * One that was out of its time is used all the same, so that an old request says nothing of a clock twice.
  */
-import { equalBytes, fromBase64Url, toBase64Url } from '@milagro-ts/crypto/bytes'
+import { createPrivateKey, sign } from 'node:crypto'
+import { equalBytes, fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import type { SingleUse } from '@milagro-ts/store/single-use'
-import { signJws, verifyJws } from './jws.js'
+import { canonicalBytes } from './canonical-json.js'
+import { verifyJws } from './jws.js'
 import type { Es256PrivateKey, Es256PublicKey } from './keys.js'
 import { outOfTime, type PeerClocks } from './peer-clocks.js'
 import { Refused } from './problem.js'
@@ -50,33 +52,63 @@ export interface SignedRequest {
   readonly body: Uint8Array
 }
 
-/** The Authorization header's value for one request. `name` is the recipient's name in the group document. */
-export async function signRequest(
-  { method, url, body }: SignedRequest,
-  { name, key, clock, random }: { name: string; key: Es256PrivateKey; clock: Clock; random: Random },
-): Promise<string> {
-  const iat = Math.floor(clock() / 1000)
-  const payload = {
-    iss: name,
-    htm: method,
-    htu: new URL(url).href,
-    bh: toBase64Url(sha256(body)),
-    iat,
-    exp: iat + LIFETIME,
-    jti: toBase64Url(random(16)),
-  }
-  return SCHEME + (await signJws(TYP, payload, key, name))
+/** `name` is the recipient's name in the group document. */
+export interface RequestSigner {
+  readonly name: string
+  readonly key: Es256PrivateKey
+  readonly clock: Clock
+  readonly random: Random
 }
 
-/** For the typed client's `authorize`. */
-export function requestSigner(signer: {
-  name: string
-  key: Es256PrivateKey
-  clock: Clock
-  random: Random
-}): (request: SignedRequest) => Promise<string> {
-  return request => signRequest(request, signer)
+/** The Authorization header's value for one request. */
+export async function signRequest(request: SignedRequest, signer: RequestSigner): Promise<string> {
+  return requestSigner(signer)(request)
 }
+
+/**
+ * For the typed client's `authorize`. Signs at once, on this thread: WebCrypto's ES256 goes through another, which takes five times as
+ * long of the processor as the signature.
+ */
+export function requestSigner({
+  name,
+  key,
+  clock,
+  random,
+}: RequestSigner): (request: SignedRequest) => Promise<string> {
+  const header = encode({ alg: 'ES256', kid: name, typ: TYP })
+  const secret = createPrivateKey({ key: { ...key.toJwk() }, format: 'jwk' })
+  return async ({ method, url, body }) => {
+    const iat = Math.floor(clock() / 1000)
+    const payload = encode({
+      iss: name,
+      htm: method,
+      htu: new URL(url).href,
+      bh: toBase64Url(sha256(body)),
+      iat,
+      exp: iat + LIFETIME,
+      jti: toBase64Url(random(16)),
+    })
+    const text = `${header}.${payload}`
+    // The key alone: with options beside it Node 24 takes twice as long.
+    return `${SCHEME}${text}.${toBase64Url(fixedLength(sign('sha256', utf8(text), secret)))}`
+  }
+}
+
+/** r ‖ s (RFC 7518 §3.4), 64 bytes, of SEQUENCE {INTEGER r, INTEGER s} (RFC 3279 §2.2.3); all lengths are below 128. */
+function fixedLength(der: Uint8Array): Uint8Array {
+  const fixed = new Uint8Array(64)
+  let at = 2
+  for (const end of [32, 64]) {
+    const next = at + 2 + (der[at + 1] as number)
+    // An integer has a leading zero where it would be negative else, and none that isn't needed.
+    const integer = der.subarray(Math.max(at + 2, next - 32), next)
+    fixed.set(integer, end - integer.length)
+    at = next
+  }
+  return fixed
+}
+
+const encode = (value: object): string => toBase64Url(canonicalBytes(value))
 
 /** A request as it arrived: `url` is path and query as sent. */
 export interface ArrivedRequest {

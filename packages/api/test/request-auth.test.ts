@@ -7,7 +7,7 @@ import {
   serverCallerCheck,
   signRequest,
 } from '@milagro-ts/api/request-auth'
-import { toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
+import { fromBase64Url, toBase64Url, utf8 } from '@milagro-ts/crypto/bytes'
 import { sha256 } from '@milagro-ts/crypto/sha256'
 import { openDatabase } from '@milagro-ts/store/database'
 import { openSingleUse, singleUseMigration } from '@milagro-ts/store/single-use'
@@ -222,4 +222,18 @@ test('a stranger’s garbage leaves nothing in the store', async () => {
   const random = fixedRandom('one')
   await counting(arrived(await signRequest(outgoing, { name: 'rps', key: rps, clock, random })))
   expect(puts).toHaveLength(1)
+})
+
+test('every signature is r ‖ s of 64 bytes, where r or s is a short number too', async () => {
+  const sign = requestSigner({ name: 'rps', key: rps, clock, random: fixedRandom('short') })
+  let short = 0
+  for (let i = 0; i < 1_500; i++) {
+    const jws = (await sign(outgoing)).slice('MPIN-Request '.length)
+    const [header, payload, signature = ''] = jws.split('.')
+    const bytes = fromBase64Url(signature, 'signature', 64)
+    if (bytes[0] === 0 || bytes[32] === 0) short++
+    expect(await rps.publicKey.verify(utf8(`${header}.${payload}`), bytes)).toBe(true)
+  }
+  // One in 128; none of so many in one run of a hundred thousand.
+  expect(short).toBeGreaterThan(0)
 })

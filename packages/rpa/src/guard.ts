@@ -8,7 +8,7 @@
  * A ban shuts the door within the time that an event takes, though the token would run for minutes. While the stream is
  * lost for 30 seconds nobody comes in (RETRY_LATER).
  */
-import { type Client, createClient, Unreachable } from '@milagro-ts/api/call'
+import { type Client, createClient, type Exchange, Unreachable } from '@milagro-ts/api/call'
 import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey } from '@milagro-ts/api/keys'
 import type { Log } from '@milagro-ts/api/log'
@@ -37,7 +37,9 @@ export interface GuardOptions {
   readonly random: Random
   readonly clock: Clock
   readonly timers: Timers
+  /** For the stream of ban events, and for all else where there is no `exchange`. */
   readonly fetch: typeof fetch
+  readonly exchange?: Exchange | undefined
   readonly log: Log
   /** Called after every change of the deny list. */
   readonly changed?: (list: DenyList) => void
@@ -70,13 +72,13 @@ export class Guard {
   #lookedAt = Number.NEGATIVE_INFINITY
 
   constructor(options: GuardOptions) {
-    const { rpsUrl, name, requestKey: key, clock, random, timers, fetch, log, changed } = options
+    const { rpsUrl, name, requestKey: key, clock, random, timers, fetch, exchange, log, changed } = options
     this.#options = options
     this.#group = options.group
     const authorize = requestSigner({ name, key, clock, random })
     const clocks = new PeerClocks({ clock, log })
     this.clocks = clocks
-    this.rps = createClient(rpsRoutes, { baseUrl: rpsUrl, fetch, authorize, clocks })
+    this.rps = createClient(rpsRoutes, { baseUrl: rpsUrl, fetch, exchange, authorize, clocks })
     this.keys = new TokenKeys({ rps: this.rps, clock })
     this.follower = new EventFollower({
       rpsUrl,

@@ -11,6 +11,7 @@ import { exporterOf } from '@milagro-ts/api/channel-binding'
 import { pinnedGroup } from '@milagro-ts/api/group-file'
 import { Es256PrivateKey } from '@milagro-ts/api/keys'
 import { createLog, type Log } from '@milagro-ts/api/log'
+import { nodeExchange } from '@milagro-ts/api/node-exchange'
 import { toRefused } from '@milagro-ts/api/serve'
 import { threadKeyCheck } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers } from '@milagro-ts/api/system'
@@ -46,6 +47,7 @@ export async function openGuard(settings: GuardSettings): Promise<Guard> {
     group: await pinnedGroup({ groupFile, groupId }, threadKeyCheck(ports)),
     ...ports,
     fetch,
+    exchange: nodeExchange,
     log,
   })
   guard.start()

@@ -12,6 +12,7 @@ import type { Group } from '@milagro-ts/api/group'
 import type { Es256PrivateKey, HpkeKeyPair } from '@milagro-ts/api/keys'
 import type { Log } from '@milagro-ts/api/log'
 import type { Metrics } from '@milagro-ts/api/metrics'
+import { nodeExchange } from '@milagro-ts/api/node-exchange'
 import type { Rate } from '@milagro-ts/api/rate-limit'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { startServerPool } from '@milagro-ts/api/server-pool'
@@ -51,6 +52,10 @@ export interface TlsServiceOptions {
   readonly clock?: Clock
   readonly random?: Random
   readonly timers?: Timers
+  /**
+   * For every request. Unless said it is the platform's for streams and authorities, and node's own HTTP client for the question about
+   * each device that comes.
+   */
   readonly fetch?: typeof fetch
   /** Milliseconds before the end of a slot at which `permit-ending` is told; a minute unless said. */
   readonly warnBefore?: number
@@ -102,6 +107,7 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     clock,
     timers,
     fetch,
+    exchange: options.fetch === undefined ? nodeExchange : undefined,
     log,
     changed: () => door.look(),
   })
