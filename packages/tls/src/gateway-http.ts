@@ -59,9 +59,10 @@ export interface HttpPassingOptions {
 
 /**
  * `AWAY`: the service took no connection. `NO_ANSWER`, `BAD_ANSWER`: it took the request, and may have acted on it; there was
- * no answer in time, or none that can be passed on.
+ * no answer in time, or none that can be passed on. `FAULT`: one of the gateway's own, and nothing was asked.
  */
-export type PassingOutcome = 'OK' | 'AWAY' | 'NO_ANSWER' | 'BAD_ANSWER'
+export type PassingOutcome = 'OK' | 'AWAY' | 'NO_ANSWER' | 'BAD_ANSWER' | 'FAULT'
+type Failure = Exclude<PassingOutcome, 'OK' | 'FAULT'>
 
 /** Of one connection each; RFC 9110 §7.6.1, and what the gateway says itself. */
 const NOT_PASSED_ON = new Set([
@@ -193,16 +194,11 @@ export class HttpPassing {
     if (refusal !== null) return void response.writeHead(refusal, { connection: 'close' }).end()
     // Node frames the body of a GET by nothing, unless it is told to.
     const framing = fields.has('transfer-encoding') ? { 'transfer-encoding': 'chunked' } : {}
-    let onward: ClientRequest
-    try {
-      onward = this.#onward(incoming, fields, this.#shared(), framing)
-    } catch {
-      // What node's parser takes and its writer doesn't.
-      return void response.writeHead(400, { connection: 'close' }).end()
-    }
+    const onward = this.#onward(incoming, fields, this.#shared(), framing)
+    if (typeof onward === 'number') return void response.writeHead(onward, { connection: 'close' }).end()
     let isTaken = false
     let isAnswered = false
-    const fail = (outcome: Exclude<PassingOutcome, 'OK'>, error: Error) => {
+    const fail = (outcome: Failure, error: Error) => {
       onward.destroy()
       if (response.headersSent || response.destroyed) return void response.destroy()
       this.#options.observe(outcome, error)
@@ -265,15 +261,12 @@ export class HttpPassing {
     const isWebSocket = upgrade?.toLowerCase() === 'websocket' && others.length === 0
     // What is under way would be answered in between.
     if (this.#waiting.has(incoming.socket)) return void socket.destroy()
-    const refused = () => socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
+    const refused = (status = 400) =>
+      socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\n\r\n`)
     if (refusalOf(incoming, fields) !== null || hasBody(fields) || !isWebSocket) return void refused()
     const agent = new ServiceAgent({ keepAlive: false }, this.#options)
-    let onward: ClientRequest
-    try {
-      onward = this.#onward(incoming, fields, agent, { connection: 'upgrade', upgrade })
-    } catch {
-      return void refused()
-    }
+    const onward = this.#onward(incoming, fields, agent, { connection: 'upgrade', upgrade })
+    if (typeof onward === 'number') return void refused(onward)
     let isAnswered = false
     const fail = (error: Error) => {
       if (isAnswered || socket.destroyed) return
@@ -307,8 +300,24 @@ export class HttpPassing {
     onward.end()
   }
 
-  /** The request to the service, without its body. */
-  #onward(incoming: IncomingMessage, fields: Fields, agent: Agent, more: OutgoingHttpHeaders): ClientRequest {
+  /** The request to the service, without its body; or the status of whose fault it is that there is none. */
+  #onward(
+    incoming: IncomingMessage,
+    fields: Fields,
+    agent: Agent,
+    more: OutgoingHttpHeaders,
+  ): ClientRequest | number {
+    try {
+      return this.#begin(incoming, fields, agent, more)
+    } catch (error) {
+      // What node's parser takes and its writer doesn't.
+      if (UNWRITABLE.has((error as NodeJS.ErrnoException).code)) return 400
+      this.#options.observe('FAULT', error as Error)
+      return 500
+    }
+  }
+
+  #begin(incoming: IncomingMessage, fields: Fields, agent: Agent, more: OutgoingHttpHeaders): ClientRequest {
     const { deviceAt, settings, timers } = this.#options
     const { mpinId, slot, instance } = deviceAt(incoming.socket)
     // Who sent it stands first: a service may look at so many lines and no more.
@@ -351,6 +360,13 @@ export class HttpPassing {
 interface Asked extends RequestOptions {
   readonly isWanted: () => boolean
 }
+
+/** Of node's writer, about what somebody else has said. */
+const UNWRITABLE: ReadonlySet<unknown> = new Set([
+  'ERR_INVALID_CHAR',
+  'ERR_INVALID_HTTP_TOKEN',
+  'ERR_UNESCAPED_CHARACTERS',
+])
 
 /** Nothing of a request is written before its connection is there, so that any may wait for it. */
 class ServiceAgent extends Agent {
@@ -415,11 +431,7 @@ function hasBody(fields: Fields): boolean {
 const isFinal = (status: number): boolean => status >= 200 && status <= 599
 
 /** What is said instead of an answer of the service. */
-function refuse(
-  response: ServerResponse,
-  outcome: Exclude<PassingOutcome, 'OK'>,
-  method: string | undefined,
-): void {
+function refuse(response: ServerResponse, outcome: Failure, method: string | undefined): void {
   const type = { 'content-type': 'application/problem+json' }
   if (outcome === 'AWAY' || SAFE.has(method ?? '')) {
     const refused = new Refused('RETRY_LATER', { detail: 'the service behind the gateway doesn’t answer' })

@@ -110,6 +110,7 @@ export class Gateway {
         metrics.count('requests_passed_on', { outcome })
         // What a device asks for may take too long, or be answered badly: the service is there all the same.
         if (outcome === 'OK' || outcome === 'AWAY') this.#away = error?.message
+        else if (outcome === 'FAULT') log.error({ err: error }, 'a request could not be passed on')
         else log.info({ err: error, outcome }, 'the service gave no answer to a request')
       },
     })

@@ -17,7 +17,6 @@ import { registerRoutes } from '@milagro-ts/api/register-routes'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import type { ServiceKeys } from '@milagro-ts/api/service-keys'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
-import { followGroup } from '@milagro-ts/client/group-store'
 import { DecodeError } from '@milagro-ts/crypto/errors'
 import { encodeName, IdCore } from '@milagro-ts/crypto/identity'
 import { CryptoPool } from '@milagro-ts/crypto/node-pool'
@@ -28,15 +27,15 @@ import { slotAt } from '@milagro-ts/crypto/time-permit'
 import { Guard } from '@milagro-ts/rpa/guard'
 import { writeFileAtomic } from '@milagro-ts/store/sealed-file'
 import { openAdmin } from './admin-listener.js'
+import { FollowedGroup } from './followed-group.js'
 import { loadPskFileConfig, PSK_FILE_RELOADABLE, type PskFileConfig } from './gateway-config.js'
 import { PskFile } from './psk-file.js'
 import { askRecipientKey, mayPass, NotNamed, unreachable } from './recipient-shares.js'
 import { ReloadableSettings } from './reloadable-settings.js'
 import { makeService, readService } from './service-folder.js'
 
-/** Milliseconds for one call, and between two looks for a newer revision of the group document. */
+/** Milliseconds for one call to an authority. */
 const TIMEOUT = 5_000
-const FOLLOW = 60_000
 /** Milliseconds that `once` takes at most, and between its looks. */
 const ONCE = 30_000
 const PAUSE = 50
@@ -161,13 +160,12 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
   const { settings, keys, log, metrics, clock, random, timers, fetch, env } = options
   const { name, file, rps } = settings()
   const { requestKey, hpkeKey } = keys
-  let group = options.group
   const guard = new Guard({
     rpsUrl: rps.url,
     audience: name,
     name,
     requestKey,
-    group,
+    group: options.group,
     random,
     clock,
     timers,
@@ -178,33 +176,15 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
   const authorize = requestSigner({ name, key: requestKey, clock, random })
   // It serves nobody meanwhile: a pairing may take its own thread.
   const pool = CryptoPool.start({ workers: 0, random, clock, timers })
-  let isClosing = false
-  const waits = new Set<() => void>()
-  // Nobody is waited for once it closes.
-  const wait = (milliseconds: number) =>
-    new Promise<void>(resolve => {
-      if (isClosing) return resolve()
-      const end = () => {
-        endTimer()
-        waits.delete(end)
-        resolve()
-      }
-      const endTimer = timers.after(milliseconds, end)
-      waits.add(end)
-    })
-  const follow = async () => {
-    const newest = await followGroup({ rps: guard.rps, wait }, group)
-    // Another look may have got further meanwhile.
-    if (newest.revision > group.revision) group = newest
-    return group
-  }
-  const named = namedIn(name, { group: () => group, follow })
+  const followed = new FollowedGroup(options.group, { rps: guard.rps, timers, log })
+  const group = () => followed.current
+  const named = namedIn(name, { group, follow: () => followed.follow() })
   const asked = staticKey(name, {
-    group: () => group,
+    group,
     named,
     ask: (B, epoch) =>
       askRecipientKey(
-        { group, purpose: 'agree', epoch, name: B },
+        { group: group(), purpose: 'agree', epoch, name: B },
         {
           hpkeKey,
           pool,
@@ -217,13 +197,7 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
     clock,
   })
   // The group as it is known may be of before this server's keys.
-  const key = () =>
-    asked().catch(async (error: unknown) => {
-      const before = group
-      await follow().catch(() => undefined)
-      if (group === before) throw error
-      return asked()
-    })
+  const key = () => followed.orByNewer(asked)
   const writer = new PskFile({
     key,
     devices: () => devicesOf(settings(), { authorize, fetch }),
@@ -237,13 +211,8 @@ export async function openPskFile(options: PskFileOptions): Promise<PskFileWrite
     log,
     metrics,
   })
-  const endFollowing = timers.every(FOLLOW, () => {
-    follow().catch((error: unknown) => log.warn({ err: error }, 'no look at the group document; tried again'))
-  })
   const close = async () => {
-    isClosing = true
-    endFollowing()
-    for (const end of waits) end()
+    followed.close()
     await guard.stop()
     await writer.stop()
     await pool.close()

@@ -17,18 +17,16 @@ import type { Rate } from '@milagro-ts/api/rate-limit'
 import { requestSigner } from '@milagro-ts/api/request-auth'
 import { startServerPool } from '@milagro-ts/api/server-pool'
 import { systemClock, systemRandom, systemTimers, type Timers } from '@milagro-ts/api/system'
-import { followGroup } from '@milagro-ts/client/group-store'
 import type { Clock, Random } from '@milagro-ts/crypto/ports'
 import { Guard } from '@milagro-ts/rpa/guard'
 import { Door } from './door.js'
+import { FollowedGroup } from './followed-group.js'
 import { Permits } from './permits.js'
 import { mayPass } from './recipient-shares.js'
 import { SlotKeys } from './slot-keys.js'
 
 /** Milliseconds for one call to an authority. */
 const TIMEOUT = 5_000
-/** Milliseconds between two looks for a newer revision of the group document. */
-const FOLLOW = 60_000
 
 export interface TlsServiceOptions {
   /** The server's name among the recipients of the group document, with purpose `agree`, and its keys there. */
@@ -96,13 +94,12 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     warnBefore = 60_000,
     waits = false,
   } = options
-  let group = options.group
   const guard = new Guard({
     rpsUrl,
     audience: name,
     name,
     requestKey,
-    group,
+    group: options.group,
     random,
     clock,
     timers,
@@ -111,14 +108,8 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     log,
     changed: () => door.look(),
   })
-  const wait = (milliseconds: number) =>
-    new Promise<void>(resolve => void timers.after(milliseconds, resolve))
-  const follow = async () => {
-    const newest = await followGroup({ rps: guard.rps, wait }, group)
-    // Another look may have got further meanwhile.
-    if (newest.revision > group.revision) group = newest
-    return group
-  }
+  const followed = new FollowedGroup(options.group, { rps: guard.rps, timers, log })
+  const group = () => followed.current
   const authorize = requestSigner({ name, key: requestKey, clock, random })
   const authorities = new Map<string, Client<typeof dtaRoutes>>()
   const authority = ({ url }: { readonly url: string }) => {
@@ -132,16 +123,16 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     name,
     hpkeKey,
     authority,
-    group: () => group,
-    follow,
+    group,
+    follow: () => followed.follow(),
     pool,
     clock,
     random,
     timers,
     log,
   })
-  const rule = () => ({ slotRule: group.slotRule, grace: group.policy.grace })
-  const permits = new Permits({ guard, group: () => group, pool })
+  const rule = () => ({ slotRule: group().slotRule, grace: group().policy.grace })
+  const permits = new Permits({ guard, group, pool })
   const door = new Door({
     keys,
     bans: guard.follower,
@@ -157,23 +148,15 @@ export async function openTlsService(options: TlsServiceOptions): Promise<TlsSer
     warnBefore,
   })
   const close = async () => {
-    endFollowing()
+    followed.close()
     door.stop()
     await guard.stop()
     await pool.close()
   }
-  const endFollowing = timers.every(FOLLOW, () => {
-    follow().catch((error: unknown) => log.warn({ err: error }, 'no look at the group document; tried again'))
-  })
   guard.start()
   try {
-    await keys.complete().catch(async (error: unknown) => {
-      // The group at hand may be of before this server was named, or got its keys.
-      const known = group
-      await follow().catch(() => known)
-      if (group === known) throw error
-      await keys.complete()
-    })
+    // The group at hand may be of before this server was named, or got its keys.
+    await followed.orByNewer(() => keys.complete())
   } catch (error) {
     if (!waits || !mayPass(error)) {
       await close()

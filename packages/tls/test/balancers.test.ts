@@ -129,8 +129,13 @@ describe('the header', () => {
 })
 
 /** A connection of the balancer, which is at 127.0.0.1, that begins so. */
-async function through(port: number, first: Uint8Array, localAddress = '127.0.0.1'): Promise<Socket> {
-  const raw = connectTcp({ host: '127.0.0.1', port, localAddress })
+async function through(
+  port: number,
+  first: Uint8Array,
+  localAddress = '127.0.0.1',
+  localPort?: number,
+): Promise<Socket> {
+  const raw = connectTcp({ host: '127.0.0.1', port, localAddress, localPort })
   world.onClose(() => raw.destroy())
   raw.on('error', () => undefined)
   await once(raw, 'connect')
@@ -188,6 +193,39 @@ describe('a gateway', () => {
     await once(socket, 'data')
     expect(seen).toEqual(['198.51.100.7'])
     socket.destroy()
+    http.closeAllConnections()
+  })
+
+  test('tells two cars apart whom the balancer brings from one port, at two addresses of the gateway', async () => {
+    const came: { id: unknown; from: unknown }[] = []
+    const http = createHttp(({ headers }, response) => {
+      came.push({ id: headers['milagro-id'], from: headers['x-forwarded-for'] })
+      response.end()
+    })
+    const { gateway, port } = await behind({
+      to: { host: '127.0.0.1', port: await world.listen(http) },
+      pass: 'http',
+    })
+    const other = await world.listen(createTcp(socket => gateway.server.emit('connection', socket)))
+    const elsewhere = Buffer.from(TCP4).fill(9, 16, 20)
+    const first = await through(port, TCP4)
+    const second = await through(other, elsewhere, '127.0.0.1', first.localPort)
+    expect(second.localPort).toBe(first.localPort)
+    await expect.poll(() => gateway.comingIn).toBe(2)
+    const cars = [world.car(1), world.car(2)] as const
+    for (const [car, raw] of [
+      [cars[0], first],
+      [cars[1], second],
+    ] as const) {
+      const socket = await secured(connect({ socket: raw, servername: NAME, identity: car }))
+      socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+      await once(socket, 'data')
+    }
+    expect(came).toEqual([
+      { id: cars[0].mpinId, from: '198.51.100.7' },
+      { id: cars[1].mpinId, from: '9.9.9.9' },
+    ])
+    expect(gateway.comingIn).toBe(0)
     http.closeAllConnections()
   })
 

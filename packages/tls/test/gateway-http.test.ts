@@ -1,7 +1,8 @@
 /** Requests and answers that two programs could read differently, many requests at once, and answers that are none. */
 import { once } from 'node:events'
 import { createServer as createHttp, type IncomingMessage } from 'node:http'
-import type { Socket } from 'node:net'
+import { connect as connectTcp, createServer as createTcp, type Socket } from 'node:net'
+import { HttpPassing } from '@milagro-ts/tls/gateway-http'
 import { connect, secured } from '@milagro-ts/tls/tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { heard, type RunningGateway, service, startGateway } from './gateway-world.js'
@@ -326,4 +327,33 @@ describe('an answer that can’t be passed on', () => {
     expect(answer).toMatch(/^HTTP\/1\.1 (413|502) /)
     expect(answer).toMatch(/after$/)
   })
+})
+
+describe('a fault of the gateway’s own', () => {
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\n'
+  test.each([
+    ['a request', `GET / HTTP/1.1\r\nHost: x\r\n\r\n`],
+    ['an upgrade', `GET / HTTP/1.1\r\nHost: x\r\n${upgrade}\r\n`],
+  ])(
+    'before %s is asked is no fault of the device’s, and ends nothing but its connection',
+    async (_, text) => {
+      const observed: unknown[] = []
+      const passing = new HttpPassing({
+        timers: world.timers,
+        settings: () => gateway.settings,
+        deviceAt: () => {
+          throw new TypeError('of our own')
+        },
+        observe: (outcome, error) => observed.push([outcome, error?.message]),
+      })
+      const port = await world.listen(createTcp(socket => passing.take(socket)))
+      const socket = connectTcp(port, '127.0.0.1')
+      const answer = heard(socket)
+      socket.write(text)
+      expect(String(await answer)).toMatch(/^HTTP\/1\.1 500 Internal Server Error\r\n/)
+      expect(observed).toEqual([['FAULT', 'of our own']])
+      expect(requests).toEqual([])
+      passing.end()
+    },
+  )
 })
