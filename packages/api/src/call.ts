@@ -71,7 +71,7 @@ export type Exchange = (request: Sent) => Promise<Answered>
 export interface ClientOptions {
   readonly baseUrl: string
   readonly fetch?: typeof fetch
-  /** In the place of `fetch`; for servers there is one in node-exchange.ts. */
+  /** In the place of `fetch`; there is one for Node in node-exchange.ts. */
   readonly exchange?: Exchange | undefined
   /** Milliseconds for one call; 10 000 unless said. */
   readonly timeout?: number

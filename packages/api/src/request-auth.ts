@@ -66,8 +66,8 @@ export async function signRequest(request: SignedRequest, signer: RequestSigner)
 }
 
 /**
- * For the typed client's `authorize`. Signs at once, on this thread: WebCrypto's ES256 goes through another, which takes five times as
- * long of the processor as the signature.
+ * For the typed client's `authorize`. Signs at once, on this thread: WebCrypto's ES256 goes through another, which takes three times as
+ * much of the processor. Throws for what is no key.
  */
 export function requestSigner({
   name,

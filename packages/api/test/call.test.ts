@@ -1,6 +1,6 @@
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { createServer, globalAgent, type IncomingMessage, type ServerResponse } from 'node:http'
+import { type AddressInfo, createServer as createTcp } from 'node:net'
 import { createClient, type Exchange, routeUrl, UnexpectedAnswer, Unreachable } from '@milagro-ts/api/call'
 import { nodeExchange } from '@milagro-ts/api/node-exchange'
 import { Refused } from '@milagro-ts/api/problem'
@@ -408,5 +408,92 @@ describe.each(ways)('%s:', (_way, exchange) => {
         log: undefined,
       })
     })
+  })
+})
+
+describe('node’s client', () => {
+  const sent: Parameters<Exchange>[0] = {
+    method: 'GET',
+    url: '',
+    body: new Uint8Array(),
+    headers: {},
+    timeout: 10_000,
+    limit: () => 1_000_000,
+  }
+  const connections = () => Object.values(globalAgent.sockets).flat().length
+
+  test('an upgrade that nobody asked for is no answer, at once', async () => {
+    const { url } = await peer(response => {
+      const headers = 'Connection: Upgrade\r\nUpgrade: h2c\r\n'
+      response.socket?.write(`HTTP/1.1 101 Switching Protocols\r\n${headers}\r\n`)
+    })
+    await expect(nodeExchange({ ...sent, url })).rejects.toMatchObject({ code: 'ECONNRESET' })
+  })
+
+  test.each([true, false])(
+    'an answer before the request is whole is one, and nothing stays open; the server closes: %s',
+    async closes => {
+      const before = connections()
+      const server = createTcp(socket => {
+        socket.on('error', () => undefined)
+        socket.once('data', () => {
+          socket.pause()
+          const answer = 'HTTP/1.1 413 Payload Too Large\r\nContent-Length: 2\r\n\r\nno'
+          if (closes) socket.end(answer)
+          else socket.write(answer)
+        })
+        onTestFinished(() => void socket.destroy())
+      })
+      await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+      onTestFinished(() => void server.close())
+      const { port } = server.address() as AddressInfo
+      const body = new Uint8Array(30_000_000)
+      const answered = await nodeExchange({ ...sent, method: 'POST', url: `http://127.0.0.1:${port}/`, body })
+      expect(answered.status).toBe(413)
+      await expect.poll(connections).toBe(before)
+    },
+  )
+
+  test.each(['DELETE', 'GET', 'OPTIONS', 'POST'])('says how long the body of a %s is', async method => {
+    const bodies: string[] = []
+    const { url, requests } = await peer(async (response, request) => {
+      let body = ''
+      for await (const chunk of request) body += chunk
+      bodies.push(body)
+      response.end()
+    })
+    const body = new TextEncoder().encode('GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n')
+    await nodeExchange({ ...sent, method, url, body })
+    await nodeExchange({ ...sent, url: `${url}/next` })
+    expect(requests.map(request => request.url)).toEqual(['/', '/next'])
+    expect(bodies).toEqual([new TextDecoder().decode(body), ''])
+  })
+
+  test('puts an answer of many small pieces together', async () => {
+    const bytes = Buffer.from(Array.from({ length: 5_000 }, (_, i) => i % 251))
+    const { url } = await peer(response => {
+      for (const byte of bytes) response.write(Buffer.of(byte))
+      response.end()
+    })
+    const answered = await nodeExchange({ ...sent, url })
+    expect(Buffer.from(answered.bytes).equals(bytes)).toBe(true)
+    await expect(nodeExchange({ ...sent, url, limit: () => 4_999 })).rejects.toThrow(UnexpectedAnswer)
+  })
+
+  test('two kinds of content are none', async () => {
+    const { url } = await peer(response => {
+      const types = ['application/json', 'content-type', 'text/html']
+      response.writeHead(200, ['content-type', ...types]).end('{"said":"x"}')
+    })
+    const call = createClient(table, { baseUrl: url, exchange: nodeExchange }).get({})
+    await expect(call).rejects.toThrow(UnexpectedAnswer)
+  })
+
+  test('a URL with the name of a user is not asked, nor is one whose caller has given up before', async () => {
+    const { url, requests } = await peer(response => response.end())
+    await expect(nodeExchange({ ...sent, url: url.replace('//', '//a:b@') })).rejects.toThrow(TypeError)
+    const signal = AbortSignal.abort(new Error('too late'))
+    await expect(nodeExchange({ ...sent, url, signal })).rejects.toThrow('too late')
+    expect(requests).toEqual([])
   })
 })

@@ -126,7 +126,7 @@ export class Guard {
   /** What the RA says of an identity: attributes and instance, of the user too. */
   identity({ idCore, userCore }: Pick<Holder, 'idCore' | 'userCore'>) {
     const query = userCore === undefined ? {} : { userCore }
-    return fromRps(this.rps.identity({ params: { idCore: idCore.mpinId }, query }))
+    return this.#identity({ params: { idCore: idCore.mpinId }, query })
   }
 
   /**
@@ -134,7 +134,16 @@ export class Guard {
    * Refused BANNED, REVOKED, NOT_FOUND; PERMIT_EXPIRED: the slot is over and no permit of it is held.
    */
   permitted(idCore: IdCore, slot: number) {
-    return fromRps(this.rps.identity({ params: { idCore: idCore.mpinId }, query: { slot: String(slot) } }))
+    return this.#identity({ params: { idCore: idCore.mpinId }, query: { slot: String(slot) } })
+  }
+
+  /** Once more where the connection was one that the RPS had just given up: asking twice changes nothing. */
+  #identity(input: Parameters<Client<typeof rpsRoutes>['identity']>[0]) {
+    const asked = this.rps.identity(input).catch((error: unknown) => {
+      if (error instanceof Unreachable && error.system === 'ECONNRESET') return this.rps.identity(input)
+      throw error
+    })
+    return fromRps(asked)
   }
 
   /**

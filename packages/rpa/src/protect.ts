@@ -30,6 +30,8 @@ export interface GuardSettings {
   readonly groupFile: string
   readonly groupId: string
   readonly log?: Log
+  /** For every request. Unless said it is the platform's for the stream of ban events, and node's own HTTP client for all else. */
+  readonly fetch?: typeof fetch
 }
 
 /** A request that has passed: who made it. */
@@ -46,8 +48,8 @@ export async function openGuard(settings: GuardSettings): Promise<Guard> {
     requestKey: await Es256PrivateKey.fromJwk(JSON.parse(await readFile(keyFile, 'utf8')), 'keyFile'),
     group: await pinnedGroup({ groupFile, groupId }, threadKeyCheck(ports)),
     ...ports,
-    fetch,
-    exchange: nodeExchange,
+    fetch: settings.fetch ?? fetch,
+    exchange: settings.fetch === undefined ? nodeExchange : undefined,
     log,
   })
   guard.start()

@@ -2,6 +2,7 @@
  * The binder of a PSK in a ClientHello (RFC 8446 §4.2.11.2, §7.1), of external PSKs with SHA-256: who offers it has the PSK.
  * OpenSSL looks at it as well, and what it finds decides. This is to know beforehand for whom others are to be asked.
  */
+import { createHash } from 'node:crypto'
 import { concat, equalBytes, utf8 } from '@milagro-ts/crypto/bytes'
 import { hmacSha256, sha256 } from '@milagro-ts/crypto/sha256'
 
@@ -14,7 +15,7 @@ export interface OfferedPsk {
 export function binderHolds({ before, binder }: OfferedPsk, psk: Uint8Array): boolean {
   const early = hmacSha256(ZEROS, psk)
   const finished = hmacSha256(hmacSha256(early, BINDER_KEY), FINISHED_KEY)
-  return equalBytes(binder, hmacSha256(finished, sha256(before)))
+  return equalBytes(binder, hmacSha256(finished, createHash('sha256').update(before).digest()))
 }
 
 const ZEROS = new Uint8Array(32)

@@ -51,8 +51,8 @@ export interface TlsServiceOptions {
   readonly random?: Random
   readonly timers?: Timers
   /**
-   * For every request. Unless said it is the platform's for streams and authorities, and node's own HTTP client for the question about
-   * each device that comes.
+   * For every request. Unless said it is the platform's for streams and authorities, and node's own HTTP client for what the RPS is
+   * asked: about each device that comes, and for the group document.
    */
   readonly fetch?: typeof fetch
   /** Milliseconds before the end of a slot at which `permit-ending` is told; a minute unless said. */
