@@ -37,6 +37,7 @@ import { Permit, slotAt, slotStart, VerifiedPermit } from '@milagro-ts/crypto/ti
 import { decodeTlv, encodeTlv, need } from '@milagro-ts/crypto/tlv'
 import { type Guest, TlsPeer } from './door.js'
 import { type IdentityServerOptions, IdentityTlsServer } from './server.js'
+import { tellEnding } from './slot-end.js'
 import { warnOfTickets } from './tickets.js'
 import { type ConnectOptions, connect, secured } from './tls.js'
 
@@ -122,7 +123,10 @@ export class PeerServer extends Server {
     this.#inner.on('tlsClientError', (error, socket) => this.emit('tlsClientError', error, socket))
     this.#inner.on('secureConnection', (socket: TLSSocket, peer: TlsPeer) => {
       showPermits(socket, peer, { identity, role: 'answers', timers, timeout }).then(
-        () => this.emit('secureConnection', socket, peer),
+        () => {
+          this.#door.letSpeak(peer)
+          this.emit('secureConnection', socket, peer)
+        },
         (error: unknown) => {
           log.warn({ err: error, mpinId: peer.mpinId }, 'a device may not speak')
           socket.destroy()
@@ -165,11 +169,11 @@ export async function connectPeer({
   ...options
 }: ConnectPeerOptions): Promise<TLSSocket> {
   if (peer.equals(identity.idCore)) throw new RangeError('a device is no peer of its own')
-  const { clock = systemClock, timers = systemTimers } = options
+  const { clock = systemClock, timers = systemTimers, warnBefore } = options
   const offered = await identity.peerPsk(peer)
-  const socket = await secured(
-    connect({ ...options, servername: peer.mpinId, identity: { externalPsk: async () => offered } }),
-  )
+  // The end of its slot is told once there is a channel to listen at.
+  const externalPsk = async () => ({ ...offered, endsAt: Number.POSITIVE_INFINITY })
+  const socket = await secured(connect({ ...options, servername: peer.mpinId, identity: { externalPsk } }))
   try {
     const { slotRule, policy } = identity.group
     const other = TlsPeer.admit(
@@ -183,6 +187,7 @@ export async function connectPeer({
       if (clock() >= other.closesAt) socket.destroy()
     })
     socket.once('close', close)
+    tellEnding(socket, offered.endsAt, { clock, timers, warnBefore })
     return socket
   } catch (error) {
     socket.destroy()
@@ -203,6 +208,8 @@ export class PeerDoor {
   readonly #rate: RateLimit
   readonly #secret: Uint8Array
   readonly #guests = new Map<Guest, { readonly peer: TlsPeer; told: boolean }>()
+  /** Whose channels somebody listens at: they have shown their permits. */
+  readonly #speaking = new WeakSet<TlsPeer>()
   #endLooking = () => {}
 
   constructor(ports: PeerDoorPorts) {
@@ -259,6 +266,9 @@ export class PeerDoor {
   leave(guest: Guest): void {
     this.#guests.delete(guest)
   }
+  letSpeak(peer: TlsPeer): void {
+    this.#speaking.add(peer)
+  }
 
   #look(): void {
     const { allow, clock, warnBefore } = this.#ports
@@ -269,7 +279,7 @@ export class PeerDoor {
       if (why !== null) {
         this.#guests.delete(guest)
         guest.putOut(why)
-      } else if (!entry.told && now >= endsAt - warnBefore) {
+      } else if (!entry.told && now >= endsAt - warnBefore && this.#speaking.has(entry.peer)) {
         entry.told = true
         guest.ending(endsAt)
       }

@@ -329,9 +329,10 @@ export class IdentityTlsServer extends Server {
 /**
  * Puts TLS before a server of node:http or node:http2 that nobody has connected to: what it would have done with each
  * connection it does with those of proven devices, and its events of HTTP, `clientError` among them, are theirs alone: a
- * handshake that fails is a `tlsClientError`, and closed. TypeError for an option that is fixed.
+ * handshake that fails is a `tlsClientError`, and closed. TypeError for an option that is fixed, and a server that listens.
  */
 export function takeProvenOnly(server: Server, options: IdentityServerOptions): void {
+  refuseListening(server)
   const serve = server.listeners('connection') as ((socket: Socket) => void)[]
   server.removeAllListeners('connection')
   const { allowHalfOpen = false } = options as { allowHalfOpen?: boolean }
@@ -343,6 +344,10 @@ export function takeProvenOnly(server: Server, options: IdentityServerOptions): 
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => void socket.destroy(error))
   refuseCertificates(server)
   provenOnly.add(server)
+}
+
+function refuseListening(server: Server): void {
+  if (server.listening) throw new TypeError('a server that listens already takes anybody')
 }
 
 const provenOnly = new WeakSet<object>()
@@ -388,8 +393,10 @@ export function peerOf(from: object): TlsPeer {
 /**
  * A TLS server before a server of HTTP that somebody else has made and that doesn't listen anew, such as a framework's
  * (`app.server` of fastify). Its limits hold; `peerOf(request)` says who asks. A server of one's own is one of `https`.
+ * TypeError for one that listens.
  */
 export function overTls(http: Server, options: IdentityServerOptions): IdentityTlsServer {
+  refuseListening(http)
   const server = new IdentityTlsServer(options, socket => http.emit('connection', socket))
   http.listen = () => {
     throw new TypeError('the TLS server listens: this one would take anybody')

@@ -32,11 +32,13 @@ export interface EndingPorts {
   readonly warnBefore?: number | undefined
 }
 
+/** @param endsAt Unix milliseconds; endless where somebody else tells it. */
 export function tellEnding(
   socket: TLSSocket,
   endsAt: number,
   { clock = systemClock, timers = systemTimers, warnBefore = 60_000 }: EndingPorts,
 ): void {
+  if (endsAt === Number.POSITIVE_INFINITY) return
   const at = endsAt - warnBefore
   const isLatest =
     latest?.at === at && latest.endsAt === endsAt && latest.clock === clock && latest.timers === timers

@@ -414,6 +414,65 @@ test('permit-ending at both ends; at slot end and grace both close; the former s
   expect(await outcomeOf(connecting(one, other.idCore, port))).toBe(await wrongKeyAlert())
 })
 
+test('the one that answers closes at slot end and grace by itself, and asks `allow` again when the handshake ends', async () => {
+  const [one, other] = [new Peer(1), new Peer(2)]
+  const asked: boolean[] = []
+  let isAllowed = true
+  const { port, sockets, met } = await listening(other, () => {
+    asked.push(isAllowed)
+    return isAllowed
+  })
+  // Of one whose clock stands still.
+  const { now: begun, timers } = world
+  const to = { identity: one, peer: other.idCore, host: '127.0.0.1', port }
+  const socket = await connectPeer({ ...to, clock: () => begun, timers })
+  await expect.poll(() => sockets.length).toBe(1)
+  const end = slotStart(RULE, SLOT + 1) * 1000
+  world.turn(end + GRACE * 1000 - 1 - world.now)
+  expect(sockets[0]?.destroyed).toBe(false)
+  world.turn(1_000)
+  expect(sockets[0]?.destroyed).toBe(true)
+  socket.destroy()
+
+  isAllowed = true
+  const answers = other.answers
+  other.answers = identity => {
+    isAllowed = false
+    return answers(identity)
+  }
+  expect(await outcomeOf(connecting(one, other.idCore, port))).not.toBe('open')
+  expect(met).toHaveLength(1)
+  expect(asked.slice(-2)).toEqual([true, false])
+})
+
+test('permit-ending is told at both ends to who opens a channel in the last minute, however long the permits take', async () => {
+  const [one, other] = [new Peer(1), new Peer(2)]
+  world.turn(slotStart(RULE, SLOT + 1) * 1000 - 30_000 - world.now)
+  const told: string[] = []
+  const ports = { log: world.log, clock: () => world.now, timers: world.timers }
+  const server = createPeerServer({ identity: other, allow: () => true, ...ports }, socket => {
+    socket.on('permit-ending', () => told.push('answers'))
+  })
+  const port = await world.listen(server)
+  // What is due comes before the permits do.
+  for (const each of [one, other]) {
+    const { shown } = each
+    each.shown = slot => {
+      world.turn(1)
+      return shown(slot)
+    }
+  }
+  const socket = await connecting(one, other.idCore, port)
+  socket.on('permit-ending', () => told.push('connects'))
+  await expect
+    .poll(() => {
+      world.turn(1_000)
+      return told.sort()
+    })
+    .toEqual(['answers', 'connects'])
+  socket.destroy()
+})
+
 describe('each PSK is a pairing on a device’s one thread', () => {
   const doorOf = (own: Peer) => {
     const { timers } = world

@@ -301,6 +301,13 @@ describe('WebSockets', () => {
     socket.terminate()
   })
 
+  test('nor is one that listens already: it would go on answering anybody', async () => {
+    const http = createHttp()
+    await world.listen(http)
+    expect(() => overTls(http, ports())).toThrow('a server that listens already takes anybody')
+    expect(() => new WebSocketServer({ server: http as never })).toThrow('this one takes anybody')
+  })
+
   test('a redirect into the clear is an error of the WebSocket, and one by wss is followed', async () => {
     const clear: unknown[] = []
     const plain = await world.listen(createTcp(socket => void clear.push(socket.destroy())))

@@ -167,6 +167,18 @@ test('ban events lost for half a minute: the file is empty, and full again when 
   await holds(car)
 })
 
+test('started without ban events: the former file stays for half a minute, and is emptied then', async () => {
+  const car = world.makeCar()
+  await list(car)
+  await writeFile(file, `${lineOf(car)}\n`)
+  away = [OWN]
+  await open()
+  await pass(29_000)
+  expect(await lines()).toEqual([lineOf(car)])
+  await pass(2_000)
+  await until(async () => (await lines()).length === 0)
+})
+
 test('a restart keeps the lines that are there, and a list that can’t be read adds and removes nobody', async () => {
   const [car, banned] = [world.makeCar(), world.makeCar()]
   await list(car, banned)

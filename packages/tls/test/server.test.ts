@@ -73,6 +73,47 @@ test('a car that the server has never heard of is in at its first try, and both 
   expect(() => peerOf(socket)).toThrow(TypeError)
   socket.destroy()
 })
+test('of several PSK identities in a ClientHello the first counts', async () => {
+  const { door, timers, log } = world
+  const asked: string[] = []
+  const noting = Object.assign(Object.create(door), {
+    psk: async (text: string) => {
+      asked.push(text)
+      return new Uint8Array(32)
+    },
+    pskKept: () => undefined,
+    decoy: () => new Uint8Array(32),
+  })
+  const noted = createServer({ door: noting, timers, log })
+  noted.on('tlsClientError', () => undefined)
+  const socket = rawConnect({ host: '127.0.0.1', port: await world.listen(noted) })
+  socket.on('error', () => undefined)
+  socket.write(helloOffering('first', 'second'))
+  await closed(socket.resume())
+  expect(asked).toEqual(['first'])
+})
+/** RFC 8446 §4.1.2, with supported_versions and pre_shared_key alone. */
+function helloOffering(...identities: string[]): Buffer {
+  const u16 = (value: number) => Buffer.of(value >> 8, value & 255)
+  const counted = (...parts: Uint8Array[]) => {
+    const bytes = Buffer.concat(parts)
+    return Buffer.concat([u16(bytes.length), bytes])
+  }
+  const offered = identities.flatMap(text => [counted(utf8(text)), Buffer.alloc(4)])
+  const binders = identities.map(() => Buffer.concat([Buffer.of(32), Buffer.alloc(32)]))
+  const extensions = counted(
+    u16(43),
+    counted(Buffer.of(2, 3, 4)),
+    u16(45),
+    counted(Buffer.of(1, 1)),
+    u16(41),
+    counted(counted(...offered), counted(...binders)),
+  )
+  const start = [u16(0x0303), Buffer.alloc(32), Buffer.of(0), counted(u16(0x1301)), Buffer.of(1, 0)]
+  const body = Buffer.concat([...start, extensions])
+  const message = Buffer.concat([Buffer.of(1, 0), u16(body.length), body])
+  return Buffer.concat([Buffer.of(22, 3, 1), u16(message.length), message])
+}
 test('each connection by one identity is told to the door with its own source', async () => {
   const { door, timers, log } = world
   const told: string[] = []
@@ -388,9 +429,11 @@ describe('who is inside', () => {
     expect(told).toEqual([])
     world.turn(1)
     expect(told.sort()).toEqual([`client ${end}`, `server ${end}`])
+    const atServer = inside[0]?.socket
     world.turn(60_000 + GRACE * 1000 - 1)
-    expect(socket.destroyed).toBe(false)
+    expect(atServer?.destroyed).toBe(false)
     world.turn(1)
+    expect(atServer?.destroyed).toBe(true)
     await closed(socket)
     expect(told).toHaveLength(2)
   })
@@ -492,6 +535,36 @@ describe('HTTPS', () => {
     expect(world.computed).toBe(2)
     for (const agent of agents) agent.destroy()
   })
+
+  test.each(['idle', 'busy'])(
+    'a kept connection whose slot is about to end is used for no other request: one that is %s then',
+    async what => {
+      const { door, timers, log } = world
+      const came: Socket[] = []
+      let answer = () => {}
+      const https = createHttpsServer({ door, timers, log }, ({ url, socket }, response) => {
+        came.push(socket)
+        answer = () => response.end(url)
+        if (url !== '/busy') answer()
+      })
+      world.onClose(() => https.closeAllConnections())
+      const at = { host: '127.0.0.1', port: await world.listen(https), servername: NAME }
+      const own = { clock: () => world.now, timers, keepAlive: true, maxSockets: 1 }
+      const agent = httpsAgent(world.car(1), own)
+      const ask = (path: string) => fetched({ ...at, path, agent })
+      expect(await ask('/a')).toBe('/a')
+      const second = ask(`/${what}`)
+      await expect.poll(() => came.length).toBe(2)
+      expect(came[1]).toBe(came[0])
+      if (what === 'idle') await second
+      world.turn((RULE.origin + (SLOT + 1) * RULE.length) * 1000 - 60_000 - world.now)
+      answer()
+      expect(await second).toBe(`/${what}`)
+      expect(await ask('/c')).toBe('/c')
+      expect(came[2]).not.toBe(came[0])
+      agent.destroy()
+    },
+  )
 
   test('a handler runs for nobody else: not for a stream that is handed to the server as if it had come by TLS', async () => {
     const { door, timers, log } = world
