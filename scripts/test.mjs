@@ -1,7 +1,7 @@
 /**
  * `npm test`: everything that must hold before a change lands, in one run.
  *
- *   npm test                      install, build, types of the tests, linter, all tests; crypto and TLS under Node 22, 24
+ *   npm test                      install, build, types of the tests, linter, all tests; crypto and TLS under Node 22, 24; the guards of TLS under 20.19.0
  *   npm test -- packages/store    only the tests whose path contains that
  *   npm run test:long             the campaigns as well, with a seed that is printed (MILAGRO_SEED repeats a run)
  *   REQUIRE_SERVICES=1 npm test   a test that is skipped, for want of a service or of a network, is a failure
@@ -19,6 +19,9 @@ import { environmentWith, fetchNode } from './with-node.mjs'
 const OTHER_NODES = ['22', '24']
 /** What runs under every Node: arithmetic, which V8 compiles, and what goes by node:tls, whose OpenSSL is another one in each. */
 const SUITES = ['packages/crypto/test', 'packages/tls/test']
+/** The first Node that is good enough, where a PSK callback that throws ends the process: the five guards hold there. */
+const FIRST_NODE = '20.19.0'
+const GUARDS = ['packages/tls/test/guards.test.ts']
 
 const required = process.env.REQUIRE_SERVICES === '1'
 const total = { passed: 0, failed: 0, skipped: 0 }
@@ -101,13 +104,13 @@ function numbers(report) {
   return count
 }
 
-/** @param {string} major */
-async function suitesUnder(major) {
-  const name = `crypto and TLS under Node ${major}`
-  const bin = fetchNode(major, why =>
-    console.log(`\n${why}${required ? '' : ': crypto and TLS are not tested there'}`),
+/** @param {string} what @param {readonly string[]} suites @param {string} version */
+async function suitesUnder(what, suites, version) {
+  const name = `${what} under Node ${version}`
+  const bin = fetchNode(version, why =>
+    console.log(`\n${why}${required ? '' : `: ${what} are not tested there`}`),
   )
-  if (bin !== null) await vitest(name, SUITES, { ...environmentWith(bin), MILAGRO_BRIEF: '1' }, `${bin}/node`)
+  if (bin !== null) await vitest(name, suites, { ...environmentWith(bin), MILAGRO_BRIEF: '1' }, `${bin}/node`)
   else if (required) await check(name, () => false)
 }
 
@@ -136,8 +139,9 @@ async function everything(filters) {
   await vitest('tests', [], recording(process.env))
   await check('no secret in any log line, error or metric', () => checkEvidence(EVIDENCE, { isWhole: true }))
   for (const major of OTHER_NODES) {
-    if (process.versions.node.split('.')[0] !== major) await suitesUnder(major)
+    if (process.versions.node.split('.')[0] !== major) await suitesUnder('crypto and TLS', SUITES, major)
   }
+  await suitesUnder('guards of TLS', GUARDS, FIRST_NODE)
 }
 
 const args = process.argv.slice(2)

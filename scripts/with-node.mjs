@@ -1,5 +1,5 @@
 /**
- * Runs a command under another major version of Node, which npm fetches into .node-versions/ the first time:
+ * Runs a command under another version of Node, a major one or a whole, which npm fetches into .node-versions/ the first time:
  *
  *   node scripts/with-node.mjs 22 -- npx vitest run packages/crypto
  *
@@ -16,14 +16,14 @@ import { npmCommand, ROOT } from './prepare.mjs'
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP']
 
 /**
- * The bin folder of the newest Node of that major version that npm has, or null with the reason told to `say`.
+ * The bin folder of the newest Node of that version that npm has, or null with the reason told to `say`.
  *
- * @param {string} major
+ * @param {string} version
  * @param {(why: string) => void} say
  */
-export function fetchNode(major, say) {
+export function fetchNode(version, say) {
   const name = `node-${process.platform}-${process.arch}`
-  const place = `${ROOT}.node-versions/${major}`
+  const place = `${ROOT}.node-versions/${version}`
   const bin = `${place}/node_modules/${name}/bin`
   if (existsSync(`${bin}/node`)) return bin
   // Fetched beside its place and moved there whole, so that an interrupted fetch is never taken for a Node.
@@ -40,7 +40,7 @@ export function fetchNode(major, say) {
   ]
   const { status, stderr, error } = spawnSync(
     npm,
-    [...first, 'install', '--prefix', unfinished, ...options, `${name}@${major}`],
+    [...first, 'install', '--prefix', unfinished, ...options, `${name}@${version}`],
     { cwd: unfinished, encoding: 'utf8', stdio: ['ignore', 'ignore', 'pipe'] },
   )
   if (status === 0 && existsSync(`${unfinished}/node_modules/${name}/bin/node`)) {
@@ -50,7 +50,7 @@ export function fetchNode(major, say) {
   }
   rmSync(unfinished, { recursive: true, force: true })
   say(
-    `Node ${major} can't be fetched (${name}): ${error?.message ?? stderr.split('\n').find(line => line) ?? status}`,
+    `Node ${version} can't be fetched (${name}): ${error?.message ?? stderr.split('\n').find(line => line) ?? status}`,
   )
   return null
 }
@@ -61,12 +61,17 @@ export function environmentWith(bin) {
 }
 
 /** @param {string[]} words */
-function main([major, dashes, command, ...args]) {
-  if (major === undefined || !/^[0-9]+$/.test(major) || dashes !== '--' || command === undefined) {
-    console.error('usage: node scripts/with-node.mjs MAJOR -- COMMAND …')
+function main([version, dashes, command, ...args]) {
+  if (
+    version === undefined ||
+    !/^[0-9]+(\.[0-9]+){0,2}$/.test(version) ||
+    dashes !== '--' ||
+    command === undefined
+  ) {
+    console.error('usage: node scripts/with-node.mjs VERSION -- COMMAND …')
     process.exit(2)
   }
-  const bin = fetchNode(major, console.error)
+  const bin = fetchNode(version, console.error)
   if (bin === null) process.exit(3)
   const child = spawn(command, args, { stdio: 'inherit', env: environmentWith(bin) })
   for (const signal of SIGNALS) process.on(signal, () => child.kill(signal))
