@@ -33,7 +33,7 @@ const NO_CERTIFICATE =
   'there are no certificates: a client gives `identity`, a server what openTlsService resolves to'
 const VERSION = 'it is TLS 1.3; `tls12: true` is for what has nothing better'
 const PSK = 'the PSK is the identity’s or the door’s'
-const RESUMED = 'a session that is resumed asks for no PSK'
+export const RESUMED = 'a session that is resumed asks for no PSK'
 /** What to do instead. */
 const WHY: Readonly<Record<Fixed, string>> = {
   ca: 'no certificate is taken, so none vouches for another: the server is who its name in the group says',

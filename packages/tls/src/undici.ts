@@ -15,7 +15,9 @@
  * connections is busy but who listens to its diagnostics channels, of undici's own and of the one within node alike.
  */
 import { subscribe } from 'node:diagnostics_channel'
+import type { Socket, TcpNetConnectOpts } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { systemTimers, type Timers } from '@milagro-ts/api/system'
 import {
   Dispatcher,
   errors,
@@ -33,16 +35,38 @@ import {
   request as undiciRequest,
   stream as undiciStream,
 } from 'undici'
-import { clientSettings, refuseFixed } from './options.js'
+import { clientSettings, RESUMED, refuseFixed } from './options.js'
 import { type ConnectOptions, connect, secured } from './tls.js'
 
-export interface ConnectorOptions extends Omit<ConnectOptions, 'host' | 'port' | 'path' | 'socket'> {}
+/** Node's options of a TCP connection that its types of TLS leave out. */
+type OfTcp = Pick<
+  TcpNetConnectOpts,
+  | 'autoSelectFamily'
+  | 'autoSelectFamilyAttemptTimeout'
+  | 'hints'
+  | 'keepAlive'
+  | 'keepAliveInitialDelay'
+  | 'localAddress'
+  | 'localPort'
+>
+export interface ConnectorOptions
+  extends Omit<ConnectOptions, 'host' | 'port' | 'path' | 'socket' | 'timeout'>,
+    OfTcp {
+  /** Milliseconds from the request for a connection to its `secureConnect`, the PSK's agreement included: 10 000 unless said, 0 for no end. */
+  readonly timeout?: number | null | undefined
+  /** A Unix domain socket, in the place of the URL's host and port. */
+  readonly socketPath?: string | null | undefined
+  readonly allowH2?: false | undefined
+  readonly maxCachedSessions?: 0 | null | undefined
+}
 
-/** What undici asks of a connector: the URL's host and port. */
+/** What undici asks of a connector: the URL's host and port, and a socket where one is there already. */
 export interface ConnectorTarget {
   readonly hostname: string
   readonly port: string
   readonly protocol: string
+  readonly localAddress?: string | null | undefined
+  readonly httpSocket?: Socket | undefined
 }
 export type Connector = (
   target: ConnectorTarget,
@@ -51,17 +75,33 @@ export type Connector = (
 
 /**
  * The server is the one that `servername` says, or the URL's host; never what a header says. TypeError for an option that is
- * fixed; of a request it is what `connect` rejects with, and TypeError for a URL that isn't https.
+ * fixed; of a request it is what `connect` rejects with, undici's ConnectTimeoutError after `timeout`, and TypeError for a URL
+ * that isn't https.
  */
 export function buildConnector(options: ConnectorOptions): Connector {
   if (typeof options?.identity?.externalPsk !== 'function')
     throw new TypeError('connect.identity: a Device, in the place of a certificate')
   refuseFixed(options, clientSettings(options.tls12))
-  return ({ hostname, port, protocol }, callback) => {
+  refuseUnkept(options)
+  const { timeout, socketPath, allowH2: _, maxCachedSessions: __, ...others } = options
+  return ({ hostname, port, protocol, localAddress, httpSocket }, callback) => {
     const connecting = async () => {
       if (protocol !== 'https:') throw new TypeError('https alone: anything else would go unprotected')
       const at = { host: unbracketed(hostname), port: Number(port || 443) }
-      return secured(connect({ ALPNProtocols: ['http/1.1'], ...options, ...at }))
+      const path = httpSocket === undefined && socketPath ? { path: socketPath } : undefined
+      const from = localAddress ? { localAddress } : undefined
+      const over = httpSocket === undefined ? undefined : { socket: httpSocket }
+      const settled = { ...others, ...at, ...path, ...from, ...over, ALPNProtocols: ['http/1.1'] }
+      const socket = connect(settled)
+      // As undici's own connector has it.
+      socket.setNoDelay(true)
+      if (others.keepAlive ?? true) socket.setKeepAlive(true, others.keepAliveInitialDelay ?? 60_000)
+      const callOff = endAfter(timeout ?? 10_000, others.timers ?? systemTimers, socket, settled)
+      try {
+        return await secured(socket)
+      } finally {
+        callOff()
+      }
     }
     connecting().then(
       socket => {
@@ -73,8 +113,60 @@ export function buildConnector(options: ConnectorOptions): Connector {
   }
 }
 
+/** The longest that a timer takes. */
+const LONGEST = 2 ** 31 - 1
+
+/** Destroys a socket that isn't secured by then, unless it is called off. */
+function endAfter(
+  timeout: number,
+  timers: Timers,
+  socket: TLSSocket,
+  { host, port, path }: { readonly host: string; readonly port: number; readonly path?: string | undefined },
+): () => void {
+  if (timeout === 0) return () => {}
+  let ending: NodeJS.Immediate | undefined
+  const endTimer = timers.after(Math.min(timeout, LONGEST), () => {
+    // What has come while this thread was busy counts first.
+    ending = setImmediate(() => {
+      // Node has them where a name has several, and its types say always.
+      const tried = socket.autoSelectFamilyAttemptedAddresses as string[] | undefined
+      const attempted =
+        tried === undefined ? `address: ${path ?? `${host}:${port}`}` : `addresses: ${tried.join(', ')}`
+      const message = `Connect Timeout Error (attempted ${attempted}, timeout: ${timeout}ms)`
+      socket.destroy(new errors.ConnectTimeoutError(message))
+    })
+  })
+  return () => {
+    endTimer()
+    clearImmediate(ending)
+  }
+}
+
+/** TypeError for what of undici's own options can't hold, or isn't what it has to be. */
+function refuseUnkept(options: ConnectorOptions): void {
+  const {
+    allowH2,
+    maxCachedSessions,
+    socketPath,
+    timeout,
+  }: { readonly [Name in keyof ConnectorOptions]: unknown } = options
+  const NO_OPTION = 'is no option of TLS without certificates'
+  if (allowH2)
+    throw new TypeError(
+      `allowH2 ${NO_OPTION}: undici doesn’t tell which connection of HTTP/2 is busy, so none could go at its slot’s end; @milagro-ts/tls/http2 speaks it`,
+    )
+  if (maxCachedSessions) throw new TypeError(`maxCachedSessions ${NO_OPTION}: ${RESUMED}`)
+  // Node would take a number for a port of this host.
+  if (typeof (socketPath ?? '') !== 'string')
+    throw new TypeError('socketPath: a path, of a Unix domain socket')
+  const milliseconds = timeout ?? 0
+  if (typeof milliseconds !== 'number' || !(milliseconds >= 0))
+    throw new TypeError('timeout: milliseconds, and 0 for no end')
+}
+
 /** undici's options, with an identity in those of its connections. */
-type OfDevice<Options> = Omit<Options, 'connect' | 'factory'> & { readonly connect: ConnectorOptions }
+type OfDevice<Options> = Omit<Options, 'connect' | 'factory' | 'allowH2' | 'maxCachedSessions'> &
+  Pick<ConnectorOptions, 'allowH2' | 'maxCachedSessions'> & { readonly connect: ConnectorOptions }
 export type AgentOptions = OfDevice<UndiciAgent.Options>
 export type ClientOptions = OfDevice<UndiciClient.Options>
 export type PoolOptions = OfDevice<UndiciPool.Options>
@@ -106,7 +198,29 @@ function ofDevice<Options extends object>(options: OfDevice<Options>): Options {
   const { connect, factory, ...others } = (options ?? {}) as AgentOptions & { readonly factory?: unknown }
   if (factory !== undefined)
     throw new TypeError('factory: it would make connections of its own, and these are the device’s')
-  return { ...others, connect: buildConnector(connect) } as unknown as Options
+  return { ...others, connect: buildConnector(ofConnection(others, connect)) } as unknown as Options
+}
+
+/**
+ * undici gives its own options of a connection to no connector but the one that it makes. Divergence: `autoSelectFamily`
+ * holds as well where it is false, which undici leaves to node.
+ */
+function ofConnection(
+  dispatcher: Omit<AgentOptions, 'connect'>,
+  connection: ConnectorOptions,
+): ConnectorOptions {
+  const { tls, allowH2, maxCachedSessions, socketPath, connectTimeout } = dispatcher
+  const { autoSelectFamily, autoSelectFamilyAttemptTimeout } = dispatcher
+  return {
+    ...(tls as object | undefined),
+    allowH2,
+    maxCachedSessions,
+    socketPath,
+    autoSelectFamily,
+    autoSelectFamilyAttemptTimeout,
+    ...connection,
+    timeout: connection?.timeout ?? connectTimeout,
+  }
 }
 
 function requireHttps(url: unknown): void {
