@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { createServer as createHttp } from 'node:http'
 import { createServer as createNodeHttps, get, Agent as HttpsAgent } from 'node:https'
 import { createRequire } from 'node:module'
-import { createServer as createTcp, Socket } from 'node:net'
+import { createServer as createTcp, type LookupFunction, Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import { createSecureServer, connect as http2Connect } from '@milagro-ts/tls/http2'
 import { createServer as createHttpsServer, httpsAgent, IdentityRequest } from '@milagro-ts/tls/https'
 import { connectAsync, MqttClient, connect as mqttConnect } from '@milagro-ts/tls/mqtt'
@@ -12,8 +13,9 @@ import { createServer } from '@milagro-ts/tls/tls'
 import ours, { buildConnector, Client, Agent as OurAgent, Pool } from '@milagro-ts/tls/undici'
 import { createWebSocketStream, WebSocket, WebSocketServer } from '@milagro-ts/tls/ws'
 import { Aedes, type Client as BrokerClient } from 'aedes'
+import mqttjs, { type IClientOptions } from 'mqtt'
 import { Agent, fetch as undiciFetch } from 'undici'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type Car, closed, NAME, RULE, SLOT, World } from './world.js'
 
 let world: World
@@ -459,6 +461,27 @@ describe('MQTT', () => {
     )
   })
 
+  test('each attempt’s error is told once, whatever it is, and ends nobody who doesn’t listen', async () => {
+    const closing = await world.listen(createTcp(socket => socket.destroy()))
+    const identity = world.car(1)
+    for (const [port, says] of [
+      [closing, /before secure TLS connection was established|ECONNRESET/],
+      [1, /ECONNREFUSED/],
+    ] as const) {
+      const options = { identity, servername: NAME, reconnectPeriod: 0 }
+      const deaf = mqttConnect(`mqtts://127.0.0.1:${port}`, options)
+      const client = mqttConnect(`mqtts://127.0.0.1:${port}`, options)
+      const told: string[] = []
+      client.on('error', error => told.push(error.message))
+      await Promise.all(
+        [client, deaf].map(one => new Promise(resolve => one.once('close', () => resolve(undefined)))),
+      )
+      await new Promise(setImmediate)
+      expect(told).toEqual([expect.stringMatching(says)])
+    }
+    expect(() => mqttConnect('mqtts://127.0.0.1', { identity, clean: false })).toThrow('Missing clientId')
+  })
+
   test('who is banned gets an error, and no broker sees a byte', async () => {
     const { port, inside } = await serve()
     world.banned.add(world.car(1).mpinId)
@@ -470,6 +493,122 @@ describe('MQTT', () => {
     for (const wrong of [{ ca: 'mine' }, { servers: [] }, { protocol: 'mqtt' }])
       expect(() => mqttConnect({ identity, host: NAME, ...wrong } as never)).toThrow(TypeError)
     expect(() => mqttConnect('mqtt://gw.example', { identity })).toThrow('mqtts alone')
+  })
+
+  test('options of net and tls hold for every attempt, and so does what the URL says', async () => {
+    const came: unknown[] = []
+    const broker = await Aedes.createBroker()
+    world.onClose(() => new Promise<void>(resolve => broker.close(resolve)))
+    const server = createServer({ ...ports(), ALPNProtocols: ['other', 'mqtt'] }, socket => {
+      broker.handle(socket)
+      broker.authenticate = ({ id }: BrokerClient, name, password, done) => {
+        came.push([socket.remoteAddress, socket.alpnProtocol, id, name, String(password)])
+        done(null, true)
+      }
+    })
+    const port = await world.listen(quiet(server))
+    const looked: unknown[] = []
+    const lookup: LookupFunction = (host, { family, all }, found) => {
+      looked.push([host, family])
+      if (all) found(null, [{ address: '127.0.0.1', family: 4 }])
+      else found(null, '127.0.0.1', 4)
+    }
+    const client = mqttConnect(`mqtts://who:p%40ss@${NAME}:${port}/ignored?clientId=abc`, {
+      identity: world.car(1),
+      reconnectPeriod: 1,
+      lookup,
+      family: 4,
+      localAddress: '127.0.0.2',
+      timeout: 54_321,
+      ALPNProtocols: ['mqtt'],
+      // Node's would be a Unix domain socket.
+      ...{ path: '/nowhere' },
+    })
+    client.on('error', () => undefined)
+    world.onClose(() => client.endAsync(true))
+    for (let attempt = 0; attempt < 2; attempt++) {
+      await event(client, 'connect')
+      expect((client.stream as TLSSocket).timeout).toBe(54_321)
+      if (attempt === 0) (client.stream as TLSSocket).destroy()
+    }
+    expect(looked).toEqual(Array(2).fill([NAME, 4]))
+    expect(came).toEqual(Array(2).fill(['127.0.0.2', 'mqtt', 'abc', 'who', 'p@ss']))
+  })
+
+  test('a socket of the caller’s is what it goes over', async () => {
+    const { port, inside } = await serve()
+    const socket = new Socket().connect(port, '127.0.0.1')
+    const car = world.car(1)
+    const client = mqttConnect({ identity: car, host: NAME, socket, clientId: 'one', reconnectPeriod: 0 })
+    world.onClose(() => client.endAsync(true))
+    await event(client, 'connect')
+    expect(Object.fromEntries(inside)).toEqual({ one: car.mpinId })
+  })
+
+  test.each<[url: string, options?: IClientOptions]>([
+    ['mqtts://GW.example?clientId=abc', { clientId: 'other' }],
+    ['ssl://bücher.example?clientId='],
+    ['tls://gw.example:443/path?clientId=a+b%20c%zz&x=1#?clientId=no'],
+    ['mqtts://gw.example?clientId=a&clientId=b', { clientId: 'c' }],
+    ['mqtts://[2001:db8::1]:77', { clientId: 'c' }],
+    ['mqtts://gw.example:1', { host: 'other.example', port: 2, clientId: 'c' }],
+    ['mqtts://gw.example', { host: 'one.example', hostname: 'two.example', clientId: 'c' }],
+    ['mqtts://u:p%40ss@gw.example', { username: 'x', password: 'y', clientId: 'c' }],
+    ['mqtts://u@gw.example', { username: 'x', password: 'y', clientId: 'c' }],
+    ['mqtts://u:@gw.example', { clientId: 'c' }],
+    ['mqtts://:p@gw.example', { clientId: 'c' }],
+    ['mqtts://a:b:c@gw.example', { clientId: 'c' }],
+    ['mqtts://u:p@gw.example?clientId=a', { auth: 'q:r', query: { clientId: 'k' } }],
+    ['mqtt://gw.example', { protocol: 'mqtts', clientId: 'c' }],
+    ['', { protocol: 'mqtts', host: 'gw.example', auth: 'q', query: { clientId: 'k' } }],
+  ])('%s is read as MQTT.js reads it', (url, options = {}) => {
+    const read = ({ options }: { options: IClientOptions }) => {
+      const { protocol, host, hostname, port, username, password, clientId, query } = options
+      // As MQTT.js settles them at its first attempt.
+      const at = { host: hostname || host, port: port || 8883 }
+      return { protocol, ...at, username, password, clientId, query: { ...query } }
+    }
+    const theirs = mqttjs.connect(url, { ...options, manualConnect: true })
+    const ours = mqttConnect(url, { ...options, manualConnect: true, identity: world.car(1) } as never)
+    expect(read(ours)).toEqual(read(theirs))
+  })
+
+  test('a host of the options counts more than the URL’s, as a name and as an address', async () => {
+    const { port, inside } = await serve()
+    const options = { identity: world.car(1), clientId: 'one', reconnectPeriod: 0 }
+    const client = mqttConnect('mqtts://other.example:1', {
+      ...options,
+      hostname: NAME,
+      port,
+      lookup: (_, { all }, found) =>
+        all ? found(null, [{ address: '127.0.0.1', family: 4 }]) : found(null, '127.0.0.1', 4),
+    })
+    world.onClose(() => client.endAsync(true))
+    await event(client, 'connect')
+    expect([...inside.keys()]).toEqual(['one'])
+  })
+
+  test('what a connection would go past in silence is a TypeError', () => {
+    const connectTo = (url: string, options: object = {}) => {
+      mqttConnect(url, { identity: world.car(1), manualConnect: true, ...options } as never)
+    }
+    const url = `mqtts://${NAME}`
+    expect(() => connectTo(url, { socksProxy: 'socks5h://127.0.0.1:1080' })).toThrow(/^socksProxy, /)
+    expect(() => connectTo(url, { unixSocket: true, path: '/run/broker' })).toThrow(/^unixSocket: /)
+    expect(() => connectTo('mqtts+unix:///run/broker', { host: NAME })).toThrow(/^unixSocket: /)
+    expect(() => connectTo(url, { protocol: 'mqtts+unix' })).toThrow(/^unixSocket: /)
+    expect(() => connectTo(url, { protocol: 'ws' })).toThrow('mqtts alone')
+    expect(() => connectTo('mqtts:gw.example')).toThrow(/^host: /)
+    for (const option of ['key', 'pskCallback', 'checkServerIdentity', 'secureContext', 'session'])
+      expect(() => connectTo(url, { [option]: 'mine' })).toThrow(`${option} is no option of TLS`)
+    expect(() => connectTo(url, { socksProxy: undefined, unixSocket: false })).not.toThrow()
+    vi.stubEnv('MQTTJS_SOCKS_PROXY', 'socks5h://127.0.0.1:1080')
+    try {
+      expect(() => connectTo(url)).toThrow(/^socksProxy, or MQTTJS_SOCKS_PROXY: /)
+      expect(() => connectTo(url, { socket: new Socket() })).not.toThrow()
+    } finally {
+      vi.unstubAllEnvs()
+    }
   })
 })
 
