@@ -1,4 +1,5 @@
 /** The tracking server by TLS without certificates: real connections, a door under one master secret, time by hand. */
+import { createServer as createHttp } from 'node:http'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { tlsExporter } from '@milagro-ts/api/channel-binding'
@@ -212,7 +213,7 @@ describe('until vehicles can come in', () => {
   test('a port that is taken is no end of the server', async () => {
     const taken = createServer()
     const port = await tls.listen(taken)
-    const http = world.server.app.server
+    const http = createHttp()
     const entrance = new VehicleEntrance({
       http,
       open: openTls,
